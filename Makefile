@@ -1,0 +1,50 @@
+# `make demo` and `make test` are all a newcomer needs; both set up .venv first (`make setup`).
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEMO := demo
+
+.PHONY: setup demo test check bench lock clean
+
+setup: $(STAMP)
+
+# uv goes into .venv itself: it installs the locked packages about eight times faster than pip.
+$(BIN)/uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
+# Two clips made on the spot, a face and the same face blended, or your own: make demo VIDEO=path
+demo: setup
+ifdef VIDEO
+	$(BIN)/unmask scan "$(VIDEO)" --untrained --jsonl $(DEMO)/verdicts.jsonl --report $(DEMO)/report.html
+else
+	$(BIN)/python -m tests.media $(DEMO)
+	$(BIN)/unmask scan $(DEMO)/original.mp4 $(DEMO)/fake.mp4 --untrained --jsonl $(DEMO)/verdicts.jsonl --report $(DEMO)/report.html
+endif
+	@echo "Open $(DEMO)/report.html in a browser."
+
+test: setup
+	deploy/local/packages.sh
+	$(BIN)/python -m pytest -m "not cuda"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/unmask bench
+
+# Newest versions within the ranges of pyproject.toml, torch and torchvision as pinned in constraints.txt.
+lock: | $(BIN)/uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra remote --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --constraints constraints.txt --no-header --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf .venv $(DEMO)

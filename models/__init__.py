@@ -1,0 +1,1 @@
+"""What a detector is: architectures, layers, input spec, checkpoint format, weight zoo."""

@@ -1,0 +1,1 @@
+"""What happens to a video: read, find faces, score, aggregate, publish."""

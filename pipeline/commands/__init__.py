@@ -1,0 +1,1 @@
+"""The sub-commands of `unmask`, one light module each: heavy imports stay inside the functions."""

@@ -1,0 +1,116 @@
+"""The record: one JSON form of a verdict, everywhere the same (DESIGN section 4; docs/contracts.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Outcome(StrEnum):
+    """How judging a clip ended. Only `scored` carries a probability and a label."""
+
+    SCORED = "scored"
+    NO_FACE = "no_face"
+    LOW_QUALITY = "low_quality"
+    UNDECODABLE = "undecodable"
+    OVER_LIMIT = "over_limit"
+    UNAVAILABLE = "unavailable"
+    SHED = "shed"
+    MODEL_ERROR = "model_error"
+
+
+class Label(StrEnum):
+    """The verdict's word. `inconclusive` lies between the two thresholds, or the weights have none."""
+
+    FAKE = "fake"
+    REAL = "real"
+    INCONCLUSIVE = "inconclusive"
+
+
+class _Record(BaseModel):
+    # Fields are added over time within a schema version; readers skip what they do not know.
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Person(_Record):
+    """One tracked person of a clip."""
+
+    track: int = Field(ge=0)
+    probability: Probability = Field(description="calibrated P(fake) over the whole track")
+    frames: int = Field(ge=1, description="scored frames of this track")
+    first_s: float
+    last_s: float
+
+
+class ScoredFace(_Record):
+    """One scored face in one sampled frame; its track stands in `people`."""
+
+    t_s: float
+    index: int = Field(ge=0)
+    track: int = Field(ge=0)
+    box: tuple[float, float, float, float] = Field(description="x0 y0 x1 y1 in pixels of the upright frame")
+    probability: Probability
+    quality: float = Field(ge=0.0, le=1.0)
+
+
+class Provenance(_Record):
+    """Enough to compute the scores again."""
+
+    model: str
+    weights_sha256: list[str]
+    input_spec: str
+    detector: str
+    sampling: str
+    decoder: str
+    software: str
+    source_sha256: str | None
+    untrained: bool
+
+
+class Verdict(_Record):
+    """What every output carries about one clip."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", protected_namespaces=(), json_schema_extra={"title": "Unmask verdict"}
+    )
+
+    schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")
+    id: Id
+    source: str = Field(description="path or URI as given")
+    outcome: Outcome
+    probability: Probability | None
+    label: Label | None
+    error: str | None
+    duration_s: float | None
+    frames_sampled: int = Field(ge=0)
+    frames_scored: int = Field(ge=0, description="sampled frames with at least one scored face")
+    people: list[Person]
+    frames: list[ScoredFace]
+    provenance: Provenance
+    elapsed_s: float = Field(ge=0.0)
+
+    @model_validator(mode="after")
+    def _only_scored_has_a_probability(self) -> Verdict:
+        scored = self.outcome is Outcome.SCORED
+        if scored != (self.probability is not None) or scored != (self.label is not None):
+            raise ValueError(f"outcome {self.outcome}: probability and label go with 'scored', and only with it")
+        if scored == (self.error is not None):
+            raise ValueError(f"outcome {self.outcome}: an error goes with every outcome but 'scored'")
+        return self
+
+    def to_json(self) -> str:
+        """The record as one line of JSON."""
+        return self.model_dump_json(by_alias=True)
+
+
+def clip_id_of(source: str) -> str:
+    """Id of a scanned file: the first 32 hex digits of sha256 over its source as given."""
+    return hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""From a frame to aligned face crops: detection, tracking, quality, geometry."""

@@ -1,0 +1,1 @@
+"""From crops to logits: one engine per device, micro-batches, backends."""

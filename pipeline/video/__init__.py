@@ -1,0 +1,1 @@
+"""From a hostile file to upright RGB frames: sampling, reader, sandboxed decode children."""
