@@ -13,10 +13,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="UNMASK_", extra="ignore", frozen=True)
 
-    data: Path | None = Field(None, description="folder of research data for tests and measurements")
-    cache: Path = Field(Path("~/.cache/unmask"), description="pulled weights, compiled graphs, fetched clips")
-    offline: bool = Field(False, description="never touch the network for weights")
-    max_fetch_bytes: int = Field(8 << 30, gt=0, description="largest clip that is fetched from a URI")
+    data: Path | None = Field(default=None, description="folder of research data for tests and measurements")
+    cache: Path = Field(default=Path("~/.cache/unmask"), description="pulled weights, compiled graphs, fetched clips")
+    offline: bool = Field(default=False, description="never touch the network for weights")
+    max_fetch_bytes: int = Field(default=8 << 30, gt=0, description="largest clip that is fetched from a URI")
 
     @property
     def cache_dir(self) -> Path:

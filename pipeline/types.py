@@ -5,6 +5,7 @@ numpy only: the decode child imports this module, and torch must stay out of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +89,11 @@ class Faces:
     def take(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.integer]) -> Faces:
         """The faces at these indices or under this mask, as a new `Faces`."""
         return Faces(
-            self.boxes[which], self.scores[which], self.landmarks[which], self.quality[which], self.track_ids[which]
+            self.boxes[which],
+            self.scores[which],
+            self.landmarks[which],
+            self.quality[which],
+            self.track_ids[which],
         )
 
 
@@ -138,3 +143,37 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    @classmethod
+    def of(cls, crops: Crops, logits: Floats, probability: Floats) -> Scores:
+        """The scores of these crops; the pixels are let go."""
+        return cls(
+            crops.clip_id,
+            crops.index,
+            crops.t_s,
+            crops.track_ids,
+            crops.quality,
+            crops.boxes,
+            logits,
+            probability,
+        )
+
+    @classmethod
+    def join(cls, clip_id: str, parts: Sequence[Scores]) -> Scores:
+        """All scores of a clip as one, in the order of the parts; N is 0 without parts."""
+        columns = (
+            ("index", np.int64, (0,)),
+            ("t_s", np.float64, (0,)),
+            ("track_ids", np.int64, (0,)),
+            ("quality", np.float32, (0,)),
+            ("boxes", np.float32, (0, 4)),
+            ("logits", np.float32, (0,)),
+            ("probability", np.float32, (0,)),
+        )
+        return cls(
+            clip_id,
+            *(
+                np.concatenate([np.zeros(empty, dtype), *(getattr(part, name) for part in parts)])
+                for name, dtype, empty in columns
+            ),
+        )

@@ -1,0 +1,84 @@
+"""Judge clips on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, globs or fsspec URIs.")],
+    recursive: Annotated[bool, typer.Option("--recursive", help="Go into sub-folders.")] = False,
+    fps: Annotated[
+        float | None, typer.Option(help="Scored frames a second of video.", show_default="2", min=0.001)
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="This many frames, evenly over the whole clip.", min=1)] = None,
+    every: Annotated[int | None, typer.Option(help="Every n-th frame.", min=1)] = None,
+    keyframes: Annotated[bool, typer.Option("--keyframes", help="Key frames only: fastest.")] = False,
+    detector: Annotated[str, typer.Option(help="Face detector: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
+    detector_weights: Annotated[
+        Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(help="Architecture of the deepfake detector.", show_default="xception, or that of the weights"),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Checkpoint path or zoo name.", envvar="UNMASK_WEIGHTS")] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Random weights, to try the line out: scores mean nothing.")
+    ] = False,
+    backend: Annotated[
+        str, typer.Option(help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
+    workers: Annotated[
+        str,
+        typer.Option(help="Clips at once: a number, or auto for one more than cores.", envvar="UNMASK_WORKERS"),
+    ] = "auto",
+    jsonl: Annotated[Path | None, typer.Option(help="Write the records there; - is standard output.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report there.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep what the JSONL file holds of the same bytes, weights and sampling."),
+    ] = False,
+) -> None:
+    """Judge clips on this machine: one record a clip, whatever becomes of it.
+
+    Exit codes: 0 all clips scored, 3 some other outcome, 2 bad options or no input, 130 interrupted.
+    """
+    chosen = {"--fps": fps, "--frames": frames, "--every": every, "--keyframes": keyframes or None}
+    if len(given := [name for name, value in chosen.items() if value is not None]) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)} exclude each other: one way of sampling is wanted")
+    if resume and (jsonl is None or str(jsonl) == "-"):
+        raise typer.BadParameter("--resume needs --jsonl FILE: it is where the earlier records stand")
+    if workers != "auto" and (not workers.isdecimal() or int(workers) < 1):
+        raise typer.BadParameter(f"--workers takes a number from 1 on, or auto; got {workers!r}")
+
+    from pipeline import bulk
+    from pipeline.video.sampling import Even, Every, Fps, Keyframes
+
+    if frames is not None:
+        sampling: Even | Every | Fps | Keyframes = Even(frames)
+    elif every is not None:
+        sampling = Every(every)
+    else:
+        sampling = Keyframes() if keyframes else Fps(fps or 2.0)
+    options = bulk.Options(
+        paths=tuple(paths),
+        recursive=recursive,
+        sampling=sampling,
+        face_detector=detector,
+        face_weights=detector_weights,
+        architecture=architecture,
+        weights=weights,
+        untrained=untrained,
+        backend=backend,
+        device=device,
+        workers=None if workers == "auto" else int(workers),
+        jsonl=jsonl,
+        report=report,
+        resume=resume,
+    )
+    raise typer.Exit(bulk.run(options))

@@ -1,0 +1,103 @@
+"""Verdicts as JSON lines: one record a line, each written whole, so that an interrupted file is still valid."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from pydantic import ValidationError
+
+from models.atomic import atomic_write
+from pipeline.contracts import Outcome, Verdict
+
+
+class JsonlError(ValueError):
+    """A file that should hold verdicts holds something else."""
+
+
+def read_verdicts(path: Path) -> Iterator[Verdict]:
+    """The records of a file, in order. An incomplete last line, left by a crash, is passed over.
+
+    Raises:
+        JsonlError: a line is not a record of this schema version.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Verdict.model_validate_json(line)
+            except ValidationError as error:
+                raise JsonlError(f"{path}, line {number}: not a verdict record: {error.errors()[0]['msg']}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What resuming must know of a record that stayed."""
+
+    source_sha256: str | None
+    outcome: Outcome
+
+
+class VerdictLog:
+    """A JSONL file that verdicts are written to as they come; a context manager.
+
+    Args:
+        path: the file. It is written afresh, unless `keep` is given.
+        keep: resume: of the records that the file holds, which ones stay.
+
+    Attributes:
+        kept: the records that stayed, by clip id.
+
+    Raises:
+        JsonlError: resuming, the file holds something else than records.
+        OSError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, *, keep: Callable[[Verdict], bool] | None = None) -> None:
+        self.path = path
+        self.kept: dict[str, Kept] = {}
+        self._stale: set[str] = set()
+        if keep is not None and path.exists():
+            self._rewrite(keep)
+            self._file: BinaryIO = path.open("ab", buffering=0)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb", buffering=0)
+
+    def write(self, verdict: Verdict) -> None:
+        """Append a record. It replaces one that was kept for the same clip."""
+        if verdict.id in self.kept:
+            del self.kept[verdict.id]
+            self._stale.add(verdict.id)
+        # One write call a record: an interrupt falls between two lines, never into one.
+        self._file.write(verdict.to_json().encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the file; records that were replaced leave it."""
+        self._file.close()
+        if self._stale:
+            last = {verdict.id: number for number, verdict in enumerate(read_verdicts(self.path))}
+            numbers = itertools.count()
+            self._rewrite(lambda verdict: last[verdict.id] == next(numbers))
+            self._stale.clear()
+
+    def _rewrite(self, keep: Callable[[Verdict], bool]) -> None:
+        with atomic_write(self.path) as file:
+            for verdict in read_verdicts(self.path):
+                if keep(verdict):
+                    self.kept[verdict.id] = Kept(verdict.provenance.source_sha256, verdict.outcome)
+                    file.write(verdict.to_json().encode() + b"\n")
+
+    def __enter__(self) -> VerdictLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,128 @@
+"""What `unmask scan` shows on a terminal: a progress line and one summary table."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.contracts import Label, Outcome, Verdict
+from pipeline.sources import Source
+
+UNTRAINED = "untrained: scores mean nothing"
+# Rows of the summary; more than that nobody reads on a terminal, and the JSONL file has them all.
+MAX_ROWS = 40
+_LABEL_STYLES = {Label.FAKE: "bold red", Label.REAL: "green", Label.INCONCLUSIVE: "yellow"}
+
+
+class ScanProgress:
+    """A line with clips done, rate and the time that is left; silent where there is no terminal. Thread-safe."""
+
+    def __init__(self, console: Console, clips: int) -> None:
+        self._lock = threading.Lock()
+        self._shares: dict[Source, float] = {}
+        self._finished = 0
+        self._frames = self._faces = 0
+        self._clips = clips
+        self._started = time.perf_counter()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[done]}/{task.fields[clips]} clips"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("scan", total=clips, done=0, clips=clips, rate="")
+
+    def frame(self, source: Source, share: float | None, faces: int) -> None:
+        """A frame was looked at; `share` of its clip, in 0..1, is done (None: unknown)."""
+        with self._lock:
+            self._frames += 1
+            self._faces += faces
+            if share is not None:
+                self._shares[source] = share
+            self._show()
+
+    def clip(self, source: Source) -> None:
+        """A clip has its verdict."""
+        with self._lock:
+            self._shares.pop(source, None)
+            self._finished += 1
+            self._show()
+
+    def _show(self) -> None:
+        elapsed_s = max(1e-3, time.perf_counter() - self._started)
+        self._progress.update(
+            self._task,
+            completed=self._finished + sum(self._shares.values()),
+            done=self._finished,
+            rate=f"{self._frames / elapsed_s:.1f} frames/s, {self._faces / elapsed_s:.1f} faces/s",
+        )
+
+    def __enter__(self) -> ScanProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+def summary(
+    verdicts: Sequence[Verdict], outcomes: Counter[Outcome], *, untrained: bool
+) -> Iterable[Table | Panel | Text]:
+    """One table of the clips, most suspicious first, then what has no score; and a line of counts.
+
+    Args:
+        verdicts: of this run, or as many of them as were held.
+        outcomes: how all clips ended, resumed ones included.
+    """
+    table = Table(header_style="bold", row_styles=["", ""])
+    table.add_column("clip", overflow="fold", ratio=3)
+    table.add_column("outcome")
+    table.add_column("label")
+    for column in ("P(fake)", "people", "frames", "s"):
+        table.add_column(column, justify="right")
+    ranked = sorted(verdicts, key=lambda verdict: -(verdict.probability if verdict.probability is not None else -1))
+    for verdict in ranked[:MAX_ROWS]:
+        style = "dim" if untrained else ""
+        label = Text("-") if verdict.label is None else Text(verdict.label, style=_LABEL_STYLES[verdict.label])
+        table.add_row(
+            escape(verdict.source),
+            Text(verdict.outcome, style="" if verdict.outcome is Outcome.SCORED else "magenta"),
+            label,
+            Text("-" if verdict.probability is None else f"{verdict.probability:.3f}", style=style),
+            str(len(verdict.people)),
+            f"{verdict.frames_scored}/{verdict.frames_sampled}",
+            f"{verdict.elapsed_s:.1f}",
+        )
+    yield table
+    for verdict in ranked[:MAX_ROWS]:
+        if verdict.error is not None:
+            yield Text.assemble((verdict.source, "bold"), f": {verdict.outcome}: {verdict.error}")
+    if len(ranked) > MAX_ROWS:
+        yield Text(f"... and {len(ranked) - MAX_ROWS} clips more")
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    yield Text(f"{outcomes.total()} clips: {counts}")
+    if untrained:
+        yield Panel(Text(UNTRAINED, justify="center", style="bold yellow"), border_style="yellow")

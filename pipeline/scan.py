@@ -1,0 +1,259 @@
+"""One machine, no broker: clips in, verdicts out, several clips at once into shared batches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import structlog
+
+from models.checkpoint import Calibration, Thresholds
+from models.spec import InputSpec
+from pipeline.contracts import Outcome, Provenance, Verdict
+from pipeline.faces.crop import cut_crops
+from pipeline.faces.detector import FaceDetector
+from pipeline.faces.quality import MIN_QUALITY
+from pipeline.faces.tracker import FaceTracker
+from pipeline.results.portraits import PortraitPicker
+from pipeline.results.report import AppliedThresholds, ClipReport
+from pipeline.scoring.engine import Engine, ScoringError
+from pipeline.sources import Opened, Source, SourceError, open_source
+from pipeline.types import Crops, Floats, Frame, Scores
+from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
+from pipeline.verdict.calibration import probability, thresholds_for
+from pipeline.video.sampling import Sampling
+from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits
+
+log = structlog.get_logger(__name__)
+
+Progress = Callable[[Source, float | None, int], None]
+
+
+class ScanInterruptedError(Exception):
+    """The scan was told to stop before this clip was done; it has no verdict."""
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """Everything that judging a clip takes; shared by all threads of a scan.
+
+    Attributes:
+        engine: scores crops; its backend belongs to the same detector as `spec`.
+        spec: input of that detector.
+        provenance: what is the same for all clips; decoder and source_sha256 are filled in for each.
+        max_fetch_bytes: largest clip that is fetched from a URI.
+        portraits: keep crops for a report.
+        progress: called for each frame with the source, the part of the clip that is done (None where its
+            duration is unknown) and the number of faces scored in it.
+        stopping: set it to end the scan at the next frame.
+    """
+
+    engine: Engine
+    spec: InputSpec
+    detector: FaceDetector
+    server: DecodeServer
+    sampling: Sampling
+    provenance: Provenance
+    calibration: Calibration | None = None
+    thresholds: Thresholds | None = None
+    limits: Limits = field(default_factory=Limits)
+    max_fetch_bytes: int = 8 << 30
+    portraits: bool = True
+    progress: Progress | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def scan(self, source: Source, *, done: Callable[[str | None], bool] | None = None) -> ClipReport | None:
+        """Judge one clip. Whatever is wrong with it ends in a typed outcome.
+
+        Args:
+            source: the clip.
+            done: given the sha256 of its bytes, whether its verdict is there already.
+
+        Returns:
+            The verdict with its portraits, or None if it was there already.
+
+        Raises:
+            ScanInterruptedError: `stopping` was set.
+        """
+        started = time.perf_counter()
+        clip = _Clip(self, source)
+        failure: Failure | None = None
+        try:
+            with open_source(source, max_fetch_bytes=self.max_fetch_bytes) as opened:
+                clip.sha256 = opened.sha256
+                if done is not None and done(opened.sha256):
+                    return None
+                clip.run(opened)
+        except ScanInterruptedError:
+            raise
+        except SourceError as error:
+            failure = Failure(error.outcome, str(error))
+        except DecodeError as error:
+            failure = Failure(Outcome(error.outcome), str(error))
+        except Exception as error:  # a clip must end in a verdict, and its error stands there
+            log.exception("scoring failed", clip_id=source.id, source=source.name)
+            failure = Failure(Outcome.MODEL_ERROR, f"{type(error).__name__}: {error}")
+        try:
+            clip.collect_all()
+        except ScoringError as error:
+            failure = failure or Failure(Outcome.MODEL_ERROR, str(error))
+        return clip.report(failure, time.perf_counter() - started)
+
+
+class _Clip:
+    """The state of one clip while it is scanned; lives on one thread."""
+
+    def __init__(self, scanner: Scanner, source: Source) -> None:
+        self.scanner = scanner
+        self.source = source
+        self.sha256: str | None = None
+        self.decoder = "none"
+        self.duration_s: float | None = None
+        self.frames = 0
+        self.faces = 0
+        self.picker = PortraitPicker() if scanner.portraits else None
+        self.waiting: deque[tuple[Crops, Future[Floats]]] = deque()
+        self.scored: list[Scores] = []
+        self.tracker = FaceTracker(scanner.detector)
+
+    def run(self, opened: Opened) -> None:
+        """Decode, find, cut and submit all frames."""
+        scanner = self.scanner
+        with scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits) as reader:
+            self.decoder = reader.info.decoder
+            self.duration_s = reader.info.duration_s
+            for frame in self._until_stopped(reader):
+                self.frames += 1
+                scored = self._look(frame)
+                self._collect_ready()
+                if scanner.progress is not None:
+                    share = min(1.0, frame.t_s / self.duration_s) if self.duration_s else None
+                    scanner.progress(self.source, share, scored)
+
+    def _until_stopped(self, reader: ClipReader) -> Iterator[Frame]:
+        for frame in reader:
+            if self.scanner.stopping.is_set():
+                raise ScanInterruptedError
+            yield frame
+
+    def _look(self, frame: Frame) -> int:
+        faces = self.tracker.update(frame)
+        self.faces += len(faces)
+        faces = faces.take(faces.quality >= MIN_QUALITY)
+        if len(faces) == 0:
+            return 0
+        crops = Crops(
+            pixels=cut_crops(frame.image, faces, self.scanner.spec),
+            clip_id=frame.clip_id,
+            index=np.full(len(faces), frame.index, np.int64),
+            t_s=np.full(len(faces), frame.t_s, np.float64),
+            track_ids=faces.track_ids,
+            quality=faces.quality,
+            boxes=faces.boxes,
+        )
+        self.waiting.append((crops, self.scanner.engine.submit(crops.pixels)))
+        return len(faces)
+
+    def _collect_ready(self) -> None:
+        while self.waiting and self.waiting[0][1].done():
+            self._collect_next()
+
+    def collect_all(self) -> None:
+        """Wait for the scores that are still on their way.
+
+        Raises:
+            ScoringError: a crop could not be scored; the others are collected all the same.
+        """
+        first_error: ScoringError | None = None
+        while self.waiting:
+            try:
+                self._collect_next()
+            except ScoringError as error:
+                first_error = first_error or error
+        if first_error is not None:
+            raise first_error
+
+    def _collect_next(self) -> None:
+        crops, future = self.waiting.popleft()
+        logits = future.result()
+        scores = Scores.of(crops, logits, probability(logits, self.scanner.calibration))
+        self.scored.append(scores)
+        if self.picker is not None:
+            for i, pixels in enumerate(crops.pixels):
+                self.picker.add(
+                    pixels,
+                    track=int(scores.track_ids[i]),
+                    t_s=float(scores.t_s[i]),
+                    probability=float(scores.probability[i]),
+                    quality=float(scores.quality[i]),
+                )
+
+    def report(self, failure: Failure | None, elapsed_s: float) -> ClipReport:
+        """The verdict on what was collected."""
+        scanner = self.scanner
+        facts = ClipFacts(
+            id=self.source.id,
+            source=self.source.name,
+            duration_s=self.duration_s,
+            frames_sampled=self.frames,
+            faces_seen=self.faces,
+            failure=failure,
+            provenance=scanner.provenance.model_copy(update={"decoder": self.decoder, "source_sha256": self.sha256}),
+            elapsed_s=elapsed_s,
+        )
+        scores = Scores.join(self.source.id, self.scored)
+        verdict = judge(facts, scores, scanner.calibration, scanner.thresholds)
+        if self.picker is None:
+            return ClipReport(verdict)
+        return ClipReport(
+            verdict,
+            suspicious=self.picker.suspicious,
+            clearest=self.picker.clearest,
+            thresholds=self._applied(verdict),
+        )
+
+    def _applied(self, verdict: Verdict) -> AppliedThresholds | None:
+        thresholds = self.scanner.thresholds
+        if thresholds is None or verdict.outcome is not Outcome.SCORED:
+            return None
+        real, fake = thresholds_for(thresholds, len(supported_people(verdict.people, verdict.frames_sampled)))
+        return AppliedThresholds(real=real, fake=fake, fpr=thresholds.fpr)
+
+
+def scan_all(
+    scanner: Scanner,
+    sources: Iterable[Source],
+    *,
+    workers: int,
+    done: Callable[[Source, str | None], bool] | None = None,
+) -> Iterator[tuple[Source, ClipReport | None]]:
+    """Judge clips on `workers` threads; yields them as they are done.
+
+    Closing the iterator, or an interrupt while it waits, ends the clips that are under way without a verdict.
+
+    Args:
+        workers: clips at once.
+        done: given a clip and the sha256 of its bytes, whether its verdict is there already (then None is yielded).
+    """
+    todo = iter(sources)
+    running: dict[Future[ClipReport | None], Source] = {}
+    with ThreadPoolExecutor(workers, thread_name_prefix="clip") as pool:
+        try:
+            while True:
+                while len(running) < workers and (source := next(todo, None)) is not None:
+                    check = None if done is None else partial(done, source)
+                    running[pool.submit(scanner.scan, source, done=check)] = source
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    source = running.pop(future)
+                    yield source, future.result()
+        finally:
+            # Threads end at their next frame; the pool waits for them.
+            scanner.stopping.set()

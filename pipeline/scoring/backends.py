@@ -1,0 +1,234 @@
+"""What computes the scores: torch (eager or compiled) or OpenVINO, from uint8 crops to log-odds of fake."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.base import BaseModel
+from models.precision import Precision, available_cores, best_device, openvino_precision, precision_for
+from pipeline.types import Floats, Image
+
+BackendName = Literal["auto", "torch", "torch-compiled", "openvino"]
+Done = Callable[[Floats | Exception], None]
+
+
+class BackendError(RuntimeError):
+    """A backend cannot be had here, or does not go with the device."""
+
+
+class Backend(Protocol):
+    """Computes batches for one engine; `start` is called from one thread at a time."""
+
+    name: str
+    input_size: int
+    max_batch: int
+    concurrency: int
+
+    def fit(self, waiting: int) -> int:
+        """How many of 1..max_batch waiting crops the next batch shall hold."""
+
+    def start(self, pixels: Image, done: Done) -> None:
+        """Score uint8 [N, S, S, 3]; `done` gets float32 [N] or the exception, here or on another thread."""
+
+    def close(self) -> None:
+        """Free what the backend holds; nothing is in flight any more."""
+
+
+class ScoringGraph(nn.Module):
+    """From uint8 [B, S, S, 3], RGB, to float32 [B], log-odds of fake: normalisation is part of the graph."""
+
+    def __init__(self, model: BaseModel) -> None:
+        super().__init__()
+        spec = model.input_spec
+        self.model = model
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        # (x / 255 - mean) / std as one multiply and one add
+        self.scale = nn.Buffer((1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        self.shift = nn.Buffer((-mean / std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Score a batch."""
+        images = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        logits = self.model(images).float()
+        return torch.sub(logits[:, 1], logits[:, 0])
+
+
+class TorchBackend:
+    """Torch on any device, eager or compiled, under autocast as `models.precision` finds it fast.
+
+    Compiled graphs want few shapes: batches are padded to the next of `BUCKETS`.
+    """
+
+    BUCKETS = (1, 2, 4, 8, 16, 32)
+
+    concurrency = 1
+
+    def __init__(self, model: BaseModel, precision: Precision, *, compiled: bool = False) -> None:
+        kind = "torch-compiled" if compiled else "torch"
+        dtype = precision.autocast_dtype
+        self.name = f"{kind}-{'fp32' if dtype is None else str(dtype).removeprefix('torch.')}"
+        self.input_size = model.input_spec.size
+        # Eager CPU inference gets slower, not faster, beyond 8 (docs/benchmarks.md).
+        self.max_batch = 8 if precision.device.type == "cpu" else self.BUCKETS[-1]
+        self._precision = precision
+        self._compiled = compiled
+        graph = ScoringGraph(model).eval().to(precision.device)
+        graph = graph.to(memory_format=precision.memory_format)
+        self._graph: Callable[[Tensor], Tensor] = graph
+        if compiled:
+            # CUDA graphs take the launch cost out of small batches; inductor's CPU code has none.
+            mode = "reduce-overhead" if precision.device.type == "cuda" else None
+            self._graph = torch.compile(graph, mode=mode, dynamic=False)
+
+    def fit(self, waiting: int) -> int:
+        """All of them: a batch is padded where it must be."""
+        return waiting
+
+    def start(self, pixels: Image, done: Done) -> None:
+        """Score now, in the calling thread."""
+        try:
+            result: Floats | Exception = self._score(pixels)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch and travels with it
+            result = error
+        done(result)
+
+    def close(self) -> None:
+        """Nothing to free beyond the graph."""
+
+    def _score(self, pixels: Image) -> Floats:
+        count = len(pixels)
+        if self._compiled:
+            bucket = next(size for size in self.BUCKETS if size >= count)
+            pixels = np.concatenate([pixels, np.zeros((bucket - count, *pixels.shape[1:]), np.uint8)])
+        batch = torch.from_numpy(pixels)
+        device = self._precision.device
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        with torch.inference_mode(), self._precision.autocast():
+            logits = self._graph(batch.to(device, non_blocking=True))
+            return logits[:count].float().cpu().numpy().astype(np.float32, copy=False)
+
+
+class OpenVinoBackend:
+    """OpenVINO on the CPU: as many requests in flight as streams, each batch one of a few static shapes.
+
+    Thread pinning is off: two pinned processes land on the same core and starve each other.
+    """
+
+    # Static shapes; a batch is split, never padded. Beyond 4 nothing is gained on a CPU (docs/benchmarks.md).
+    BUCKETS = (4, 2, 1)
+
+    def __init__(self, model: BaseModel, *, threads: int | None = None, precision: str | None = None) -> None:
+        import openvino as ov
+
+        threads = threads or available_cores()
+        self.precision = precision or openvino_precision()
+        self.name = f"openvino-{self.precision}"
+        self.input_size = model.input_spec.size
+        self.max_batch = self.BUCKETS[0]
+        # One stream a core keeps every core busy without a barrier inside a layer; 8 bounds the memory.
+        self.concurrency = min(threads, 8)
+        graph = convert(model)
+        core = ov.Core()
+        config = {
+            "NUM_STREAMS": self.concurrency,
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": self.precision,
+        }
+        self._queues: dict[int, Any] = {}
+        for bucket in self.BUCKETS:
+            graph.reshape([bucket, self.input_size, self.input_size, 3])
+            queue = ov.AsyncInferQueue(core.compile_model(graph, "CPU", config), self.concurrency)
+            queue.set_callback(_deliver)
+            self._queues[bucket] = queue
+
+    def fit(self, waiting: int) -> int:
+        """The largest static shape that the waiting crops fill."""
+        return next(bucket for bucket in self.BUCKETS if bucket <= waiting)
+
+    def start(self, pixels: Image, done: Done) -> None:
+        """Start an asynchronous inference."""
+        self._queues[len(pixels)].start_async({0: pixels}, done)
+
+    def close(self) -> None:
+        """Wait for the last requests."""
+        for queue in self._queues.values():
+            queue.wait_all()
+
+
+def _deliver(request: Any, done: Done) -> None:
+    try:
+        # A copy: the request's tensor is written again by the next inference.
+        result: Floats | Exception = np.array(request.get_output_tensor(0).data, np.float32, copy=True)
+    except Exception as error:  # noqa: BLE001 - belongs to this batch and travels with it
+        result = error
+    done(result)
+
+
+def convert(model: BaseModel) -> Any:
+    """The scoring graph as an `openvino.Model` with a free batch dimension; weights stay fp32.
+
+    The model is traced in fp32 whatever its `mixed_precision`: the precision is chosen when it is compiled.
+    """
+    # The conversion would otherwise report to its maker over the network.
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    logging.getLogger("openvino").setLevel(logging.ERROR)
+    import openvino as ov
+
+    size = model.input_spec.size
+    graph = ScoringGraph(model).eval()
+    example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    mixed, model.mixed_precision = model.mixed_precision, False
+    try:
+        with torch.inference_mode(), warnings.catch_warnings():
+            # The tracer warns of shape checks that become constants: the graph has one input size.
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
+            return ov.convert_model(traced, example_input=example, input=[-1, size, size, 3])
+    finally:
+        model.mixed_precision = mixed
+
+
+def backend_names(device: torch.device) -> Sequence[str]:
+    """The backends that can be had for a device, the one that `auto` takes first."""
+    if device.type == "cuda":
+        return ("torch-compiled", "torch")
+    if device.type == "cpu" and find_spec("openvino") is not None:
+        return ("openvino", "torch", "torch-compiled")
+    return ("torch", "torch-compiled")
+
+
+def create_backend(
+    model: BaseModel, *, backend: str = "auto", device: str = "auto", threads: int | None = None
+) -> Backend:
+    """The backend for a model on a device.
+
+    Args:
+        model: the detector; it is put into evaluation mode.
+        backend: "auto" takes compiled torch on CUDA, OpenVINO on a CPU where it is installed, else eager torch.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps" ...
+        threads: CPU threads; by default the cores that this process may really use.
+
+    Raises:
+        BackendError: unknown, not installed, or not for this device.
+    """
+    target = best_device(device)
+    there = backend_names(target)
+    chosen = there[0] if backend == "auto" else backend
+    if chosen not in there:
+        hint = "; it comes with `pip install openvino`" if chosen == "openvino" and target.type == "cpu" else ""
+        raise BackendError(f"no backend {chosen!r} for {target.type}; there are: auto, {', '.join(there)}{hint}")
+    model.eval()
+    if chosen == "openvino":
+        return OpenVinoBackend(model, threads=threads)
+    return TorchBackend(model, precision_for(target), compiled=chosen == "torch-compiled")

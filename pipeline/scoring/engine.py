@@ -1,0 +1,195 @@
+"""One engine per device: crops of all clips in, log-odds of fake out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+import structlog
+
+from pipeline.scoring.backends import Backend
+from pipeline.scoring.batcher import MicroBatcher
+from pipeline.types import Floats, Image
+
+log = structlog.get_logger(__name__)
+
+# A live frame waits at most this long for company; at 5 ms a batch costs less than a tenth of one CPU inference.
+MAX_DELAY_S = 0.005
+# Crops that may wait: a few batches. More would only add latency and memory (299 px: 268 kB a crop).
+QUEUE_BATCHES = 8
+
+
+class ScoringError(RuntimeError):
+    """The model could not score a crop: it fails alone, the rest of its batch is scored."""
+
+
+@dataclass(eq=False)
+class _Request:
+    """Crops that were submitted together and are answered together."""
+
+    future: Future[Floats]
+    logits: Floats
+    left: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, position: int, logit: float) -> None:
+        with self.lock:
+            self.logits[position] = logit
+            self.left -= 1
+            done = self.left == 0 and not self.future.done()
+        if done:
+            self.future.set_result(self.logits)
+
+    def fail(self, error: Exception) -> None:
+        with self.lock:
+            self.left -= 1
+            first = not self.future.done()
+            if first:
+                self.future.set_exception(error)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Item:
+    pixels: Image
+    request: _Request
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters of an engine since it started."""
+
+    crops: int
+    batches: int
+    failed: int
+    waiting: int
+    oldest_age_s: float
+
+
+class Engine:
+    """Scores crops in micro-batches over all clips. Thread-safe; close it, or use it as a context manager.
+
+    Args:
+        backend: what computes. The engine owns it and closes it.
+        max_delay_s: how long the first crop of a batch waits for others, in seconds.
+        queue_crops: how many crops may wait before `submit` blocks; by default a few batches.
+    """
+
+    def __init__(self, backend: Backend, *, max_delay_s: float = MAX_DELAY_S, queue_crops: int | None = None) -> None:
+        self.backend = backend
+        self._batcher = MicroBatcher[_Item](
+            max_batch=backend.max_batch,
+            max_delay_s=max_delay_s,
+            capacity=queue_crops or QUEUE_BATCHES * backend.max_batch,
+        )
+        self._slots = threading.Semaphore(backend.concurrency)
+        self._count_lock = threading.Lock()
+        self._crops = self._batches = self._failed = 0
+        self._retries: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._run, name=f"engine-{backend.name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, pixels: Image) -> Future[Floats]:
+        """Queue crops of one frame or clip; blocks while the queue is full.
+
+        Args:
+            pixels: uint8 [N, S, S, 3], RGB, S as the backend's input size.
+
+        Returns:
+            A future of float32 [N], log-odds of fake; it holds a `ScoringError` if one of the crops failed.
+
+        Raises:
+            ValueError: shape or dtype are not those of the model's input.
+            QueueClosedError: the engine was closed.
+        """
+        size = self.backend.input_size
+        if pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or pixels.dtype != np.uint8:
+            raise ValueError(f"crops must be uint8 [N, {size}, {size}, 3], got {pixels.dtype} {list(pixels.shape)}")
+        future: Future[Floats] = Future()
+        if len(pixels) == 0:
+            future.set_result(np.zeros(0, np.float32))
+            return future
+        request = _Request(future, np.zeros(len(pixels), np.float32), left=len(pixels))
+        self._batcher.put([_Item(crop, request, i) for i, crop in enumerate(pixels)])
+        return future
+
+    def stats(self) -> EngineStats:
+        """Counters and the queue's depth and age."""
+        with self._count_lock:
+            return EngineStats(
+                self._crops, self._batches, self._failed, len(self._batcher), self._batcher.oldest_age_s()
+            )
+
+    def close(self) -> None:
+        """Score what waits, then stop. Idempotent."""
+        self._batcher.close()
+        self._thread.join()
+        self.backend.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while True:
+            # A free slot first, the batch then: what arrives meanwhile still joins it.
+            self._slots.acquire()
+            items = self._batcher.take(self.backend.fit)
+            if not items:
+                self._slots.release()
+                break
+            self._start(items)
+        self._wait_until_idle()
+        for retry in self._retries:
+            retry.join()
+        self._wait_until_idle()
+
+    def _wait_until_idle(self) -> None:
+        for _ in range(self.backend.concurrency):
+            self._slots.acquire()
+        self._slots.release(self.backend.concurrency)
+
+    def _start(self, items: Sequence[_Item]) -> None:
+        def done(result: Floats | Exception) -> None:
+            self._finish(items, result)
+            self._slots.release()
+
+        self.backend.start(np.stack([item.pixels for item in items]), done)
+
+    def _finish(self, items: Sequence[_Item], result: Floats | Exception) -> None:
+        if isinstance(result, Exception) and len(items) > 1:
+            log.warning("a batch failed, its crops are tried one by one", error=repr(result), crops=len(items))
+            # On a thread of its own: this may run in a callback of the backend, which must not wait for it.
+            retry = threading.Thread(target=self._retry, args=(items,), name="engine-retry", daemon=True)
+            self._retries.append(retry)
+            retry.start()
+            return
+        with self._count_lock:
+            self._batches += 1
+            self._crops += len(items)
+        if isinstance(result, Exception):
+            self._fail(items[0], ScoringError(f"{self.backend.name} failed on a crop: {result!r}"))
+            return
+        for item, logit in zip(items, result, strict=True):
+            if np.isfinite(logit):
+                item.request.answer(item.position, float(logit))
+            else:
+                self._fail(item, ScoringError(f"{self.backend.name} gave {logit} for a crop"))
+
+    def _retry(self, items: Sequence[_Item]) -> None:
+        for item in items:
+            self._slots.acquire()
+            self._start([item])
+
+    def _fail(self, item: _Item, error: ScoringError) -> None:
+        with self._count_lock:
+            self._failed += 1
+        item.request.fail(error)

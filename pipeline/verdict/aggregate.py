@@ -1,0 +1,167 @@
+"""From the frame scores of a clip to its verdict: per person first, then the worst well-supported one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.checkpoint import Calibration, Thresholds
+from pipeline.contracts import Label, Outcome, Person, Provenance, ScoredFace, Verdict
+from pipeline.types import Scores
+from pipeline.verdict.calibration import label, probability
+
+# A single frame's odds are held within e^-6..e^6 (p = .0025 to .9975), so that one wild frame cannot outvote a track.
+LOGIT_LIMIT = 6.0
+# A person decides on a clip from five scored frames on (or all, in a shorter clip) that make up 15 % of the sampled
+# ones: fewer are a passer-by or a detector's mistake, and their average is noise.
+SUPPORT_FRAMES = 5
+SUPPORT_SHARE = 0.15
+# A track that only one of several frames shows was never confirmed by a second look; it is not reported as a person.
+CONFIRM_FRAMES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a clip has no score."""
+
+    outcome: Outcome
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFacts:
+    """What is known about a clip beside its scores.
+
+    Attributes:
+        id: clip id of the record.
+        source: path or URI as given.
+        duration_s: seconds, None where unknown.
+        frames_sampled: frames the reader delivered.
+        faces_seen: faces found in all of them, those too poor to be scored included.
+        failure: what ended the clip early, if anything did.
+        elapsed_s: seconds of wall clock spent on it.
+    """
+
+    id: str
+    source: str
+    duration_s: float | None
+    frames_sampled: int
+    faces_seen: int
+    failure: Failure | None
+    provenance: Provenance
+    elapsed_s: float
+
+
+def support_needed(frames_sampled: int) -> int:
+    """Scored frames from which on a track is well supported."""
+    return max(1, min(SUPPORT_FRAMES, frames_sampled), math.ceil(SUPPORT_SHARE * frames_sampled))
+
+
+def supported_people(people: Sequence[Person], frames_sampled: int) -> list[Person]:
+    """Those who decide on the clip: seen in enough frames."""
+    return [person for person in people if person.frames >= support_needed(frames_sampled)]
+
+
+def track_probability(
+    logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating], calibration: Calibration | None
+) -> float:
+    """Calibrated P(fake) of a track: the quality-weighted mean of its clipped frame logits, through the calibration.
+
+    Args:
+        logits: [N], log-odds of fake, N at least 1.
+        quality: [N], weights in 0..1; all zero counts as equal weights.
+    """
+    weights = np.asarray(quality, np.float64)
+    clipped = np.clip(np.asarray(logits, np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
+    mean = np.average(clipped, weights=weights if weights.sum() > 0 else None)
+    return float(probability(np.array([mean], np.float32), calibration)[0])
+
+
+def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thresholds: Thresholds | None) -> Verdict:
+    """The verdict on a clip. People and frames that were scored stand in it whatever the outcome."""
+    confirm = min(CONFIRM_FRAMES, max(1, facts.frames_sampled))
+    people: list[Person] = []
+    for track in np.unique(scores.track_ids):
+        of_track = scores.track_ids == track
+        frames = len(np.unique(scores.index[of_track]))
+        if frames < confirm:
+            continue
+        times = scores.t_s[of_track]
+        people.append(
+            Person(
+                track=int(track),
+                probability=track_probability(scores.logits[of_track], scores.quality[of_track], calibration),
+                frames=frames,
+                first_s=round(float(times.min()), 3),
+                last_s=round(float(times.max()), 3),
+            )
+        )
+    shown = np.isin(scores.track_ids, [person.track for person in people])
+    supported = supported_people(people, facts.frames_sampled)
+    failure = facts.failure or _shortcoming(facts, people, bool(supported))
+    clip_probability: float | None = None
+    word: Label | None = None
+    if failure is None:
+        clip_probability = max(person.probability for person in supported)
+        word = label(clip_probability, len(supported), thresholds)
+    return Verdict(
+        id=facts.id,
+        source=facts.source,
+        outcome=failure.outcome if failure else Outcome.SCORED,
+        probability=clip_probability,
+        label=word,
+        error=failure.error if failure else None,
+        duration_s=None if facts.duration_s is None else round(facts.duration_s, 3),
+        frames_sampled=facts.frames_sampled,
+        frames_scored=len(np.unique(scores.index[shown])),
+        people=people,
+        frames=_faces(scores, shown),
+        provenance=facts.provenance,
+        elapsed_s=round(facts.elapsed_s, 3),
+    )
+
+
+def _shortcoming(facts: ClipFacts, people: list[Person], supported: bool) -> Failure | None:
+    if supported:
+        return None
+    if facts.frames_sampled == 0:
+        return Failure(Outcome.UNDECODABLE, "no frame could be decoded")
+    sampled = f"{facts.frames_sampled} sampled frame{'s' if facts.frames_sampled > 1 else ''}"
+    if facts.faces_seen == 0:
+        return Failure(Outcome.NO_FACE, f"no face in {sampled}")
+    if not people:
+        return Failure(
+            Outcome.LOW_QUALITY,
+            f"{facts.faces_seen} faces in {sampled}, none good enough, or seen twice, to be scored",
+        )
+    best = max(person.frames for person in people)
+    return Failure(
+        Outcome.LOW_QUALITY,
+        f"the person seen best has {best} scored frames of {facts.frames_sampled} sampled; "
+        f"{support_needed(facts.frames_sampled)} are needed",
+    )
+
+
+def _faces(scores: Scores, shown: npt.NDArray[np.bool_]) -> list[ScoredFace]:
+    order = np.lexsort((scores.track_ids, scores.t_s))
+    return [
+        ScoredFace(
+            t_s=round(float(scores.t_s[i]), 3),
+            index=int(scores.index[i]),
+            track=int(scores.track_ids[i]),
+            box=(
+                round(float(scores.boxes[i, 0]), 1),
+                round(float(scores.boxes[i, 1]), 1),
+                round(float(scores.boxes[i, 2]), 1),
+                round(float(scores.boxes[i, 3]), 1),
+            ),
+            probability=round(float(scores.probability[i]), 6),
+            quality=round(float(scores.quality[i]), 4),
+        )
+        for i in order
+        if shown[i]
+    ]
