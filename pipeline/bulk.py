@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
-from pipeline.contracts import Outcome, Provenance, Verdict
+from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.results.jsonl import JsonlError, VerdictLog, read_verdicts
 from pipeline.results.report import ClipReport, ReportClips, RunSummary, write_report
 from pipeline.results.terminal import ScanProgress, summary
@@ -58,22 +61,31 @@ class Options:
 def run(options: Options) -> int:
     """Scan, write the outputs, show the summary; returns the exit code."""
     structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            # Not rich's traceback: it prints the locals of every frame, pages of them.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     console = Console(stderr=True)
     found = expand(options.paths, recursive=options.recursive)
     if not found.sources:
-        console.print(
-            f"[red]No clips:[/] {found.skipped} files looked at in {', '.join(options.paths)}, none is media."
-        )
+        paths = escape(", ".join(options.paths))
+        console.print(f"[red]No clips:[/] {found.skipped} files looked at in {paths}, none is media.")
         return EXIT_BAD_INPUT
-    run_ = _Run(options, found.sources, found.skipped, console)
     try:
-        return run_.scan()
+        return _Run(options, found.sources, found.skipped, console).scan()
     except _BadOptionError as error:
-        console.print(f"[red]Error:[/] {error}", markup=True, highlight=False)
+        console.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
         return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        console.print("[yellow]Interrupted[/] before the first clip.")
+        return EXIT_INTERRUPTED
 
 
 class _BadOptionError(Exception):
@@ -88,7 +100,10 @@ class _Run:
         self.sources = sources
         self.skipped = skipped
         self.console = console
-        self.settings = Settings()
+        try:
+            self.settings = Settings()
+        except ValidationError as error:
+            raise _BadOptionError(f"environment: {error}") from error
         self.started_at = time.time()
         self.reports = ReportClips()
         self.outcomes: Counter[Outcome] = Counter()
@@ -97,6 +112,7 @@ class _Run:
     def scan(self) -> int:
         started = time.perf_counter()
         interrupted = False
+        self._check_report()
         with ExitStack() as stack:
             progress = stack.enter_context(ScanProgress(self.console, len(self.sources)))
             scanner = stack.enter_context(self._scanner(progress))
@@ -144,7 +160,6 @@ class _Run:
                     )
                 )
             except (
-                RegistryPlaceholder,
                 BackendError,
                 CheckpointError,
                 DetectorError,
@@ -155,6 +170,19 @@ class _Run:
             ) as error:
                 raise _BadOptionError(str(error)) from error
             yield scanner
+
+    def _check_report(self) -> None:
+        """An hour of scanning shall not end before a report that cannot be written."""
+        path = self.options.report
+        if path is None:
+            return
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise _BadOptionError(f"--report: {error}") from error
 
     def _open_log(self, stack: ExitStack, provenance: Provenance) -> VerdictLog | None:
         path = self.options.jsonl
@@ -183,20 +211,23 @@ class _Run:
             return log is not None and source.id in log.kept and log.kept[source.id].source_sha256 == sha256
 
         workers = self.options.workers or default_workers()
-        for source, report in scan_all(scanner, self.sources, workers=workers, done=done):
-            progress.clip(source)
-            if report is None:
-                assert log is not None
-                self.kept.add(source.id)
-                self.outcomes[log.kept[source.id].outcome] += 1
-                continue
-            self.outcomes[report.verdict.outcome] += 1
-            if log is not None:
-                log.write(report.verdict)
-            elif self.options.jsonl is not None:
-                sys.stdout.write(report.verdict.to_json() + "\n")
-                sys.stdout.flush()
-            self.reports.add(report)
+        with closing(scan_all(scanner, self.sources, workers=workers, done=done)) as reports:
+            for source, report in reports:
+                progress.clip(source)
+                if report is not None:
+                    self._take(report, log)
+                elif log is not None:
+                    self.kept.add(source.id)
+                    self.outcomes[log.kept[source.id].outcome] += 1
+
+    def _take(self, report: ClipReport, log: VerdictLog | None) -> None:
+        self.outcomes[report.verdict.outcome] += 1
+        if log is not None:
+            log.write(report.verdict)
+        elif self.options.jsonl is not None:
+            sys.stdout.write(report.verdict.to_json() + "\n")
+            sys.stdout.flush()
+        self.reports.add(report)
 
     def _finish(self, elapsed_s: float) -> None:
         options = self.options
@@ -215,7 +246,7 @@ class _Run:
                     clips=len(verdicts),
                     frames_sampled=sum(verdict.frames_sampled for verdict in verdicts),
                     frames_scored=sum(verdict.frames_scored for verdict in verdicts),
-                    command=shlex.join(["unmask", *sys.argv[1:]]),
+                    command=as_text(shlex.join(["unmask", *sys.argv[1:]])),
                     skipped_files=self.skipped,
                     software=f"unmask {version('unmask')}",
                 ),
@@ -231,4 +262,4 @@ class _Run:
             console.print(f"{self.skipped} files skipped: no media by name or content.", highlight=False)
         for what, path in (("records", options.jsonl), ("report", options.report)):
             if path is not None and str(path) != "-":
-                console.print(f"{what}: {path}", highlight=False)
+                console.print(f"{what}: {path}", highlight=False, markup=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,7 @@ import structlog
 
 from models.checkpoint import Calibration, Thresholds
 from models.spec import InputSpec
-from pipeline.contracts import Outcome, Provenance, Verdict
+from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.faces.crop import cut_crops
 from pipeline.faces.detector import FaceDetector
 from pipeline.faces.quality import MIN_QUALITY
@@ -96,6 +96,8 @@ class Scanner:
             failure = Failure(error.outcome, str(error))
         except DecodeError as error:
             failure = Failure(Outcome(error.outcome), str(error))
+        except ScoringError as error:
+            failure = Failure(Outcome.MODEL_ERROR, str(error))
         except Exception as error:  # a clip must end in a verdict, and its error stands there
             log.exception("scoring failed", clip_id=source.id, source=source.name)
             failure = Failure(Outcome.MODEL_ERROR, f"{type(error).__name__}: {error}")
@@ -199,7 +201,7 @@ class _Clip:
         scanner = self.scanner
         facts = ClipFacts(
             id=self.source.id,
-            source=self.source.name,
+            source=as_text(self.source.name),
             duration_s=self.duration_s,
             frames_sampled=self.frames,
             faces_seen=self.faces,
@@ -232,10 +234,11 @@ def scan_all(
     *,
     workers: int,
     done: Callable[[Source, str | None], bool] | None = None,
-) -> Iterator[tuple[Source, ClipReport | None]]:
+) -> Generator[tuple[Source, ClipReport | None]]:
     """Judge clips on `workers` threads; yields them as they are done.
 
-    Closing the iterator, or an interrupt while it waits, ends the clips that are under way without a verdict.
+    Closing the iterator, or an interrupt while it waits, sets `scanner.stopping`: the clips that are under way end
+    without a verdict, and the scanner has done its work.
 
     Args:
         workers: clips at once.
@@ -254,6 +257,7 @@ def scan_all(
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     source = running.pop(future)
                     yield source, future.result()
-        finally:
-            # Threads end at their next frame; the pool waits for them.
+        except BaseException:
+            # Interrupted or closed: the threads end at their next frame, and the pool waits for them.
             scanner.stopping.set()
+            raise

@@ -22,3 +22,12 @@ class Settings(BaseSettings):
     def cache_dir(self) -> Path:
         """The cache folder with `~` resolved."""
         return self.cache.expanduser()
+
+
+def data_dir() -> Path | None:
+    """The folder of research data: `UNMASK_DATA`, or `../shared/data` where that is there; None without either."""
+    named = Settings().data
+    if named is not None:
+        return named
+    beside = Path("../shared/data")
+    return beside if beside.is_dir() else None

@@ -123,6 +123,6 @@ def summary(
     if len(ranked) > MAX_ROWS:
         yield Text(f"... and {len(ranked) - MAX_ROWS} clips more")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    yield Text(f"{outcomes.total()} clips: {counts}")
+    yield Text(f"{outcomes.total()} clip{'' if outcomes.total() == 1 else 's'}: {counts}")
     if untrained:
         yield Panel(Text(UNTRAINED, justify="center", style="bold yellow"), border_style="yellow")

@@ -1,0 +1,211 @@
+"""One benchmark: a clip, a deepfake detector, a face detector; stages, whole and plain way in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from pipeline import assembly
+from pipeline.bench import plain
+from pipeline.bench.stages import CountingDetector, Material, StageTimes, collect, measure
+from pipeline.scan import Scanner, scan_all
+from pipeline.sources import Source
+from pipeline.video.sampling import Every, Fps, Sampling
+
+# The whole is timed over at least this long, and over whole rounds of as many clips as there are workers.
+WHOLE_S = 8.0
+# Rates of scored frames at which live streams are counted.
+STREAM_FPS = (1.0, 2.0, 5.0)
+# The plain way is slow, and steady: a dozen frames tell.
+PLAIN_FRAMES = 12
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """What one timed pass of the whole line did."""
+
+    elapsed_s: float
+    frames: int
+    faces: int
+    video_s: float
+    detected: int
+    refined: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of one combination; medians over the rounds.
+
+    Attributes:
+        stages_ms: each stage alone, wall milliseconds with every core at work: of a sampled frame (decode, detect,
+            refine, track) or a face (crop, classify).
+        share_ms: what each stage costs a scored frame of this clip, in wall milliseconds; the sum is the bound.
+        bound_fps: sampled frames a second if the stages just added up.
+        whole_fps: sampled frames a second of the whole line.
+        whole_faces_s: scored faces a second of the whole line.
+        of_bound: whole_fps / bound_fps.
+        bottleneck: stage with the largest share.
+        streams: how many live streams of this kind the machine follows, by scored frames a second.
+        plain_fps: frames a second the plain way; None if it was not asked for.
+        times_plain: whole_fps / plain_fps.
+    """
+
+    clip: str
+    architecture: str
+    detector: str
+    backend: str
+    sampling: str
+    workers: int
+    rounds: int
+    faces_a_frame: float
+    detections_a_frame: float
+    stages_ms: dict[str, float]
+    share_ms: dict[str, float]
+    bound_fps: float
+    whole_fps: float
+    whole_faces_s: float
+    of_bound: float
+    bottleneck: str
+    streams: dict[str, float]
+    plain_fps: float | None
+    times_plain: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def bench(
+    clip: Path,
+    *,
+    architecture: str,
+    face_detector: str,
+    face_weights: Path | None = None,
+    weights: str | None = None,
+    backend: str = "auto",
+    device: str = "auto",
+    workers: int | None = None,
+    sampling: Sampling | None = None,
+    rounds: int = 3,
+    streams: bool = True,
+    with_plain: bool = True,
+) -> Result:
+    """Measure the stages alone and the whole line, in turns, so that a machine that drifts drifts for all of them.
+
+    Args:
+        clip: shows at least one face in its first frames.
+        weights: checkpoint or zoo name; random weights cost the same time.
+        sampling: every frame unless given.
+        rounds: how often everything is measured; medians are reported.
+        streams: also measure the whole at `STREAM_FPS`.
+        with_plain: also measure the plain way.
+
+    Raises:
+        ValueError: the clip shows no face, or a name is unknown.
+    """
+    detector = assembly.load(architecture=architecture, weights=weights, untrained=weights is None)
+    workers = workers or assembly.default_workers()
+    with assembly.scanner(
+        detector,
+        sampling=sampling or Every(1),
+        face_detector=face_detector,
+        face_weights=face_weights,
+        backend=backend,
+        device=device,
+        workers=workers,
+        portraits=False,
+    ) as scanner:
+        material = collect(scanner, clip)
+        stages: list[StageTimes] = []
+        wholes: list[WholeRun] = []
+        plains: list[float] = []
+        copies = _copies(scanner, clip, workers)
+        for _ in range(rounds):
+            stages.append(measure(scanner, material, workers))
+            wholes.append(_whole(scanner, clip, workers, copies))
+            if with_plain:
+                plains.append(plain.seconds_a_frame(detector.model, clip, frames=PLAIN_FRAMES))
+        live = {f"{fps:g}": _streams(scanner, clip, workers, fps) for fps in STREAM_FPS} if streams else {}
+        return _result(clip, detector.model.architecture, scanner, material, workers, stages, wholes, live, plains)
+
+
+def _copies(scanner: Scanner, clip: Path, workers: int) -> int:
+    """How many times the clip is scanned in one pass, so that it lasts `WHOLE_S` or more."""
+    once = _whole(scanner, clip, workers, workers)
+    return workers * max(1, round(WHOLE_S / once.elapsed_s + 0.5))
+
+
+def _whole(scanner: Scanner, clip: Path, workers: int, copies: int) -> WholeRun:
+    counting = CountingDetector(scanner.detector)
+    counted = replace(scanner, detector=counting)
+    frames = faces = 0
+    video_s = 0.0
+    started = time.perf_counter()
+    for _, report in scan_all(counted, repeat(Source(str(clip)), copies), workers=workers):
+        if report is None or report.verdict.error is not None:
+            raise ValueError(f"{clip}: {report.verdict.error if report else 'was not scanned'}")
+        frames += report.verdict.frames_sampled
+        faces += len(report.verdict.frames)
+        video_s += report.verdict.duration_s or 0.0
+    elapsed_s = time.perf_counter() - started
+    return WholeRun(elapsed_s, frames, faces, video_s, counting.detected, counting.refined)
+
+
+def _streams(scanner: Scanner, clip: Path, workers: int, fps: float) -> float:
+    """Seconds of video judged in a second of wall clock: live streams that the machine follows."""
+    live = replace(scanner, sampling=Fps(fps))
+    run = _whole(live, clip, workers, _copies(live, clip, workers))
+    return run.video_s / run.elapsed_s
+
+
+def _result(
+    clip: Path,
+    architecture: str,
+    scanner: Scanner,
+    material: Material,
+    workers: int,
+    stages: Sequence[StageTimes],
+    wholes: Sequence[WholeRun],
+    streams: dict[str, float],
+    plains: Sequence[float],
+) -> Result:
+    one = {name: statistics.median(getattr(times, name) for times in stages) for name in StageTimes.__annotations__}
+    run = wholes[0]
+    a_frame = {
+        "decode_s": 1.0,
+        "detect_s": run.detected / run.frames,
+        "refine_s": run.refined / run.frames,
+        "track_s": 1.0,
+        "crop_s": run.faces / run.frames,
+        "classify_s": run.faces / run.frames,
+    }
+    share = {name: one[name] * a_frame[name] for name in one}
+    bound_fps = 1 / sum(share.values())
+    whole_fps = statistics.median(run.frames / run.elapsed_s for run in wholes)
+    plain_fps = 1 / statistics.median(plains) if plains else None
+    return Result(
+        clip=clip.name,
+        architecture=architecture,
+        detector=scanner.detector.name,
+        backend=scanner.engine.backend.name,
+        sampling=scanner.sampling.describe(),
+        workers=workers,
+        rounds=len(wholes),
+        faces_a_frame=run.faces / run.frames,
+        detections_a_frame=run.detected / run.frames,
+        stages_ms={name.removesuffix("_s"): 1e3 * seconds for name, seconds in one.items()},
+        share_ms={name.removesuffix("_s"): 1e3 * seconds for name, seconds in share.items()},
+        bound_fps=bound_fps,
+        whole_fps=whole_fps,
+        whole_faces_s=whole_fps * run.faces / run.frames,
+        of_bound=whole_fps / bound_fps,
+        bottleneck=max(share, key=lambda name: share[name]).removesuffix("_s"),
+        streams=streams,
+        plain_fps=plain_fps,
+        times_plain=whole_fps / plain_fps if plain_fps else None,
+    )

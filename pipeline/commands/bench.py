@@ -1,0 +1,116 @@
+"""Measure the line stage by stage on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipeline.bench.run import Result
+
+# Of the research data, where it is: several faces in 1080p, one face in 720p.
+_DATA_CLIPS = ("street_1080p_many_faces.mp4", "portrait_720p.mp4")
+
+
+def run(
+    clips: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Clips with faces.", show_default=f"{' and '.join(_DATA_CLIPS)} of UNMASK_DATA"),
+    ] = None,
+    architecture: Annotated[str, typer.Option(help="One or several, by commas.")] = "xception,swin_transformer",
+    detector: Annotated[str, typer.Option(help="Face detectors, by commas.")] = "mtcnn,yunet",
+    detector_weights: Annotated[Path | None, typer.Option(help="YuNet's network, if it was not pulled.")] = None,
+    backend: Annotated[str, typer.Option(help="auto, openvino, torch or torch-compiled.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Clips at once.", show_default="cores + 1", min=1)] = None,
+    rounds: Annotated[int, typer.Option(help="Repeats; medians are shown.", min=1)] = 3,
+    plain: Annotated[bool, typer.Option(help="Also the plain way, to compare with.")] = True,
+    streams: Annotated[bool, typer.Option(help="Also live streams at 1, 2 and 5 scored frames a second.")] = True,
+    compare_refine: Annotated[
+        bool, typer.Option("--compare-refine", help="Instead: refinement against full detection on the clips.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """Measure every stage alone and the whole line, each sampled frame scored, in one run.
+
+    The bound is what the stages, measured alone on all cores, add up to; the whole cannot be faster. Weights are random
+    (they cost the same time). Let nothing else run meanwhile.
+    """
+    import json
+
+    from rich.console import Console
+
+    from pipeline.bench.machine import describe
+    from pipeline.bench.run import bench
+    from pipeline.settings import data_dir
+
+    console = Console(stderr=as_json)
+    data = data_dir()
+    if not clips:
+        if data is None:
+            raise typer.BadParameter("name a clip: UNMASK_DATA is not set, so there is none to take")
+        clips = [data / "videos" / name for name in _DATA_CLIPS]
+    if missing := [str(clip) for clip in clips if not clip.is_file()]:
+        raise typer.BadParameter(f"no such file: {', '.join(missing)}")
+    if detector_weights is None and data is not None:
+        detector_weights = next(iter(sorted((data / "weights").glob("yunet_n_dynamic.onnx"))), None)
+    machine = describe()
+    if not as_json:
+        console.print(machine)
+    results: list[Result] = []
+    for clip in clips:
+        for name in architecture.split(","):
+            for faces in detector.split(","):
+                with console.status(f"{clip.name}: {name}, {faces}"):
+                    result = bench(
+                        clip,
+                        architecture=name,
+                        face_detector=faces,
+                        face_weights=detector_weights if faces == "yunet" else None,
+                        backend=backend,
+                        device=device,
+                        workers=workers,
+                        rounds=rounds,
+                        streams=streams,
+                        # It does not depend on the face detector of our line.
+                        with_plain=plain and faces == detector.split(",")[0],
+                    )
+                results.append(result)
+                if not as_json:
+                    console.print(_table(result))
+    if as_json:
+        typer.echo(json.dumps({"machine": machine, "results": [result.to_dict() for result in results]}, indent=2))
+
+
+def _table(result: Result) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{result.clip}: {result.architecture}, {result.detector}, {result.backend}, {result.sampling}",
+        title_justify="left",
+    )
+    for column in ("stage", "alone", "share of a frame", "%"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    total_ms = sum(result.share_ms.values())
+    for stage, alone_ms in result.stages_ms.items():
+        unit = "face" if stage in ("crop", "classify") else "frame"
+        share_ms = result.share_ms[stage]
+        table.add_row(stage, f"{alone_ms:.2f} ms/{unit}", f"{share_ms:.2f} ms", f"{100 * share_ms / total_ms:.0f}")
+    table.add_section()
+    table.add_row("bound", "", f"{result.bound_fps:.1f} frames/s", "")
+    table.add_row(
+        "whole",
+        f"{result.whole_faces_s:.1f} faces/s",
+        f"{result.whole_fps:.1f} frames/s",
+        f"{100 * result.of_bound:.0f} of bound",
+    )
+    if result.plain_fps is not None and result.times_plain is not None:
+        table.add_row("plain way", "", f"{result.plain_fps:.2f} frames/s", f"{result.times_plain:.1f} x")
+    for fps, count in result.streams.items():
+        table.add_row(f"streams at {fps}/s", "", f"{count:.1f}", "")
+    table.add_row("bottleneck", result.bottleneck, f"{result.faces_a_frame:.2f} faces/frame", "")
+    return table
