@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import structlog
 
-from models.checkpoint import Calibration, Thresholds
+from models.checkpoint_info import Calibration, Thresholds
 from models.spec import InputSpec
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.faces.crop import cut_crops

@@ -3,8 +3,8 @@
     .venv/bin/python deploy/local/watch_memory.py .venv/bin/unmask scan long.mp4 --untrained
 
 Prints the resident memory each ten seconds and, at the end, how much it grew after the first minute: the median of the
-last fifth of the samples against the median of the minute's first ten seconds after it. Shared pages count once for each
-process that maps them.
+last fifth of the samples against the median of the first ten seconds after that minute. A page that several processes
+share counts once for each of them.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def main() -> int:
     end = statistics.median(size for _, size in steady[-len(steady) // 5 :])
     peak = max(size for _, size in steady)
     print(
-        f"after {SETTLE_S:.0f} s: {base / 2**20:.1f} MiB, at the end {end / 2**20:.1f} MiB: {100 * (end / base - 1):+.2f} %"
-        f" (peak {100 * (peak / base - 1):+.2f} %)"
+        f"after {SETTLE_S:.0f} s: {base / 2**20:.1f} MiB, at the end {end / 2**20:.1f} MiB: "
+        f"{100 * (end / base - 1):+.2f} % (peak {100 * (peak / base - 1):+.2f} %)"
     )
     return code
 

@@ -63,7 +63,8 @@ class VerdictLog:
         self.path = path
         self.kept: dict[str, Kept] = {}
         self._stale: set[str] = set()
-        if keep is not None and path.exists():
+        # A device such as /dev/null has nothing to resume, and must not be replaced by a file.
+        if keep is not None and path.is_file():
             self._rewrite(keep)
             self._file: BinaryIO = path.open("ab", buffering=0)
         else:

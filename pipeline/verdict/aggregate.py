@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoint import Calibration, Thresholds
+from models.checkpoint_info import Calibration, Thresholds
 from pipeline.contracts import Label, Outcome, Person, Provenance, ScoredFace, Verdict
 from pipeline.types import Scores
 from pipeline.verdict.calibration import label, probability

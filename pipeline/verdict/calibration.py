@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.checkpoint import Calibration, Thresholds
+from models.checkpoint_info import Calibration, Thresholds
 from pipeline.contracts import Label
 from pipeline.types import Floats
 

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Installs the system packages that the tests need on Debian and Ubuntu, as root or with sudo. Elsewhere it
+# names what to install.
+#
+#   packages.sh            install what is missing; quick when nothing is
+#   packages.sh --check    print what is missing, change nothing; exit 1 when something is
+#
+# With CI=true a package that is still missing at the end is an error (exit 1); otherwise it is only named,
+# because tests that need it skip themselves.
+set -euo pipefail
+
+# One need a line: name | commands, any of which will do | apt packages | what for
+NEEDS='
+chromium | chromium chromium-browser google-chrome google-chrome-stable | chromium fonts-liberation | tests of the HTML report
+g++ | g++ c++ clang++ | g++ | the code that torch.compile generates for a CPU
+'
+
+# A command counts only if it runs: Ubuntu's chromium-browser is a script that asks for the snap.
+runs() {
+    command -v "$1" >/dev/null 2>&1 && "$1" --version >/dev/null 2>&1
+}
+
+# Prints the lines of NEEDS that no command on this machine satisfies.
+missing() {
+    local name commands packages purpose command
+    while IFS='|' read -r name commands packages purpose; do
+        [ -n "$name" ] || continue
+        for command in $commands; do
+            runs "$command" && continue 2
+        done
+        echo "$name|$packages|$purpose"
+    done <<<"$NEEDS"
+}
+
+describe() {
+    local name packages purpose
+    while IFS='|' read -r name packages purpose; do
+        echo "  ${name% }: for$purpose (Debian packages:${packages% })"
+    done <<<"$1"
+}
+
+is_ubuntu() {
+    [ -r /etc/os-release ] && grep -q '^ID=ubuntu' /etc/os-release
+}
+
+# Prints the apt packages of the given lines, without those that apt cannot provide here.
+apt_packages() {
+    local name packages _
+    while IFS='|' read -r name packages _; do
+        if [ "${name% }" = chromium ] && is_ubuntu; then
+            echo "Ubuntu's chromium package only points to the snap, so it is left out. Install one of:" \
+                "'snap install chromium', or Google Chrome's own .deb." >&2
+            continue
+        fi
+        echo "$packages"
+    done <<<"$1"
+}
+
+install() {
+    local -a packages as_root=()
+    read -r -d '' -a packages <<<"$(apt_packages "$1")" || true
+    [ ${#packages[@]} -gt 0 ] || return 0
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "No apt-get here: install these with the system's own package manager." >&2
+        return 0
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        # -n: a script that make calls must not stop to ask for a password.
+        if ! sudo -n true >/dev/null 2>&1; then
+            echo "Neither root nor password-free sudo: run 'sudo apt-get install ${packages[*]}' yourself." >&2
+            return 0
+        fi
+        as_root=(sudo -n)
+    fi
+    as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 -o Dpkg::Use-Pty=0)
+    "${as_root[@]}" update
+    "${as_root[@]}" install --yes --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+case "${1:-}" in
+    "" | --check) ;;
+    *)
+        echo "usage: ${0##*/} [--check]" >&2
+        exit 2
+        ;;
+esac
+
+lacking="$(missing)"
+[ -n "$lacking" ] || exit 0
+
+if [ "${1:-}" = --check ]; then
+    echo "Missing:"
+    describe "$lacking"
+    exit 1
+fi
+
+echo "Installing:"
+describe "$lacking"
+# A mirror that fails must not hide what is missing: that is reported below.
+install "$lacking" || echo "apt-get failed." >&2
+
+lacking="$(missing)"
+[ -n "$lacking" ] || exit 0
+echo "Still missing:" >&2
+describe "$lacking" >&2
+[ "${CI:-}" != true ] || exit 1
+echo "Tests that need these skip themselves." >&2

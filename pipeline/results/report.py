@@ -1,0 +1,257 @@
+"""The HTML report: one self-contained page for a clip or a run. It loads nothing and runs no script but its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, overload
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from models.atomic import atomic_write
+from pipeline.contracts import Person, Verdict
+from pipeline.results import wording
+from pipeline.results.portraits import Portrait, PortraitPicker
+from pipeline.results.timeline import Timeline, sampling_step_s, timeline_of
+from pipeline.verdict.aggregate import support_needed
+
+__all__ = ["AppliedThresholds", "ClipReport", "Portrait", "PortraitPicker", "ReportClips", "RunSummary", "write_report"]
+
+# Limits that keep the page below about 15 MB, whatever the run: pictures dominate, at up to 12 kB each.
+MAX_DETAILED_CLIPS = 30
+MAX_CHARTS_PER_CLIP = 6
+MAX_PORTRAITS_PER_KIND = 3
+MAX_ROWS = 2000
+MAX_PEOPLE_LISTED = 40
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedThresholds:
+    """The thresholds a clip was judged by.
+
+    Attributes:
+        real: below this probability the clip is called real.
+        fake: from this probability on it is called fake.
+        fpr: share of real clips called fake, at which `fake` was chosen on validation data.
+    """
+
+    real: float
+    fake: float
+    fpr: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClipReport:
+    """A verdict and the pictures that go with it; portraits of tracks outside `verdict.people` are not shown."""
+
+    verdict: Verdict
+    suspicious: tuple[Portrait, ...] = ()
+    clearest: tuple[Portrait, ...] = ()
+    thresholds: AppliedThresholds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What one run did.
+
+    Attributes:
+        started_at: Unix time in seconds.
+        elapsed_s: wall time.
+        clips: judged, whatever the outcome.
+        frames_sampled: of all clips.
+        frames_scored: sampled frames with at least one scored face, of all clips.
+        command: the command line, as given.
+        skipped_files: files of a folder that are no media.
+        software: name and version.
+    """
+
+    started_at: float
+    elapsed_s: float
+    clips: int
+    frames_sampled: int
+    frames_scored: int
+    command: str
+    skipped_files: int
+    software: str
+
+
+class ReportClips(Sequence[ClipReport]):
+    """The clips of a run, gathered as they end; those that the page will not show in detail are thinned out.
+
+    Only `MAX_DETAILED_CLIPS` keep frames and pictures, so memory grows by about a kilobyte a clip.
+    """
+
+    def __init__(self) -> None:
+        self._clips: list[ClipReport] = []
+        self._detailed: list[tuple[tuple[int, float], int]] = []
+
+    def add(self, clip: ClipReport) -> None:
+        """Take in one clip."""
+        position = len(self._clips)
+        self._clips.append(clip)
+        # A heap whose smallest element is the clip that interests least; of equals, the last one.
+        least = (interest(clip.verdict), -position)
+        heapq.heappush(self._detailed, least)
+        if len(self._detailed) > MAX_DETAILED_CLIPS:
+            _, negated = heapq.heappop(self._detailed)
+            thin = self._clips[-negated].verdict.model_copy(update={"frames": []})
+            self._clips[-negated] = ClipReport(thin)
+
+    @overload
+    def __getitem__(self, index: int) -> ClipReport: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ClipReport]: ...
+    def __getitem__(self, index: int | slice) -> ClipReport | Sequence[ClipReport]:
+        return self._clips[index]
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+
+@dataclass(frozen=True, slots=True)
+class _PersonView:
+    person: Person
+    supported: bool
+    timeline: Timeline | None
+    suspicious: tuple[Portrait, ...]
+    clearest: tuple[Portrait, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _ClipView:
+    verdict: Verdict
+    finding: wording.Finding
+    thresholds: AppliedThresholds | None
+    people: tuple[_PersonView, ...] = ()
+    others: tuple[Person, ...] = ()
+    others_left_out: int = 0
+    anchor: str | None = None
+
+
+def interest(verdict: Verdict) -> tuple[int, float]:
+    """How much a reader wants to see a clip; greater is more: by probability, then what was not judged."""
+    return (0, 0.0) if verdict.probability is None else (1, verdict.probability)
+
+
+def write_report(path: Path, clips: Sequence[ClipReport], *, title: str | None = None, run: RunSummary) -> None:
+    """Write the page, whole or not at all; its size is bounded however many and long the clips are.
+
+    Args:
+        path: file to write; missing parent directories are made.
+        clips: in any order; the page sorts them, the most suspicious first.
+        title: of the page; by default the clip's name, or how many clips there are.
+        run: what the run did.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic_write(path) as file:
+        file.write(render_report(clips, title=title, run=run).encode("utf-8"))
+
+
+def render_report(clips: Sequence[ClipReport], *, title: str | None = None, run: RunSummary) -> str:
+    """The page as text; see `write_report`."""
+    ordered = sorted(clips, key=lambda clip: interest(clip.verdict), reverse=True)
+    rows = [_row(clip, f"clip-{n}" if n < MAX_DETAILED_CLIPS else None) for n, clip in enumerate(ordered[:MAX_ROWS])]
+    details = [
+        _detail(clip, row) for clip, row in zip(ordered[:MAX_DETAILED_CLIPS], rows[:MAX_DETAILED_CLIPS], strict=True)
+    ]
+    kinds = Counter(wording.finding_of(clip.verdict).kind for clip in clips)
+    if title is None:
+        title = wording.short_name(clips[0].verdict.source) if len(clips) == 1 else f"{len(clips):,} clips"
+    css, js = _asset("report.css"), _asset("report.js")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            headline=wording.run_headline(kinds),
+            run=run,
+            rows=rows,
+            details=details,
+            total=len(clips),
+            kinds=kinds,
+            untrained=sum(clip.verdict.provenance.untrained for clip in clips),
+            css=css,
+            js=js,
+            css_hash=_csp_hash(css),
+            js_hash=_csp_hash(js),
+        )
+    )
+
+
+def _row(clip: ClipReport, anchor: str | None) -> _ClipView:
+    return _ClipView(clip.verdict, wording.finding_of(clip.verdict), clip.thresholds, anchor=anchor)
+
+
+def _detail(clip: ClipReport, row: _ClipView) -> _ClipView:
+    verdict = clip.verdict
+    needed = support_needed(verdict.frames_sampled)
+    ranked = sorted(verdict.people, key=lambda person: (person.frames < needed, -person.probability))
+    shown, others = ranked[:MAX_CHARTS_PER_CLIP], ranked[MAX_CHARTS_PER_CLIP:]
+    times_s = np.array([face.t_s for face in verdict.frames])
+    step_s = sampling_step_s(times_s, verdict.duration_s, verdict.frames_sampled)
+    span_s = max([verdict.duration_s or 0.0, *times_s.tolist()])
+    return replace(
+        row,
+        people=tuple(_person(person, clip, person.frames >= needed, span_s, step_s) for person in shown),
+        others=tuple(others[:MAX_PEOPLE_LISTED]),
+        others_left_out=max(0, len(others) - MAX_PEOPLE_LISTED),
+    )
+
+
+def _person(person: Person, clip: ClipReport, supported: bool, span_s: float, step_s: float) -> _PersonView:
+    faces = [face for face in clip.verdict.frames if face.track == person.track]
+    suspicious = [p for p in clip.suspicious if p.track == person.track][:MAX_PORTRAITS_PER_KIND]
+    clearest = [p for p in clip.clearest if p.track == person.track and p not in suspicious]
+    return _PersonView(
+        person,
+        supported,
+        timeline_of(faces, span_s=span_s, step_s=step_s) if faces else None,
+        tuple(suspicious),
+        tuple(clearest[:MAX_PORTRAITS_PER_KIND]),
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_printable,
+    )
+    environment.filters |= {
+        "probability": wording.probability_text,
+        "duration": wording.duration_text,
+        "moment": wording.moment_text,
+        "tick": wording.tick_text,
+        "utc": wording.utc_text,
+        "short_name": wording.short_name,
+        "data_uri": lambda jpeg: Markup(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"),
+    }
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    # Every expression of the templates passes through here: markup is ours, any other text may be hostile.
+    return wording.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _asset(name: str) -> Markup:
+    return Markup((resources.files(__package__) / "templates" / name).read_text("utf-8"))
+
+
+def _csp_hash(text: str) -> Markup:
+    digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return Markup(f"'sha256-{digest}'")

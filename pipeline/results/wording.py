@@ -1,0 +1,198 @@
+"""The report's words: what each outcome and label means, and how numbers are written."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from pipeline.contracts import Label, Outcome, Verdict
+
+Kind = Literal["fake", "inconclusive", "real", "untrained", "unjudged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A verdict in words.
+
+    Attributes:
+        kind: which of the few looks it has on the page.
+        badge: two words at most.
+        headline: what was found.
+        meaning: what that means, and what to do about it.
+    """
+
+    kind: Kind
+    badge: str
+    headline: str
+    meaning: str
+
+
+UNTRAINED = Finding(
+    "untrained",
+    "Untrained",
+    "No verdict: the network is untrained",
+    "Its weights are random, so its scores are noise. The people, the times and the pictures below are real; "
+    "the numbers mean nothing.",
+)
+
+LABELS: dict[Label, Finding] = {
+    Label.FAKE: Finding(
+        "fake",
+        "Fake",
+        "Likely forged",
+        "At least one person scores at or above the threshold for fake. Look at the moments marked below, and at "
+        "where the clip comes from, before you rely on it.",
+    ),
+    Label.REAL: Finding(
+        "real",
+        "Real",
+        "No forgery found",
+        "Everyone who is seen often enough scores below the threshold for real. That is no proof of authenticity: "
+        "a kind of forgery that the network never saw may score low as well.",
+    ),
+    Label.INCONCLUSIVE: Finding(
+        "inconclusive",
+        "Inconclusive",
+        "Inconclusive",
+        "The score lies between the two thresholds, or the weights carry none. It supports neither conclusion: "
+        "a longer clip, or one of better quality, may.",
+    ),
+}
+
+OUTCOMES: dict[Outcome, Finding] = {
+    Outcome.NO_FACE: Finding(
+        "unjudged",
+        "No face",
+        "Not judged: no face found",
+        "No sampled frame shows a face that is large and clear enough to be found. That says nothing about "
+        "forgery. People may be absent, turned away, covered or very small.",
+    ),
+    Outcome.LOW_QUALITY: Finding(
+        "unjudged",
+        "Low quality",
+        "Not judged: the faces are too poor",
+        "Faces were found, but too few of them are large, sharp and frontal enough for a score that could be "
+        "trusted. An earlier or larger copy of the clip may do.",
+    ),
+    Outcome.UNDECODABLE: Finding(
+        "unjudged",
+        "Undecodable",
+        "Not judged: the file cannot be decoded",
+        "It holds no video, is damaged or cut short, or is not a media file at all. Check whether a player opens "
+        "it, and fetch it again from its source.",
+    ),
+    Outcome.OVER_LIMIT: Finding(
+        "unjudged",
+        "Over limit",
+        "Not judged: a limit was passed",
+        "Reading this file would take more time, memory or pixels than is allowed, so it was stopped. The limits "
+        "are a guard against hostile files; raise them if you trust this one.",
+    ),
+    Outcome.UNAVAILABLE: Finding(
+        "unjudged",
+        "Unavailable",
+        "Not judged: the clip cannot be opened",
+        "It does not exist, may not be read, or could not be fetched. Check its path or address and your rights.",
+    ),
+    Outcome.SHED: Finding(
+        "unjudged",
+        "Shed",
+        "Not judged: dropped from a live stream",
+        "It was too old by the time the machine could look at it. Live streams drop the oldest first so as to keep up.",
+    ),
+    Outcome.MODEL_ERROR: Finding(
+        "unjudged",
+        "Model error",
+        "Not judged: the detector failed",
+        "The network or its backend broke on this clip. That is a fault of the software or of the weights, and says "
+        "nothing about the clip.",
+    ),
+}
+
+# Characters that reorder or hide the text around them (Unicode TR 36): a name must not pass for another.
+_DECEPTIVE = frozenset("\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def finding_of(verdict: Verdict) -> Finding:
+    """The words for a verdict; an untrained network's label counts for nothing."""
+    if verdict.label is None:
+        return OUTCOMES[verdict.outcome]
+    return UNTRAINED if verdict.provenance.untrained else LABELS[verdict.label]
+
+
+def run_headline(kinds: Mapping[Kind, int]) -> str:
+    """What was found in a run of clips, counted by kind; what was not judged is never passed over."""
+    total = sum(kinds.values())
+    judged = total - kinds.get("unjudged", 0)
+    fake = kinds.get("fake", 0)
+    if total == 0:
+        return "No clips"
+    if fake:
+        return f"{fake:,} of {total:,} clips likely forged"
+    if judged == 0:
+        return f"None of {total:,} clips could be judged"
+    if kinds.get("untrained", 0) == judged:
+        return f"{total:,} clips, no verdicts"
+    return f"No clip of {total:,} found forged"
+
+
+def visible(text: str) -> str:
+    r"""`text` with control, bidirectional and unpaired surrogate characters spelled out as `\uXXXX`.
+
+    File names are hostile input: they must be encodable as UTF-8 and must not rearrange the page.
+    """
+    return "".join(
+        f"\\u{ord(char):04x}" if char in _DECEPTIVE or unicodedata.category(char) in _UNPRINTABLE else char
+        for char in text
+    )
+
+
+def short_name(source: str) -> str:
+    """The last part of a path or URI."""
+    return source.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or source
+
+
+def probability_text(probability: float) -> str:
+    """Two decimals; never a certainty that rounding made."""
+    if 0 < probability < 0.005:
+        return "<0.01"
+    if 0.995 <= probability < 1:
+        return ">0.99"
+    return f"{probability:.2f}"
+
+
+def duration_text(seconds: float) -> str:
+    """`8.3 s`, `4 min 05 s` or `1 h 02 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def moment_text(seconds: float) -> str:
+    """A time within a clip: `8.30 s` or `4:05.2`."""
+    if seconds < 59.995:
+        return f"{seconds:.2f} s"
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    tail = f"{tenths // 10:02d}.{tenths % 10}"
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+def tick_text(seconds: float) -> str:
+    """A time on an axis, as short as it can be."""
+    if seconds < 60:
+        return f"{seconds:g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def utc_text(unix_s: float) -> str:
+    """`2026-11-23 09:17:27 UTC`."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

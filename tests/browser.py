@@ -1,0 +1,58 @@
+"""The system's Chromium for tests: found, started with no calls of its own to the network, driven by playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+# --no-sandbox: as root, Chromium starts only with it. The others keep a fresh profile from looking for updates,
+# which hangs where the network is closed.
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+class ChromiumMissingError(Exception):
+    """There is no Chromium on this machine; the message says how to get it."""
+
+
+@contextmanager
+def launched_chromium() -> Iterator[Browser]:
+    """A headless browser with a new, empty profile.
+
+    Raises:
+        ChromiumMissingError: none of `COMMANDS` is on the path.
+    """
+    path = next((path for command in COMMANDS if (path := shutil.which(command))), None)
+    if path is None:
+        raise ChromiumMissingError("no Chromium: deploy/local/packages.sh installs it")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def browser_for_tests() -> Iterator[Browser]:
+    """Body of a fixture: the browser, or a skip where there is none, which is a failure where CI=true."""
+    try:
+        with launched_chromium() as browser:
+            yield browser
+    except ChromiumMissingError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
