@@ -1,0 +1,42 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that takes the name `path` when the block ends without an error, else vanishes.
+
+    Bytes and name are both on disk afterwards (fsync of the file and of its directory): a crash at any time
+    leaves either the old file or the new one. Missing parent directories are made.
+
+    Raises:
+        OSError: the file cannot be written; `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        durable_rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def durable_rename(source: Path, target: Path) -> None:
+    """Rename within one directory, replacing `target`, and wait until the directory is on disk."""
+    source.replace(target)
+    directory = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

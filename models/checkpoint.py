@@ -1,0 +1,293 @@
+"""One file format for detectors: safetensors, with everything that is not a tensor as JSON in its header.
+
+A checkpoint, whatever its suffix, is a safetensors file whose `__metadata__` holds one key, `unmask`: a JSON
+object with the fields of `CheckpointInfo`, the format's version, the input spec's hash and the names of tied
+tensors. Beside it, for resuming a run, lies `<stem>.state`: a `torch.save` file that names the sha256 of its
+weights. Loading runs no code from a file: safetensors holds none, and the state is read with
+`weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from models.atomic import atomic_write, durable_rename
+from models.checkpoint_info import (
+    MAX_PEOPLE,
+    Calibration,
+    CheckpointInfo,
+    Thresholds,
+    git_revision,
+    library_versions,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MAX_PEOPLE",
+    "Calibration",
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointInfo",
+    "Thresholds",
+    "git_revision",
+    "library_versions",
+    "read_checkpoint",
+    "read_info",
+    "read_state",
+    "save_checkpoint",
+    "weights_sha256",
+]
+
+FORMAT_VERSION = 1
+
+# A single key: safetensors writes several in random order, and equal contents shall give equal bytes.
+_METADATA_KEY = "unmask"
+# The limit of safetensors itself: no file makes us allocate more than this by claiming a long header.
+_MAX_HEADER_BYTES = 100_000_000
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be written or will not be accepted; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint in memory.
+
+    Attributes:
+        info: what the header says.
+        weights: a state dict on the CPU; tied names share one tensor.
+        sha256: of the file's bytes.
+    """
+
+    info: CheckpointInfo
+    weights: dict[str, torch.Tensor]
+    sha256: str
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    weights: Mapping[str, torch.Tensor],
+    info: CheckpointInfo,
+    state: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a checkpoint and, for resuming, its state. Equal weights and info give equal bytes.
+
+    A crash at any moment leaves a pair that can be resumed, the old one or the new: the new state waits as
+    `<stem>.state.next` until its weights are in place, and `read_state` looks at both.
+
+    Args:
+        path: of the weights; missing folders are made.
+        weights: a state dict, on any device; tied, shared and non-contiguous tensors are fine.
+        info: what the header says.
+        state: what a training run needs to go on: tensors, numbers, strings, and lists and dicts of them.
+
+    Returns:
+        sha256 of the weights file.
+
+    Raises:
+        CheckpointError: something could not be read again, so nothing was replaced.
+        OSError: the disk is full or read-only; what was there is there still.
+    """
+    path = Path(path)
+    if path.suffix == ".state":
+        raise CheckpointError(f"{path}: the suffix .state is kept for training states; choose another one")
+    data = _serialize(weights, info)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if state is not None:
+        _write_state(_next_state_path(path), state, sha256)
+    with atomic_write(path) as file:
+        file.write(data)
+    if state is not None:
+        durable_rename(_next_state_path(path), _state_path(path))
+    return sha256
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a whole checkpoint; its sha256 is that of the very bytes the weights were made from.
+
+    Raises:
+        CheckpointError: no such file, truncated, foreign, damaged, or of a newer format.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    header, info = _parse_header(path, data, len(data))
+    try:
+        weights = safetensors.torch.load(data)
+        weights |= {name: weights[stored] for name, stored in header["tied"].items()}
+    except (safetensors.SafetensorError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+    return Checkpoint(info, weights, hashlib.sha256(data).hexdigest())
+
+
+def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
+    """Read the header alone, which is quick whatever the size of the file.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`, save for damage within the tensors.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            start += file.read(min(int.from_bytes(start, "little"), _MAX_HEADER_BYTES))
+            size_bytes = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    return _parse_header(path, start, size_bytes)[1]
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the training state that belongs to the weights at `path`, onto the CPU.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it belongs to other weights.
+    """
+    path = Path(path)
+    read_info(path)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    states = [state for state in (_state_path(path), _next_state_path(path)) if state.exists()]
+    if not states:
+        raise CheckpointError(f"{path}: no training state beside it, so it can score but not be resumed")
+    for state in states:
+        saved = _load_state(state)
+        if saved["weights_sha256"] == sha256:
+            return dict(saved["state"])
+    raise CheckpointError(
+        f"{states[0]}: belongs to other weights than {path.name} (sha256 {sha256}); "
+        "resume from weights and a state that were saved together"
+    )
+
+
+def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
+    """A hash of weights in memory: over names, dtypes, shapes and values, in the order of the names.
+
+    It names weights that were never saved; a saved checkpoint goes by the sha256 of its file.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        # A clone, since `contiguous` leaves an empty tensor its strides, and `view` stumbles over them.
+        dense = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        digest.update(dense.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _state_path(path: Path) -> Path:
+    return path.with_suffix(".state")
+
+
+def _next_state_path(path: Path) -> Path:
+    return path.with_suffix(".state.next")
+
+
+def _serialize(weights: Mapping[str, torch.Tensor], info: CheckpointInfo) -> bytes:
+    """The bytes of the weights file; names of one and the same tensor are stored once and listed as tied."""
+    stored: dict[str, torch.Tensor] = {}
+    tied: dict[str, str] = {}
+    names: dict[tuple[Any, ...], str] = {}
+    storages: set[int] = set()
+    for name, tensor in weights.items():
+        if tensor.is_meta or tensor.layout is not torch.strided:
+            raise CheckpointError(f"tensor {name!r}: only dense tensors that hold values can be saved")
+        place = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and place in names:
+            tied[name] = names[place]
+            continue
+        names[place] = name
+        dense = tensor.detach().cpu().contiguous()
+        # Different views of one storage are not tied: each is written whole.
+        storage = dense.untyped_storage().data_ptr()
+        stored[name] = dense.clone() if storage in storages else dense
+        storages.add(storage)
+    try:
+        text = json.dumps({"format_version": FORMAT_VERSION, "tied": tied, **info.to_dict()}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"config, metrics and versions must be plain JSON values: {error}") from error
+    try:
+        return bytes(safetensors.torch.save(stored, {_METADATA_KEY: text}))
+    except (KeyError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"safetensors cannot hold one of the tensors: {error}") from error
+
+
+def _write_state(path: Path, state: Mapping[str, Any], sha256: str) -> None:
+    with atomic_write(path) as file:
+        torch.save({"weights_sha256": sha256, "state": dict(state)}, file)
+        file.flush()
+        # A state that only a full unpickler could read must fail now, not on the day it is needed.
+        _load_state(path, read_from=Path(file.name))
+
+
+def _load_state(path: Path, *, read_from: Path | None = None) -> dict[str, Any]:
+    try:
+        # Mapped, not read, where it is only to be checked: the tensors stay on disk.
+        source, mmap = read_from or path, read_from is not None
+        saved = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # torch.load raises whatever the damaged bytes happen to trigger
+        # Of torch's long advice only the cause: a part of it is to load without the safeguard.
+        lines = str(error).splitlines() or [type(error).__name__]
+        cause = next((line.strip() for line in lines if "WeightsUnpickler error" in line), lines[0])
+        cause = cause.partition(" Please use")[0]
+        raise CheckpointError(
+            f"{path}: not a training state of tensors, numbers, strings, lists and dicts alone: {cause}"
+        ) from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict) or "weights_sha256" not in saved:
+        raise CheckpointError(f"{path}: not a training state written by save_checkpoint")
+    return saved
+
+
+def _parse_header(path: Path, start: bytes, size_bytes: int) -> tuple[dict[str, Any], CheckpointInfo]:
+    """The JSON header and the info in it, from the first bytes of a file that has `size_bytes`."""
+    if not start:
+        raise CheckpointError(f"{path}: the file is empty")
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] != b"{" or length > _MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path}: {_foreign_kind(start)}, not an Unmask checkpoint; it was not loaded")
+    if 8 + length > size_bytes:
+        raise CheckpointError(f"{path}: truncated within its header; fetch or save it again")
+    try:
+        raw = json.loads(start[8 : 8 + length])
+        text = raw.pop("__metadata__", {}).get(_METADATA_KEY)
+        header = None if text is None else json.loads(text)
+        expected_bytes = 8 + length + max((entry["data_offsets"][1] for entry in raw.values()), default=0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged header: {error}") from error
+    if header is None:
+        raise CheckpointError(f"{path}: bare safetensors weights without Unmask's header, not a whole detector")
+    if not isinstance(header, dict) or not isinstance(header.get("format_version"), int):
+        raise CheckpointError(f"{path}: damaged header: it names no format version")
+    if header["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format {header['format_version']}, and this version of Unmask reads up to "
+            f"{FORMAT_VERSION}; update Unmask"
+        )
+    if size_bytes != expected_bytes:
+        raise CheckpointError(f"{path}: {size_bytes} bytes where {expected_bytes} are due: truncated or damaged")
+    try:
+        return header, CheckpointInfo.from_dict(header)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _foreign_kind(start: bytes) -> str:
+    if start.startswith(b"PK\x03\x04"):
+        return "a zip archive, such as torch.save writes"
+    if start.startswith(b"\x80") and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a Python pickle"
+    printable = start[:256].isascii() and b"\0" not in start[:256]
+    return "a text file" if printable else "a file of an unknown kind"

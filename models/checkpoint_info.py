@@ -1,0 +1,176 @@
+"""What a checkpoint says about its weights: the JSON part of `models.checkpoint`'s format."""
+
+from __future__ import annotations
+
+import math
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from models.spec import InputSpec
+
+MAX_PEOPLE = 8  # thresholds are chosen for clips with 1 to 8 people
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Platt scaling: P(fake) = sigmoid(scale x logit + bias), logit being that of fake minus that of real.
+
+    Platt, "Probabilistic outputs for support vector machines", 1999. The default changes nothing.
+    """
+
+    scale: float = 1.0
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.bias)):
+            raise ValueError(f"calibration needs a finite scale above 0 and a finite bias, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Where a clip's calibrated probability becomes a word; between the two it is inconclusive.
+
+    A clip is as suspicious as the worst of its k people: at an equal false-positive rate `fake` grows with k.
+
+    Attributes:
+        fpr: share of real validation clips that `fake` calls fake.
+        fake: [8], for k = 1 to 8 people: a clip at or above it is called fake.
+        real: [8], likewise: a clip below it is called real.
+    """
+
+    fpr: float
+    fake: tuple[float, ...]
+    real: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.fpr < 1.0:
+            raise ValueError(f"fpr must lie between 0 and 1, got {self.fpr}")
+        for name, values in (("fake", self.fake), ("real", self.real)):
+            if len(values) != MAX_PEOPLE or not all(0.0 <= value <= 1.0 for value in values):
+                raise ValueError(f"{name} must hold {MAX_PEOPLE} probabilities, for 1 to 8 people, got {values}")
+        if any(fake < real for fake, real in zip(self.fake, self.real, strict=True)):
+            raise ValueError(f"fake must nowhere lie below real, got fake {self.fake} and real {self.real}")
+        if any(after < before for before, after in zip(self.fake, self.fake[1:], strict=False)):
+            raise ValueError(f"fake must not fall as people are added, got {self.fake}")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that make up a detector, of those installed here."""
+    versions = {"python": platform.python_version()}
+    for name in ("unmask", "torch", "timm", "numpy", "safetensors"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # a source tree that was not installed
+            continue
+    return versions
+
+
+def git_revision() -> str | None:
+    """Commit of this source tree, with `-dirty` where files differ from it; None where it is no checkout."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+    # An installed copy can lie inside somebody else's repository, whose commit says nothing about it.
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """All that a checkpoint says about its weights.
+
+    Attributes:
+        architecture: name for `models.architectures.get_model`.
+        config: its options, plain JSON values (a tuple comes back as a list).
+        input_spec: what the network wants to see.
+        name: what verdicts call the model.
+        calibration: from the logit of a face to P(fake).
+        thresholds: None: none were chosen, and verdicts say inconclusive.
+        metrics: of the validation that led to these weights; what is not finite comes back as nan.
+        epoch: epochs trained.
+        step: optimizer steps trained.
+        data_manifest_sha256: of the manifest trained on.
+        git_revision: of the training code.
+        versions: of the libraries trained with.
+    """
+
+    architecture: str
+    config: dict[str, Any]
+    input_spec: InputSpec
+    name: str = ""
+    calibration: Calibration = field(default_factory=Calibration)
+    thresholds: Thresholds | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    epoch: int = 0
+    step: int = 0
+    data_manifest_sha256: str | None = None
+    git_revision: str | None = None
+    versions: dict[str, str] = field(default_factory=library_versions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, the form in the header; `input_spec_hash` stands beside the spec."""
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "input_spec": self.input_spec.to_dict(),
+            "input_spec_hash": self.input_spec.hash,
+            "calibration": asdict(self.calibration),
+            "thresholds": None if self.thresholds is None else asdict(self.thresholds),
+            # JSON has neither nan nor infinity.
+            "metrics": {k: float(v) if math.isfinite(v) else None for k, v in self.metrics.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CheckpointInfo:
+        """The info that `to_dict` described; fields unknown to this version are left out.
+
+        Raises:
+            ValueError: a field is missing or wrong, or the input spec does not match the hash beside it.
+        """
+        try:
+            known = {f.name: values[f.name] for f in fields(cls)}
+            for name, kind in _JSON_TYPES.items():
+                if not isinstance(known[name], kind):
+                    raise ValueError(f"{name} has the wrong type: {known[name]!r}")
+            spec, thresholds = InputSpec.from_dict(known["input_spec"]), known["thresholds"]
+            if spec.hash != values["input_spec_hash"]:
+                raise ValueError(f"the input spec has hash {spec.hash}, not {values['input_spec_hash']} as saved")
+            if thresholds is not None:
+                thresholds = Thresholds(thresholds["fpr"], tuple(thresholds["fake"]), tuple(thresholds["real"]))
+            known |= {
+                "input_spec": spec,
+                "calibration": Calibration(**known["calibration"]),
+                "thresholds": thresholds,
+                "metrics": {k: math.nan if v is None else float(v) for k, v in known["metrics"].items()},
+            }
+            return cls(**known)
+        except KeyError as error:
+            raise ValueError(f"field {error} is missing") from error
+        except TypeError as error:
+            raise ValueError(f"a field has the wrong type: {error}") from error
+
+
+_JSON_TYPES: dict[str, type | tuple[type, ...]] = {
+    "architecture": str,
+    "config": dict,
+    "input_spec": dict,
+    "name": str,
+    "calibration": dict,
+    "thresholds": (dict, type(None)),
+    "metrics": dict,
+    "epoch": int,
+    "step": int,
+    "data_manifest_sha256": (str, type(None)),
+    "git_revision": (str, type(None)),
+    "versions": dict,
+}

@@ -1,0 +1,220 @@
+"""What a device really computes fast, asked at run time in this one place, for training and serving alike."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+DeviceType = Literal["cuda", "mps", "cpu"]
+
+
+class DeviceError(ValueError):
+    """A device was asked for that does not exist here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """Which reduced precisions a device computes natively, that is faster than fp32.
+
+    Attributes:
+        device_type: `cuda` (also ROCm), `mps` or `cpu`.
+        bf16: bfloat16 matrix products and convolutions run in hardware, not emulated.
+        fp16: the same of float16.
+        reason: one line for people: what decided.
+    """
+
+    device_type: DeviceType
+    bf16: bool
+    fp16: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How a network is run on a device.
+
+    Attributes:
+        device: the device.
+        autocast_dtype: the dtype for `torch.autocast`; None: plain fp32.
+        memory_format: layout of images and convolution weights.
+        needs_scaler: gradients would underflow in this dtype without loss scaling.
+    """
+
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    memory_format: torch.memory_format
+    needs_scaler: bool
+
+    def autocast(self, enabled: bool = True) -> torch.autocast:
+        """A context manager that does nothing where `enabled` is false or the device has no fast dtype."""
+        dtype = self.autocast_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=enabled and dtype is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A gradient scaler for training, a pass-through where none is needed."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.needs_scaler)
+
+
+def best_device(requested: str = "auto") -> torch.device:
+    """The device to run on: `auto` takes CUDA, then MPS, then the CPU.
+
+    Args:
+        requested: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+
+    Raises:
+        DeviceError: the device is not there, or the name is none; the message lists what there is.
+    """
+    available = available_devices()
+    if requested == "auto":
+        return torch.device(available[0])
+    wanted = "cuda:0" if requested == "cuda" else requested
+    if wanted not in available:
+        raise DeviceError(f"device {requested!r} is not available; there are: auto, {', '.join(available)}")
+    return torch.device(wanted)
+
+
+def available_devices() -> list[str]:
+    """Names of all devices that torch can use here, the fastest kind first; `cpu` is always the last."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def probe(device: torch.device | str) -> Capability:
+    """Ask a device what it computes natively.
+
+    Raises:
+        DeviceError: a kind of device that Unmask does not run on.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return _probe_cuda(device)
+    if device.type == "mps":
+        # The first generation of Apple GPUs emulates bf16, and torch does not tell the generations apart.
+        return Capability("mps", bf16=False, fp16=True, reason="Apple GPU: fp16 everywhere, bf16 not on all chips")
+    if device.type == "cpu":
+        return _probe_cpu()
+    raise DeviceError(f"no support for devices of type {device.type!r}; there are: cuda, mps, cpu")
+
+
+def precision_for(device: torch.device | str, capability: Capability | None = None) -> Precision:
+    """The fastest safe way to run a network on `device`.
+
+    CUDA takes bf16 where it is native (it has the exponents of fp32: no scaler), else fp16 with a scaler
+    where that is fast. A CPU takes bf16 where native, else fp32: on an AVX2 machine, emulated bf16 trained
+    20 times slower than fp32 (tf_efficientnet_lite2: 0.8 against 16.4 img/s). MPS stays in fp32: nothing has
+    been measured yet that says its fp16 pays for the scaler.
+
+    Args:
+        device: where the network runs.
+        capability: what `probe` said, or what to assume instead.
+    """
+    device = torch.device(device)
+    capability = capability or probe(device)
+    dtype: torch.dtype | None = None
+    if capability.bf16 and device.type in ("cuda", "cpu"):
+        dtype = torch.bfloat16
+    elif capability.fp16 and device.type == "cuda":
+        dtype = torch.float16
+    # NHWC is what cuDNN's and oneDNN's convolution kernels want; on MPS it only adds copies.
+    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
+    return Precision(device, dtype, layout, needs_scaler=dtype is torch.float16)
+
+
+def openvino_precision(capability: Capability | None = None) -> Literal["bf16", "f32"]:
+    """The inference precision to ask of OpenVINO's CPU plugin.
+
+    The chip decides: on AVX-512 without the bf16 instructions OpenVINO takes bf16 too, but simulates it, slower
+    than f32 (its documentation of bfloat16 inference).
+
+    Args:
+        capability: what `probe("cpu")` said, or what to assume instead.
+    """
+    return "bf16" if (capability or probe("cpu")).bf16 else "f32"
+
+
+def _probe_cuda(device: torch.device) -> Capability:
+    with torch.cuda.device(device):
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name(device)
+        major, minor = torch.cuda.get_device_capability(device)
+    # Tensor cores came with Volta (7.0); consumer Pascal computes fp16 at 1/64 of its fp32 rate.
+    fp16 = major >= 7
+    return Capability("cuda", bf16=bf16, fp16=fp16, reason=f"{name}, compute capability {major}.{minor}")
+
+
+def _probe_cpu() -> Capability:
+    flags = {
+        "AVX512-BF16": torch.cpu._is_avx512_bf16_supported(),
+        "AMX": torch.cpu._is_amx_tile_supported(),
+    }
+    native = " and ".join(name for name, there in flags.items() if there)
+    # oneDNN's answer alone is yes on every AVX-512 chip, with or without the bf16 instructions.
+    built_in: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    onednn = built_in and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not native:
+        reason = "CPU without AVX512-BF16 or AMX: bf16 would be emulated"
+    elif not onednn:
+        reason = f"CPU with {native}, but this build of torch does not use it"
+    else:
+        reason = f"CPU with {native}"
+    return Capability("cpu", bf16=bool(native) and onednn, fp16=False, reason=reason)
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Cores this process may keep busy: its affinity, cut by the CPU quotas of its cgroup and those above.
+
+    A container's quota shows neither in `os.cpu_count()` nor in the affinity; as many threads as the host has
+    cores would be throttled. A quota of 1.5 cores counts as 2.
+
+    Args:
+        root: where `proc` and the cgroup file systems are looked for.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([affinity, *(math.ceil(quota) for quota in _cpu_quotas(root))]))
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """CPU quotas in cores, from the process's own cgroup up to the top of each hierarchy that is mounted."""
+    for mount, own in _cpu_hierarchies(root):
+        for group in (own, *own.parents):
+            if not group.is_relative_to(mount):
+                break
+            # Version 2: "QUOTA PERIOD" in microseconds, or "max PERIOD"; version 1: two files, and -1 for no limit.
+            v2 = _read(group / "cpu.max").split()
+            v1 = [_read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+            for limit in (v2, v1):
+                if len(limit) == 2 and all(number.isdigit() and int(number) > 0 for number in limit):
+                    yield int(limit[0]) / int(limit[1])
+
+
+def _cpu_hierarchies(root: Path) -> Iterator[tuple[Path, Path]]:
+    """Mount point and own group of each cgroup hierarchy that rules the CPU: cgroups(7), proc(5)."""
+    own_groups: dict[str, str] = {}
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "" or "cpu" in controllers.split(","):
+            own_groups["cgroup2" if controllers == "" else "cgroup"] = path
+    for line in _read(root / "proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, rest = after.partition(" ")
+        # A version 1 mount names its controllers among its options, a version 2 mount rules them all.
+        if kind not in own_groups or (kind == "cgroup" and "cpu" not in rest.split(" ")[-1].split(",")):
+            continue
+        mounted, mount_point = before.split(" ")[3:5]
+        mount = root / mount_point.lstrip("/")
+        # Inside a container the group's path can be the host's, and the mount starts at that very group.
+        own, top = Path(own_groups[kind]), Path(mounted)
+        yield mount, mount / own.relative_to(top) if own.is_relative_to(top) else mount
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:  # no such file: no such limit (not Linux, no cgroup, the root group)
+        return ""

@@ -1,0 +1,216 @@
+"""Weights by name: where they come from, their sha256 and licence, and where they lie on this machine.
+
+Everything here is pinned: a file whose sha256 differs is never used, wherever it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from models.atomic import atomic_write
+
+Progress = Callable[[int, int], None]
+
+_TIMEOUT_S = 30.0  # without a byte from the server
+_CHUNK_BYTES = 1 << 18
+_SCHEMES = ("https", "http", "file")
+
+
+class ZooError(Exception):
+    """Weights that are unknown, absent, or not what they should be; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZooEntry:
+    """Named weights.
+
+    Attributes:
+        name: what commands and configs call them.
+        kind: `detector`: a whole deepfake detector; `face_detector`: what finds the faces.
+        uri: where `pull` fetches the file.
+        filename: its name on this machine.
+        sha256: of the file, in hex.
+        size_bytes: of the file.
+        licence: SPDX identifier.
+        card: where its makers describe it.
+        description: one line.
+    """
+
+    name: str
+    kind: Literal["detector", "face_detector"]
+    uri: str
+    filename: str
+    sha256: str
+    size_bytes: int
+    licence: str
+    card: str
+    description: str
+
+
+_ENTRIES = (
+    ZooEntry(
+        name="yunet",
+        kind="face_detector",
+        uri="https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/master/onnx/yunet_n_dynamic.onnx",
+        filename="yunet_n_dynamic.onnx",
+        sha256="104ee26c71d5c270ce79a6b3dced91c91013260d29a6bf18f9296c5b8c4c2b12",
+        size_bytes=322_906,
+        licence="Apache-2.0",
+        card="https://github.com/ShiqiYu/libfacedetection.train",
+        description="YuNet n, any input size: 10 to 25 times faster than MTCNN on a CPU",
+    ),
+)
+
+
+def list_entries() -> tuple[ZooEntry, ...]:
+    """All named weights."""
+    return _ENTRIES
+
+
+def find_entry(name: str) -> ZooEntry:
+    """The entry of this name.
+
+    Raises:
+        ZooError: there is none; the message lists what exists.
+    """
+    for entry in list_entries():
+        if entry.name == name:
+            return entry
+    raise ZooError(f"no weights named {name!r}; there are: {', '.join(e.name for e in list_entries())}")
+
+
+def weights_dir() -> Path:
+    """Where pulled weights lie: `weights` in `$UNMASK_CACHE`, or in `~/.cache/unmask`."""
+    return Path(os.environ.get("UNMASK_CACHE") or "~/.cache/unmask").expanduser() / "weights"
+
+
+def locate(entry: ZooEntry) -> Path | None:
+    """The entry's file on this machine, shipped within the package or pulled; None where it is absent.
+
+    Raises:
+        ZooError: a file of that name is there, but has other contents.
+    """
+    for folder in (Path(__file__).parent / "weights", weights_dir()):
+        file = folder / entry.filename
+        if file.is_file():
+            sha256 = _sha256(file)
+            if sha256 != entry.sha256:
+                raise ZooError(
+                    f"{file} has sha256 {sha256}, but {entry.name} has {entry.sha256}; "
+                    f"`unmask models pull {entry.name}` replaces it"
+                )
+            return file
+    return None
+
+
+def resolve(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of named weights, or the path itself. Nothing is downloaded.
+
+    A name of the zoo wins over a file of the same name here; `./name` is always the file.
+
+    Raises:
+        ZooError: neither a name nor a file, or a name whose file is absent or wrong.
+    """
+    given = os.fspath(name_or_path)
+    if given not in (entry.name for entry in list_entries()):
+        path = Path(given).expanduser()
+        if path.is_file():
+            return path
+        names = ", ".join(entry.name for entry in list_entries())
+        raise ZooError(f"{given}: no such file, nor weights of that name; the named ones are: {names}")
+    entry = find_entry(given)
+    file = locate(entry)
+    if file is None:
+        raise ZooError(
+            f"the weights {entry.name} are not on this machine: run `unmask models pull {entry.name}`, or "
+            + _by_hand(entry)
+        )
+    return file
+
+
+def pull(name: str, *, source: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
+    """Put the file of named weights into the cache, checked against its sha256; done at once if it is there.
+
+    Args:
+        name: of an entry.
+        source: a path, or an http, https or file URI, instead of the entry's own.
+        progress: called with the bytes received so far and the bytes expected.
+
+    Returns:
+        Where the file lies.
+
+    Raises:
+        ZooError: unknown name; offline (`UNMASK_OFFLINE=1`); the source cannot be reached, breaks off, or has
+            other contents. Nothing is left behind then.
+    """
+    entry = find_entry(name)
+    uri = entry.uri if source is None else os.fspath(source)
+    target = weights_dir() / entry.filename
+    if target.is_file() and _sha256(target) == entry.sha256:
+        return target
+    try:
+        with _open(uri, entry) as remote, atomic_write(target) as file:
+            _copy(remote, file, entry, uri, progress)
+    except urllib.error.HTTPError as error:
+        raise ZooError(f"{uri}: the server answered {error.code} {error.reason}; {_by_hand(entry)}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last one: malformed URIs
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise ZooError(f"{uri}: cannot be fetched ({reason}); {_by_hand(entry)}") from error
+    return target
+
+
+def _copy(remote: BinaryIO, file: BinaryIO, entry: ZooEntry, uri: str, progress: Progress | None) -> None:
+    digest = hashlib.sha256()
+    received_bytes = 0
+    # One byte more than due is enough to know that it is another file, however long it goes on.
+    while chunk := remote.read(min(_CHUNK_BYTES, entry.size_bytes + 1 - received_bytes)):
+        received_bytes += len(chunk)
+        digest.update(chunk)
+        file.write(chunk)
+        if progress is not None:
+            progress(received_bytes, entry.size_bytes)
+    if received_bytes < entry.size_bytes:
+        raise ZooError(
+            f"{uri}: ended after {received_bytes} of {entry.size_bytes} bytes: interrupted, or another file; "
+            "nothing was kept"
+        )
+    if digest.hexdigest() != entry.sha256:
+        raise ZooError(f"{uri}: not the {entry.filename} with sha256 {entry.sha256}; nothing was kept")
+
+
+def is_offline() -> bool:
+    """Whether `UNMASK_OFFLINE` forbids the network."""
+    return os.environ.get("UNMASK_OFFLINE", "").strip().lower() in ("1", "true", "t", "yes", "y", "on")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _open(uri: str, entry: ZooEntry) -> BinaryIO:
+    if "://" not in uri:
+        return Path(uri).expanduser().open("rb")
+    scheme = urllib.parse.urlsplit(uri).scheme.lower()
+    if scheme not in _SCHEMES:
+        raise ZooError(f"{uri}: cannot fetch over {scheme!r}; give a path or one of: {', '.join(_SCHEMES)}")
+    if scheme != "file" and is_offline():
+        raise ZooError(f"UNMASK_OFFLINE is set, so {uri} is not fetched; {_by_hand(entry)}")
+    opened: BinaryIO = urllib.request.urlopen(uri, timeout=_TIMEOUT_S)
+    return opened
+
+
+def _by_hand(entry: ZooEntry) -> str:
+    return (
+        f"place the file of {entry.uri} (sha256 {entry.sha256}) at {weights_dir() / entry.filename}, "
+        f"or run `unmask models pull {entry.name} --from FILE`"
+    )

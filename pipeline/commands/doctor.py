@@ -1,0 +1,44 @@
+"""Say what this machine computes with, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def run(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say what this machine computes with, what is missing, and how to get it.
+
+    Exit codes: 0 clips can be scanned, 1 something that scanning needs is missing.
+    """
+    import dataclasses
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline.doctor import can_scan, examine
+
+    findings = examine()
+    ready = can_scan(findings)
+    if as_json:
+        listed = [dataclasses.asdict(finding) for finding in findings]
+        typer.echo(json.dumps({"can_scan": ready, "findings": listed}, indent=2))
+    else:
+        marks = {"ok": ("ok", "green"), "optional": ("absent", "yellow"), "missing": ("MISSING", "bold red")}
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for finding in findings:
+            what = Text(finding.value)
+            if finding.advice:
+                what.append(f"\n{finding.advice}", style="dim")
+            table.add_row(Text(*marks[finding.status]), Text(finding.name), what)
+        console = Console()
+        console.print(table)
+        verdict = "Ready to scan." if ready else "Not ready to scan: see what is MISSING above."
+        console.print(verdict, style="bold green" if ready else "bold red")
+    raise typer.Exit(0 if ready else 1)

@@ -1,0 +1,211 @@
+"""List, show and fetch architectures and weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from models.base import BaseModel
+    from models.zoo import ZooEntry
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+app = typer.Typer(help="List, show and fetch architectures and weights.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_all(as_json: AsJson = False) -> None:
+    """Architectures with their defaults, and named weights with where they are."""
+    from models.architectures import list_architectures
+    from models.zoo import list_entries
+
+    architectures = [_describe_architecture(name) for name in list_architectures()]
+    weights = [_describe_entry(entry) for entry in list_entries()]
+    if as_json:
+        typer.echo(json.dumps({"architectures": architectures, "weights": weights}, indent=2))
+        return
+    from rich.table import Table
+
+    console = _console()
+    table = Table("architecture", "default backbone", title="Architectures", title_justify="left")
+    table.add_column("input px", justify="right")
+    table.add_column("parameters", justify="right")
+    for row in architectures:
+        millions = f"{row['parameters'] / 1e6:.1f} M"
+        table.add_row(row["architecture"], row["backbone"], str(row["input_size"]), millions)
+    console.print(table)
+    table = Table("name", "kind", "licence", title="Named weights", title_justify="left")
+    table.add_column("here", overflow="fold")
+    for row in weights:
+        here = row["path"] or row["problem"] or f"no: unmask models pull {row['name']}"
+        table.add_row(row["name"], row["kind"].replace("_", " "), row["licence"], here)
+    console.print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Architecture, named weights or checkpoint.")],
+    as_json: AsJson = False,
+) -> None:
+    """All there is to know of an architecture, of named weights or of a checkpoint."""
+    from models.architectures import list_architectures
+    from models.checkpoint import CheckpointError
+    from models.zoo import ZooError, list_entries, resolve
+
+    entries = {entry.name: entry for entry in list_entries()}
+    try:
+        if name in list_architectures():
+            described = _describe_architecture(name)
+        elif name in entries:
+            described = _describe_entry(entries[name])
+            if entries[name].kind == "detector" and described["path"] is not None:
+                described["checkpoint"] = _describe_checkpoint(Path(described["path"]))
+        else:
+            described = _describe_checkpoint(resolve(name))
+    except ZooError:
+        _fail(
+            f"nothing is called {name!r}, and there is no such file; "
+            f"architectures: {', '.join(list_architectures())}; weights: {', '.join(entries)}"
+        )
+    except CheckpointError as error:
+        _fail(str(error))
+    if as_json:
+        typer.echo(json.dumps(described, indent=2))
+    else:
+        _print_fields(_console(), described)
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="Of the named weights: see `unmask models list`.")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="PATH_OR_URI", help="Take the file from there instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch named weights into the cache, checked against their sha256.
+
+    Exit codes: 0 it is there, 2 no such name, 1 it cannot be had.
+    """
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+    from models import zoo
+
+    try:
+        entry = zoo.find_entry(name)
+    except zoo.ZooError as error:
+        _fail(str(error))
+    columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
+    try:
+        console = _console(stderr=True)
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task(entry.name, total=entry.size_bytes)
+            path = zoo.pull(name, source=source, progress=lambda received, _: progress.update(task, completed=received))
+    except zoo.ZooError as error:
+        _fail(str(error), code=1)
+    if as_json:
+        typer.echo(json.dumps(_describe_entry(entry), indent=2))
+    else:
+        typer.echo(f"{entry.name}: {path}")
+
+
+def _describe_architecture(name: str) -> dict[str, Any]:
+    import dataclasses
+
+    model = _on_no_device(name)
+    hints = get_type_hints(type(model.config))
+    return {
+        "architecture": name,
+        "description": (type(model).__doc__ or "").strip().partition("\n")[0],
+        "backbone": model.config.backbone,
+        "input_size": model.input_spec.size,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "options": {
+            field.name: {"type": _type_name(hints[field.name]), "default": getattr(model.config, field.name)}
+            for field in dataclasses.fields(model.config)
+        },
+    }
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def _on_no_device(name: str) -> BaseModel:
+    """The architecture with its default options; its parameters have shapes and no memory."""
+    import torch
+
+    from models.architectures import get_model
+
+    with torch.device("meta"):
+        return get_model(name, pretrained=False)
+
+
+def _describe_entry(entry: ZooEntry) -> dict[str, Any]:
+    import dataclasses
+
+    from models.zoo import ZooError, locate
+
+    problem = None
+    try:
+        path = locate(entry)
+    except ZooError as error:
+        path, problem = None, str(error)
+    return {**dataclasses.asdict(entry), "path": path and str(path), "problem": problem}
+
+
+def _describe_checkpoint(path: Path) -> dict[str, Any]:
+    from models.checkpoint import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    return {
+        "path": str(path),
+        "size_bytes": path.stat().st_size,
+        "sha256": checkpoint.sha256,
+        "tensors": len(checkpoint.weights),
+        "values": sum(tensor.numel() for tensor in checkpoint.weights.values()),
+        "resumable": path.with_suffix(".state").is_file(),
+        **checkpoint.info.to_dict(),
+    }
+
+
+def _print_fields(console: Console, fields: Mapping[str, Any], indent: str = "") -> None:
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and value.keys() == {"type", "default"}:
+            console.print(f"{indent}{name} = {_readable(value['default'])}  ({value['type']})")
+        elif isinstance(value, Mapping) and value:
+            console.print(f"{indent}{name}")
+            _print_fields(console, value, indent + "  ")
+        else:
+            console.print(f"{indent}{name}: {_readable(value)}")
+
+
+def _readable(value: object) -> str:
+    if value is None or value == {}:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(_readable(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:_}" if isinstance(value, int) and value >= 100_000 else str(value)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    # Paths and names are printed as they are, brackets and colons included.
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _fail(message: str, *, code: int = 2) -> NoReturn:
+    typer.echo(f"unmask models: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,227 @@
+"""What this machine has of what Unmask needs, found by trying it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+# Decoders by the codec they serve: libav's own "av1" works on a GPU only, so only those that work anywhere count.
+CODECS = {
+    "h264": ("h264",),
+    "hevc": ("hevc",),
+    "vp8": ("vp8", "libvpx"),
+    "vp9": ("vp9", "libvpx-vp9"),
+    "av1": ("libdav1d", "libaom-av1"),
+    "mpeg4": ("mpeg4",),
+    "mpeg2": ("mpeg2video",),
+    "prores": ("prores",),
+    "mjpeg": ("mjpeg",),
+}
+# Without these hardly a clip in the wild can be read.
+REQUIRED_CODECS = frozenset({"h264", "mpeg4"})
+LIBRARIES = ("unmask", "torch", "torchvision", "timm", "av", "numpy", "safetensors", "facenet-pytorch")
+# Any of these distributions provides cv2.
+OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
+
+Status = Literal["ok", "optional", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        name: what.
+        status: `ok`, `optional` (absent, and scanning does without) or `missing` (scanning needs it).
+        value: what was found.
+        advice: how to get what is not there.
+    """
+
+    name: str
+    status: Status
+    value: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything. A part that breaks is a finding, never the end of the examination."""
+    findings: list[Finding] = []
+    for name, look, advice in EXAMINATIONS:
+        try:
+            findings += look()
+        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is what is looked for
+            findings.append(Finding(name, "missing", f"{type(error).__name__}: {error}", advice))
+    return findings
+
+
+def can_scan(findings: list[Finding]) -> bool:
+    """Whether nothing is missing that scanning needs."""
+    return all(finding.status != "missing" for finding in findings)
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for distributions in (*((name,) for name in LIBRARIES), OPENCV):
+        version = next(filter(None, map(_version, distributions)), None)
+        if version is None:
+            yield Finding(distributions[0], "missing", "not installed", f"pip install {distributions[0]}")
+        else:
+            yield Finding(distributions[0], "ok", version)
+    openvino = _version("openvino")
+    if openvino is None:
+        yield Finding("openvino", "optional", "not installed", "pip install openvino: 3 to 5 times faster on a CPU")
+    else:
+        yield Finding("openvino", "ok", openvino)
+
+
+def _machine() -> Iterator[Finding]:
+    import psutil
+
+    from models.precision import available_cores
+
+    cores, host = available_cores(), os.cpu_count()
+    share = "" if cores == host else f" of the {host} there are (affinity or CPU quota of the cgroup)"
+    yield Finding("cores", "ok", f"{cores}{share}")
+    memory = psutil.virtual_memory()
+    yield Finding("memory", "ok", f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB of it free")
+
+
+def _compute() -> Iterator[Finding]:
+    import torch
+
+    from models.precision import available_devices, best_device, precision_for, probe
+    from pipeline.scoring.backends import backend_names
+
+    device = best_device()
+    capability = probe(device)
+    backend = backend_names(device)[0]
+    yield Finding("device", "ok", f"{device}, of: {', '.join(available_devices())}")
+    why = {
+        "openvino": "it is installed, and the fastest on a CPU",
+        "torch-compiled": "CUDA graphs take the launch cost out of small batches",
+        "torch": "the only one for this device" if device.type != "cpu" else "OpenVINO is not installed",
+    }
+    yield Finding("backend", "ok", f"{backend}: {why[backend]}")
+    dtype = precision_for(device, capability).autocast_dtype
+    fast = {None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]
+    yield Finding("precision", "ok", f"{fast}: {capability.reason}")
+
+
+def _codecs() -> Iterator[Finding]:
+    import av
+    from av.codec.codec import Codec, UnknownCodecError
+
+    def can_decode(name: str) -> bool:
+        try:
+            return Codec(name, "r").is_decoder
+        except UnknownCodecError:
+            return False
+
+    version = ", ".join(
+        f"{name} {'.'.join(map(str, av.library_versions[name]))}" for name in ("libavcodec", "libavformat")
+    )
+    yield Finding("libav", "ok", version)
+    present = [name for name, decoders in CODECS.items() if any(map(can_decode, decoders))]
+    absent = [name for name in CODECS if name not in present]
+    yield Finding("codecs", "ok", ", ".join(present))
+    if absent:
+        status: Status = "missing" if REQUIRED_CODECS.intersection(absent) else "optional"
+        advice = "pip install --force-reinstall --only-binary av av: its wheels carry them all"
+        yield Finding("absent codecs", status, ", ".join(absent), advice)
+
+
+def _decoding() -> Iterator[Finding]:
+    from pipeline.video.sampling import Every
+    from pipeline.video.sandbox import DecodeServer, Limits
+
+    with tempfile.TemporaryDirectory() as folder, DecodeServer() as server:
+        clip = Path(folder) / "grey.mp4"
+        _write_clip(clip)
+        with server.open(clip, "doctor", sampling=Every(1), limits=Limits(wall_s=60.0)) as reader:
+            frames = sum(1 for _ in reader)
+            decoder = reader.info.decoder
+        no_network = server.isolation.no_network
+    if frames == 0:
+        yield Finding("decode child", "missing", "it started, but gave no frame", _DECODE_ADVICE)
+    else:
+        yield Finding("decode child", "ok", f"started, decoded {frames} frames with {decoder}")
+    if no_network:
+        yield Finding("decode network", "ok", "none: children live in a network namespace of their own")
+    else:
+        advice = "allow user namespaces, or start as root: then they get a namespace without a network"
+        yield Finding("decode network", "optional", "children are not cut off from the network", advice)
+
+
+def _write_clip(path: Path) -> None:
+    """Two grey frames of 64 x 64 px as MPEG-4, which every libav can write."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(2):
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 128, np.uint8), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def _faces() -> Iterator[Finding]:
+    import numpy as np
+
+    from pipeline.faces.detector import create_detector
+
+    detector = create_detector("mtcnn")
+    detector.detect([np.zeros((64, 64, 3), np.uint8)])
+    yield Finding("face detector", "ok", detector.name)
+
+
+def _weights() -> Iterator[Finding]:
+    from models.zoo import ZooError, list_entries, locate
+    from pipeline.settings import data_dir
+
+    for entry in list_entries():
+        try:
+            path = locate(entry)
+        except ZooError as error:
+            yield Finding(entry.name, "optional", "damaged", str(error))
+            continue
+        if path is None:
+            yield Finding(entry.name, "optional", "not pulled", f"unmask models pull {entry.name}: {entry.description}")
+        else:
+            yield Finding(entry.name, "ok", str(path))
+    if not any(entry.kind == "detector" for entry in list_entries()):
+        advice = "scan takes a checkpoint by --weights, or --untrained to try the line out"
+        yield Finding("detector weights", "optional", "none in the zoo yet", advice)
+    data = data_dir()
+    if data is None or not data.is_dir():
+        advice = "set UNMASK_DATA to the folder; only tests and measurements use it"
+        yield Finding("research data", "optional", "not set" if data is None else f"no folder {data}", advice)
+    else:
+        yield Finding("research data", "ok", str(data))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+_DECODE_ADVICE = "clips are decoded in child processes: allow this user to start processes and use shared memory"
+EXAMINATIONS: tuple[tuple[str, Callable[[], Iterator[Finding]], str], ...] = (
+    ("versions", _versions, "pip install unmask"),
+    ("machine", _machine, "pip install psutil"),
+    ("compute", _compute, "pip install torch timm"),
+    ("codecs", _codecs, "pip install av"),
+    ("decode child", _decoding, _DECODE_ADVICE),
+    ("face detector", _faces, "pip install facenet-pytorch==2.5.3: MTCNN's weights are in its wheel"),
+    ("weights", _weights, "see `unmask models list`"),
+)

@@ -1,0 +1,249 @@
+"""The zoo: pinned files from a local server, and clear words when they cannot be had."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from models import zoo
+from models.zoo import ZooEntry, ZooError, find_entry, list_entries, locate, pull, resolve, weights_dir
+
+CONTENTS = bytes(range(256)) * 4000
+ENTRY = ZooEntry(
+    name="tiny",
+    kind="face_detector",
+    uri="",
+    filename="tiny.onnx",
+    sha256=hashlib.sha256(CONTENTS).hexdigest(),
+    size_bytes=len(CONTENTS),
+    licence="Apache-2.0",
+    card="https://example.org/tiny",
+    description="made for this test",
+)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/good")
+            self.end_headers()
+            return
+        bodies = {
+            "/good": CONTENTS,
+            "/wrong": CONTENTS[::-1],
+            "/long": CONTENTS + b"more",
+            "/cut": CONTENTS,
+            "/empty": b"",
+        }
+        if self.path not in bodies:
+            self.send_error(404)
+            return
+        body = bodies[self.path]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        # "cut" promises all and closes the connection half-way.
+        self.wfile.write(body[: len(body) // 2] if self.path == "/cut" else body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNMASK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("UNMASK_OFFLINE", raising=False)
+    for variable in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path / "cache" / "weights"
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    entry = replace(ENTRY, uri=uri)
+    monkeypatch.setattr(zoo, "list_entries", lambda: (entry,))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("page", ["good", "moved"])
+def test_pull_fetches_checks_and_reports(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    offer(monkeypatch, f"{server}/{page}")
+    seen: list[tuple[int, int]] = []
+    path = pull("tiny", progress=lambda received, expected: seen.append((received, expected)))
+    assert path == cache / "tiny.onnx"
+    assert path.read_bytes() == CONTENTS
+    assert files(cache) == ["tiny.onnx"]
+    assert [received for received, _ in seen] == sorted({received for received, _ in seen})
+    assert seen[-1] == (len(CONTENTS), len(CONTENTS))
+    assert resolve("tiny") == path
+
+
+def test_pull_of_what_is_there_asks_nobody(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, f"{server}/good")
+    path = pull("tiny")
+    offer(monkeypatch, f"{server}/gone")
+    assert pull("tiny") == path
+
+
+def test_pull_replaces_a_damaged_file(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, f"{server}/good")
+    cache.mkdir(parents=True)
+    (cache / "tiny.onnx").write_bytes(b"damaged")
+    with pytest.raises(ZooError, match="has sha256"):
+        resolve("tiny")
+    assert pull("tiny").read_bytes() == CONTENTS
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("wrong", "nothing was kept"),
+        ("long", "nothing was kept"),
+        ("cut", "ended after|cannot be fetched"),
+        ("empty", "ended after 0"),
+        ("gone", "the server answered 404"),
+    ],
+)
+def test_a_failed_pull_leaves_nothing(
+    server: str, cache: Path, monkeypatch: pytest.MonkeyPatch, page: str, message: str
+) -> None:
+    offer(monkeypatch, f"{server}/{page}")
+    with pytest.raises(ZooError, match=message):
+        pull("tiny")
+    assert files(cache) == []
+
+
+def test_a_failed_pull_keeps_the_file_that_was_there(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, f"{server}/cut")
+    cache.mkdir(parents=True)
+    (cache / "tiny.onnx").write_bytes(b"an older version")
+    with pytest.raises(ZooError):
+        pull("tiny")
+    assert (cache / "tiny.onnx").read_bytes() == b"an older version"
+    assert files(cache) == ["tiny.onnx"]
+
+
+def test_interruption_leaves_nothing(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, f"{server}/good")
+
+    def interrupt(received: int, expected: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull("tiny", progress=interrupt)
+    assert files(cache) == []
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9/x", "http://[::1/x", "http://127.0.0.1:port/x"])
+def test_an_unreachable_source_says_where_to_place_the_file(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    offer(monkeypatch, uri)
+    with pytest.raises(ZooError) as error:
+        pull("tiny")
+    for needed in ("cannot be fetched", str(cache / "tiny.onnx"), ENTRY.sha256, "unmask models pull tiny --from"):
+        assert needed in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES"])
+def test_offline_touches_no_network(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    offer(monkeypatch, f"{server}/good")
+    monkeypatch.setenv("UNMASK_OFFLINE", value)
+    with pytest.raises(ZooError, match="UNMASK_OFFLINE is set") as error:
+        pull("tiny")
+    assert str(cache / "tiny.onnx") in str(error.value)
+    assert files(cache) == []
+
+
+def test_pull_from_a_file_works_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, "http://127.0.0.1:9/x")
+    monkeypatch.setenv("UNMASK_OFFLINE", "1")
+    placed = tmp_path / "brought along.onnx"
+    placed.write_bytes(CONTENTS)
+    assert pull("tiny", source=placed).read_bytes() == CONTENTS
+
+
+def test_pull_from_a_file_uri_and_another_server(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, "http://127.0.0.1:9/x")
+    placed = tmp_path / "placed.onnx"
+    placed.write_bytes(CONTENTS)
+    assert pull("tiny", source=placed.as_uri()).read_bytes() == CONTENTS
+    weights_dir().joinpath("tiny.onnx").unlink()
+    assert pull("tiny", source=f"{server}/good").read_bytes() == CONTENTS
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("missing.onnx", "cannot be fetched"), (".", "cannot be fetched"), ("ftp://h/x", "cannot fetch over 'ftp'")],
+)
+def test_pull_from_what_is_no_source(monkeypatch: pytest.MonkeyPatch, source: str, message: str) -> None:
+    offer(monkeypatch, "http://127.0.0.1:9/x")
+    with pytest.raises(ZooError, match=message):
+        pull("tiny", source=source)
+
+
+def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, "http://127.0.0.1:9/x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").write_bytes(b"another file that happens to have the name")
+    assert resolve("./tiny") == Path("tiny")
+    assert resolve(tmp_path / "tiny") == tmp_path / "tiny"
+    with pytest.raises(ZooError) as error:
+        resolve("tiny")
+    for needed in ("unmask models pull tiny", ENTRY.sha256, str(weights_dir() / "tiny.onnx")):
+        assert needed in str(error.value)
+    with pytest.raises(ZooError, match=r"nowhere\.pth: no such file, nor weights of that name.*: tiny"):
+        resolve("nowhere.pth")
+
+
+def test_unknown_names_list_what_exists() -> None:
+    for call in (find_entry, pull):
+        with pytest.raises(ZooError, match=r"no weights named 'yumet'; there are: .*yunet"):
+            call("yumet")
+
+
+def test_the_cache_has_a_default_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNMASK_CACHE")
+    assert weights_dir() == Path.home() / ".cache/unmask/weights"
+
+
+def test_entries_are_complete() -> None:
+    entries = list_entries()
+    assert len({entry.name for entry in entries}) == len(entries)
+    assert len({entry.filename for entry in entries}) == len(entries)
+    for entry in entries:
+        assert entry.uri.startswith("https://")
+        assert entry.uri.endswith(f"/{entry.filename}")
+        assert len(bytes.fromhex(entry.sha256)) == 32
+        assert entry.size_bytes > 0
+        assert entry.licence
+        assert entry.description
+        assert locate(entry) is None, "nothing is shipped within the package yet, and the cache is empty"
+
+
+@pytest.mark.data
+def test_yunet_is_what_the_zoo_says(data_dir: Path) -> None:
+    entry = find_entry("yunet")
+    path = pull("yunet", source=data_dir / "weights" / entry.filename)
+    assert path.stat().st_size == entry.size_bytes
+    assert resolve("yunet") == path

@@ -1,0 +1,174 @@
+"""`unmask models list|show|pull`, through the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from models import zoo
+from models.architectures import get_model, list_architectures
+from models.checkpoint import CheckpointInfo, Thresholds, save_checkpoint
+from models.spec import InputSpec
+from pipeline.commands.models import app
+
+YUNET = zoo.find_entry("yunet")
+CONTENTS = b"stands in for a network" * 100
+# The pinned entry with other contents, so that the tests need no network.
+ENTRY = replace(YUNET, sha256=hashlib.sha256(CONTENTS).hexdigest(), size_bytes=len(CONTENTS), uri="file:///nowhere/x")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNMASK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(zoo, "list_entries", lambda: (ENTRY,))
+    return tmp_path / "cache/weights"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> tuple[Path, str]:
+    info = CheckpointInfo(
+        architecture="xception",
+        config={"pooling": "gem"},
+        input_spec=InputSpec(size=299),
+        name="xception [gem]",
+        thresholds=Thresholds(0.01, (0.7,) * 8, (0.25,) * 8),
+        metrics={"auc": 0.875, "eer": float("nan")},
+    )
+    path = tmp_path / "best.pth"
+    return path, save_checkpoint(path, weights={"a": torch.zeros(3, 4), "b": torch.zeros(2)}, info=info)
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_list_names_all_and_tells_the_truth() -> None:
+    code, output, _ = call("list", "--json")
+    assert code == 0
+    listed = json.loads(output)
+    assert [row["architecture"] for row in listed["architectures"]] == list_architectures()
+    xception = next(row for row in listed["architectures"] if row["architecture"] == "xception")
+    model = get_model("xception", pretrained=False)
+    assert xception["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert (xception["backbone"], xception["input_size"]) == (model.config.backbone, model.input_spec.size)
+    (weights,) = listed["weights"]
+    assert (weights["name"], weights["path"], weights["problem"]) == ("yunet", None, None)
+
+
+def test_list_for_people(cache: Path) -> None:
+    code, output, _ = call("list")
+    assert code == 0
+    for words in (*list_architectures(), "legacy_xception", "yunet", "Apache-2.0", "unmask models pull yunet"):
+        assert words in output
+
+
+def test_list_shows_where_weights_are_and_what_is_wrong_with_them(cache: Path) -> None:
+    cache.mkdir(parents=True)
+    file = cache / ENTRY.filename
+    file.write_bytes(CONTENTS)
+    assert json.loads(call("list", "--json")[1])["weights"][0]["path"] == str(file)
+    file.write_bytes(b"damaged")
+    row = json.loads(call("list", "--json")[1])["weights"][0]
+    assert row["path"] is None
+    assert "pull yunet" in row["problem"]
+
+
+def test_show_an_architecture() -> None:
+    code, output, _ = call("show", "xception")
+    assert code == 0
+    assert "pooling = avg  (avg | max | gem | attention)" in output
+    described = json.loads(call("show", "xception", "--json")[1])
+    config = get_model("xception", pretrained=False).config
+    assert {name: option["default"] for name, option in described["options"].items()} == config.to_dict()
+
+
+@pytest.mark.parametrize("name", list_architectures())
+def test_every_architecture_can_be_shown(name: str) -> None:
+    assert json.loads(call("show", name, "--json")[1])["architecture"] == name
+
+
+def test_show_named_weights() -> None:
+    code, output, _ = call("show", "yunet")
+    assert code == 0
+    for words in (ENTRY.sha256, ENTRY.uri, "Apache-2.0"):
+        assert words in output
+
+
+def test_show_a_checkpoint(checkpoint: tuple[Path, str]) -> None:
+    path, sha256 = checkpoint
+    code, output, _ = call("show", str(path))
+    assert code == 0
+    for words in (sha256, "xception [gem]", "pooling: gem", "auc: 0.875", "eer: -", "tensors: 2", "values: 14"):
+        assert words in output
+    described = json.loads(call("show", str(path), "--json")[1])
+    assert described["sha256"] == sha256
+    assert described["thresholds"]["fpr"] == 0.01
+    assert described["input_spec_hash"] == InputSpec(size=299).hash
+    assert described["metrics"] == {"auc": 0.875, "eer": None}
+
+
+def test_show_a_named_detector_with_its_checkpoint(
+    checkpoint: tuple[Path, str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sha256 = checkpoint
+    entry = replace(
+        ENTRY, name="house", kind="detector", filename=path.name, sha256=sha256, size_bytes=path.stat().st_size
+    )
+    monkeypatch.setattr(zoo, "list_entries", lambda: (entry,))
+    assert "checkpoint" not in json.loads(call("show", "house", "--json")[1])
+    assert call("pull", "house", "--from", str(path))[0] == 0
+    assert json.loads(call("show", "house", "--json")[1])["checkpoint"]["name"] == "xception [gem]"
+
+
+def test_pull_from_a_file(tmp_path: Path, cache: Path) -> None:
+    placed = tmp_path / "placed.onnx"
+    placed.write_bytes(CONTENTS)
+    code, output, _ = call("pull", "yunet", "--from", str(placed))
+    assert code == 0
+    assert str(cache / ENTRY.filename) in output
+    assert (cache / ENTRY.filename).read_bytes() == CONTENTS
+    assert json.loads(call("pull", "yunet", "--json")[1])["path"] == str(cache / ENTRY.filename)
+
+
+def test_a_pull_that_fails_says_what_to_do(cache: Path) -> None:
+    code, _, error = call("pull", "yunet")
+    assert code == 1
+    for words in ("cannot be fetched", str(cache / ENTRY.filename), ENTRY.sha256):
+        assert words in error
+
+
+def test_unknown_names_list_what_exists(tmp_path: Path) -> None:
+    code, _, error = call("show", "xceptoin")
+    assert code == 2
+    assert "cnn_transformer, cross_attention, swin_transformer, two_stream, xception" in error
+    assert "yunet" in error
+    code, _, error = call("pull", "yumet")
+    assert code == 2
+    assert "there are: yunet" in error
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no weights at all")
+    code, _, error = call("show", str(tmp_path / "notes.txt"))
+    assert code == 2
+    assert "a text file, not an Unmask checkpoint" in error
+
+
+@pytest.mark.parametrize("module", ["pipeline.commands.models", "pipeline.commands.doctor"])
+def test_commands_are_light_to_import(module: str) -> None:
+    script = (
+        f"import sys, {module}; heavy = {{'torch', 'numpy', 'rich.table', 'pydantic', 'av'}} & set(sys.modules); "
+        "print(*heavy)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
