@@ -25,10 +25,6 @@ from pipeline.video.sandbox import DecodeServer, Limits
 UNTRAINED_SEED = 0
 
 
-class NoWeightsError(ValueError):
-    """It was not said which weights shall score."""
-
-
 @dataclass(frozen=True)
 class Detector:
     """A deepfake detector ready to score, with what its verdicts say of it.
@@ -57,15 +53,11 @@ def load(*, architecture: str | None, weights: str | Path | None, untrained: boo
         untrained: random weights from seed 0, for trying the line out; their scores mean nothing.
 
     Raises:
-        NoWeightsError: neither weights nor `untrained`, or both.
         CheckpointError: the weights cannot be read, or are of another architecture.
-        ValueError: unknown architecture or zoo name.
+        ValueError: unknown architecture, neither weights nor `untrained`, or both.
     """
     if untrained == (weights is not None):
-        raise NoWeightsError(
-            "say which weights shall score: --weights PATH, or --untrained to try the line out with random weights "
-            "whose scores mean nothing"
-        )
+        raise ValueError("either weights or untrained is wanted, not both and not neither")
     if weights is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(UNTRAINED_SEED)

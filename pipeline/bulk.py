@@ -257,9 +257,9 @@ class _Run:
         for part in summary(verdicts, self.outcomes, untrained=options.untrained):
             console.print(part, highlight=False)
         if self.kept:
-            console.print(f"{len(self.kept)} clips were there already (--resume).", highlight=False)
+            console.print(f"there already (--resume): {len(self.kept)} of the clips", highlight=False)
         if self.skipped:
-            console.print(f"{self.skipped} files skipped: no media by name or content.", highlight=False)
+            console.print(f"skipped, no media by name or content: {self.skipped}", highlight=False)
         for what, path in (("records", options.jsonl), ("report", options.report)):
             if path is not None and str(path) != "-":
                 console.print(f"{what}: {path}", highlight=False, markup=False)

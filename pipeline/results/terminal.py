@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -97,8 +98,9 @@ def summary(
         verdicts: of this run, or as many of them as were held.
         outcomes: how all clips ended, resumed ones included.
     """
-    table = Table(header_style="bold", row_styles=["", ""])
-    table.add_column("clip", overflow="fold", ratio=3)
+    folder = _common_folder([verdict.source for verdict in verdicts])
+    table = Table(header_style="bold", title=f"in {escape(folder)}" if folder else None, title_justify="left")
+    table.add_column("clip", overflow="fold")
     table.add_column("outcome")
     table.add_column("label")
     for column in ("P(fake)", "people", "frames", "s"):
@@ -108,7 +110,7 @@ def summary(
         style = "dim" if untrained else ""
         label = Text("-") if verdict.label is None else Text(verdict.label, style=_LABEL_STYLES[verdict.label])
         table.add_row(
-            escape(verdict.source),
+            escape(verdict.source[len(folder) :]),
             Text(verdict.outcome, style="" if verdict.outcome is Outcome.SCORED else "magenta"),
             label,
             Text("-" if verdict.probability is None else f"{verdict.probability:.3f}", style=style),
@@ -119,10 +121,16 @@ def summary(
     yield table
     for verdict in ranked[:MAX_ROWS]:
         if verdict.error is not None:
-            yield Text.assemble((verdict.source, "bold"), f": {verdict.outcome}: {verdict.error}")
+            yield Text.assemble((verdict.source[len(folder) :], "bold"), f": {verdict.outcome}: {verdict.error}")
     if len(ranked) > MAX_ROWS:
         yield Text(f"... and {len(ranked) - MAX_ROWS} clips more")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     yield Text(f"{outcomes.total()} clip{'' if outcomes.total() == 1 else 's'}: {counts}")
     if untrained:
         yield Panel(Text(UNTRAINED, justify="center", style="bold yellow"), border_style="yellow")
+
+
+def _common_folder(sources: Sequence[str]) -> str:
+    """What all names begin with, up to a slash: said once, it leaves room for what tells them apart."""
+    prefix = os.path.commonprefix([*sources]) if len(sources) > 1 else ""  # noqa: RUF071 - URIs are no paths
+    return prefix[: prefix.rfind("/") + 1]

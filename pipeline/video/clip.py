@@ -1,0 +1,76 @@
+"""What parent and decode child agree on: limits, what a clip is, and how reading it can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Failure = Literal["undecodable", "over_limit", "unavailable"]
+
+
+class DecodeError(Exception):
+    """A clip cannot be read, or not to its end.
+
+    Attributes:
+        outcome: "undecodable" (no video in it, or the decoder died), "over_limit" (a limit was passed) or
+            "unavailable" (the source cannot be opened).
+    """
+
+    def __init__(self, outcome: Failure, message: str) -> None:
+        super().__init__(message)
+        self.outcome: Failure = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one decode child may use. Whatever passes one of these ends as `over_limit`."""
+
+    # 8192 x 8192: an 8K film frame twice over. One RGB frame of it takes 200 MB.
+    max_pixels: int = 8192 * 8192
+    # Seconds of video, as declared and as met; None leaves the length to the limits below.
+    max_duration_s: float | None = None
+    # Decoded frames: nine hours at 30 frames a second.
+    max_frames: int = 1_000_000
+    # RLIMIT_CPU over all threads: two hours of 4K HEVC decode at about 60 frames per core-second.
+    cpu_s: int = 3600
+    # Total time we waited for the child; its waiting for us is not counted.
+    wall_s: float = 3600.0
+    # Time without a sign of life while we wait. A child at work gives one a second.
+    stall_s: float = 60.0
+    # RLIMIT_DATA: 8K HEVC in 10 bit keeps about 20 pictures of 100 MB.
+    data_bytes: int = 3 * 2**30
+    # Resident, shared frames included, watched from outside: catches what RLIMIT_DATA does not count.
+    rss_bytes: int = 4 * 2**30
+    # Source, control socket, standard streams and a ring on its way, with room for libav's own.
+    open_files: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ClipInfo:
+    """What is known of a clip once its first frame is decoded.
+
+    Attributes:
+        duration_s: of the video stream, in seconds; None if the container does not say and nothing needed it.
+        width: px, upright.
+        height: px, upright.
+        fps: average frame rate, None if unknown.
+        codec: libav's name, "h264".
+        container: libav's name of the demuxer.
+        pixel_format: of the first frame, "yuv420p".
+        rotation: degrees clockwise that make the stored picture upright: 0, 90, 180 or 270.
+        decoder: library, version and codec, "libavcodec 62.28.102 h264".
+        frames_decoded: so far; final once the clip is at its end.
+        frames_corrupt: packets and frames given up so far.
+    """
+
+    duration_s: float | None
+    width: int
+    height: int
+    fps: float | None
+    codec: str
+    container: str
+    pixel_format: str
+    rotation: int
+    decoder: str
+    frames_decoded: int = 0
+    frames_corrupt: int = 0

@@ -1,0 +1,328 @@
+"""Video files through libav: which stream, which frames, when they are shown, which way is up.
+
+Runs in the decode child: av, numpy, cv2 and plain types of ours are all it imports.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+import av.logging
+from av.stream import Disposition
+
+from pipeline.types import Image
+from pipeline.video.clip import ClipInfo, DecodeError, Limits
+from pipeline.video.colour import Orientation, ToRgb
+from pipeline.video.sampling import Even, Keyframes, Sampling
+
+# Demuxers that read the one file they are given. Absent on purpose: whatever opens other files or addresses (hls,
+# dash, concat, image2, sdp, rtsp), draws (svg), or makes a video of any text (tty).
+_VIDEO_FORMATS = (
+    "mov", "matroska", "avi", "flv", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "ivf", "obu", "ogg",
+    "asf", "mxf", "nut", "dv", "mjpeg", "yuv4mpegpipe",
+)  # fmt: skip
+_STILL_FORMATS = (
+    "png_pipe", "jpeg_pipe", "webp_pipe", "gif", "apng", "bmp_pipe", "tiff_pipe", "jpegxl_pipe",
+)  # fmt: skip
+# Only so that a song, with a cover or without, is told apart from broken data.
+_AUDIO_FORMATS = ("mp3", "wav", "flac", "aac")
+# Elementary streams: no timestamps, and a duration that libav guesses from the bit rate.
+_CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"})
+# A demuxer that failed this often will not recover.
+_MAX_DEMUX_ERRORS = 32
+# libav's own default where a file says nothing about its frame rate.
+_DEFAULT_FPS = Fraction(25)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One sampled picture, not converted yet.
+
+    Attributes:
+        frame: as decoded.
+        index: number in decoding order, from 0.
+        t_s: presentation time in seconds from the start of the stream; grows from picture to picture.
+        orientation: what makes it upright.
+    """
+
+    frame: av.VideoFrame
+    index: int
+    t_s: float
+    orientation: Orientation
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Upright width and height in px."""
+        return self.orientation.size(self.frame.width, self.frame.height)
+
+
+class VideoReader:
+    """The best video stream of an open file; iterate to get its sampled pictures.
+
+    Attributes:
+        info: known once the reader is made, which decodes the first frame.
+        frames_decoded: so far.
+        frames_corrupt: packets that libav could not decode and frames that it decoded with errors, so far. The
+            latter are never sampled.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        sampling: Sampling,
+        limits: Limits,
+        threads: int = 1,
+        heartbeat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open the stream and decode its first frame.
+
+        Args:
+            fd: a regular file; it is read from its start.
+            sampling: which pictures to yield.
+            limits: pixels, frames and seconds; all others are the caller's to enforce.
+            threads: decoding threads.
+            heartbeat: called for every packet read.
+
+        Raises:
+            DecodeError: no video in it that libav can decode, or a limit is passed.
+            MemoryError: the process may not take as much as it needs; so too when iterating and converting.
+        """
+        self._fd = fd
+        self._sampling = sampling
+        self._limits = limits
+        self._heartbeat = heartbeat
+        self.frames_decoded = 0
+        self.frames_corrupt = 0
+        self._container = self._open()
+        self._stream = self._best_stream()
+        self._still = self._container.format.name in _STILL_FORMATS
+        self._duration_s = self._duration()
+        if self._duration_s is not None and limits.max_duration_s is not None:
+            self._check_duration(self._duration_s)
+
+        context = self._stream.codec_context
+        context.options = {"max_pixels": str(limits.max_pixels)}
+        context.thread_type = "AUTO"
+        context.thread_count = threads
+        if isinstance(sampling, Keyframes):
+            context.skip_frame = "NONKEY"
+        self._to_rgb = ToRgb(context.name)
+        self._orientations: dict[int, Orientation] = {}
+        # Of key frames that skip_frame lets through: presentation time to number.
+        self._key_indices: dict[int | None, int] = {}
+        self._packets_read = 0
+        self._pictures = self._decode()
+        first = next(self._pictures, None)
+        if first is None:
+            raise DecodeError("undecodable", "not one frame of the video stream could be decoded")
+        self._first = first
+        self.info = self._describe(first)
+
+    def __iter__(self) -> Iterator[Picture]:
+        """The sampled pictures. To be called once."""
+        taken = 0
+        rest: Picture | None = None
+        for picture in itertools.chain([self._first], self._pictures):
+            due = self._sampling.due(picture.index, picture.t_s, self._duration_s)
+            rest = picture if due <= taken else None
+            if due > taken:
+                taken = due
+                yield picture
+        if self._sampling.total is not None and taken < self._sampling.total and rest is not None:
+            # The last instants lie after the last frame's: that is the one shown then.
+            yield rest
+
+    def write(self, picture: Picture, out: Image) -> None:
+        """Convert into `out`, uint8 [H, W, 3] of the picture's upright size, RGB."""
+        try:
+            self._to_rgb.write(picture.frame, picture.orientation, out)
+        except av.error.FFmpegError as error:
+            _raise_shortage(error)
+            raise
+
+    def _open(self) -> av.container.InputContainer:
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        options = {
+            "fd": str(self._fd),
+            "protocol_whitelist": "fd",
+            "format_whitelist": ",".join(_VIDEO_FORMATS + _STILL_FORMATS + _AUDIO_FORMATS),
+            "max_pixels": str(self._limits.max_pixels),
+        }
+        av.logging.set_level(av.logging.ERROR)
+        with av.logging.Capture(local=False) as log:
+            try:
+                return av.open("fd:", options=options)
+            except av.error.FFmpegError as error:
+                _raise_shortage(error)
+                reasons = "; ".join([error.strerror or "", *(text.strip() for _, _, text in log)])
+                raise DecodeError("undecodable", f"libav cannot open it: {reasons}") from error
+            finally:
+                av.logging.set_level(None)
+                # The size of a picture that libav refuses to decode stands nowhere else.
+                for _, _, text in log:
+                    if size := re.match(r"Picture size (\d+)x(\d+)", text):
+                        self._check_pixels(int(size[1]), int(size[2]))
+
+    def _best_stream(self) -> av.VideoStream:
+        aside = Disposition.attached_pic | Disposition.timed_thumbnails
+        videos = [s for s in self._container.streams.video if not s.disposition & aside]
+        if not videos:
+            raise DecodeError("undecodable", "no video stream")
+        # Without a context PyAV 18 does not raise but crash (PyAV#2344).
+        decodable = [s for s in videos if s.codec_context is not None]
+        if not decodable:
+            raise DecodeError("undecodable", "the video stream's codec is unknown to this libav")
+
+        def rank(stream: av.VideoStream) -> tuple[bool, int, int]:
+            return bool(stream.disposition & Disposition.default), stream.width * stream.height, stream.frames
+
+        best = max(decodable, key=rank)
+        self._check_pixels(best.width, best.height)
+        return best
+
+    def _duration(self) -> float | None:
+        if self._still:
+            return 0.0
+        stream, container = self._stream, self._container
+        if container.format.name not in _CLOCKLESS_FORMATS:
+            if stream.duration is not None and stream.duration > 0 and stream.time_base is not None:
+                return float(stream.duration * stream.time_base)
+            if container.duration is not None and container.duration > 0:
+                return container.duration / av.time_base
+        return self._measure() if isinstance(self._sampling, Even) else None
+
+    def _measure(self) -> float:
+        """Read all packets, decode none: the end of the last one; without timestamps, their number."""
+        packets = 0
+        end_s = 0.0
+        clock = _Clock(self._stream)
+        for packet in self._packets():
+            packets += 1
+            if packet.pts is not None:
+                end_s = max(end_s, clock.seconds(packet.pts + (packet.duration or 0)))
+        self._container.close()
+        self._container = self._open()
+        self._stream = self._best_stream()
+        self.frames_corrupt = 0
+        return end_s or packets * clock.period_s
+
+    def _packets(self) -> Iterator[av.Packet[av.VideoStream]]:
+        errors = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    self._heartbeat()
+                    if packet.size:  # the empty one at the end means flush
+                        yield packet
+                return
+            except av.error.FFmpegError as error:
+                _raise_shortage(error)
+                self.frames_corrupt += 1
+                errors += 1
+                if errors == _MAX_DEMUX_ERRORS:
+                    return
+
+    def _decoded_frames(self) -> Iterator[av.VideoFrame]:
+        context = self._stream.codec_context
+        for packet in itertools.chain(self._packets(), [None]):
+            if packet is not None and isinstance(self._sampling, Keyframes) and packet.is_keyframe:
+                self._key_indices[packet.pts] = self._packets_read
+            self._packets_read += 1
+            try:
+                yield from context.decode(packet)
+            except av.error.FFmpegError as error:
+                _raise_shortage(error)
+                self.frames_corrupt += 1
+
+    def _decode(self) -> Iterator[Picture]:
+        clock = _Clock(self._stream)
+        for frame in self._decoded_frames():
+            index = self._key_indices.pop(frame.pts, self.frames_decoded)
+            t_s = clock.next(frame.pts if frame.pts is not None else frame.dts)
+            self.frames_decoded += 1
+            if self.frames_decoded > self._limits.max_frames:
+                raise DecodeError("over_limit", f"more than {self._limits.max_frames} frames")
+            self._check_pixels(frame.width, frame.height)
+            self._check_duration(t_s)
+            if frame.is_corrupt:
+                self.frames_corrupt += 1
+                continue
+            yield Picture(frame, index, t_s, self._orientation(frame))
+            if self._still:
+                return
+
+    def _orientation(self, frame: av.VideoFrame) -> Orientation:
+        # A frame whose side data was looked at is kept in memory by a reference cycle of PyAV's until the garbage
+        # collector comes by. So only the first one of each rotation is looked at.
+        known = self._orientations.get(frame.rotation)
+        if known is None:
+            known = self._orientations[frame.rotation] = Orientation.of(frame)
+        return known
+
+    def _check_pixels(self, width: int, height: int) -> None:
+        if width * height > self._limits.max_pixels:
+            raise DecodeError(
+                "over_limit", f"{width} x {height} px; at most {self._limits.max_pixels} px a frame are allowed"
+            )
+
+    def _check_duration(self, duration_s: float) -> None:
+        limit_s = self._limits.max_duration_s
+        if limit_s is not None and duration_s > limit_s:
+            raise DecodeError("over_limit", f"longer than {limit_s} s")
+
+    def _describe(self, first: Picture) -> ClipInfo:
+        stream = self._stream
+        fps = None if self._still else stream.average_rate or stream.guessed_rate
+        version = ".".join(map(str, av.library_versions["libavcodec"]))
+        width, height = first.size
+        return ClipInfo(
+            duration_s=None if self._still else self._duration_s,
+            width=width,
+            height=height,
+            fps=float(fps) if fps else None,
+            codec=stream.codec_context.name,
+            container=self._container.format.name,
+            pixel_format=first.frame.format.name,
+            rotation=first.orientation.clockwise_deg,
+            decoder=f"libavcodec {version} {stream.codec_context.name}",
+        )
+
+
+def _raise_shortage(error: av.error.FFmpegError) -> None:
+    """A lack of memory (EAGAIN: none for a thread's stack) is no fault of the packet at hand."""
+    if isinstance(error, MemoryError | BlockingIOError):
+        raise MemoryError(str(error)) from error
+
+
+class _Clock:
+    """Presentation times of one stream in seconds from its start, always growing."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        rate = stream.average_rate or stream.guessed_rate or _DEFAULT_FPS
+        self.period_s = float(1 / rate)
+        self._time_base = stream.time_base or 1 / _DEFAULT_FPS
+        self._start = stream.start_time
+        self._last_s: float | None = None
+
+    def seconds(self, pts: int) -> float:
+        """The time that a timestamp tells; the first one asked for is 0 if the stream names no start."""
+        if self._start is None:
+            self._start = pts
+        return max(float((pts - self._start) * self._time_base), 0.0)
+
+    def next(self, pts: int | None) -> float:
+        """The time of the next frame. A missing or backward timestamp counts as one frame period."""
+        t_s = None if pts is None else self.seconds(pts)
+        if self._last_s is None:
+            t_s = t_s or 0.0
+        elif t_s is None or t_s <= self._last_s:
+            t_s = self._last_s + self.period_s
+        self._last_s = t_s
+        return t_s

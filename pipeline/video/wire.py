@@ -1,0 +1,146 @@
+"""Messages between worker, fork server and decode child: JSON objects on a Unix socket, with file descriptors."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+Message = dict[str, Any]
+
+# The longest honest message is an error text of a few hundred bytes.
+MAX_MESSAGE_BYTES = 64 * 1024
+# Of one text field: names of codecs, error messages.
+MAX_TEXT = 1000
+# Seconds and frames a second stay far below.
+_MAX_NUMBER = 1e12
+_LENGTH = struct.Struct("!I")
+# What the fork server writes into a child's pipe: its pid, or minus errno where none could be forked; and once it has
+# ended, its status as `os.waitpid` gives it.
+REPORT = struct.Struct("!i")
+
+
+class ProtocolError(Exception):
+    """The peer sent what it never should: it is broken or hostile."""
+
+
+class Channel:
+    """One end of a connected stream socket. Receiving is for one thread, sending for one."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def fileno(self) -> int:
+        """File descriptor of the socket, for select."""
+        return self._sock.fileno()
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send one message and duplicates of `fds`.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        body = json.dumps(message, separators=(",", ":")).encode()
+        data = _LENGTH.pack(len(body)) + body
+        sent = socket.send_fds(self._sock, [data], fds) if fds else 0
+        self._sock.sendall(data[sent:])
+
+    def receive(self, max_fds: int = 0) -> tuple[Message, list[int]] | None:
+        """The next message and the descriptors that came with it, which are now the caller's; None if the peer hung up.
+
+        Raises:
+            ProtocolError: it is no JSON object, or longer than any honest one.
+            OSError: the connection broke.
+        """
+        fds: list[int] = []
+        try:
+            header = self._exactly(_LENGTH.size, fds, max_fds)
+            if header is None:
+                return None
+            (length,) = _LENGTH.unpack(header)
+            if length > MAX_MESSAGE_BYTES:
+                raise ProtocolError(f"a message of {length} bytes; at most {MAX_MESSAGE_BYTES} are expected")
+            body = self._exactly(length, fds, max_fds)
+            if body is None:
+                return None
+            message = _parse(body)
+            received, fds = fds, []
+            return message, received
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _exactly(self, count: int, fds: list[int], max_fds: int) -> bytes | None:
+        data = b""
+        while len(data) < count:
+            if len(fds) < max_fds:
+                part, received, _, _ = socket.recv_fds(self._sock, count - len(data), max_fds - len(fds))
+                fds += received
+            else:
+                part = self._sock.recv(count - len(data))
+            if not part:
+                return None
+            data += part
+        return data
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+
+def _parse(body: bytes) -> Message:
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"a JSON object is expected, got {body[:40]!r}") from error
+    if not isinstance(message, dict):
+        raise ProtocolError(f"a JSON object is expected, got {type(message).__name__}")
+    return message
+
+
+def integer(message: Message, name: str, low: int, high: int) -> int:
+    """The field as an int in low..high.
+
+    Raises:
+        ProtocolError: it is missing, of another type or out of range.
+    """
+    value = message.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise ProtocolError(f"{name} must be an integer in {low}..{high}, got {value!r:.40}")
+    return value
+
+
+def number(message: Message, name: str) -> float:
+    """The field as a float, finite and not negative.
+
+    Raises:
+        ProtocolError: it is anything else.
+    """
+    value = message.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MAX_NUMBER:
+        raise ProtocolError(f"{name} must be a number in 0..{_MAX_NUMBER:g}, got {value!r:.40}")
+    return float(value)
+
+
+def optional_number(message: Message, name: str) -> float | None:
+    """The field as a float, finite and not negative, or None.
+
+    Raises:
+        ProtocolError: it is anything else.
+    """
+    return None if message.get(name) is None else number(message, name)
+
+
+def text(message: Message, name: str) -> str:
+    """The field as printable text of at most `MAX_TEXT` characters.
+
+    Raises:
+        ProtocolError: it is no text.
+    """
+    value = message.get(name)
+    if not isinstance(value, str):
+        raise ProtocolError(f"{name} must be a text, got {value!r:.40}")
+    return "".join(c if c.isprintable() else "?" for c in value[:MAX_TEXT])

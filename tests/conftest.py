@@ -1,0 +1,61 @@
+"""Fixtures that every test folder may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.video.sandbox import DecodeServer
+from tests import media
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real clips and weights. Mark tests that use it `data`."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("UNMASK_DATA", default))
+    if not (folder / "videos").is_dir():
+        message = f"no clips in {folder}: point UNMASK_DATA at a folder that holds videos/"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def decode_server() -> Iterator[DecodeServer]:
+    with DecodeServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the session's made clips."""
+    return tmp_path_factory.mktemp("clips")
+
+
+@pytest.fixture(scope="session")
+def one_face(clips: Path) -> Path:
+    """Four seconds, 25 frames a second, 640 x 360, one face of about 110 px."""
+    path = clips / "one_face.mp4"
+    media.make_clip(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def three_faces(clips: Path) -> Path:
+    """Two seconds, 25 frames a second, 960 x 400, three faces."""
+    path = clips / "three_faces.mp4"
+    media.make_clip(path, seconds=2, size=(960, 400), faces=3, face_px=(90, 110), seed=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def no_face(clips: Path) -> Path:
+    """One second of background."""
+    path = clips / "no_face.mp4"
+    media.make_clip(path, seconds=1, faces=0)
+    return path

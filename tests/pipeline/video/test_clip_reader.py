@@ -1,0 +1,181 @@
+"""A child that has been taken over may say anything; nothing of it may hurt."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from io import FileIO
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.video.clip import DecodeError, Limits
+from pipeline.video.clip_reader import ClipReader
+from pipeline.video.sampling import Fps
+from pipeline.video.wire import MAX_MESSAGE_BYTES, REPORT, Channel
+
+INFO = {
+    "type": "info", "duration_s": 1.0, "width": 4, "height": 2, "fps": 25.0, "codec": "h264", "container": "mov",
+    "pixel_format": "yuv420p", "rotation": 0, "decoder": "libavcodec 62 h264",
+}  # fmt: skip
+RING = {"type": "ring", "slot_bytes": 24}
+FRAME = {"type": "frame", "slot": 0, "width": 4, "height": 2, "index": 0, "t_s": 0.0}
+LIMITS = Limits(max_pixels=100)
+
+
+class FakeChild:
+    """A reader of ours with our own hand at the other end."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        reading, self.told = os.pipe()
+        self.process = subprocess.Popen(["sleep", "600"])
+        self.peer = Channel(theirs)
+        self.socket = theirs
+        self.reader = ClipReader(Channel(ours), FileIO(reading), self.process.pid, "clip", LIMITS)
+        self.source = os.open(os.devnull, os.O_RDONLY)
+
+    def says(self, *messages: dict[str, Any]) -> None:
+        for message in messages:
+            self.peer.send(message)
+
+    def start(self) -> None:
+        self.reader.start(self.source, Fps(), 1)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.told)
+        os.close(self.source)
+        self.reader.close()
+        self.peer.close()
+
+
+@pytest.fixture
+def child() -> Iterator[FakeChild]:
+    child = FakeChild()
+    yield child
+    child.end()
+
+
+def assert_distrusted(child: FakeChild, error: DecodeError) -> None:
+    assert error.outcome == "undecodable"
+    assert "never should" in str(error)
+    assert child.process.wait(10) == -signal.SIGKILL
+
+
+def test_an_honest_child_is_believed(child: FakeChild) -> None:
+    child.says(INFO, {"type": "progress"}, RING, FRAME, {"type": "end", "decoded": 7, "corrupt": 1})
+    child.start()
+    frame = next(child.reader)
+    assert frame.image.shape == (2, 4, 3)
+    assert list(child.reader) == []
+    assert (child.reader.info.frames_decoded, child.reader.info.frames_corrupt) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"type": "nonsense"}, {"kind": "frame"}, {"type": ["frame"]}, {"type": "info"},
+        {**INFO, "width": 0}, {**INFO, "width": 11, "height": 10}, {**INFO, "width": 4.0}, {**INFO, "rotation": 45},
+        {**INFO, "fps": float("nan")}, {**INFO, "fps": float("inf")}, {**INFO, "fps": -1}, {**INFO, "fps": 10**400},
+        {**INFO, "codec": 5}, {**INFO, "duration_s": True},
+    ],
+)  # fmt: skip
+def test_lies_about_the_clip_end_it(child: FakeChild, lie: dict[str, Any]) -> None:
+    child.says(lie)
+    with pytest.raises(DecodeError) as error:
+        child.start()
+    assert_distrusted(child, error.value)
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        [FRAME],
+        [RING, {**FRAME, "slot": 4}], [RING, {**FRAME, "slot": -1}], [RING, {**FRAME, "slot": True}],
+        [RING, {**FRAME, "width": 5}], [RING, {**FRAME, "height": 2**62}], [RING, {**FRAME, "index": -1}],
+        [RING, {**FRAME, "t_s": float("nan")}], [RING, {**FRAME, "t_s": None}],
+        [{**RING, "slot_bytes": 301}], [{**RING, "slot_bytes": 0}], [RING, RING],
+        [{"type": "end", "decoded": -1, "corrupt": 0}], [{"type": "end"}], [INFO],
+    ],
+)  # fmt: skip
+def test_lies_about_frames_end_the_clip(child: FakeChild, lies: list[dict[str, Any]]) -> None:
+    child.says(INFO, *lies)
+    child.start()
+    with pytest.raises(DecodeError) as error:
+        next(child.reader)
+    assert_distrusted(child, error.value)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [b"\xff\xff\xff\xff", struct.pack("!I", MAX_MESSAGE_BYTES + 1), struct.pack("!I", 3) + b"{}}",
+     struct.pack("!I", 2) + b"[]", struct.pack("!I", 4) + b"\xff\xfe{}", struct.pack("!I", 60_000) + b"[" * 60_000],
+)  # fmt: skip
+def test_noise_ends_the_clip(child: FakeChild, noise: bytes) -> None:
+    child.socket.sendall(noise)
+    with pytest.raises(DecodeError) as error:
+        child.start()
+    assert_distrusted(child, error.value)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["type", "slot", "width", "height", "index", "t_s", "slot_bytes", "outcome", "message"]),
+            st.one_of(
+                st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+                st.sampled_from(["frame", "ring", "end", "error", "info", "progress"]),
+            ),
+        ),
+        max_size=4,
+    )
+)  # fmt: skip
+def test_whatever_it_says_ends_in_a_frame_an_end_or_a_decode_error(messages: list[dict[str, Any]]) -> None:
+    child = FakeChild()
+    try:
+        child.says(INFO, RING, *messages)
+        child.socket.shutdown(socket.SHUT_WR)
+        os.write(child.told, REPORT.pack(signal.SIGKILL))
+        child.start()
+        with suppress(DecodeError):
+            assert len(list(child.reader)) <= len(messages)
+    finally:
+        child.end()
+
+
+def test_error_texts_are_made_harmless(child: FakeChild) -> None:
+    child.says({"type": "error", "outcome": "scored", "message": "\x1b[2J" + "x" * 5000})
+    with pytest.raises(DecodeError) as error:
+        child.start()
+    assert error.value.outcome == "undecodable"
+    assert len(str(error.value)) <= 1000
+    assert str(error.value).isprintable()
+
+
+def test_a_message_may_come_in_pieces(child: FakeChild) -> None:
+    body = json.dumps(INFO).encode()
+    for byte in struct.pack("!I", len(body)) + body:
+        child.socket.sendall(bytes([byte]))
+    child.start()
+    assert child.reader.info.codec == "h264"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(signal.SIGSEGV, "SIGSEGV"), (256 * 3, "exit code 3"), (signal.SIGXCPU, "CPU time")]
+)
+def test_the_cause_of_death_is_told(child: FakeChild, status: int, words: str) -> None:
+    os.write(child.told, REPORT.pack(status))
+    child.socket.shutdown(socket.SHUT_WR)
+    with pytest.raises(DecodeError, match=words):
+        child.start()

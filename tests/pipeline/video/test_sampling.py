@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.video.sampling import TOLERANCE_S, Even, Every, Fps, Keyframes, Sampling, parse_sampling
+
+samplings = st.one_of(
+    st.builds(Fps, st.floats(1e-3, 1e3)),
+    st.builds(Even, st.integers(1, 10**6)),
+    st.builds(Every, st.integers(1, 10**6)),
+    st.just(Keyframes()),
+)
+# Frame times of a clip: any gaps, as of variable frame rates.
+clips = st.lists(st.floats(0.002, 3.0), min_size=1, max_size=200).map(
+    lambda gaps: [sum(gaps[:n]) for n in range(len(gaps))]
+)
+
+
+def taken(sampling: Sampling, times_s: list[float], duration_s: float | None = None) -> list[int]:
+    """Frames that a reader takes: those by which more samples are due than were taken before."""
+    indices, before = [], 0
+    for index, t_s in enumerate(times_s):
+        due = sampling.due(index, t_s, duration_s)
+        if due > before:
+            indices.append(index)
+            before = due
+    return indices
+
+
+@given(samplings)
+def test_description_parses_to_the_same_sampling(sampling: Sampling) -> None:
+    assert parse_sampling(sampling.describe()) == sampling
+
+
+@pytest.mark.parametrize(
+    ("sampling", "text"), [(Fps(2), "fps=2"), (Fps(0.5), "fps=0.5"), (Even(20), "frames=20"), (Every(5), "every=5")]
+)
+def test_description_reads_like_the_option(sampling: Sampling, text: str) -> None:
+    assert sampling.describe() == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fps", "fps=0", "fps=nan", "fps=-1", "frames=0", "frames=1.5", "keyframes=3", "all"]
+)
+def test_other_texts_are_refused_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match="sampling"):
+        parse_sampling(text)
+
+
+@given(clips, st.floats(0.2, 60))
+def test_fps_takes_the_first_frame_at_or_after_each_instant(times_s: list[float], fps: float) -> None:
+    indices = set(taken(Fps(fps), times_s))
+    assert 0 in indices
+    for index in range(1, len(times_s)):
+        before_s, t_s = times_s[index - 1] + TOLERANCE_S, times_s[index] + TOLERANCE_S
+        instant_s = math.ceil(before_s * fps) / fps  # the first one that the frame before did not reach
+        if instant_s < t_s - 1e-9:
+            assert index in indices or instant_s < before_s + 1e-9
+        if instant_s > t_s + 1e-9:
+            assert index not in indices
+
+
+@given(st.integers(1, 240), st.integers(2, 300))
+def test_fps_of_the_clip_itself_takes_every_frame(rate: int, frames: int) -> None:
+    exact = [n / rate for n in range(frames)]
+    in_matroska = [round(t_s, 3) for t_s in exact]
+    assert taken(Fps(rate), exact) == list(range(frames))
+    assert taken(Fps(rate), in_matroska) == list(range(frames))
+
+
+@given(st.integers(1, 60), st.integers(1, 400), st.integers(1, 120))
+def test_even_takes_one_frame_from_the_middle_of_each_share(count: int, frames: int, rate: int) -> None:
+    duration_s = frames / rate
+    indices = taken(Even(count), [n / rate for n in range(frames)], duration_s)
+    assert len(indices) <= count
+    if frames >= 2 * count:
+        assert len(indices) == count
+        for share, index in enumerate(indices):
+            middle_s = (share + 0.5) * duration_s / count
+            assert -TOLERANCE_S <= index / rate - middle_s <= 1 / rate + TOLERANCE_S
+
+
+def test_even_needs_a_duration() -> None:
+    with pytest.raises(ValueError, match="duration"):
+        Even(3).due(0, 0.0, None)
+
+
+@given(st.integers(1, 50), clips)
+def test_every_counts_frames_not_seconds(n: int, times_s: list[float]) -> None:
+    assert taken(Every(n), times_s) == list(range(0, len(times_s), n))
+
+
+@pytest.mark.parametrize(
+    ("make", "value"), [(Fps, 0), (Fps, -1), (Fps, float("nan")), (Fps, float("inf")), (Even, 0), (Every, 0)]
+)
+def test_senseless_numbers_are_refused(make: type[Fps], value: float) -> None:
+    with pytest.raises(ValueError, match=r"must be|at least"):
+        make(value)
