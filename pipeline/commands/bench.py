@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pipeline.bench.refine import ClipComparison
     from pipeline.bench.run import Result
 
 # Of the research data, where it is: several faces in 1080p, one face in 720p.
@@ -41,14 +44,17 @@ def run(
     (they cost the same time). Let nothing else run meanwhile.
     """
     import json
+    from dataclasses import asdict
 
     from rich.console import Console
 
     from pipeline.bench.machine import describe
+    from pipeline.bench.refine import compare
     from pipeline.bench.run import bench
     from pipeline.settings import data_dir
 
-    console = Console(stderr=as_json)
+    # Tables wider than the default of a pipe would lose their columns.
+    console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 140)
     data = data_dir()
     if not clips:
         if data is None:
@@ -60,7 +66,14 @@ def run(
         detector_weights = next(iter(sorted((data / "weights").glob("yunet_n_dynamic.onnx"))), None)
     machine = describe()
     if not as_json:
-        console.print(machine)
+        console.print(machine, soft_wrap=True)
+    if compare_refine:
+        compared = list(compare(clips, detector.split(","), detector_weights))
+        if as_json:
+            typer.echo(json.dumps({"machine": machine, "refine": [asdict(each) for each in compared]}, indent=2))
+        else:
+            console.print(_refine_table(compared))
+        return
     results: list[Result] = []
     for clip in clips:
         for name in architecture.split(","):
@@ -113,4 +126,29 @@ def _table(result: Result) -> Table:
     for fps, count in result.streams.items():
         table.add_row(f"streams at {fps}/s", "", f"{count:.1f}", "")
     table.add_row("bottleneck", result.bottleneck, f"{result.faces_a_frame:.2f} faces/frame", "")
+    return table
+
+
+def _refine_table(compared: Sequence[ClipComparison]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="refinement against full detection: faces kept, mean IoU", title_justify="left")
+    table.add_column("clip")
+    table.add_column("detector")
+    for row in compared[0].rows:
+        table.add_column(f"after {row.gap_s:g} s", justify="right")
+    for column in ("detect ms", "refine ms"):
+        table.add_column(column, justify="right")
+    for each in compared:
+        cells = [
+            f"{row.kept}/{row.faces}" + ("" if row.mean_iou is None else f" {row.mean_iou:.2f}") for row in each.rows
+        ]
+        refine_ms = [row.refine_ms for row in each.rows if row.refine_ms is not None]
+        table.add_row(
+            each.clip,
+            each.detector,
+            *cells,
+            f"{each.rows[0].detect_ms:.1f}",
+            f"{min(refine_ms):.1f}" if refine_ms else "-",
+        )
     return table
