@@ -98,7 +98,11 @@ class InputSpec:
             kind = geometry.pop("kind")
             if kind not in _GEOMETRIES:
                 raise ValueError(f"unknown crop geometry {kind!r}; there are: {', '.join(sorted(_GEOMETRIES))}")
-            rest = {k: tuple(v) if k in ("mean", "std") else v for k, v in values.items() if k != "geometry"}
+            rest: dict[str, Any] = {
+                name: tuple(value) if name in ("mean", "std") else value
+                for name, value in values.items()
+                if name != "geometry"
+            }
             return cls(geometry=_GEOMETRIES[kind](**geometry), **rest)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an input spec: {error}") from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import os
+import queue
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.base import BaseModel
 from models.precision import Precision, available_cores, best_device, openvino_precision, precision_for
+from pipeline import quiet_openvino
 from pipeline.types import Floats, Image
 
 BackendName = Literal["auto", "torch", "torch-compiled", "openvino"]
@@ -26,7 +27,13 @@ class BackendError(RuntimeError):
 
 
 class Backend(Protocol):
-    """Computes batches for one engine; `start` is called from one thread at a time."""
+    """Computes batches for one engine.
+
+    Attributes:
+        input_size: side of the crops in px.
+        max_batch: crops a call, at most.
+        concurrency: calls of `start` that may be under way at once, from any thread.
+    """
 
     name: str
     input_size: int
@@ -37,7 +44,7 @@ class Backend(Protocol):
         """How many of 1..max_batch waiting crops the next batch shall hold."""
 
     def start(self, pixels: Image, done: Done) -> None:
-        """Score uint8 [N, S, S, 3]; `done` gets float32 [N] or the exception, here or on another thread."""
+        """Score uint8 [N, S, S, 3]; `done` gets float32 [N] or the exception, once, here or on another thread."""
 
     def close(self) -> None:
         """Free what the backend holds; nothing is in flight any more."""
@@ -128,8 +135,7 @@ class OpenVinoBackend:
     BUCKETS = (4, 2, 1)
 
     def __init__(self, model: BaseModel, *, threads: int | None = None, precision: str | None = None) -> None:
-        import openvino as ov
-
+        ov = quiet_openvino.load()
         threads = threads or available_cores()
         self.precision = precision or openvino_precision()
         self.name = f"openvino-{self.precision}"
@@ -145,34 +151,42 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": self.precision,
         }
-        self._queues: dict[int, Any] = {}
+        # All requests are made and used once now: made when first needed, each would grow a long run's memory.
+        self._requests: dict[int, queue.SimpleQueue[Any]] = {}
         for bucket in self.BUCKETS:
-            graph.reshape([bucket, self.input_size, self.input_size, 3])
-            queue = ov.AsyncInferQueue(core.compile_model(graph, "CPU", config), self.concurrency)
-            queue.set_callback(_deliver)
-            self._queues[bucket] = queue
+            shape = [bucket, self.input_size, self.input_size, 3]
+            graph.reshape(shape)
+            compiled = core.compile_model(graph, "CPU", config)
+            self._requests[bucket] = queue.SimpleQueue()
+            for _ in range(self.concurrency):
+                request = compiled.create_infer_request()
+                request.infer({0: np.zeros(shape, np.uint8)})
+                self._requests[bucket].put(request)
+        # Not ov.AsyncInferQueue: it never calls back for an inference that fails, and refuses all work from then on.
+        self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="openvino")
 
     def fit(self, waiting: int) -> int:
         """The largest static shape that the waiting crops fill."""
         return next(bucket for bucket in self.BUCKETS if bucket <= waiting)
 
     def start(self, pixels: Image, done: Done) -> None:
-        """Start an asynchronous inference."""
-        self._queues[len(pixels)].start_async({0: pixels}, done)
+        """Score on a thread of the backend's own."""
+        self._threads.submit(self._score, pixels, done)
 
     def close(self) -> None:
         """Wait for the last requests."""
-        for queue in self._queues.values():
-            queue.wait_all()
+        self._threads.shutdown()
 
-
-def _deliver(request: Any, done: Done) -> None:
-    try:
-        # A copy: the request's tensor is written again by the next inference.
-        result: Floats | Exception = np.array(request.get_output_tensor(0).data, np.float32, copy=True)
-    except Exception as error:  # noqa: BLE001 - belongs to this batch and travels with it
-        result = error
-    done(result)
+    def _score(self, pixels: Image, done: Done) -> None:
+        requests = self._requests[len(pixels)]
+        request = requests.get()
+        try:
+            # The outputs are copies; only the input is shared.
+            result: Floats | Exception = request.infer({0: pixels}, share_inputs=True)[0]
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch and travels with it
+            result = error
+        requests.put(request)
+        done(result)
 
 
 def convert(model: BaseModel) -> Any:
@@ -180,11 +194,7 @@ def convert(model: BaseModel) -> Any:
 
     The model is traced in fp32 whatever its `mixed_precision`: the precision is chosen when it is compiled.
     """
-    # The conversion would otherwise report to its maker over the network.
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-    logging.getLogger("openvino").setLevel(logging.ERROR)
-    import openvino as ov
-
+    ov = quiet_openvino.load()
     size = model.input_spec.size
     graph = ScoringGraph(model).eval()
     example = torch.zeros(1, size, size, 3, dtype=torch.uint8)

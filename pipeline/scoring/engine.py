@@ -89,7 +89,6 @@ class Engine:
         self._slots = threading.Semaphore(backend.concurrency)
         self._count_lock = threading.Lock()
         self._crops = self._batches = self._failed = 0
-        self._retries: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._run, name=f"engine-{backend.name}", daemon=True)
         self._thread.start()
 
@@ -147,47 +146,43 @@ class Engine:
                 self._slots.release()
                 break
             self._start(items)
-        self._wait_until_idle()
-        for retry in self._retries:
-            retry.join()
-        self._wait_until_idle()
-
-    def _wait_until_idle(self) -> None:
         for _ in range(self.backend.concurrency):
             self._slots.acquire()
-        self._slots.release(self.backend.concurrency)
 
-    def _start(self, items: Sequence[_Item]) -> None:
+    def _start(self, items: Sequence[_Item], alone: Sequence[_Item] = ()) -> None:
+        """Score a batch, then those of `alone` one by one, all in the slot that the caller has taken."""
+
         def done(result: Floats | Exception) -> None:
-            self._finish(items, result)
-            self._slots.release()
+            again = self._finish(items, result) or alone
+            if again:
+                self._start(again[:1], again[1:])
+            else:
+                self._slots.release()
 
-        self.backend.start(np.stack([item.pixels for item in items]), done)
+        try:
+            self.backend.start(np.stack([item.pixels for item in items]), done)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch and travels with it
+            done(error)
 
-    def _finish(self, items: Sequence[_Item], result: Floats | Exception) -> None:
+    def _finish(self, items: Sequence[_Item], result: Floats | Exception) -> Sequence[_Item]:
+        """Answer a batch; returns those of its items that shall be tried alone."""
+        if not isinstance(result, Exception) and result.shape != (len(items),):
+            result = ValueError(f"scores of shape {result.shape} for {len(items)} crops")
         if isinstance(result, Exception) and len(items) > 1:
             log.warning("a batch failed, its crops are tried one by one", error=repr(result), crops=len(items))
-            # On a thread of its own: this may run in a callback of the backend, which must not wait for it.
-            retry = threading.Thread(target=self._retry, args=(items,), name="engine-retry", daemon=True)
-            self._retries.append(retry)
-            retry.start()
-            return
+            return items
         with self._count_lock:
             self._batches += 1
             self._crops += len(items)
         if isinstance(result, Exception):
             self._fail(items[0], ScoringError(f"{self.backend.name} failed on a crop: {result!r}"))
-            return
+            return ()
         for item, logit in zip(items, result, strict=True):
             if np.isfinite(logit):
                 item.request.answer(item.position, float(logit))
             else:
                 self._fail(item, ScoringError(f"{self.backend.name} gave {logit} for a crop"))
-
-    def _retry(self, items: Sequence[_Item]) -> None:
-        for item in items:
-            self._slots.acquire()
-            self._start([item])
+        return ()
 
     def _fail(self, item: _Item, error: ScoringError) -> None:
         with self._count_lock:

@@ -1,0 +1,53 @@
+"""An OpenVINO network that many threads may call at once."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from models.precision import available_cores
+from pipeline import quiet_openvino
+from pipeline.types import Floats, Image
+
+
+class OpenVinoNet:
+    """A network compiled once for the CPU, with an infer request for each calling thread.
+
+    Args:
+        model: an `openvino.Model` with one input of any batch size.
+        threads: threads of the network in all; None takes two, or one where there is only one core.
+        streams: how many threads will call it at once.
+    """
+
+    def __init__(self, model: Any, *, threads: int | None, streams: int) -> None:
+        ov = quiet_openvino.load()
+        config = {
+            # The detectors' thresholds were chosen in fp32.
+            "INFERENCE_PRECISION_HINT": "f32",
+            # Two pinned processes land on the same core and starve each other.
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_NUM_THREADS": max(threads or min(2, available_cores()), streams),
+            "NUM_STREAMS": streams,
+        }
+        self._tensor = ov.Tensor
+        self._compiled = ov.Core().compile_model(model, "CPU", config)
+        self._outputs = range(len(model.outputs))
+        self._local = threading.local()
+
+    def __call__(self, batch: Image) -> tuple[Floats, ...]:
+        """Run the network on N images; its outputs are views that hold until this thread's next call.
+
+        Kernels are prepared anew for each new shape, so the batch is filled up with zeros to a power of two.
+        """
+        n = len(batch)
+        missing = (1 << (n - 1).bit_length()) - n
+        if missing:
+            batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._compiled.create_infer_request()
+        request.set_input_tensor(self._tensor(batch, shared_memory=True))
+        request.infer()
+        return tuple(request.get_output_tensor(i).data[:n] for i in self._outputs)

@@ -1,0 +1,81 @@
+"""The door through which detectors are made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from models.zoo import ZooError
+from pipeline.faces import detector
+from pipeline.faces.detector import DetectorError, FaceDetector, create_detector
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "haar"}, "mtcnn, yunet"),
+        ({"backend": "tensorrt"}, "auto, openvino, torch"),
+        ({"min_face_px": 5}, "at least 12"),
+        ({"threads": 0}, "at least 1"),
+        ({"streams": 0}, "at least 1"),
+        ({"backend": "openvino", "device": "cuda"}, "backend 'torch'"),
+        ({"name": "yunet", "backend": "torch"}, "mtcnn runs on both"),
+        ({"weights": "pnet.pt"}, "facenet-pytorch"),
+    ],
+)
+def test_bad_settings_say_what_would_be_good(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_detector(**options)
+
+
+def test_weights_that_are_missing_or_something_else(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DetectorError, match=r"yunet_n_dynamic\.onnx"):
+        create_detector("yunet", weights=tmp_path / "none.onnx")
+    other = tmp_path / "other.onnx"
+    other.write_bytes(b"not a network")
+    with pytest.raises(DetectorError, match="not YuNet's weights"):
+        create_detector("yunet", weights=other)
+    monkeypatch.setenv("UNMASK_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ZooError, match="pull yunet"):
+        create_detector("yunet")
+
+
+def test_without_openvino_torch_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = detector.importlib.util.find_spec
+    monkeypatch.setattr(
+        detector.importlib.util, "find_spec", lambda name: None if name == "openvino" else installed(name)
+    )
+    assert "backend=torch" in create_detector().name
+    with pytest.raises(DetectorError, match="pip install openvino"):
+        create_detector(backend="openvino")
+
+
+def test_without_facenet_pytorch_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = detector.importlib.util.find_spec
+    monkeypatch.setattr(
+        detector.importlib.util, "find_spec", lambda name: None if name == "facenet_pytorch" else installed(name)
+    )
+    with pytest.raises(DetectorError, match=r"facenet-pytorch.*2\.5\.3"):
+        create_detector()
+
+
+def test_the_name_tells_what_changes_results(mtcnn: FaceDetector) -> None:
+    assert mtcnn.name.startswith("mtcnn min_face_px=40 ")
+    assert "weights=743721dfef3c9612" in mtcnn.name  # sha256 over pnet.pt, rnet.pt and onet.pt of facenet-pytorch 2.5.3
+    assert create_detector(min_face_px=64, backend="torch").name != mtcnn.name
+
+
+def test_openvino_comes_without_its_telemetry() -> None:
+    check = (
+        "import sys\n"
+        "from pipeline.faces.detector import create_detector\n"
+        "create_detector('mtcnn')\n"
+        "assert 'openvino' in sys.modules\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=120)
