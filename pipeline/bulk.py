@@ -84,7 +84,7 @@ def run(options: Options) -> int:
         console.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        console.print("[yellow]Interrupted[/] before the first clip.")
+        console.print("[yellow]Interrupted[/]")
         return EXIT_INTERRUPTED
 
 

@@ -31,7 +31,11 @@ def build(arguments: list[str]) -> typer.Typer:
         typer.Exit: a plug-in of another package cannot be imported and was called.
     """
     app = typer.Typer(
-        name="unmask", help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+        name="unmask",
+        help=DESCRIPTION,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
     )
 
     @app.callback(invoke_without_command=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -78,13 +78,11 @@ class Provenance(_Record):
 class Verdict(_Record):
     """What every output carries about one clip."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", protected_namespaces=(), json_schema_extra={"title": "Unmask verdict"}
-    )
+    model_config = ConfigDict(title="Unmask verdict", json_schema_serialization_defaults_required=True)
 
-    schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema", serialization_alias="schema")
+    schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
     id: Id
-    source: str = Field(description="path or URI as given")
+    source: str = Field(description="path or URI as given; bytes of a name that are not UTF-8 as \\xNN")
     outcome: Outcome
     probability: Probability | None
     label: Label | None
@@ -109,6 +107,11 @@ class Verdict(_Record):
     def to_json(self) -> str:
         """The record as one line of JSON."""
         return self.model_dump_json(by_alias=True)
+
+
+def as_text(source: str) -> str:
+    """A name as the operating system gave it, as text that JSON and a terminal can hold."""
+    return source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def clip_id_of(source: str) -> str:

@@ -94,10 +94,10 @@ def expand(names: Sequence[str], *, recursive: bool = False) -> Found:
 
 
 def _expand_path(name: str, recursive: bool) -> tuple[list[str], int]:
-    path = Path(name)
-    if path.is_dir() and (name.endswith(os.sep) or path.suffix.lower() not in MEDIA_SUFFIXES):
-        return _expand_folder(path, recursive)
-    if glob.has_magic(name) and not path.exists():
+    # os.path, not pathlib: a name that is too long, or in a folder that cannot be entered, is simply not there.
+    if os.path.isdir(name) and (name.endswith(os.sep) or Path(name).suffix.lower() not in MEDIA_SUFFIXES):  # noqa: PTH112
+        return _expand_folder(Path(name), recursive)
+    if glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - the pattern may be absolute
         found: list[str] = []
         skipped = 0
@@ -110,7 +110,11 @@ def _expand_path(name: str, recursive: bool) -> tuple[list[str], int]:
 
 
 def _expand_folder(folder: Path, recursive: bool) -> tuple[list[str], int]:
-    files = sorted(path for path in (folder.rglob("*") if recursive else folder.iterdir()) if path.is_file())
+    try:
+        files = sorted(path for path in (folder.rglob("*") if recursive else folder.iterdir()) if path.is_file())
+    except OSError:
+        # Opening it fails for the same reason, and that goes into its record.
+        return [str(folder)], 0
     media = [str(path) for path in files if _is_media(path)]
     return media, len(files) - len(media)
 
@@ -136,7 +140,7 @@ def _expand_uri(uri: str, recursive: bool) -> tuple[list[str], int]:
         filesystem, path = fsspec.core.url_to_fs(uri)
         if glob.has_magic(path):
             inside = sorted(item for item in filesystem.glob(path) if filesystem.isfile(item))
-        elif filesystem.isdir(path) and Path(path).suffix.lower() not in MEDIA_SUFFIXES:
+        elif Path(path).suffix.lower() not in MEDIA_SUFFIXES and filesystem.isdir(path):
             inside = sorted(filesystem.find(path, maxdepth=None if recursive else 1))
         else:
             return [uri], 0
@@ -200,9 +204,11 @@ def _fetch(uri: str, max_bytes: int) -> int:
     """Copy what a URI holds into an unnamed temporary file; returns its descriptor."""
     import fsspec
 
+    # One stream from start to end: asked for blocks, a server without range requests serves only the first.
+    options = {"block_size": 0} if uri.startswith(("http://", "https://")) else {}
     with tempfile.TemporaryFile(prefix="unmask-") as copy:
         try:
-            with fsspec.open(uri, "rb") as remote:
+            with fsspec.open(uri, "rb", **options) as remote:
                 _copy(remote, copy, max_bytes)
         except SourceError:
             raise

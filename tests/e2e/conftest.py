@@ -12,7 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
+from models.architectures import get_model
+from models.checkpoint import Thresholds
 from tests import media
 
 UNMASK = Path(sys.executable).with_name("unmask")
@@ -24,31 +27,49 @@ def unmask() -> Command:
     """Run `unmask` with these arguments to its end."""
 
     def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        command = [UNMASK, *map(str, arguments)]
+        command = [str(UNMASK), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=cwd)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def good_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three clips of two seconds with one face."""
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small detector with thresholds that call every clip fake: quick to load, and it has something to say."""
+    torch.manual_seed(0)
+    model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    model.save_checkpoint(path, epoch=0, name="small", thresholds=Thresholds(0.05, fake=(0.0,) * 8, real=(0.0,) * 8))
+    return path
+
+
+@pytest.fixture(scope="session")
+def good_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three clips of two seconds, one face in each: a.mp4, b.mp4 and c.mkv."""
     folder = tmp_path_factory.mktemp("good")
-    paths = [folder / f"good{i}.mp4" for i in range(3)]
-    for seed, path in enumerate(paths):
-        media.make_clip(path, seconds=2, seed=seed)
-    return paths
+    for seed, name in enumerate(("a.mp4", "b.mp4", "c.mkv")):
+        media.make_clip(folder / name, seconds=2, seed=seed)
+    return folder
 
 
-def records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file; fails on one that is not whole."""
+@pytest.fixture(scope="session")
+def first_scan(unmask: Command, good_clips: Path, weights: Path) -> subprocess.CompletedProcess[str]:
+    """The three clips scanned once, with --frames 4; the records lie beside them in out.jsonl."""
+    return unmask("scan", ".", "--weights", weights, "--frames", 4, "--jsonl", "out.jsonl", cwd=good_clips)
+
+
+def records(path: Path) -> dict[str, dict[str, Any]]:
+    """The lines of a JSONL file by source; fails on one that is not whole, and on a clip that stands there twice."""
     text = path.read_text()
     assert text == "" or text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
+    lines = [json.loads(line) for line in text.splitlines()]
+    by_source = {line["source"]: line for line in lines}
+    assert len(by_source) == len(lines)
+    return by_source
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """Those that were started in this folder, or by one that was: a scan's own, if it alone runs there."""
+    """Those whose working folder it is: a scan that was started there, and all its children."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -1,0 +1,123 @@
+"""What a terminal shows, and what it does not where there is none."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from rich.console import Console
+
+from pipeline.contracts import Label, Outcome, Verdict
+from pipeline.results.terminal import MAX_ROWS, UNTRAINED, ScanProgress, summary
+from pipeline.sources import Source
+from tests.pipeline.records import record
+
+
+def shown(verdicts: Sequence[Verdict], *, untrained: bool = False, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    outcomes = Counter(verdict.outcome for verdict in verdicts)
+    for part in summary(verdicts, outcomes, untrained=untrained):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_most_suspicious_comes_first_and_what_has_no_score_last() -> None:
+    text = shown(
+        [
+            record("calm.mp4", probability=0.2, label=Label.REAL),
+            record("broken.mp4", Outcome.UNDECODABLE, error="libav cannot open it"),
+            record("bad.mp4", probability=0.9),
+        ]
+    )
+    assert re.search(r"bad\.mp4.*fake.*0\.900.*\n.*calm\.mp4.*real.*0\.200.*\n.*broken\.mp4.*undecodable", text)
+    assert "broken.mp4: undecodable: libav cannot open it" in text
+    assert "3 clips: 2 scored, 1 undecodable" in text
+    assert UNTRAINED not in text
+
+
+def test_untrained_scores_are_said_to_mean_nothing() -> None:
+    assert UNTRAINED in shown([record()], untrained=True)
+
+
+def test_names_and_errors_are_not_taken_for_markup() -> None:
+    name = "[bold]x[/red].mp4"
+    text = shown([record(name, Outcome.MODEL_ERROR, error="[/] is no style")])
+    assert f"{name}: model_error: [/] is no style" in text
+
+
+def test_a_long_list_is_cut_but_counted() -> None:
+    text = shown([record(f"{n:03}.mp4") for n in range(MAX_ROWS + 7)])
+    assert f"{MAX_ROWS - 1:03}.mp4" in text
+    assert f"{MAX_ROWS:03}.mp4" not in text
+    assert "7 clips more" in text
+    assert f"{MAX_ROWS + 7} clips: {MAX_ROWS + 7} scored" in text
+
+
+def test_what_all_names_begin_with_is_said_once() -> None:
+    text = shown([record("/data/clips/a/x.mp4"), record("/data/clips/ab/y.mp4")])
+    assert text.count("/data/clips/") == 1
+    assert "a/x.mp4" in text
+    assert "ab/y.mp4" in text
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_narrow_terminal_shows_the_whole_name(width: int) -> None:
+    text = shown([record("a_clip_with_quite_a_long_name_of_its_own.mp4")], width=width)
+    assert all(len(line) <= width for line in text.splitlines())
+    column = "".join(line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│"))
+    assert column == "a_clip_with_quite_a_long_name_of_its_own.mp4"
+
+
+def test_nothing_at_all() -> None:
+    assert "0 clips" in shown([])
+
+
+def terminal() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=120)
+
+
+def test_progress_counts_clips_and_frames() -> None:
+    console = terminal()
+    with ScanProgress(console, clips=2) as progress:
+        one, two = Source("one.mp4"), Source("two.mp4")
+        progress.frame(one, 0.5, faces=2)
+        progress.frame(two, None, faces=0)
+        progress.clip(one)
+        progress.clip(two)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "2/2 clips" in text
+    assert "frames/s" in text
+    assert "faces/s" in text
+    assert "left" in text
+
+
+def test_where_there_is_no_terminal_nothing_is_written() -> None:
+    console = Console(file=io.StringIO())
+    with ScanProgress(console, clips=1) as progress:
+        progress.frame(Source("one.mp4"), 1.0, faces=1)
+        progress.clip(Source("one.mp4"))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == ""
+
+
+def test_many_threads_may_report() -> None:
+    console = terminal()
+    together = threading.Barrier(4)
+
+    def clip(number: int) -> None:
+        together.wait()
+        for frame in range(100):
+            progress.frame(Source(f"{number}.mp4"), frame / 100, faces=1)
+        progress.clip(Source(f"{number}.mp4"))
+
+    with ScanProgress(console, clips=4) as progress, ThreadPoolExecutor(4) as pool:
+        list(pool.map(clip, range(4)))
+    assert isinstance(console.file, io.StringIO)
+    assert "4/4 clips" in console.file.getvalue()

@@ -1,0 +1,90 @@
+"""From names to a detector: whose weights score, and what the verdicts say of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.architectures import get_model
+from models.base import BaseModel
+from models.checkpoint import Calibration, CheckpointError, read_checkpoint
+from models.config import ConfigError
+from models.zoo import ZooError
+from pipeline.assembly import load, scanner
+from pipeline.contracts import Outcome
+from pipeline.sources import Source
+from pipeline.video.sampling import Even
+
+
+@pytest.fixture(scope="module")
+def model() -> BaseModel:
+    torch.manual_seed(1)
+    return get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
+
+
+@pytest.fixture(scope="module")
+def weights(model: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    model.save_checkpoint(path, epoch=1, name="small", calibration=Calibration(scale=2.0, bias=0.5))
+    return path
+
+
+def test_untrained_weights_are_the_same_each_time() -> None:
+    torch.manual_seed(5)
+    first = load(architecture="xception", weights=None, untrained=True)
+    after = torch.rand(3)
+    torch.manual_seed(6)
+    second = load(architecture=None, weights=None, untrained=True)
+    assert first.sha256 == second.sha256
+    assert (first.name, first.info) == ("xception", None)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(3)), "building the model must leave the random numbers of others alone"
+
+
+def test_weights_bring_their_architecture_and_name(weights: Path) -> None:
+    detector = load(architecture=None, weights=weights, untrained=False)
+    assert (detector.name, detector.model.architecture) == ("small", "xception")
+    assert detector.model.input_spec.size == 96
+    assert detector.sha256 == read_checkpoint(weights).sha256
+    assert not detector.model.training
+
+
+@pytest.mark.parametrize(("named", "untrained"), [(False, False), (True, True)])
+def test_it_must_be_said_which_weights_score(weights: Path, named: bool, untrained: bool) -> None:
+    with pytest.raises(ValueError, match="either weights or untrained"):
+        load(architecture=None, weights=weights if named else None, untrained=untrained)
+
+
+def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
+    with pytest.raises(ValueError, match="holds xception weights, not swin_transformer"):
+        load(architecture="swin_transformer", weights=weights, untrained=False)
+
+
+def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="xception"):
+        load(architecture="resnet", weights=None, untrained=True)
+
+
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises((ZooError, CheckpointError), match="nowhere"):
+        load(architecture=None, weights=tmp_path / "nowhere.safetensors", untrained=False)
+
+
+def test_verdicts_name_what_made_them(weights: Path, one_face: Path) -> None:
+    detector = load(architecture=None, weights=weights, untrained=False)
+    with scanner(detector, sampling=Even(5), backend="torch", device="cpu", workers=1) as scan:
+        report = scan.scan(Source(str(one_face)))
+    assert report is not None
+    verdict = report.verdict
+    assert verdict.outcome is Outcome.SCORED
+    provenance = verdict.provenance
+    assert provenance.model == "small"
+    assert provenance.weights_sha256 == [detector.sha256]
+    assert provenance.input_spec == detector.model.input_spec.hash
+    assert provenance.detector.startswith("mtcnn")
+    assert provenance.sampling == "frames=5"
+    assert "torch-" in provenance.software
+    assert not provenance.untrained
+    assert scan.calibration == Calibration(scale=2.0, bias=0.5)

@@ -1,0 +1,312 @@
+"""Clips in, verdicts out: real files, real decoding, real faces; only the network is replaced by a quick one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.checkpoint import Thresholds
+from models.spec import InputSpec
+from pipeline.contracts import Label, Outcome, Verdict
+from pipeline.faces.detector import FaceDetector, create_detector
+from pipeline.scan import ScanInterruptedError, Scanner, scan_all
+from pipeline.scoring.backends import Done
+from pipeline.scoring.engine import Engine
+from pipeline.sources import Source
+from pipeline.types import Floats, Image
+from pipeline.video.sampling import Even, Every
+from pipeline.video.sandbox import DecodeServer, Limits
+from tests.pipeline.records import PROVENANCE
+
+PATIENCE_S = 60
+SPEC = InputSpec(size=64)
+
+
+class QuickNetwork:
+    """Gives every crop the same log-odds."""
+
+    name = "quick"
+    input_size = SPEC.size
+    max_batch = 4
+    concurrency = 1
+
+    def __init__(self) -> None:
+        self.log_odds: Callable[[Image], Floats] = lambda pixels: np.full(len(pixels), 2.0, np.float32)
+
+    def fit(self, waiting: int) -> int:
+        return waiting
+
+    def start(self, pixels: Image, done: Done) -> None:
+        done(self.log_odds(pixels))
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+@pytest.fixture
+def network() -> QuickNetwork:
+    return QuickNetwork()
+
+
+@pytest.fixture(scope="module")
+def detector() -> FaceDetector:
+    return create_detector("mtcnn")
+
+
+@pytest.fixture
+def scanner(network: QuickNetwork, detector: FaceDetector, decode_server: DecodeServer) -> Iterator[Scanner]:
+    with Engine(network) as engine:
+        yield Scanner(
+            engine=engine,
+            spec=SPEC,
+            detector=detector,
+            server=decode_server,
+            sampling=Even(6),
+            provenance=PROVENANCE.model_copy(update={"decoder": "none", "source_sha256": None}),
+        )
+
+
+def judged(scanner: Scanner, path: Path | str) -> Verdict:
+    report = scanner.scan(Source(str(path)))
+    assert report is not None
+    return report.verdict
+
+
+def test_a_clip_with_a_face_is_scored(scanner: Scanner, one_face: Path) -> None:
+    verdict = judged(scanner, one_face)
+    assert verdict.outcome is Outcome.SCORED
+    assert verdict.probability == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6)
+    assert (verdict.frames_sampled, verdict.frames_scored) == (6, 6)
+    assert [person.frames for person in verdict.people] == [6]
+    assert verdict.duration_s == pytest.approx(4.0, abs=0.05)
+    assert verdict.provenance.source_sha256 == hashlib.sha256(one_face.read_bytes()).hexdigest()
+    assert "h264" in verdict.provenance.decoder or "mpeg4" in verdict.provenance.decoder
+    assert verdict.source == str(one_face)
+
+
+def test_each_person_of_a_clip_has_a_track(scanner: Scanner, three_faces: Path) -> None:
+    verdict = judged(scanner, three_faces)
+    assert [person.frames for person in verdict.people] == [6, 6, 6]
+    lefts = [face.box[0] for face in verdict.frames if face.index == verdict.frames[0].index]
+    assert len(lefts) == 3
+
+
+def test_a_picture_is_a_clip_of_one_frame(scanner: Scanner, tmp_path: Path) -> None:
+    import cv2
+
+    from tests.media import face_picture
+
+    cv2.imwrite(str(tmp_path / "face.png"), face_picture()[..., ::-1])
+    verdict = judged(scanner, tmp_path / "face.png")
+    assert verdict.outcome is Outcome.SCORED
+    assert (verdict.frames_sampled, verdict.frames_scored) == (1, 1)
+
+
+def test_thresholds_make_the_word(scanner: Scanner, one_face: Path) -> None:
+    thresholds = Thresholds(fpr=0.05, fake=(0.8,) * 8, real=(0.2,) * 8)
+    report = replace(scanner, thresholds=thresholds).scan(Source(str(one_face)))
+    assert report is not None
+    assert report.verdict.label is Label.FAKE
+    assert report.thresholds is not None
+    assert (report.thresholds.real, report.thresholds.fake, report.thresholds.fpr) == (0.2, 0.8, 0.05)
+
+
+def test_the_report_gets_pictures_if_it_wants_them(scanner: Scanner, one_face: Path) -> None:
+    with_pictures = scanner.scan(Source(str(one_face)))
+    without = replace(scanner, portraits=False).scan(Source(str(one_face)))
+    assert with_pictures is not None
+    assert without is not None
+    assert with_pictures.suspicious
+    assert with_pictures.clearest
+    assert not without.suspicious
+    assert not without.clearest
+
+
+def test_no_face_is_an_outcome_of_its_own(scanner: Scanner, no_face: Path) -> None:
+    verdict = judged(scanner, no_face)
+    assert (verdict.outcome, verdict.frames_sampled, verdict.frames) == (Outcome.NO_FACE, 6, [])
+
+
+def test_what_is_no_video_is_undecodable(scanner: Scanner, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    verdict = judged(scanner, tmp_path / "text.mp4")
+    assert verdict.outcome is Outcome.UNDECODABLE
+    assert verdict.provenance.source_sha256 is not None
+    assert verdict.provenance.decoder == "none"
+
+
+def test_what_is_not_there_is_unavailable(scanner: Scanner, tmp_path: Path) -> None:
+    verdict = judged(scanner, tmp_path / "missing.mp4")
+    assert verdict.outcome is Outcome.UNAVAILABLE
+    assert verdict.provenance.source_sha256 is None
+
+
+def test_what_passes_a_limit_is_over_limit_and_keeps_its_scores(scanner: Scanner, one_face: Path) -> None:
+    verdict = judged(replace(scanner, sampling=Every(4), limits=Limits(max_frames=30)), one_face)
+    assert verdict.outcome is Outcome.OVER_LIMIT
+    assert verdict.probability is None
+    assert verdict.frames_scored > 0
+
+
+def test_what_is_too_large_to_fetch_is_over_limit(scanner: Scanner, one_face: Path) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/scan/clip.mp4", one_face.read_bytes())
+    assert judged(scanner, "memory://scan/clip.mp4").outcome is Outcome.SCORED
+    verdict = judged(replace(scanner, max_fetch_bytes=1000), "memory://scan/clip.mp4")
+    assert (verdict.outcome, verdict.source) == (Outcome.OVER_LIMIT, "memory://scan/clip.mp4")
+
+
+@pytest.mark.parametrize("bad_crops", ["all", "the second"])
+def test_a_network_that_fails_is_a_model_error(
+    scanner: Scanner, network: QuickNetwork, one_face: Path, bad_crops: str
+) -> None:
+    seen = 0
+
+    def failing(pixels: Image) -> Floats:
+        nonlocal seen
+        order = seen + np.arange(len(pixels))
+        seen += len(pixels)
+        return np.where((order == 1) | (bad_crops == "all"), np.nan, 2.0).astype(np.float32)
+
+    network.log_odds = failing
+    verdict = judged(scanner, one_face)
+    assert verdict.outcome is Outcome.MODEL_ERROR
+    assert verdict.error == "quick gave nan for a crop"
+    assert judged(scanner, one_face.with_name("missing.mp4")).outcome is Outcome.UNAVAILABLE
+
+
+def test_a_detector_that_fails_is_a_model_error_and_costs_one_clip(scanner: Scanner, one_face: Path) -> None:
+    class Broken:
+        name = "broken"
+
+        def detect(self, images: object) -> object:
+            raise ZeroDivisionError("no eyes")
+
+        refine = detect
+
+    verdict = judged(replace(scanner, detector=Broken()), one_face)  # type: ignore[arg-type]
+    assert verdict.outcome is Outcome.MODEL_ERROR
+    assert verdict.error == "ZeroDivisionError: no eyes"
+    assert judged(scanner, one_face).outcome is Outcome.SCORED
+
+
+def test_progress_is_told_frame_by_frame(scanner: Scanner, one_face: Path) -> None:
+    told: list[tuple[Source, float | None, int]] = []
+    judged(replace(scanner, progress=lambda *what: told.append(what)), one_face)
+    assert [faces for _, _, faces in told] == [1] * 6
+    shares = [share for _, share, _ in told if share is not None]
+    assert shares == sorted(shares)
+    assert len(shares) == 6
+    assert 0 <= shares[0] < shares[-1] <= 1
+    assert {source.name for source, _, _ in told} == {str(one_face)}
+
+
+def test_a_clip_that_is_done_is_not_decoded(scanner: Scanner, one_face: Path) -> None:
+    asked: list[str | None] = []
+
+    def done(sha256: str | None) -> bool:
+        asked.append(sha256)
+        return True
+
+    assert scanner.scan(Source(str(one_face)), done=done) is None
+    assert asked == [hashlib.sha256(one_face.read_bytes()).hexdigest()]
+    assert scanner.engine.stats().crops == 0
+
+
+def test_told_to_stop_it_gives_no_verdict(scanner: Scanner, one_face: Path) -> None:
+    def stop(source: Source, share: float | None, faces: int) -> None:
+        scanner.stopping.set()
+
+    with pytest.raises(ScanInterruptedError):
+        replace(scanner, progress=stop, stopping=scanner.stopping).scan(Source(str(one_face)))
+
+
+def test_a_name_that_is_not_utf8_gets_a_record(scanner: Scanner, one_face: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    shutil.copy(one_face, name)
+    verdict = judged(scanner, name)
+    assert verdict.outcome is Outcome.SCORED
+    assert verdict.source.endswith("caf\\xe9.mp4")
+    assert Verdict.model_validate_json(verdict.to_json()) == verdict
+
+
+class TestScanAll:
+    @pytest.mark.parametrize("workers", [1, 3, 20])
+    def test_every_clip_ends_in_one_record(
+        self, scanner: Scanner, one_face: Path, three_faces: Path, no_face: Path, tmp_path: Path, workers: int
+    ) -> None:
+        names = [one_face, tmp_path / "missing.mp4", three_faces, no_face, *(tmp_path / f"{i}.mp4" for i in range(5))]
+        sources = [Source(str(name)) for name in names]
+        ended = list(scan_all(scanner, sources, workers=workers))
+        assert sorted(source.name for source, _ in ended) == sorted(str(name) for name in names)
+        outcomes = {source.name: report.verdict.outcome for source, report in ended if report is not None}
+        assert outcomes[str(one_face)] is Outcome.SCORED
+        assert outcomes[str(three_faces)] is Outcome.SCORED
+        assert outcomes[str(no_face)] is Outcome.NO_FACE
+        assert list(outcomes.values()).count(Outcome.UNAVAILABLE) == 6
+
+    def test_several_clips_at_once_are_scored_as_each_alone(
+        self, scanner: Scanner, network: QuickNetwork, one_face: Path, three_faces: Path
+    ) -> None:
+        network.log_odds = lambda pixels: pixels.mean((1, 2, 3), dtype=np.float32) - 100
+        sources = [Source(str(path)) for path in (one_face, three_faces)]
+        together = dict(scan_all(scanner, sources, workers=2))
+        for source in sources:
+            report, alone = together[source], judged(scanner, source.name)
+            assert report is not None
+            assert report.verdict.model_copy(update={"elapsed_s": alone.elapsed_s}) == alone
+
+    def test_what_is_done_is_passed_over(self, scanner: Scanner, one_face: Path, no_face: Path) -> None:
+        sources = [Source(str(one_face)), Source(str(no_face))]
+        ended = dict(scan_all(scanner, sources, workers=2, done=lambda source, sha256: source == sources[0]))
+        assert ended[sources[0]] is None
+        assert ended[sources[1]] is not None
+
+    def test_sources_are_taken_as_workers_get_free(self, scanner: Scanner, tmp_path: Path) -> None:
+        taken = 0
+
+        def endless() -> Iterator[Source]:
+            nonlocal taken
+            while True:
+                taken += 1
+                yield Source(str(tmp_path / f"{taken}.mp4"))
+
+        scans = scan_all(scanner, endless(), workers=3)
+        for _ in range(5):
+            next(scans)
+        assert taken <= 5 + 2 * 3
+        scans.close()
+        assert scanner.stopping.is_set()
+
+    def test_closing_ends_the_clips_under_way(
+        self, scanner: Scanner, network: QuickNetwork, one_face: Path, tmp_path: Path
+    ) -> None:
+        entered, go_on = threading.Event(), threading.Event()
+
+        def held(pixels: Image) -> Floats:
+            entered.set()
+            assert go_on.wait(PATIENCE_S)
+            return np.zeros(len(pixels), np.float32)
+
+        network.log_odds = held
+        sources = [Source(str(tmp_path / "missing.mp4")), Source(str(one_face))]
+        scans = scan_all(replace(scanner, sampling=Every(1), stopping=scanner.stopping), sources, workers=2)
+        source, _ = next(scans)
+        assert source == sources[0]
+        assert entered.wait(PATIENCE_S)
+        with ThreadPoolExecutor(1) as pool:
+            closing = pool.submit(scans.close)
+            assert scanner.stopping.wait(PATIENCE_S)
+            go_on.set()
+            closing.result(PATIENCE_S)
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("clip")]

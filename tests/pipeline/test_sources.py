@@ -1,0 +1,316 @@
+"""What was named becomes clips, whatever was named; and a clip is opened, or it is said why not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.contracts import Outcome, clip_id_of
+from pipeline.sources import MEDIA_SUFFIXES, Source, SourceError, expand, is_uri, open_source
+
+CONTENT = b"not really a clip"
+MP4 = b"\0\0\0\x20ftypisom" + bytes(20)
+PATIENCE_S = 30
+
+
+def names(*given: str | Path, recursive: bool = False) -> list[str]:
+    return [source.name for source in expand([str(name) for name in given], recursive=recursive).sources]
+
+
+def read(name: str | Path, max_fetch_bytes: int = 1 << 30) -> bytes:
+    with open_source(Source(str(name)), max_fetch_bytes=max_fetch_bytes) as opened:
+        content = os.read(opened.fd, 1 << 26)
+        assert opened.size_bytes == len(content)
+        assert opened.sha256 == hashlib.sha256(content).hexdigest()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened.fd)
+    return content
+
+
+def refusal(name: str | Path, max_fetch_bytes: int = 1 << 30) -> SourceError:
+    with pytest.raises(SourceError) as caught, open_source(Source(str(name)), max_fetch_bytes=max_fetch_bytes):
+        pass
+    return caught.value
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of media and other things, with a sub-folder."""
+    for name in ("b.mp4", "a.MKV", "notes.txt", "sub/c.webm", "sub/labels.csv", "sub/deep/d.png"):
+        path = tmp_path / "clips" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(CONTENT)
+    (tmp_path / "clips" / "camera_export").write_bytes(MP4)
+    (tmp_path / "clips" / "README").write_bytes(CONTENT)
+    return tmp_path / "clips"
+
+
+class TestExpand:
+    def test_a_name_yields_itself_whatever_it_is(self, folder: Path) -> None:
+        given = [folder / "notes.txt", folder / "missing.mp4", folder / "b.mp4"]
+        found = expand([str(name) for name in given])
+        assert [source.name for source in found.sources] == [str(name) for name in given]
+        assert found.skipped == 0
+
+    def test_a_folder_yields_its_media_by_name_or_content(self, folder: Path) -> None:
+        found = expand([str(folder)])
+        assert [Path(source.name).name for source in found.sources] == ["a.MKV", "b.mp4", "camera_export"]
+        assert found.skipped == 2
+
+    def test_sub_folders_only_when_asked(self, folder: Path) -> None:
+        found = expand([str(folder)], recursive=True)
+        inside = [str(Path(source.name).relative_to(folder)) for source in found.sources]
+        assert inside == ["a.MKV", "b.mp4", "camera_export", "sub/c.webm", "sub/deep/d.png"]
+        assert found.skipped == 3
+
+    def test_an_empty_folder_yields_nothing(self, tmp_path: Path) -> None:
+        assert expand([str(tmp_path)]) == expand([])
+
+    def test_a_folder_named_like_a_clip_gets_a_record(self, tmp_path: Path) -> None:
+        (tmp_path / "x.mp4").mkdir()
+        (tmp_path / "x.mp4" / "inside.mp4").write_bytes(CONTENT)
+        assert names(tmp_path / "x.mp4") == [str(tmp_path / "x.mp4")]
+        assert names(f"{tmp_path / 'x.mp4'}/") == [str(tmp_path / "x.mp4" / "inside.mp4")]
+
+    def test_globs(self, folder: Path) -> None:
+        assert names(folder / "*.mp4") == [str(folder / "b.mp4")]
+        assert names(folder / "**" / "*.webm") == [str(folder / "sub" / "c.webm")]
+        assert names(folder / "*.avi") == [str(folder / "*.avi")]
+        assert names(folder / "s*") == []
+        assert names(folder / "s*", recursive=True) == [
+            str(folder / "sub" / "c.webm"), str(folder / "sub" / "deep" / "d.png")
+        ]  # fmt: skip
+
+    def test_a_file_that_looks_like_a_glob_is_that_file(self, folder: Path) -> None:
+        odd = folder / "take[1].mp4"
+        odd.write_bytes(CONTENT)
+        (folder / "take1.mp4").write_bytes(CONTENT)
+        assert names(odd) == [str(odd)]
+
+    def test_each_clip_once_in_the_order_named(self, folder: Path) -> None:
+        assert [Path(name).name for name in names(folder / "b.mp4", folder, folder / "b.mp4")] == [
+            "b.mp4", "a.MKV", "camera_export"
+        ]  # fmt: skip
+
+    def test_what_is_no_file_is_left_out_of_a_folder(self, folder: Path) -> None:
+        os.mkfifo(folder / "pipe.mp4")
+        (folder / "dangling.mp4").symlink_to("nowhere")
+        assert [Path(name).name for name in names(folder)] == ["a.MKV", "b.mp4", "camera_export"]
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+    def test_a_folder_without_permission_gets_a_record(self, folder: Path) -> None:
+        (folder / "sub").chmod(0)
+        assert names(folder / "sub") == [str(folder / "sub")]
+        assert "Permission denied" in str(refusal(folder / "sub"))
+        (folder / "sub").chmod(0o755)
+
+    def test_a_name_longer_than_any_file_system_takes(self) -> None:
+        assert names("x" * 5000) == ["x" * 5000]
+
+    @pytest.mark.parametrize(
+        "start",
+        [
+            MP4,
+            b"\x1a\x45\xdf\xa3" + bytes(40),
+            b"RIFF\0\0\0\0AVI LIST",
+            b"\xff\xd8\xff\xe0",
+            b"\x89PNG\r\n\x1a\n",
+            b"RIFF\0\0\0\0WEBPVP8 ",
+            (b"\x47" + bytes(187)) * 2,
+        ],
+    )
+    def test_media_without_an_extension(self, tmp_path: Path, start: bytes) -> None:
+        (tmp_path / "file").write_bytes(start)
+        assert names(tmp_path) == [str(tmp_path / "file")]
+
+    @given(st.binary(max_size=500))
+    def test_any_content_is_media_or_not(self, tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+        folder = tmp_path_factory.mktemp("content")
+        (folder / "file").write_bytes(content)
+        found = expand([str(folder)])
+        assert len(found.sources) + found.skipped == 1
+
+
+class TestOpenFile:
+    def test_bytes_and_hash(self, folder: Path) -> None:
+        assert read(folder / "b.mp4") == CONTENT
+        assert read(f"file://{folder / 'b.mp4'}") == CONTENT
+
+    def test_an_empty_file(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.mp4").touch()
+        assert read(tmp_path / "empty.mp4") == b""
+
+    def test_the_fetch_limit_is_not_for_local_files(self, folder: Path) -> None:
+        assert read(folder / "b.mp4", max_fetch_bytes=1) == CONTENT
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("missing.mp4", "No such file"),
+            ("sub", "a folder"),
+            ("b.mp4/c.mp4", "Not a directory"),
+            ("x" * 300, "too long"),
+        ],
+    )
+    def test_what_cannot_be_opened_says_why(self, folder: Path, name: str, says: str) -> None:
+        error = refusal(folder / name)
+        assert error.outcome is Outcome.UNAVAILABLE
+        assert says in str(error)
+
+    def test_a_named_pipe_without_a_writer_does_not_hang(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.mp4")
+        with ThreadPoolExecutor(1) as pool:
+            error = pool.submit(refusal, tmp_path / "pipe.mp4").result(PATIENCE_S)
+        assert error.outcome is Outcome.UNAVAILABLE
+        assert "not a regular file" in str(error)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+    def test_a_file_without_permission(self, folder: Path) -> None:
+        (folder / "b.mp4").chmod(0)
+        assert "Permission denied" in str(refusal(folder / "b.mp4"))
+
+    def test_the_id_is_that_of_the_name_as_given(self, folder: Path) -> None:
+        (source,) = expand([str(folder / "b.mp4")]).sources
+        assert source.id == clip_id_of(str(folder / "b.mp4"))
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """An fsspec file system in memory, with two clips and a text."""
+    filesystem = fsspec.filesystem("memory")
+    for path in ("/bucket/a.mp4", "/bucket/sub/b.mp4", "/bucket/notes.txt"):
+        filesystem.pipe(path, CONTENT)
+    yield filesystem
+    filesystem.rm("/bucket", recursive=True)
+
+
+@pytest.mark.usefixtures("memory")
+class TestUri:
+    def test_an_object(self) -> None:
+        assert names("memory://bucket/a.mp4") == ["memory://bucket/a.mp4"]
+        assert read("memory://bucket/a.mp4") == CONTENT
+
+    def test_a_folder_of_objects(self) -> None:
+        found = expand(["memory://bucket"])
+        assert [source.name for source in found.sources] == ["memory:///bucket/a.mp4"]
+        assert found.skipped == 1
+        assert read(found.sources[0].name) == CONTENT
+
+    def test_a_folder_of_objects_recursively(self) -> None:
+        assert names("memory://bucket", recursive=True) == ["memory:///bucket/a.mp4", "memory:///bucket/sub/b.mp4"]
+
+    def test_a_glob_of_objects(self) -> None:
+        assert names("memory://bucket/*/*.mp4") == ["memory:///bucket/sub/b.mp4"]
+        assert names("memory://bucket/*.mov") == ["memory://bucket/*.mov"]
+
+    def test_a_folder_of_objects_without_media_gets_a_record(self, memory: Any) -> None:
+        memory.pipe("/bucket/texts/one.txt", CONTENT)
+        assert names("memory://bucket/texts") == ["memory://bucket/texts"]
+        assert refusal("memory://bucket/texts").outcome is Outcome.UNAVAILABLE
+
+    def test_a_folder_of_files(self, folder: Path) -> None:
+        assert [Path(name).name for name in names(f"file://{folder}")] == ["a.MKV", "b.mp4"]
+
+    def test_inside_an_archive(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "clips.zip", "w") as archive:
+            archive.writestr("one.mp4", CONTENT)
+            archive.writestr("notes.txt", CONTENT)
+        assert read(f"zip://one.mp4::{tmp_path / 'clips.zip'}") == CONTENT
+        (inside,) = names(f"zip://*.mp4::{tmp_path / 'clips.zip'}")
+        assert read(inside) == CONTENT
+
+    @pytest.mark.parametrize(
+        ("uri", "says"),
+        [
+            ("memory://bucket/missing.mp4", "FileNotFoundError"),
+            ("nosuchscheme://bucket/a.mp4", "nosuchscheme"),
+            ("zip://one.mp4::/no/such/archive.zip", "FileNotFoundError"),
+        ],
+    )
+    def test_what_cannot_be_fetched_says_why(self, uri: str, says: str) -> None:
+        assert names(uri) == [uri]
+        error = refusal(uri)
+        assert error.outcome is Outcome.UNAVAILABLE
+        assert says in str(error)
+
+    def test_more_than_the_limit_is_given_up(self) -> None:
+        assert read("memory://bucket/a.mp4", max_fetch_bytes=len(CONTENT)) == CONTENT
+        error = refusal("memory://bucket/a.mp4", max_fetch_bytes=len(CONTENT) - 1)
+        assert error.outcome is Outcome.OVER_LIMIT
+        assert f"more than {len(CONTENT) - 1} bytes" in str(error)
+        assert "UNMASK_MAX_FETCH_BYTES" in str(error)
+
+
+class TestHttp:
+    @pytest.fixture
+    def requests(self) -> list[str]:
+        """The requests that the server below was asked."""
+        return []
+
+    @pytest.fixture
+    def server(self, folder: Path, requests: list[str]) -> Iterator[str]:
+        """A plain web server over `folder`; like many it knows no range requests."""
+        pytest.importorskip("aiohttp", reason="needs the extra `remote`")
+
+        class Handler(SimpleHTTPRequestHandler):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments, directory=str(folder))
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                requests.append(f"{self.command} {self.path}")
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+            thread.join()
+
+    def test_a_clip_is_fetched_by_one_request(self, server: str, requests: list[str]) -> None:
+        uri = f"{server}/b.mp4"
+        assert names(uri) == [uri]
+        assert requests == []
+        assert read(uri) == CONTENT
+        assert requests.count("GET /b.mp4") == 1
+
+    def test_a_clip_larger_than_a_block(self, server: str, folder: Path) -> None:
+        content = os.urandom(12 << 20)
+        (folder / "large.mp4").write_bytes(content)
+        assert read(f"{server}/large.mp4") == content
+        assert refusal(f"{server}/large.mp4", max_fetch_bytes=1 << 20).outcome is Outcome.OVER_LIMIT
+
+    def test_a_query_is_no_glob(self, server: str) -> None:
+        uri = f"{server}/b.mp4?token=1"
+        assert names(uri) == [uri]
+        assert read(uri) == CONTENT
+
+    def test_what_the_server_refuses(self, server: str) -> None:
+        error = refusal(f"{server}/missing.mp4")
+        assert error.outcome is Outcome.UNAVAILABLE
+        assert "missing.mp4" in str(error)
+
+    def test_nobody_answers(self) -> None:
+        pytest.importorskip("aiohttp", reason="needs the extra `remote`")
+        # Port 9, discard: reserved, and nobody listens there.
+        assert refusal("http://127.0.0.1:9/clip.mp4").outcome is Outcome.UNAVAILABLE
+
+
+def test_paths_and_uris_are_told_apart() -> None:
+    assert [is_uri(name) for name in ("clip.mp4", "/a/b.mp4", "C:clip.mp4", "a:b.mp4")] == [False] * 4
+    assert [is_uri(name) for name in ("s3://a/b.mp4", "file:///a.mp4", "zip://a.mp4::/b.zip")] == [True] * 3
+
+
+def test_the_media_suffixes_are_lower_case() -> None:
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in MEDIA_SUFFIXES)
