@@ -89,7 +89,7 @@ def expand(names: Sequence[str], *, recursive: bool = False) -> Found:
         else:
             found, passed = _expand_path(name, recursive)
         skipped += passed
-        sources.update((item, Source(item)) for item in found if item not in sources)
+        sources.update((item, Source(item)) for item in found)
     return Found(tuple(sources.values()), skipped)
 
 

@@ -93,11 +93,23 @@ class PooledBackend(FakeBackend):
     def __init__(self, compute: Compute = compute, *, max_batch: int = 4) -> None:
         super().__init__(compute, max_batch=max_batch)
         self._pool = ThreadPoolExecutor(self.concurrency)
+        self._lock = threading.Lock()
+        self._under_way = 0
 
     def start(self, pixels: Image, done: Done) -> None:
-        self._pool.submit(super().start, pixels, done)
+        def count_off(result: Floats | Exception) -> None:
+            with self._lock:
+                self._under_way -= 1
+            done(result)
+
+        with self._lock:
+            self._under_way += 1
+            assert self._under_way <= self.concurrency
+        self._pool.submit(super().start, pixels, count_off)
 
     def close(self) -> None:
+        with self._lock:
+            assert self._under_way == 0, "closed with work in flight"
         super().close()
         self._pool.shutdown()
 
