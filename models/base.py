@@ -364,7 +364,8 @@ class BaseModel(nn.Module, ABC):
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
         # An exported graph is fp32: what runs it elsewhere chooses its precision.
-        exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 has none
+        exporting = is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if exporting or not self.mixed_precision:
             # Not autocast(enabled=False): that would switch off the autocast of a caller.
             return nullcontext()

@@ -76,9 +76,9 @@ class TransformerConfig(ModelConfig):
     # Layers.
     depth: int = 2
     # Width of a token.
-    width: int = 256
+    width: int = 192
     # Heads of each attention; they divide the width.
-    heads: int = 8
+    heads: int = 6
     # Hidden width of the feed-forward branches, in widths.
     mlp_ratio: float = 2.0
 

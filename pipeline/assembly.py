@@ -85,7 +85,6 @@ def scanner(
     progress: Progress | None = None,
 ) -> Iterator[Scanner]:
     """A scanner with its engine and decode server, closed at the end of the block."""
-    # The fork server first: it must not inherit the engine's threads and memory.
     with DecodeServer() as server:
         faces = create_detector(face_detector, weights=face_weights, streams=workers or default_workers())
         scoring = create_backend(detector.model, backend=backend, device=device)

@@ -24,8 +24,9 @@ class CrossAttentionConfig(TransformerConfig):
     """Options of `cross_attention`."""
 
     backbone: str = "resnet50"
-    width: int = 192
-    heads: int = 6
+    # Narrower than usual: with three scales, tokens are many.
+    width: int = 128
+    heads: int = 4
 
 
 class _Layer(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -124,20 +125,21 @@ def bench(
         stages: list[StageTimes] = []
         wholes: list[WholeRun] = []
         plains: list[float] = []
-        copies = _copies(scanner, clip, workers)
         for _ in range(rounds):
             stages.append(measure(scanner, material, workers))
-            wholes.append(_whole(scanner, clip, workers, copies))
+            wholes.append(_timed(scanner, clip, workers))
             if with_plain:
                 plains.append(plain.seconds_a_frame(detector.model, clip, frames=PLAIN_FRAMES))
         live = {f"{fps:g}": _streams(scanner, clip, workers, fps) for fps in STREAM_FPS} if streams else {}
         return _result(clip, detector.model.architecture, scanner, material, workers, stages, wholes, live, plains)
 
 
-def _copies(scanner: Scanner, clip: Path, workers: int) -> int:
-    """How many times the clip is scanned in one pass, so that it lasts `WHOLE_S` or more."""
+def _timed(scanner: Scanner, clip: Path, workers: int) -> WholeRun:
+    """One pass of at least `WHOLE_S`, in whole rounds of as many copies of the clip as there are workers."""
     once = _whole(scanner, clip, workers, workers)
-    return workers * max(1, round(WHOLE_S / once.elapsed_s + 0.5))
+    if once.elapsed_s >= WHOLE_S:
+        return once
+    return _whole(scanner, clip, workers, workers * math.ceil(WHOLE_S / once.elapsed_s))
 
 
 def _whole(scanner: Scanner, clip: Path, workers: int, copies: int) -> WholeRun:
@@ -159,7 +161,7 @@ def _whole(scanner: Scanner, clip: Path, workers: int, copies: int) -> WholeRun:
 def _streams(scanner: Scanner, clip: Path, workers: int, fps: float) -> float:
     """Seconds of video judged in a second of wall clock: live streams that the machine follows."""
     live = replace(scanner, sampling=Fps(fps))
-    run = _whole(live, clip, workers, _copies(live, clip, workers))
+    run = _timed(live, clip, workers)
     return run.video_s / run.elapsed_s
 
 

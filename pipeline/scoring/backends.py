@@ -171,14 +171,13 @@ class OpenVinoBackend:
 
     def start(self, pixels: Image, done: Done) -> None:
         """Score on a thread of the backend's own."""
-        self._threads.submit(self._score, pixels, done)
+        self._threads.submit(self._score, self._requests[len(pixels)], pixels, done)
 
     def close(self) -> None:
         """Wait for the last requests."""
         self._threads.shutdown()
 
-    def _score(self, pixels: Image, done: Done) -> None:
-        requests = self._requests[len(pixels)]
+    def _score(self, requests: queue.SimpleQueue[Any], pixels: Image, done: Done) -> None:
         request = requests.get()
         try:
             # The outputs are copies; only the input is shared.
@@ -227,7 +226,7 @@ def create_backend(
         model: the detector; it is put into evaluation mode.
         backend: "auto" takes compiled torch on CUDA, OpenVINO on a CPU where it is installed, else eager torch.
         device: "auto", "cpu", "cuda", "cuda:1", "mps" ...
-        threads: CPU threads; by default the cores that this process may really use.
+        threads: of OpenVINO; by default the cores that this process may really use. Torch's are set by torch.
 
     Raises:
         BackendError: unknown, not installed, or not for this device.

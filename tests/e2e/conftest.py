@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,9 +55,21 @@ def good_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def first_scan(unmask: Command, good_clips: Path, weights: Path) -> subprocess.CompletedProcess[str]:
-    """The three clips scanned once, with --frames 4; the records lie beside them in out.jsonl."""
-    return unmask("scan", ".", "--weights", weights, "--frames", 4, "--jsonl", "out.jsonl", cwd=good_clips)
+def first_scan(good_clips: Path, weights: Path) -> subprocess.CompletedProcess[str]:
+    """The three clips scanned once with --frames 4, standard error a terminal; the records lie beside them."""
+    command = [str(UNMASK), "scan", ".", "--weights", str(weights), "--frames", "4", "--jsonl", "out.jsonl"]
+    terminal = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, cwd=good_clips, stdout=subprocess.PIPE, stderr=theirs, env=terminal) as scan:
+        os.close(theirs)
+        shown = b""
+        # Linux tells the end of a pseudo-terminal by an error.
+        with suppress(OSError):
+            while block := os.read(ours, 4096):
+                shown += block
+        said, _ = scan.communicate(timeout=60)
+    os.close(ours)
+    return subprocess.CompletedProcess(command, scan.returncode, said.decode(), shown.decode())
 
 
 def records(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Bad options end with code 2 and a word of help, before anything heavy is loaded where that can be."""
+"""Bad options end with code 2 and a word of help. Those found once a model is loaded: tests/pipeline/test_bulk.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from tests.e2e.conftest import Command
         (["a.mp4", "--untrained", "--workers", "many"], "--workers"),
         (["a.mp4", "--untrained", "--workers", "0"], "--workers"),
         ([".", "--untrained"], "No clips"),
-        (["a.mp4", "--untrained", "--architecture", "resnet"], "cross_attention"),
     ],
 )
 def test_bad_options_say_what_is_wanted(unmask: Command, arguments: list[str], says: str, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -32,7 +31,6 @@ def test_a_folder_of_good_clips(first_scan: subprocess.CompletedProcess[str], go
         assert not verdict.provenance.untrained
     assert "3 clips: 3 scored" in first_scan.stdout
     assert UNTRAINED not in first_scan.stdout
-    assert first_scan.stderr == ""
 
 
 def test_broken_inputs_beside_good_ones_each_end_in_a_typed_outcome(
@@ -109,28 +107,9 @@ def test_untrained_weights_mark_every_output(unmask: Command, good_clips: Path, 
     assert UNTRAINED in report.read_text()
 
 
-def test_a_terminal_shows_rate_and_time_left(good_clips: Path, weights: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [UNMASK, "scan", good_clips, "--weights", weights, "--fps", "5", "--workers", "1", "--jsonl", out],
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"},
-    ) as scan:
-        os.close(theirs)
-        shown = b""
-        try:
-            while block := os.read(ours, 4096):
-                shown += block
-        except OSError:
-            # Linux tells the end of a pseudo-terminal so.
-            assert scan.wait(60) == 0
-    os.close(ours)
-    for part in (b"frames/s", b"faces/s", b"3/3 clips", b"left"):
-        assert part in shown
-    for record in records(out).values():
-        assert (record["provenance"]["sampling"], record["frames_sampled"]) == ("fps=5", 10)
+def test_a_terminal_shows_rate_and_time_left(first_scan: subprocess.CompletedProcess[str]) -> None:
+    for part in ("frames/s", "faces/s", "3/3 clips", "left"):
+        assert part in first_scan.stderr
 
 
 @pytest.fixture(scope="module")
@@ -142,13 +121,15 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["the process", "its group, as a terminal does"])
+@pytest.mark.parametrize(
+    ("to", "sampling"), [("the process", ("--every", "1")), ("its group, as a terminal does", ("--fps", "25"))]
+)
 def test_an_interrupt_leaves_whole_records_and_no_process(
-    to: str, good_clips: Path, long_clip: Path, weights: Path, tmp_path: Path
+    to: str, sampling: tuple[str, str], good_clips: Path, long_clip: Path, weights: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
     with subprocess.Popen(
-        [UNMASK, "scan", good_clips / "a.mp4", long_clip, "--weights", weights, "--every", "1", "--jsonl", out],
+        [UNMASK, "scan", good_clips / "a.mp4", long_clip, "--weights", weights, *sampling, "--jsonl", out],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -172,5 +153,6 @@ def test_an_interrupt_leaves_whole_records_and_no_process(
     assert "Interrupted after 1 of 2 clips" in said
     assert "Traceback" not in said
     (record,) = records(out).values()
-    assert (record["outcome"], record["provenance"]["sampling"], record["frames_sampled"]) == ("scored", "every=1", 50)
+    assert (record["outcome"], record["frames_sampled"]) == ("scored", 50)
+    assert record["provenance"]["sampling"] == "=".join(sampling).removeprefix("--")
     assert processes_in(tmp_path) == []
