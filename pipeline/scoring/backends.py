@@ -131,7 +131,7 @@ class OpenVinoBackend:
     Thread pinning is off: two pinned processes land on the same core and starve each other.
     """
 
-    # Static shapes; a batch is split, never padded. Beyond 4 nothing is gained on a CPU (docs/benchmarks.md).
+    # Static shapes; a batch is split, never padded. Beyond 4 little is gained on a CPU (docs/benchmarks.md).
     BUCKETS = (4, 2, 1)
 
     def __init__(self, model: BaseModel, *, threads: int | None = None, precision: str | None = None) -> None:
