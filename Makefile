@@ -38,8 +38,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The clips of UNMASK_DATA where there are any, or yours: make bench VIDEO=path
 bench: setup
-	$(BIN)/unmask bench
+	$(BIN)/unmask bench $(VIDEO)
 
 # Newest versions within the ranges of pyproject.toml, torch and torchvision as pinned in constraints.txt.
 lock: | $(BIN)/uv
