@@ -223,7 +223,10 @@ class _Run:
     def _take(self, report: ClipReport, log: VerdictLog | None) -> None:
         self.outcomes[report.verdict.outcome] += 1
         if log is not None:
-            log.write(report.verdict)
+            try:
+                log.write(report.verdict)
+            except OSError as error:
+                raise _BadOptionError(f"--jsonl: {error}; the records before this one are in the file") from error
         elif self.options.jsonl is not None:
             sys.stdout.write(report.verdict.to_json() + "\n")
             sys.stdout.flush()

@@ -71,6 +71,11 @@ def test_a_file_of_something_else_is_not_resumed(
     assert notes.read_text() == "dear diary\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_the_scan_with_a_reason(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--jsonl: [Errno 28]" in complaint(replace(options, jsonl=Path("/dev/full")), capsys)
+
+
 @pytest.mark.parametrize("output", ["jsonl", "report"])
 def test_an_output_that_cannot_be_written_is_found_before_the_scan(
     output: str, options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
