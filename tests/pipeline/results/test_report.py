@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
 
-from pipeline.contracts import Label, Outcome, Person, Provenance, ScoredFace, Verdict, clip_id_of
+from pipeline.contracts import Label, Outcome, Person, ScoredFace, Verdict, clip_id_of
 from pipeline.results.portraits import encode_portrait
 from pipeline.results.report import (
     MAX_DETAILED_CLIPS,
@@ -30,6 +30,7 @@ from pipeline.results.report import (
 )
 from pipeline.results.wording import OUTCOMES
 from tests.browser import browser_for_tests
+from tests.pipeline.records import PROVENANCE
 
 HOSTILE = "clips/<script>alert(1)</script>.mp4"
 THRESHOLDS = AppliedThresholds(real=0.2, fake=0.8, fpr=0.01)
@@ -38,20 +39,6 @@ THRESHOLDS = AppliedThresholds(real=0.2, fake=0.8, fpr=0.01)
 @cache
 def face_jpeg() -> bytes:
     return encode_portrait(skimage.data.astronaut()[30:230, 125:325])
-
-
-def provenance(*, untrained: bool = False) -> Provenance:
-    return Provenance(
-        model="xception",
-        weights_sha256=["9f" * 32],
-        input_spec="4e1c9a77b2d05f38",
-        detector="mtcnn",
-        sampling="fps=2",
-        decoder="PyAV",
-        software="unmask 0.1.0",
-        source_sha256="0b" * 32,
-        untrained=untrained,
-    )
 
 
 def scored(
@@ -97,7 +84,7 @@ def scored(
         frames_scored=frames,
         people=people,
         frames=faces,
-        provenance=provenance(untrained=untrained),
+        provenance=PROVENANCE.model_copy(update={"untrained": untrained}),
         elapsed_s=1.5,
     )
     return ClipReport(verdict, tuple(portraits), tuple(portraits[:1]), thresholds)
@@ -117,7 +104,7 @@ def unjudged(source: str, outcome: Outcome, error: str = "what went wrong") -> C
             frames_scored=0,
             people=[],
             frames=[],
-            provenance=provenance(),
+            provenance=PROVENANCE,
             elapsed_s=0.1,
         )
     )
@@ -519,7 +506,7 @@ def test_provenance_can_be_copied(page, pages):
     button.click()
     page.wait_for_function("button => button.textContent !== 'Copy'", arg=button.element_handle())
     if button.inner_text() == "Selected":
-        assert page.evaluate("getSelection().toString()") == "9f" * 32
+        assert page.evaluate("getSelection().toString()") == PROVENANCE.weights_sha256[0]
     else:
         page.context.grant_permissions(["clipboard-read"])
-        assert page.evaluate("navigator.clipboard.readText()") == "9f" * 32
+        assert page.evaluate("navigator.clipboard.readText()") == PROVENANCE.weights_sha256[0]

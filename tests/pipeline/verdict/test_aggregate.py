@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.checkpoint import Calibration, Thresholds
-from pipeline.contracts import Label, Outcome, Provenance, Verdict
+from pipeline.contracts import Label, Outcome, Verdict
 from pipeline.types import Scores
 from pipeline.verdict.aggregate import (
     LOGIT_LIMIT,
@@ -25,6 +25,7 @@ from pipeline.verdict.aggregate import (
     track_probability,
 )
 from pipeline.verdict.calibration import probability
+from tests.pipeline.records import PROVENANCE
 
 FPS = 2.0
 THRESHOLDS = Thresholds(fpr=0.05, fake=(0.6, *[0.8] * 7), real=(0.4,) * 8)
@@ -35,17 +36,7 @@ FACTS = ClipFacts(
     frames_sampled=20,
     faces_seen=1,
     failure=None,
-    provenance=Provenance(
-        model="xception",
-        weights_sha256=["0" * 64],
-        input_spec="spec",
-        detector="mtcnn",
-        sampling="fps=2",
-        decoder="libavcodec",
-        software="unmask",
-        source_sha256="1" * 64,
-        untrained=False,
-    ),
+    provenance=PROVENANCE,
     elapsed_s=1.5,
 )
 
