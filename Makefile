@@ -44,7 +44,7 @@ bench: setup
 
 # Newest versions within the ranges of pyproject.toml, torch and torchvision as pinned in constraints.txt.
 lock: | $(BIN)/uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra remote --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra remote --extra train --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --constraints constraints.txt --no-header --upgrade --output-file requirements.lock
 
 clean:

@@ -1,0 +1,1 @@
+"""Pseudo-fakes, and the degradations of real-life video."""
