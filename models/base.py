@@ -40,7 +40,8 @@ class Resume:
     Attributes:
         info: the checkpoint's header.
         sha256: of the weights file.
-        state: `optimizer`, `scheduler`, `scaler`, `ema`, `rng`, each as it was given to `save_checkpoint` or None.
+        state: `optimizer`, `scheduler`, `scaler`, `ema`, `rng`, `extra`, each as it was given to `save_checkpoint`, or
+            None.
     """
 
     info: CheckpointInfo
@@ -259,6 +260,7 @@ class BaseModel(nn.Module, ABC):
         scaler: torch.amp.GradScaler | None = None,
         ema: Mapping[str, Tensor] | None = None,
         rng: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
         step: int = 0,
         name: str = "",
         metrics: Mapping[str, float] | None = None,
@@ -276,6 +278,7 @@ class BaseModel(nn.Module, ABC):
             scaler: of the gradients.
             ema: averaged weights by name. If given they are the detector, and the raw ones are kept for resuming.
             rng: states of random generators: tensors, numbers, strings, lists and dicts of them.
+            extra: whatever else the run needs to go on, of the same kinds.
             step: optimizer steps trained.
             name: what verdicts call the model.
             metrics: of the validation that led to these weights.
@@ -310,6 +313,7 @@ class BaseModel(nn.Module, ABC):
             "scheduler": scheduler and scheduler.state_dict(),
             "scaler": scaler and scaler.state_dict(),
             "rng": rng and dict(rng),
+            "extra": extra and dict(extra),
         }
         return save_checkpoint(path, weights=weights if ema is None else ema, info=info, state=state)
 

@@ -11,9 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from models.spec import InputSpec
 
 MAX_PEOPLE = 8  # thresholds are chosen for clips with 1 to 8 people
+# Before a video's frames are averaged, a single frame's odds are held within e^-6..e^6 (p = .0025 to .9975), so that
+# one wild frame cannot outvote the others.
+LOGIT_LIMIT = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,12 @@ class Calibration:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.bias)):
             raise ValueError(f"calibration needs a finite scale above 0 and a finite bias, got {self}")
+
+    def probability(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """Calibrated P(fake), float32 of the shape of `logits`, log-odds of fake."""
+        # 1 / (1 + exp(-x)) overflows for large negative x; tanh does not.
+        scaled = self.scale * np.asarray(logits, np.float64) + self.bias
+        return (0.5 * (1.0 + np.tanh(0.5 * scaled))).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,17 @@ class Thresholds:
             raise ValueError(f"fake must nowhere lie below real, got fake {self.fake} and real {self.real}")
         if any(after < before for before, after in zip(self.fake, self.fake[1:], strict=False)):
             raise ValueError(f"fake must not fall as people are added, got {self.fake}")
+
+    def of(self, people: int) -> tuple[float, float]:
+        """The thresholds (real, fake) for a clip in which `people` were judged; beyond the last k its values hold.
+
+        Raises:
+            ValueError: `people` is less than 1.
+        """
+        if people < 1:
+            raise ValueError(f"thresholds need at least one judged person, got {people}")
+        k = min(people, MAX_PEOPLE) - 1
+        return self.real[k], self.fake[k]
 
 
 def library_versions() -> dict[str, str]:

@@ -43,6 +43,7 @@ class ZooEntry:
         licence: SPDX identifier.
         card: where its makers describe it.
         description: one line.
+        packaged: the file comes with the package, and is not fetched.
     """
 
     name: str
@@ -54,9 +55,25 @@ class ZooEntry:
     licence: str
     card: str
     description: str
+    packaged: bool = False
 
+
+# What scores where no weights are named.
+DEFAULT_DETECTOR = "unmask-small"
 
 _ENTRIES = (
+    ZooEntry(
+        name=DEFAULT_DETECTOR,
+        kind="detector",
+        uri="package:models/weights/unmask-small.safetensors",
+        filename="unmask-small.safetensors",
+        sha256="SHA",
+        size_bytes=0,
+        licence="Apache-2.0",
+        card="docs/model-card.md",
+        description="xception over EfficientNet-Lite0 at 160 px, trained on DFDC and FaceForensics++ crops",
+        packaged=True,
+    ),
     ZooEntry(
         name="yunet",
         kind="face_detector",
@@ -74,6 +91,11 @@ _ENTRIES = (
 def list_entries() -> tuple[ZooEntry, ...]:
     """All named weights."""
     return _ENTRIES
+
+
+def default_detector() -> str:
+    """The name of the weights that score where none are named."""
+    return DEFAULT_DETECTOR
 
 
 def find_entry(name: str) -> ZooEntry:
@@ -129,6 +151,8 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
         raise ZooError(f"{given}: no such file, nor weights of that name; the named ones are: {names}")
     entry = find_entry(given)
     file = locate(entry)
+    if file is None and entry.packaged:
+        raise ZooError(f"the weights {entry.name} come with the package, but {entry.filename} is not in it: reinstall")
     if file is None:
         raise ZooError(
             f"the weights {entry.name} are not on this machine: run `unmask models pull {entry.name}`, or "
@@ -153,6 +177,8 @@ def pull(name: str, *, source: str | os.PathLike[str] | None = None, progress: P
             other contents. Nothing is left behind then.
     """
     entry = find_entry(name)
+    if entry.packaged and source is None:
+        return resolve(name)
     uri = entry.uri if source is None else os.fspath(source)
     target = weights_dir() / entry.filename
     if target.is_file() and _sha256(target) == entry.sha256:

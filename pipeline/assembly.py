@@ -14,6 +14,7 @@ from models.architectures import get_model, load_detector
 from models.base import BaseModel
 from models.checkpoint import CheckpointInfo, weights_sha256
 from models.precision import available_cores
+from models.zoo import default_detector
 from pipeline.contracts import Provenance
 from pipeline.faces.detector import create_detector
 from pipeline.scan import Progress, Scanner
@@ -49,20 +50,22 @@ def load(*, architecture: str | None, weights: str | Path | None, untrained: boo
 
     Args:
         architecture: one of `list_architectures()`; weights bring their own, which must be the same if both are given.
-        weights: a checkpoint's path or a zoo name.
+        weights: a checkpoint's path or a zoo name; None takes the ones that come with the package.
         untrained: random weights from seed 0, for trying the line out; their scores mean nothing.
 
     Raises:
         CheckpointError: the weights cannot be read, or are of another architecture.
-        ValueError: unknown architecture, neither weights nor `untrained`, or both.
+        ValueError: unknown architecture, or both weights and `untrained`.
+        ZooError: the weights are neither a file nor a name, or are not here.
     """
-    if untrained == (weights is not None):
-        raise ValueError("either weights or untrained is wanted, not both and not neither")
-    if weights is None:
+    if untrained and weights is not None:
+        raise ValueError("either weights or untrained is wanted, not both")
+    if untrained:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(UNTRAINED_SEED)
             model = get_model(architecture or "xception", pretrained=False).eval()
         return Detector(model, None, weights_sha256(model.state_dict()))
+    weights = weights or default_detector()
     loaded = load_detector(weights)
     if architecture not in (None, loaded.model.architecture):
         raise ValueError(f"{weights} holds {loaded.model.architecture} weights, not {architecture}")

@@ -197,9 +197,6 @@ def _weights() -> Iterator[Finding]:
             yield Finding(entry.name, "optional", "not pulled", f"unmask models pull {entry.name}: {entry.description}")
         else:
             yield Finding(entry.name, "ok", str(path))
-    if not any(entry.kind == "detector" for entry in list_entries()):
-        advice = "scan takes a checkpoint by --weights, or --untrained to try the line out"
-        yield Finding("detector weights", "optional", "none in the zoo yet", advice)
     data = data_dir()
     if data is None or not data.is_dir():
         advice = "set UNMASK_DATA to the folder; only tests and measurements use it"

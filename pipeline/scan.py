@@ -26,7 +26,7 @@ from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.sources import Opened, Source, SourceError, open_source
 from pipeline.types import Crops, Floats, Frame, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
-from pipeline.verdict.calibration import probability, thresholds_for
+from pipeline.verdict.calibration import probability
 from pipeline.video.sampling import Sampling
 from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits
 
@@ -224,7 +224,7 @@ class _Clip:
         thresholds = self.scanner.thresholds
         if thresholds is None or verdict.outcome is not Outcome.SCORED:
             return None
-        real, fake = thresholds_for(thresholds, len(supported_people(verdict.people, verdict.frames_sampled)))
+        real, fake = thresholds.of(len(supported_people(verdict.people, verdict.frames_sampled)))
         return AppliedThresholds(real=real, fake=fake, fpr=thresholds.fpr)
 
 

@@ -1,1 +1,1 @@
-"""How a detector is made: data, augmentation, schedule, loop, evaluation, promotion."""
+"""How a detector is made: data, augmentation, schedule, loop, evaluation."""

@@ -1,4 +1,4 @@
-"""List, show and fetch architectures and weights."""
+"""List, show, fetch, import and export architectures and weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, g
 
 import typer
 
+from pipeline.interop import Format
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-app = typer.Typer(help="List, show and fetch architectures and weights.", no_args_is_help=True)
+app = typer.Typer(help="List, show, fetch, import and export architectures and weights.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -114,6 +116,92 @@ def pull(
         typer.echo(json.dumps(_describe_entry(entry), indent=2))
     else:
         typer.echo(f"{entry.name}: {path}")
+
+
+@app.command("import")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A checkpoint that another program wrote.")],
+    layout: Annotated[str, typer.Option(help="What it is: deepfakebench-xception.")],
+    out: Annotated[Path, typer.Option(help="The detector to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a detector of weights that were trained elsewhere. It has the same logits, and no thresholds yet.
+
+    Exit codes: 0 written, 2 not of that layout.
+    """
+    from models.checkpoint import CheckpointError, save_checkpoint
+    from models.interop import import_detector
+
+    try:
+        detector = import_detector(file, layout)
+        save_checkpoint(out, weights=detector.model.state_dict(), info=detector.info)
+    except (CheckpointError, ValueError, OSError) as error:
+        _fail(str(error))
+    described = _describe_checkpoint(out)
+    if as_json:
+        typer.echo(json.dumps(described, indent=2))
+        return
+    typer.echo(
+        f"{out}: {detector.info.architecture} of {described['values'] / 1e6:.1f} M values from {layout}, "
+        f"sha256 {described['sha256']}\n"
+        "Its crops come close to those it was trained on, and are not the same; without calibration and thresholds "
+        "its verdicts say inconclusive."
+    )
+
+
+@app.command("export")
+def export_weights(
+    weights: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Named weights or a checkpoint.")],
+    to: Annotated[Format, typer.Option(help="The format.")],
+    out: Annotated[Path, typer.Option(help="The file; of OpenVINO the .xml, beside which the .bin will lie.")],
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Store weights in half the bytes; they compute in fp32.")
+    ] = False,
+    batch: Annotated[str, typer.Option(help="dynamic, or the number of crops a call.")] = "dynamic",
+    images: Annotated[
+        Path | None, typer.Option(help="A face crop or a folder of them to check on, beside noise.", exists=True)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a detector for other programs, and check that what was written scores like it.
+
+    Exit codes: 0 written, 2 it cannot be written so, 1 it scored otherwise and was not kept.
+    """
+    import numpy as np
+
+    from models.architectures import load_detector
+    from models.checkpoint import CheckpointError
+    from models.config import ConfigError
+    from models.zoo import ZooError
+    from pipeline.interop.check import NoPicturesError, face_crops, random_crops
+    from pipeline.interop.export import CheckFailedError, ExportError, export
+
+    if batch != "dynamic" and not batch.isdecimal():
+        _fail(f"--batch must be dynamic or a number, got {batch!r}")
+    try:
+        detector = load_detector(weights)
+        size = detector.model.input_spec.size
+        faces = face_crops(size, images)
+        crops = np.concatenate([random_crops(size), faces])
+        count = None if batch == "dynamic" else int(batch)
+        exported = export(detector, to, out, crops, fp16=fp16, batch=count)
+    except CheckFailedError as error:
+        _fail(str(error), code=1)
+    except (CheckpointError, ConfigError, ZooError, NoPicturesError, ExportError, OSError) as error:
+        _fail(str(error))
+    check, noise = exported.check, len(crops) - len(faces)
+    if as_json:
+        files = [str(file) for file in exported.files]
+        scored = {"reader": check.reader, "random_crops": noise, "face_crops": len(faces)}
+        distance = {"largest_difference": check.difference, "tolerance": check.tolerance}
+        described = {"files": files, "size_bytes": exported.size_bytes, "check": scored | distance}
+        typer.echo(json.dumps(described, indent=2))
+        return
+    typer.echo(f"{', '.join(map(str, exported.files))}: {exported.size_bytes / 2**20:.1f} MiB")
+    typer.echo(
+        f"Log-odds by {check.reader} on {noise} random and {len(faces)} face crops differ from torch's by at most "
+        f"{check.difference:.2g}; tolerance {check.tolerance:.2g}, relative beyond 1."
+    )
 
 
 def _describe_architecture(name: str) -> dict[str, Any]:

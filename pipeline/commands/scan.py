@@ -51,11 +51,8 @@ def run(
     chosen = {"--fps": fps, "--frames": frames, "--every": every, "--keyframes": keyframes or None}
     if len(given := [name for name, value in chosen.items() if value is not None]) > 1:
         raise typer.BadParameter(f"{' and '.join(given)} exclude each other: one way of sampling is wanted")
-    if untrained == (weights is not None):
-        raise typer.BadParameter(
-            "say which weights shall score: --weights PATH, or --untrained to try the line out with random weights "
-            "whose scores mean nothing"
-        )
+    if untrained and weights is not None:
+        raise typer.BadParameter("--weights and --untrained exclude each other")
     if resume and (jsonl is None or str(jsonl) == "-"):
         raise typer.BadParameter("--resume needs --jsonl FILE: it is where the earlier records stand")
     if workers != "auto" and (not workers.isdecimal() or int(workers) < 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from models.spec import BoxMargin, CropGeometry, InputSpec, LandmarkTemplate
+from models.spec import BoxMargin, CropGeometry, InputSpec, Interpolation, LandmarkTemplate
 from pipeline.types import Faces, Floats, Image
 
 # Side of the template's square over the box's longer side; outside, the landmarks are not those of the face in the box.
@@ -37,14 +37,35 @@ def cut_crops(image: Image, faces: Faces, spec: InputSpec) -> Image:
     Returns:
         uint8 [N, size, size, 3], RGB.
     """
-    size = spec.size
-    crops = np.empty((len(faces), size, size, 3), np.uint8)
+    crops = np.empty((len(faces), spec.size, spec.size, 3), np.uint8)
     for crop, (x0, y0, side) in zip(crops, crop_squares(faces, spec.geometry).tolist(), strict=True):
-        window = _window(image, round(x0), round(y0), max(1, round(side)))
-        enlarges = len(window) < size
-        how = "bilinear" if spec.interpolation == "area" and enlarges else spec.interpolation
-        cv2.resize(window, (size, size), dst=crop, interpolation=_INTERPOLATIONS[how])
+        crop[:] = cut_square(image, x0, y0, side, spec.size, spec.interpolation)
     return crops
+
+
+def cut_square(image: Image, x0: float, y0: float, side: float, size: int, interpolation: Interpolation) -> Image:
+    """Cut one square, rounded to whole pixels, and resize it as `cut_crops` tells.
+
+    Args:
+        image: uint8 [H, W, 3].
+        x0: left edge in px; the square may reach over the picture's edge.
+        y0: upper edge in px.
+        side: of the square in px.
+        size: side of the result in px.
+        interpolation: as in `InputSpec`.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    window = _window(image, round(x0), round(y0), max(1, round(side)))
+    return resized(window, size, interpolation)
+
+
+def resized(square: Image, size: int, interpolation: Interpolation) -> Image:
+    """A square picture at another size, resampled as `cut_crops` tells: uint8 [size, size, 3]."""
+    enlarges = len(square) < size
+    how = "bilinear" if interpolation == "area" and enlarges else interpolation
+    return np.asarray(cv2.resize(square, (size, size), interpolation=_INTERPOLATIONS[how]))
 
 
 def crop_squares(faces: Faces, geometry: CropGeometry) -> Floats:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import BaseModel
+from models.layers.normalize import Normalize
 from models.precision import Precision, available_cores, best_device, openvino_precision, precision_for
 from pipeline import quiet_openvino
 from pipeline.types import Floats, Image
@@ -55,17 +56,12 @@ class ScoringGraph(nn.Module):
 
     def __init__(self, model: BaseModel) -> None:
         super().__init__()
-        spec = model.input_spec
         self.model = model
-        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        # (x / 255 - mean) / std as one multiply and one add
-        self.scale = nn.Buffer((1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
-        self.shift = nn.Buffer((-mean / std).view(1, 3, 1, 1), persistent=False)
+        self.normalize = Normalize(model.input_spec)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Score a batch."""
-        images = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        logits = self.model(images).float()
+        logits = self.model(self.normalize(pixels.permute(0, 3, 1, 2))).float()
         return torch.sub(logits[:, 1], logits[:, 0])
 
 

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoint_info import Calibration, Thresholds
+from models.checkpoint_info import LOGIT_LIMIT, Calibration, Thresholds
 from pipeline.contracts import Label, Outcome, Person, Provenance, ScoredFace, Verdict
 from pipeline.types import Scores
 from pipeline.verdict.calibration import label, probability
 
-# A single frame's odds are held within e^-6..e^6 (p = .0025 to .9975), so that one wild frame cannot outvote a track.
-LOGIT_LIMIT = 6.0
 # A person decides on a clip from five scored frames on (or all, in a shorter clip) that make up 15 % of the sampled
 # ones: fewer are a passer-by or a detector's mistake, and their average is noise.
 SUPPORT_FRAMES = 5

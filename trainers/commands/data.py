@@ -1,0 +1,267 @@
+"""Make and check the data that detectors are trained and measured on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from trainers.data.check import CheckReport, Finding, Tally
+    from trainers.data.layouts import Listing
+    from trainers.data.prepare import Prepared
+
+EXIT_UNFIT = 2
+EXIT_SOME_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(help="Make and check the data that detectors are trained and measured on.", no_args_is_help=True)
+
+
+@app.command()
+def prepare(
+    layout: Annotated[
+        Literal["faceforensics", "celeb-df", "dfdc", "dfdcp", "df40", "folder"],
+        typer.Argument(help="How the set is laid out; `folder`: labels.csv, or sub-folders real and fake/METHOD."),
+    ],
+    root: Annotated[Path, typer.Argument(help="The set's folder.")],
+    out: Annotated[Path, typer.Argument(help="Folder for shards and manifest. An interrupted run there goes on.")],
+    compression: Annotated[
+        Literal["raw", "c23", "c40"], typer.Option(help="Of FaceForensics++; raw is called c0 in some copies.")
+    ] = "c23",
+    methods: Annotated[str, typer.Option(help="Forgeries to take, by commas.", show_default="all that are there")] = "",
+    split: Annotated[
+        str | None, typer.Option(help="Put everything into this one split: a set that is only measured on.")
+    ] = None,
+    official: Annotated[
+        bool, typer.Option("--official/--own-splits", help="Keep to the set's lists, or split all by identity.")
+    ] = True,
+    val_share: Annotated[float, typer.Option(help="Identities for validation where the set has no list.")] = 0.15,
+    test_share: Annotated[float, typer.Option(help="Identities for testing where the set has no list.")] = 0.15,
+    dataset: Annotated[str | None, typer.Option(help="Name of the set in the manifest.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames a video, evenly over all of it.", min=1)] = 12,
+    size: Annotated[int, typer.Option(help="Side of the crops in px.", min=16)] = 224,
+    png: Annotated[bool, typer.Option("--png", help="Store PNG, which loses nothing, in place of JPEG.")] = False,
+    quality: Annotated[int, typer.Option(help="Of JPEG.", min=1, max=100)] = 95,
+    shard_mib: Annotated[float, typer.Option(help="Size that no shard grows beyond.", min=0.01)] = 60.0,
+    pairs: Annotated[
+        bool,
+        typer.Option(
+            help="Cut a fake at the instants and in the places of its original, and name the real crop in column pair."
+        ),
+    ] = True,
+    all_people: Annotated[
+        bool,
+        typer.Option(
+            "--all-people",
+            help="Keep everyone a scan would judge, not only who is seen best. For sets that label all people of a "
+            "video alike: of several people in a fake perhaps one is forged, and nothing tells which.",
+        ),
+    ] = False,
+    detector: Annotated[str, typer.Option(help="Face detector: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
+    detector_weights: Annotated[
+        Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Originals with their fakes at once.", show_default="cores + 1", min=1)
+    ] = None,
+) -> None:
+    """Cut the faces out of a set's videos as a scan cuts them: tar shards and manifest.parquet.
+
+    Videos that fail stand in failures.csv with outcome and reason.
+
+    Exit codes: 0 all prepared, 3 some failed, 2 bad options or a set that is not laid out so, 130 interrupted.
+    """
+    from models.precision import available_cores
+    from models.spec import InputSpec
+    from models.zoo import ZooError
+    from pipeline.faces.detector import DetectorError, create_detector
+    from pipeline.video.sandbox import DecodeServer
+    from trainers.data.layouts import LayoutError, LayoutOptions, Shares, read_layout
+    from trainers.data.prepare import PrepareError, PrepareOptions
+    from trainers.data.prepare import prepare as run
+    from trainers.data.video_crops import Cutter
+
+    threads = workers or available_cores() + 1
+    console = _console()
+    try:
+        options = LayoutOptions(
+            compression=compression,
+            methods=tuple(filter(None, (method.strip() for method in methods.split(",")))),
+            shares=Shares(val_share, test_share),
+            official=official,
+            split=split,
+            dataset=dataset,
+        )
+        listing = read_layout(layout, root, options)
+        _print_listing(console, listing)
+        faces = create_detector(detector, weights=detector_weights, streams=threads)
+        with DecodeServer() as server, _progress(console) as bar:
+            task = bar.add_task("videos", total=len(listing.videos))
+            prepared = run(
+                listing,
+                out,
+                Cutter(faces, server, InputSpec(size), frames=frames, all_people=all_people),
+                PrepareOptions("png" if png else "jpeg", quality, shard_mib, pairs),
+                workers=threads,
+                progress=lambda done: bar.update(task, completed=done.videos_done),
+            )
+    except (LayoutError, PrepareError, DetectorError, ZooError, ValueError, OSError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.print(f"[yellow]Interrupted.[/] The same command goes on from what is in {out}.", highlight=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    _print_prepared(_console(stderr=False), prepared, out)
+    raise typer.Exit(EXIT_SOME_FAILED if prepared.failures else 0)
+
+
+@app.command()
+def check(
+    manifest: Annotated[Path, typer.Argument(help="The manifest: .parquet or .csv.")],
+    images: Annotated[bool, typer.Option(help="Also decode every picture and compare their contents.")] = True,
+    workers: Annotated[int | None, typer.Option(help="Decoding threads.", show_default="cores", min=1)] = None,
+) -> None:
+    """Prove that no identity, source video or picture stands in two splits, and that all rows are sane.
+
+    Pictures are compared by a hash of their decoded pixels. Nearly equal ones in two splits are a warning.
+
+    Exit codes: 0 fit to train on, 2 unfit: each kind of violation is named with examples.
+    """
+    from trainers.data.check import check as run
+    from trainers.data.manifest import Manifest, ManifestError
+
+    try:
+        table = Manifest.read(manifest)
+    except ManifestError as error:
+        _fail(str(error))
+    with _progress(_console()) as bar:
+        task = bar.add_task("pictures", total=len(table))
+        report = run(table, images, workers=workers, progress=lambda done, _: bar.update(task, completed=done))
+    _print_report(_console(stderr=False), report, manifest)
+    raise typer.Exit(0 if report.passed else EXIT_UNFIT)
+
+
+def _print_listing(console: Console, listing: Listing) -> None:
+    _say(console, f"{listing.root}: {len(listing.videos)} videos")
+    for reason, count in sorted(listing.dropped.items()):
+        _say(console, f"  left out: {count}, {reason}")
+
+
+def _print_prepared(console: Console, prepared: Prepared, out: Path) -> None:
+    from trainers.data.check import tallies
+    from trainers.data.prepare import FAILURES, MANIFEST
+
+    console.print(_tally_table(tallies(prepared.manifest)))
+    _say(console, f"crops: {len(prepared.manifest)} of {prepared.videos} videos, {out / MANIFEST}")
+    if prepared.paired or prepared.unpaired:
+        others = f"; {prepared.unpaired} show other pictures and were cut by themselves" if prepared.unpaired else ""
+        _say(console, f"fakes cut where their originals were: {prepared.paired}{others}")
+    if prepared.failures:
+        outcomes = sorted({failure.outcome for failure in prepared.failures})
+        each = ", ".join(f"{sum(f.outcome == outcome for f in prepared.failures)} {outcome}" for outcome in outcomes)
+        _say(console, f"videos without crops: {len(prepared.failures)} ({each}), {out / FAILURES}")
+
+
+def _print_report(console: Console, report: CheckReport, manifest: Path) -> None:
+    console.print(_tally_table(report.tallies))
+    for what, style, findings in (("warning", "yellow", report.warnings), ("violation", "red", report.violations)):
+        for finding in findings:
+            _print_finding(console, what, style, finding)
+    looked = "pictures compared" if report.images else "pictures not looked at"
+    if report.passed:
+        console.print(f"[green]fit:[/] {report.rows} rows, {looked}; splits share no group, video or picture.")
+    else:
+        kinds = ", ".join(finding.kind for finding in report.violations)
+        console.print(f"[red]unfit:[/] {report.rows} rows, {looked}; {kinds}")
+
+
+def _print_finding(console: Console, what: str, style: str, finding: Finding) -> None:
+    from rich.text import Text
+
+    console.print(Text(f"{what} {finding.kind}: {finding.count} {finding.message}", style=style))
+    for example in finding.examples:
+        _say(console, f"  {example}")
+    if finding.count > len(finding.examples):
+        _say(console, f"  and {finding.count - len(finding.examples)} more")
+
+
+def _tally_table(rows: tuple[Tally, ...]) -> Table:
+    from rich.table import Table
+
+    table = Table("split", "dataset", "method")
+    for column in ("images", "videos", "groups"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row.split, row.dataset, row.method or "real", f"{row.images}", f"{row.videos}", f"{row.groups}")
+    return table
+
+
+def _say(console: Console, text: str) -> None:
+    """Plain words: paths and names of videos are no markup."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _console(*, stderr: bool = True) -> Console:
+    from rich.console import Console
+
+    # Tables wider than the default of a pipe would lose their columns.
+    return Console(stderr=stderr, width=None if sys.stdout.isatty() else 140)
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _fail(message: str) -> NoReturn:
+    from rich.markup import escape
+
+    _console().print(f"[red]Error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_UNFIT)
+
+
+@app.command()
+def clean(
+    manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
+    out: Annotated[Path, typer.Argument(help="Folder for manifest.parquet, and for crops that had to be cut anew.")],
+    detector: Annotated[str, typer.Option(help="Finds the landmarks of the crops: yunet, mtcnn, or none.")] = "yunet",
+    detector_weights: Annotated[Path | None, typer.Option(help="File of YuNet's weights.")] = None,
+    hold_out: Annotated[str, typer.Option(help="Dataset of reals of which a quarter goes to the split val.")] = "ffhq",
+) -> None:
+    """Find pairs and landmarks in a table of crops, drop fakes that do not differ from their reals.
+
+    Exit codes: 0 done, 2 bad input.
+    """
+    from models.zoo import ZooError
+    from pipeline.faces.detector import DetectorError, create_detector
+    from trainers.data.clean import clean as clean_crops
+    from trainers.data.images import ImageError
+    from trainers.data.manifest import Manifest, ManifestError
+
+    try:
+        # Faces of crops have 60 px and more; the picture need not be looked at larger than that.
+        finder = None if detector == "none" else create_detector(detector, weights=detector_weights, min_face_px=24)
+        _, report = clean_crops(
+            Manifest.read(manifest),
+            out,
+            finder,
+            hold_out,
+            lambda done, rows: typer.echo(f"\r{done} of {rows}", nl=done == rows, err=True),
+        )
+    except (DetectorError, ImageError, ManifestError, ZooError, ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(
+        f"{report.rows} rows; {report.paired} fakes with the real of their frame; dropped {report.dropped_same_picture} "
+        f"fakes that do not differ from theirs; landmarks found in {report.landmarks_found}; {report.recut} cut anew; "
+        f"{report.held_out} of {hold_out} held out for validation"
+    )
+    typer.echo(f"manifest: {out / 'manifest.parquet'}")

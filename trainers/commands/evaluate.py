@@ -1,0 +1,92 @@
+"""Measure a detector on labelled crops and clips."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Half(StrEnum):
+    """Halves of a split, told apart by a hash of the group."""
+
+    SELECTION = "selection"
+    REPORT = "report"
+
+
+class LadderChoice(StrEnum):
+    """How much of the robustness ladder is climbed."""
+
+    FULL = "full"
+    SHORT = "short"
+    NONE = "none"
+
+
+def run(
+    manifest: Annotated[
+        list[Path],
+        typer.Option(help="Manifest of crops (.csv, .parquet), or folder of clips with labels.csv; repeatable."),
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint path or zoo name.", show_default="the shipped ones", envvar="UNMASK_WEIGHTS"),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Rows of this split only.", show_default="all rows")] = None,
+    half: Annotated[Half | None, typer.Option(help="Of these rows, one half by the hash of the group.")] = None,
+    ladder: Annotated[LadderChoice, typer.Option(help="Degradations to try.")] = LadderChoice.FULL,
+    ladder_rows: Annotated[int, typer.Option(help="Larger sets are sampled for the ladder.", min=2)] = 1000,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write all numbers there, as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a Markdown report there, with pictures beside it.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write path, label and probability of each image or clip there, as CSV.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap; 0: no intervals.", min=0)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of bootstrap, ladder sample and noise.", min=0)] = 0,
+    fps: Annotated[float, typer.Option(help="Of clips: scored frames a second.", min=0.001)] = 2.0,
+    detector: Annotated[str, typer.Option(help="Of clips: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
+    detector_weights: Annotated[
+        Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Clips at once.", show_default="cores + 1", min=1)] = None,
+) -> None:
+    """Measure a detector on labelled crops and clips: metrics with intervals, slices, robustness.
+
+    Exit codes: 0 all scored, 3 some images or clips were not, 2 bad options or input, 130 interrupted.
+    """
+    import structlog
+
+    from trainers.evaluation.clips import ScanOptions
+    from trainers.evaluation.run import EvaluateOptions
+    from trainers.evaluation.run import run as evaluate
+
+    # Standard output belongs to the numbers.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    options = EvaluateOptions(
+        manifests=tuple(manifest),
+        weights=weights,
+        split=split,
+        half=None if half is None else half.value,
+        ladder=ladder.value,
+        ladder_rows=ladder_rows,
+        resamples=resamples,
+        seed=seed,
+        scan=ScanOptions(
+            fps=fps,
+            face_detector=detector,
+            face_weights=detector_weights,
+            backend=backend,
+            device=device,
+            workers=workers,
+        ),
+        json_path=json_path,
+        report=report,
+        predictions=predictions,
+    )
+    raise typer.Exit(evaluate(options))

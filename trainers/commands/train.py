@@ -1,0 +1,47 @@
+"""Train a detector from a recipe; the same command goes on where it was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; an unknown one lists them all.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE of the config, such as optim.lr=1e-3; repeatable. --show prints all."),
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="What to train on: Parquet or CSV.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder of the run within $UNMASK_RUNS; the recipe's name.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete a run of this name first.")] = False,
+    branch: Annotated[
+        Path | None, typer.Option(help="Decay from the last checkpoint of the run in this folder, which can go on.")
+    ] = None,
+    measure_input: Annotated[
+        bool, typer.Option("--measure-input", help="Time the loading of images alone, and end.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the config, and end.")] = False,
+) -> None:
+    """Train a detector from a recipe; the same command goes on where it was stopped or killed.
+
+    Exit codes: 0 done, 2 bad options or data, 130 interrupted with a checkpoint in place.
+    """
+    from trainers.run import TrainOptions
+    from trainers.run import run as train
+
+    options = TrainOptions(
+        recipe=recipe,
+        settings=tuple(settings or ()),
+        manifest=manifest,
+        name=name,
+        device=device,
+        fresh=fresh,
+        branch=branch,
+        measure_input=measure_input,
+        show=show,
+    )
+    raise typer.Exit(train(options, say=typer.echo, fail=lambda line: typer.echo(f"error: {line}", err=True)))

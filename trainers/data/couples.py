@@ -1,0 +1,286 @@
+"""The endless stream of couples: a real and a fake of one frame, or of one group, augmented alike.
+
+Which couple comes at place i, and what is done to it, is a pure function of the seed and i. A run that goes on from
+step n therefore sees what the uninterrupted run would have seen, whatever the number of workers or processes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.types import Floats, Image
+from trainers.augment.blending import BlendConfig, self_blend, transplant
+from trainers.augment.outline import template_landmarks
+from trainers.augment.policy import AugmentConfig, augment
+from trainers.data.images import ImageStore
+from trainers.data.manifest import FAKE, REAL, Manifest
+
+SELF_BLEND = "self_blend"
+# Couples are dealt out in rounds of so many, each with its exact shares.
+_ROUND = 1000
+# The forgery's mask is read from the difference of a pair only where the rest of the two pictures agrees.
+_MASK_LIKENESS = 0.9
+# Px of the input for each position of the mask: the stride of the feature map that learns it.
+MASK_STRIDE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class CoupleConfig:
+    """Which couples there are.
+
+    Attributes:
+        shares: of `self_blend`, and of the fakes of each dataset by its name; relative to each other.
+        transplant_share: of the couples of one frame, how many have the fake in a part of the face only.
+        coupled: False draws real and fake apart, and augments them apart, as a plain balanced loader would.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=lambda: {SELF_BLEND: 0.3, "dfdc": 0.7})
+    transplant_share: float = 0.1
+    coupled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Couple:
+    """Rows of the manifest: `fake` is None where the fake is made of `real`."""
+
+    kind: Literal["self_blend", "same_frame", "same_group", "apart"]
+    real: int
+    fake: int | None
+
+
+class CouplePlan:
+    """Which couple comes at which place.
+
+    Raises:
+        ValueError: a share of something that the manifest does not hold, or no share above 0.
+    """
+
+    def __init__(self, manifest: Manifest, config: CoupleConfig, seed: int) -> None:
+        self.manifest, self.config, self.seed = manifest, config, seed
+        shares = {name: share for name, share in config.shares.items() if share > 0}
+        if not shares:
+            raise ValueError("couples need a share above 0")
+        reals = np.flatnonzero(manifest.label == REAL)
+        fakes = np.flatnonzero(manifest.label == FAKE)
+        self._rows = {str(manifest.path[i]): int(i) for i in reals}
+        self._reals: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for i in reals:
+            self._reals[manifest.dataset[i], manifest.group[i]].append(int(i))
+        self._pools: dict[str, npt.NDArray[np.int64]] = {}
+        for name in shares:
+            pool = reals if name == SELF_BLEND else fakes[manifest.dataset[fakes] == name]
+            if name != SELF_BLEND and config.coupled:
+                pool = np.array([i for i in pool if self._reals.get((name, str(manifest.group[i])))], np.int64)
+            if not len(pool):
+                known = ", ".join(sorted(set(manifest.dataset)))
+                raise ValueError(f"share of {name!r}: the manifest has no such couples; its datasets are: {known}")
+            self._pools[name] = pool
+        total = sum(shares.values())
+        exact = {name: share / total * _ROUND for name, share in shares.items()}
+        self._counts = {name: int(value) for name, value in exact.items()}
+        by_rest = sorted(exact, key=lambda name: exact[name] - self._counts[name], reverse=True)
+        for name in by_rest[: _ROUND - sum(self._counts.values())]:
+            self._counts[name] += 1
+        self._names = sorted(shares)
+        self._orders: dict[str, tuple[int, npt.NDArray[np.int64]]] = {}
+        self._rounds: dict[int, list[tuple[str, int]]] = {}
+
+    def __getitem__(self, place: int) -> Couple:
+        number, within = divmod(place, _ROUND)
+        name, nth = self._round(number)[within]
+        pool = self._pools[name]
+        passed, position = divmod(nth, len(pool))
+        row = int(pool[self._order(name, passed)[position]])
+        if name == SELF_BLEND:
+            return Couple("self_blend", row, None)
+        rng = np.random.default_rng((self.seed, 1, place))
+        manifest = self.manifest
+        if not self.config.coupled:
+            reals = np.flatnonzero((manifest.label == REAL) & (manifest.dataset == name))
+            return Couple("apart", int(reals[rng.integers(len(reals))]), row)
+        pair = self._rows.get(str(manifest.pair[row])) if manifest.pair[row] else None
+        if pair is not None:
+            return Couple("same_frame", pair, row)
+        candidates = self._reals[name, str(manifest.group[row])]
+        return Couple("same_group", candidates[rng.integers(len(candidates))], row)
+
+    def _order(self, name: str, passed: int) -> npt.NDArray[np.int64]:
+        """The order in which a pool is gone through for the `passed`-th time; the last one is remembered."""
+        if self._orders.get(name, (-1,))[0] != passed:
+            rng = np.random.default_rng((self.seed, 2, self._names.index(name), passed))
+            self._orders[name] = passed, rng.permutation(len(self._pools[name]))
+        return self._orders[name][1]
+
+    def _round(self, number: int) -> list[tuple[str, int]]:
+        """For each place of a round the pool and the draw's number within it."""
+        if number not in self._rounds:
+            dealt = [(name, number * count + i) for name, count in sorted(self._counts.items()) for i in range(count)]
+            order = np.random.default_rng((self.seed, 3, number)).permutation(_ROUND)
+            self._rounds = {number: [dealt[i] for i in order]}
+        return self._rounds[number]
+
+
+class CoupleDataset(Dataset[dict[str, Any]]):
+    """Couples by their place in the stream, augmented: what the workers of a loader run."""
+
+    def __init__(
+        self,
+        plan: CouplePlan,
+        *,
+        size_px: int,
+        augmentation: AugmentConfig | None = None,
+        blend: BlendConfig | None = None,
+    ) -> None:
+        """See the configs; `size_px` is the side of the network's input."""
+        self.plan, self.size_px = plan, size_px
+        self.augmentation, self.blend = augmentation or AugmentConfig(), blend or BlendConfig()
+        self.store = ImageStore(plan.manifest.root)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        """The couple at a place.
+
+        Returns:
+            `images`, uint8 [2, S, S, 3]: real and fake; `labels`, int64 [2]; `masks`, float32 [2, S / 16, S / 16]: how
+            much of each position is forged; `mask_known`, bool [2].
+
+        Raises:
+            trainers.data.images.ImageError: an image is missing or damaged.
+        """
+        couple = self.plan[place]
+        rng = np.random.default_rng((self.plan.seed, 0, place))
+        seeds = [int(seed) for seed in rng.integers(1 << 62, size=2)]
+        real, landmarks = self._load(couple.real)
+        mask: Floats | None
+        if couple.fake is None:
+            blend = self_blend(real, landmarks, rng, self.blend)
+            real, fake, mask = blend.real, blend.fake, blend.mask
+            fake_landmarks = landmarks
+        else:
+            fake, fake_landmarks = self._load(couple.fake)
+            mask = None
+            if couple.kind == "same_frame" and fake.shape == real.shape:
+                mask = difference_mask(real, fake)
+                if rng.random() < self.plan.config.transplant_share:
+                    blend = transplant(real, fake, landmarks, rng, self.blend)
+                    mask = None if mask is None else mask * (blend.mask / max(float(blend.mask.max()), 1e-6))
+                    fake = blend.fake
+        alike = couple.kind != "apart"
+        known = mask is not None
+        cells = self.size_px // MASK_STRIDE
+        # One set of landmarks for both, or a cut-out would differ.
+        real_image, _ = augment(real, landmarks, self.size_px, seeds[0], self.augmentation)
+        fake_image, moved = augment(
+            fake,
+            landmarks if alike else fake_landmarks,
+            self.size_px,
+            seeds[0 if alike else 1],
+            self.augmentation,
+            mask,
+        )
+        masks = np.zeros((2, cells, cells), np.float32)
+        if moved is not None:
+            masks[1] = cv2.resize(moved, (cells, cells), interpolation=cv2.INTER_AREA)
+        return {
+            "images": np.stack([real_image, fake_image]),
+            "labels": np.array([REAL, FAKE], np.int64),
+            "masks": masks,
+            "mask_known": np.array([True, known]),
+        }
+
+    def _load(self, row: int) -> tuple[Image, Floats]:
+        manifest = self.plan.manifest
+        image = self.store.load(str(manifest.path[row]))
+        landmarks = manifest.landmarks[row]
+        if not np.isfinite(landmarks).all():
+            landmarks = template_landmarks(image.shape[0])
+        return image, landmarks
+
+
+def difference_mask(real: Image, fake: Image) -> Floats | None:
+    """Where a fake differs from its real: float32 [H, W] in 0..1; None where the two do not show one frame.
+
+    The difference is smoothed over compression's blocks and set against its own upper range, so that a faint
+    forgery has a mask like a strong one.
+    """
+    small = (64, 64)
+    a, b = (
+        cv2.cvtColor(cv2.resize(picture, small, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY).astype(np.float32)
+        for picture in (real, fake)
+    )
+    a, b = a - a.mean(), b - b.mean()
+    if float((a * b).sum()) < _MASK_LIKENESS * max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-6):
+        return None
+    difference = np.abs(real.astype(np.float32) - fake.astype(np.float32)).max(axis=2)
+    smooth = cv2.GaussianBlur(difference, (0, 0), real.shape[1] / 32)
+    # Below six grey levels it is compression.
+    full = max(float(np.quantile(smooth, 0.95)), 6.0)
+    return np.asarray(((smooth / full - 0.25) / 0.5).clip(0, 1), np.float32)
+
+
+class _From(Sampler[list[int]]):
+    """Places of the batches of one process, from a batch on."""
+
+    def __init__(self, start: int, stop: int, couples: int, rank: int, world: int) -> None:
+        self.start, self.stop, self.couples, self.rank, self.world = start, stop, couples, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        per_step = self.couples * self.world
+        for batch in range(self.start, self.stop):
+            first = batch * per_step + self.rank * self.couples
+            yield list(range(first, first + self.couples))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def couple_loader(
+    dataset: CoupleDataset, *, batch_size: int, start: int, stop: int, workers: int, rank: int = 0, world: int = 1
+) -> DataLoader[dict[str, Tensor]]:
+    """Batches `start` to `stop` of the stream for one of `world` processes.
+
+    Args:
+        dataset: the couples.
+        batch_size: images of a batch in one process; a couple has two.
+        start: first batch.
+        stop: batch after the last one.
+        workers: processes that load; 0 loads in this one.
+        rank: of this process.
+        world: processes that train together.
+
+    Returns:
+        Batches of `images`, uint8 [B, 3, S, S] in channels_last; `labels`, int64 [B]; `masks`, float32 [B, S / 16,
+        S / 16]; `mask_known`, bool [B].
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=_From(start, stop, batch_size // 2, rank, world),
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_single_threaded if workers else None,
+        # Not fork: OpenCV's and OpenMP's threads do not survive it, and the first call in the child waits for ever.
+        multiprocessing_context="forkserver" if workers else None,
+        # More batches ahead do not help: a worker that falls behind stays behind.
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _collate(couples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    batch = {name: torch.from_numpy(np.concatenate([couple[name] for couple in couples])) for name in couples[0]}
+    # NHWC in memory seen as NCHW: channels_last without a copy.
+    batch["images"] = batch["images"].permute(0, 3, 1, 2)
+    return batch
+
+
+def _single_threaded(worker: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

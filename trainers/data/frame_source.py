@@ -1,0 +1,87 @@
+"""The frames of a source video: a file, read in the sandbox as a scan reads it, or a folder of pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+
+from pipeline.types import Frame
+from pipeline.video.clip import DecodeError
+from pipeline.video.sampling import Even, Every
+from trainers.data.layouts.listing import frame_files
+
+if TYPE_CHECKING:
+    from pipeline.video.sandbox import DecodeServer
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClip:
+    """A clip that is being read.
+
+    Attributes:
+        frames: the sampled ones; an image is valid until the next frame is asked for.
+        duration_s: seconds; None if unknown.
+        interval_s: between two frames, seconds.
+    """
+
+    frames: Iterator[Frame]
+    duration_s: float | None
+    interval_s: float
+
+
+# Where a container does not say how many frames a second there are.
+_USUAL_FPS = 25.0
+
+
+@contextmanager
+def open_clip(path: Path, clip_id: str, sampling: Even | Every, server: DecodeServer) -> Iterator[OpenClip]:
+    """Open a video, a picture, or a folder of frames.
+
+    A folder's frames are taken as a second apart by the numbers in their names, for nobody knows how far apart they
+    were: far enough for the face tracker to look at each of them anew.
+
+    Raises:
+        DecodeError: it cannot be opened or decoded; so too from `frames`.
+    """
+    if path.is_dir():
+        files = frame_files(path)
+        if not files:
+            raise DecodeError("undecodable", f"{path} holds no pictures")
+        yield OpenClip(_pictures(files, clip_id, sampling), float(len(files)), 1.0)
+        return
+    with server.open(path, clip_id, sampling) as reader:
+        yield OpenClip(reader, reader.info.duration_s, 1 / (reader.info.fps or _USUAL_FPS))
+
+
+def _pictures(files: list[Path], clip_id: str, sampling: Even | Every) -> Iterator[Frame]:
+    numbers = [_number(file) for file in files]
+    if len(set(numbers)) < len(numbers):
+        numbers = list(range(len(files)))
+    for position in _sampled(len(files), sampling):
+        file, number = files[position], numbers[position]
+        try:
+            bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        except cv2.error as error:
+            raise DecodeError("undecodable", f"{file.name}: not a picture: {error}") from error
+        if bgr is None:
+            raise DecodeError("undecodable", f"{file.name}: not a picture")
+        yield Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), float(number), number, clip_id)
+
+
+def _sampled(count: int, sampling: Even | Every) -> list[int]:
+    """Which of `count` frames are taken: evenly spread, those shown in the middle of each share of the time."""
+    if isinstance(sampling, Every):
+        return list(range(0, count, sampling.n))
+    return sorted({int((share + 0.5) * count / sampling.count) for share in range(sampling.count)})
+
+
+def _number(file: Path) -> int:
+    """The last number in a frame's name; -1 without one."""
+    found = re.findall(r"\d+", file.stem)
+    return int(found[-1]) if found else -1

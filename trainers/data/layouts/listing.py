@@ -1,0 +1,232 @@
+"""What a data set on disk holds: one typed row a source video, whichever way its folders are laid out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from trainers.data.layouts.splits import Shares
+from trainers.data.manifest import REAL
+
+VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"])
+IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"])
+Compression = Literal["raw", "c23", "c40"]
+
+
+class LayoutError(ValueError):
+    """A folder is not laid out as its data set is; the message says what was expected where, and what is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceVideo:
+    """One video of a data set.
+
+    Attributes:
+        path: a video file, a picture, or a folder of frames.
+        label: 0 real, 1 fake.
+        split: train, val, test ...
+        group: what must not stand in two splits: the identity, or the pair of them, or the original video.
+        source_video: its name, unique within the set and, by its prefix, among sets.
+        method: how it was forged; empty for a real one.
+        dataset: name of the set.
+        original: `source_video` of the real one that it was made from; empty for a real one or if it is not in the set.
+    """
+
+    path: Path
+    label: int
+    split: str
+    group: str
+    source_video: str
+    method: str
+    dataset: str
+    original: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutOptions:
+    """What is wanted of a set.
+
+    Attributes:
+        compression: of FaceForensics++.
+        methods: forgeries to take; all that are there if empty.
+        shares: of the splits that a set does not come with.
+        official: keep to the splits that a set comes with; else split all of it by a hash of the identity.
+        split: put everything into this one split, for a set that is only measured on.
+        dataset: name of the set, if not the layout's own.
+    """
+
+    compression: Compression = "c23"
+    methods: tuple[str, ...] = ()
+    shares: Shares = field(default_factory=Shares)
+    official: bool = True
+    split: str | None = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The videos of a set in a fixed order, and what was left out.
+
+    Attributes:
+        layout: name of its reader.
+        root: its folder.
+        videos: sorted by name.
+        dropped: how many videos could not be placed, by the reason.
+    """
+
+    layout: str
+    root: Path
+    videos: tuple[SourceVideo, ...]
+    dropped: Mapping[str, int]
+
+    @classmethod
+    def of(cls, layout: str, root: Path, videos: Iterable[SourceVideo], dropped: Mapping[str, int]) -> Listing:
+        """Sort the videos; a fake whose original is not among them has none.
+
+        Raises:
+            LayoutError: two videos have one name, or a name is not UTF-8, which a manifest could not hold.
+        """
+        named: dict[str, SourceVideo] = {}
+        for video in videos:
+            if any("\ud800" <= sign <= "\udfff" for sign in video.source_video):
+                raise LayoutError(f"{str(video.path)!r}: the name is not UTF-8; rename it")
+            if (other := named.setdefault(video.source_video, video)) is not video:
+                raise LayoutError(f"two videos are called {video.source_video}: {other.path} and {video.path}")
+        reals = {name for name, video in named.items() if video.label == REAL}
+        linked = [video if video.original in reals else replace(video, original="") for video in named.values()]
+        return cls(layout, root, tuple(sorted(linked, key=lambda video: video.source_video)), dict(dropped))
+
+    def place_of(self, video: SourceVideo) -> str:
+        """A video's path relative to the root, if it lies below."""
+        return str(video.path.relative_to(self.root) if video.path.is_relative_to(self.root) else video.path)
+
+    @property
+    def sha256(self) -> str:
+        """Over all rows, with paths relative to the root: whether two listings are of the same videos."""
+        rows = (
+            "\0".join(
+                (
+                    str(v.path.relative_to(self.root)),
+                    str(v.label),
+                    v.split,
+                    v.group,
+                    v.source_video,
+                    v.method,
+                    v.original,
+                )
+            )
+            for v in self.videos
+        )
+        return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def clip_name(path: Path) -> str:
+    """Name of a clip: without its suffix if it is a file."""
+    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES else path.name
+
+
+def is_picture(path: Path | str) -> bool:
+    """Whether a path has a picture's suffix."""
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a hundred thousand names
+
+
+def is_video(path: Path | str) -> bool:
+    """Whether a path has a video's suffix."""
+    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures of a frame folder, by the numbers in their names, then by the names."""
+
+    def key(path: Path) -> tuple[list[int], str]:
+        return [int(number) for number in re.findall(r"\d+", path.stem)], path.name
+
+    return sorted((path for path in folder.iterdir() if is_picture(path)), key=key)
+
+
+def clips_in(folder: Path) -> list[Path]:
+    """Videos, and folders of frames, right in a folder, else in its sub-folder `videos`, else in `frames`.
+
+    Raises:
+        LayoutError: there is no such folder.
+    """
+    expect_folder(folder)
+    for place in (folder, folder / "videos", folder / "frames"):
+        if place.is_dir() and (found := [path for path in sorted(place.iterdir()) if _is_clip(path)]):
+            return found
+    return []
+
+
+def _is_clip(path: Path) -> bool:
+    if path.name in ("videos", "frames"):
+        return False
+    return is_video(path) or (not path.suffix and path.is_dir() and _holds_pictures(path))
+
+
+def _holds_pictures(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(is_picture(entry.name) for entry in entries)
+
+
+def walk_clips(root: Path, structural: Iterable[str], skipped: Iterable[str] = ()) -> Iterator[Path]:
+    """All videos, frame folders and single pictures below a folder, in a fixed order.
+
+    A folder that holds pictures is a clip, unless its name is one of those that give a set its structure: then each
+    picture in it is a clip of its own. A folder `frames` beside one called `videos` holds those of the same clips.
+
+    Args:
+        root: where to begin; itself structural.
+        structural: names of folders, in lower case.
+        skipped: names of folders that are not looked into, in lower case.
+    """
+    structural, skipped = frozenset(structural), frozenset(skipped)
+    for folder, inner, files in os.walk(root):
+        here = Path(folder)
+        inner[:] = sorted(name for name in inner if name.lower() not in skipped and not name.startswith("."))
+        if "videos" in inner and "frames" in inner:
+            inner.remove("frames")
+        files.sort()
+        yield from (here / name for name in files if is_video(name) and not name.startswith("."))
+        pictures = [name for name in files if is_picture(name) and not name.startswith(".")]
+        if here == root or here.name.lower() in structural:
+            yield from (here / name for name in pictures)
+        elif pictures:
+            yield here
+
+
+def expect_folder(path: Path) -> Path:
+    """The folder.
+
+    Raises:
+        LayoutError: it is not there; the message says what is.
+    """
+    if not path.is_dir():
+        raise LayoutError(f"expected the folder {path}; {what_is_in(path.parent)}")
+    return path
+
+
+def expect_file(path: Path) -> Path:
+    """The file.
+
+    Raises:
+        LayoutError: it is not there; the message says what is.
+    """
+    if not path.is_file():
+        raise LayoutError(f"expected the file {path}; {what_is_in(path.parent)}")
+    return path
+
+
+def what_is_in(folder: Path, at_most: int = 8) -> str:
+    """What a folder holds, in words."""
+    if not folder.is_dir():
+        return f"{folder} is {'a file' if folder.exists() else 'not there either'}"
+    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    if not names:
+        return f"{folder} is empty"
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return f"{folder} holds {', '.join(names[:at_most])}{more}"

@@ -1,0 +1,147 @@
+"""Clips judged by the pipeline itself, from file to verdict: one prediction a clip, or an outcome without one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.architectures import LoadedDetector
+from trainers.evaluation.items import Items
+from trainers.evaluation.sets import Clip, ClipSet, SetError
+
+if TYPE_CHECKING:
+    from pipeline.contracts import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ClipVerdict:
+    """What became of one clip.
+
+    Attributes:
+        file: as in labels.csv.
+        label: real or fake, the truth.
+        method: how it was forged; empty for real ones.
+        dataset: that it is from.
+        outcome: see `pipeline.contracts.Outcome`.
+        probability: calibrated P(fake); None unless the outcome is scored.
+        word: fake, real or inconclusive; None unless scored.
+        people: that decided or were seen.
+        error: why it has no score.
+    """
+
+    file: str
+    label: str
+    method: str
+    dataset: str
+    outcome: str
+    probability: float | None
+    word: str | None
+    people: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedClips:
+    """Verdicts in the order of labels.csv, and what made them."""
+
+    verdicts: tuple[ClipVerdict, ...]
+    face_detector: str
+    sampling: str
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """How clips are read; None leaves a choice to the machine."""
+
+    fps: float = 2.0
+    face_detector: str = "mtcnn"
+    face_weights: Path | None = None
+    backend: str = "auto"
+    device: str = "auto"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.fps < math.inf):
+            raise ValueError(f"fps must be a positive number, got {self.fps}")
+
+
+def scan_clips(
+    clips: ClipSet, detector: LoadedDetector, options: ScanOptions, *, progress: Callable[[int], None] | None = None
+) -> ScannedClips:
+    """Judge each clip as `unmask scan` does.
+
+    Raises:
+        SetError: what the pipeline needs beyond training's libraries is not installed, or no such face detector.
+        BackendError: the backend cannot be had.
+    """
+    try:
+        from pipeline import assembly
+        from pipeline.faces.detector import DetectorError
+        from pipeline.scan import scan_all
+        from pipeline.sources import Source
+        from pipeline.video.sampling import Fps
+    except ModuleNotFoundError as error:
+        raise SetError(
+            f"{clips.source}: clips need the whole pipeline, and {error.name} is not installed; manifests do not"
+        ) from error
+    sampling = Fps(options.fps)
+    names = {str(clips.source / clip.file): clip for clip in clips.clips}
+    found: dict[str, ClipVerdict] = {}
+    workers = options.workers or assembly.default_workers()
+    with ExitStack() as stack:
+        try:
+            scanner = stack.enter_context(
+                assembly.scanner(
+                    assembly.Detector(detector.model, detector.info, detector.sha256),
+                    sampling=sampling,
+                    face_detector=options.face_detector,
+                    face_weights=options.face_weights,
+                    backend=options.backend,
+                    device=options.device,
+                    workers=workers,
+                    portraits=False,
+                )
+            )
+        except (DetectorError, ValueError) as error:
+            raise SetError(f"{clips.source}: {error}") from error
+        backend, face_detector = scanner.engine.backend.name, scanner.provenance.detector
+        for source, report in scan_all(scanner, [Source(name) for name in names], workers=workers):
+            if report is not None:  # None only where earlier verdicts are kept, and here are none
+                found[source.name] = _verdict(names[source.name], report.verdict)
+            if progress is not None:
+                progress(len(found))
+    return ScannedClips(tuple(found[name] for name in names), face_detector, sampling.describe(), backend)
+
+
+def _verdict(clip: Clip, verdict: Verdict) -> ClipVerdict:
+    return ClipVerdict(
+        clip.file,
+        "fake" if clip.label else "real",
+        clip.method,
+        clip.dataset,
+        verdict.outcome.value,
+        verdict.probability,
+        None if verdict.label is None else verdict.label.value,
+        len(verdict.people),
+        verdict.error,
+    )
+
+
+def items_of(verdicts: tuple[ClipVerdict, ...]) -> Items:
+    """The scored ones: outcomes without a score are no 0.5, they are left out and counted."""
+    scored = [verdict for verdict in verdicts if verdict.probability is not None]
+    return Items(
+        np.array([verdict.label == "fake" for verdict in scored], np.int8),
+        np.array([verdict.probability for verdict in scored], np.float32),
+        np.arange(len(scored)),
+        np.array([verdict.dataset for verdict in scored], np.str_),
+        np.array([verdict.method for verdict in scored], np.str_),
+        np.array([verdict.word for verdict in scored], np.str_),
+    )

@@ -1,0 +1,290 @@
+"""From a detector and a set to its numbers."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from models.architectures import LoadedDetector
+from models.checkpoint_info import library_versions
+from pipeline.scoring.backends import Backend
+from trainers.evaluation import clips as clip_scan
+from trainers.evaluation.clips import ClipVerdict, ScanOptions
+from trainers.evaluation.items import Judged, frames_of, judge
+from trainers.evaluation.ladder import Ladder, Step, climb
+from trainers.evaluation.scoring import Measures, Progress, score_images
+from trainers.evaluation.sets import ClipSet, CropSet, Half
+from trainers.evaluation.summary import Bin, Group, Judging, Level, Slice, bins, groups, jpeg_size, level, slices
+from trainers.metrics import Estimate
+
+REPORT_SCHEMA = 1
+
+# Told what is being done and over how many items; gives what is called as they are done.
+Announce = Callable[[str, int], Progress | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image without a score."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetResult:
+    """All that is known of one set.
+
+    Attributes:
+        name: of the set.
+        kind: `crops`: rows of a manifest; `clips`: videos that went through the pipeline.
+        source: as it was named.
+        split: rows taken; None: all.
+        half: half taken; None: both.
+        manifest_sha256: of the whole manifest, see `Manifest.sha256`; None for clips.
+        rows_sha256: of the rows that were taken.
+        rows: crops or clips.
+        backend: that computed the scores.
+        frame: numbers over crops; None for clips.
+        video: numbers over videos, or over clips.
+        video_reason: why there are none over videos.
+        datasets: the same for each dataset.
+        methods: each method's fakes against all reals of its dataset.
+        slices: AUC in thirds of size, sharpness and brightness of the crops.
+        jpeg_size: AUC of calling the smaller JPEG (quality 90) a fake; the model's stands in `frame`.
+        reliability: bins of the ECE, of crops or of clips.
+        ladder: None where it was not asked for, and for clips.
+        failures: crops without a score.
+        outcomes: how many clips ended how; None for crops.
+        clips: each clip; None for crops.
+        face_detector: that found the faces of the clips.
+        sampling: of the clips.
+    """
+
+    name: str
+    kind: Literal["crops", "clips"]
+    source: str
+    split: str | None
+    half: Half | None
+    manifest_sha256: str | None
+    rows_sha256: str | None
+    rows: int
+    backend: str
+    frame: Level | None
+    video: Level | None
+    video_reason: str | None
+    datasets: list[Group]
+    methods: list[Group]
+    slices: list[Slice] = field(default_factory=list)
+    jpeg_size: Estimate | None = None
+    reliability: list[Bin] = field(default_factory=list)
+    ladder: Ladder | None = None
+    failures: list[Failure] = field(default_factory=list)
+    outcomes: dict[str, int] | None = None
+    clips: list[ClipVerdict] | None = None
+    face_detector: str | None = None
+    sampling: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """P(fake) of one image or clip, under the name that the set gives it."""
+
+    path: str
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A set's result, its predictions, and the scored items for plots."""
+
+    result: SetResult
+    predictions: list[Prediction]
+    judged: Judged
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `--json` holds; `to_dict` gives its JSON form.
+
+    Attributes:
+        model: name, architecture, weights and their sha256, input spec and its hash, calibration, thresholds.
+        settings: what numbers depend on beside model and data.
+        software: versions.
+        created_at: Unix seconds.
+        elapsed_s: seconds that it took.
+        sets: in the order named.
+    """
+
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    software: dict[str, str]
+    created_at: float
+    elapsed_s: float
+    sets: list[SetResult]
+    schema: int = REPORT_SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: fields by their names, an `Estimate` as value, low, high and reason, null for None."""
+        return {"schema": self.schema, **asdict(self)}
+
+
+def evaluate_crops(
+    crops: CropSet,
+    detector: LoadedDetector,
+    backend: Backend,
+    judging: Judging,
+    *,
+    steps: tuple[Step, ...],
+    ladder_rows: int,
+    batch: int,
+    announce: Announce,
+) -> Evaluated:
+    """Score the rows of a manifest and judge the scores.
+
+    Args:
+        crops: the set.
+        detector: its backend is `backend`.
+        backend: computes the scores.
+        judging: how numbers are made.
+        steps: of the ladder; empty for none.
+        ladder_rows: see `trainers.evaluation.ladder.climb`.
+        batch: images loaded ahead.
+        announce: told what is going on.
+
+    Raises:
+        BackendError: the backend breaks.
+    """
+    info, rows = detector.info, crops.rows
+    told = announce(crops.name, len(rows))
+    scored = score_images(backend, info.input_spec, rows, measure=True, batch=batch, progress=told)
+    judged = judge(rows, scored.logits, info.calibration, info.thresholds)
+    frames = frames_of(rows, scored.logits, info.calibration, info.thresholds)
+    there = np.isfinite(scored.logits)
+    measures = Measures(*(column[there] for column in scored.measures))
+    datasets, methods = groups(judged, judging)
+    ladder = None
+    if steps:
+        ladder = climb(
+            steps,
+            backend,
+            info,
+            rows,
+            scored.logits,
+            judging,
+            rows=ladder_rows,
+            batch=batch,
+            progress=lambda step: announce(f"{crops.name}, {step.name}", min(ladder_rows, len(rows))),
+        )
+    result = SetResult(
+        name=crops.name,
+        kind="crops",
+        source=str(crops.source),
+        split=crops.split,
+        half=crops.half,
+        manifest_sha256=crops.manifest.sha256,
+        rows_sha256=rows.sha256,
+        rows=len(rows),
+        backend=backend.name,
+        frame=level(frames, judging),
+        video=level(judged.videos, judging),
+        video_reason=judged.reason,
+        datasets=datasets,
+        methods=methods,
+        slices=slices(frames, rows.source_width[there], measures, judging),
+        jpeg_size=jpeg_size(frames, measures, judging),
+        reliability=bins(frames),
+        ladder=ladder,
+        failures=[Failure(str(rows.path[row]), error) for row, error in sorted(scored.failures.items())],
+    )
+    names = ("real", "fake")
+    predictions = [
+        Prediction(path, names[label], chance)
+        for path, label, chance in zip(
+            rows.path[there].tolist(), frames.label.tolist(), frames.probability.tolist(), strict=True
+        )
+    ]
+    return Evaluated(result, predictions, judged)
+
+
+def evaluate_clips(
+    clips: ClipSet, detector: LoadedDetector, judging: Judging, options: ScanOptions, *, announce: Announce
+) -> Evaluated:
+    """Send clips through the pipeline and judge its verdicts.
+
+    Raises:
+        SetError: libraries of the pipeline are missing.
+        BackendError: the backend cannot be had.
+        DetectorError: the face detector cannot be had.
+    """
+    told = announce(clips.name, len(clips.clips))
+    scanned = clip_scan.scan_clips(clips, detector, options, progress=told)
+    judged = Judged(None, clip_scan.items_of(scanned.verdicts))
+    datasets, methods = groups(judged, judging)
+    result = SetResult(
+        name=clips.name,
+        kind="clips",
+        source=str(clips.source),
+        split=None,
+        half=None,
+        manifest_sha256=None,
+        rows_sha256=None,
+        rows=len(clips.clips),
+        backend=scanned.backend,
+        frame=None,
+        video=level(judged.videos, judging),
+        video_reason=None,
+        datasets=datasets,
+        methods=methods,
+        reliability=[] if judged.videos is None else bins(judged.videos),
+        outcomes=dict(sorted(Counter(verdict.outcome for verdict in scanned.verdicts).items())),
+        clips=list(scanned.verdicts),
+        face_detector=scanned.face_detector,
+        sampling=scanned.sampling,
+    )
+    predictions = [
+        Prediction(verdict.file, verdict.label, verdict.probability)
+        for verdict in scanned.verdicts
+        if verdict.probability is not None
+    ]
+    return Evaluated(result, predictions, judged)
+
+
+def report_on(
+    detector: LoadedDetector, weights: str, settings: dict[str, Any], results: list[SetResult], started_at: float
+) -> Report:
+    """The report on a detector.
+
+    Args:
+        detector: that was evaluated.
+        weights: as they were named.
+        settings: what numbers depend on beside model and data.
+        results: of all sets.
+        started_at: Unix seconds.
+    """
+    info = detector.info
+    return Report(
+        model={
+            "name": info.name or info.architecture,
+            "architecture": info.architecture,
+            "weights": weights,
+            "weights_sha256": detector.sha256,
+            "input_spec": info.input_spec.to_dict(),
+            "input_spec_hash": info.input_spec.hash,
+            "calibration": asdict(info.calibration),
+            "thresholds": None if info.thresholds is None else asdict(info.thresholds),
+            "data_manifest_sha256": info.data_manifest_sha256,
+        },
+        settings=settings,
+        software={**library_versions(), "opencv": cv2.__version__},
+        created_at=round(started_at, 3),
+        elapsed_s=round(time.time() - started_at, 3),
+        sets=results,
+    )

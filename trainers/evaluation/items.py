@@ -1,0 +1,134 @@
+"""What is judged, columnar: frames, and the videos that they are from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from models.checkpoint_info import Calibration, Thresholds
+from pipeline.types import Floats, Ints
+from trainers.data.manifest import Manifest, Strings
+from trainers.metrics import MixedVideoError, video_index, video_labels, video_logits
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Items:
+    """N scored items, frames or whole videos.
+
+    Attributes:
+        label: int8 [N], 0 real and 1 fake.
+        probability: float32 [N], calibrated P(fake).
+        video: int64 [N], number of the video that each is or is from.
+        dataset: str [N].
+        method: str [N], how it was forged; empty for real ones.
+        word: str [N], what a verdict would say: fake, real or inconclusive.
+    """
+
+    label: npt.NDArray[np.int8]
+    probability: Floats
+    video: Ints
+    dataset: Strings
+    method: Strings
+    word: Strings
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.integer]) -> Items:
+        """The items at these indices or under this mask."""
+        return Items(*(getattr(self, column.name)[which] for column in fields(self)))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Judged:
+    """The scored items of a set.
+
+    Attributes:
+        frames: None where clips were judged as wholes.
+        videos: None where the frames' labels contradict each other within a video.
+        reason: why there are no videos.
+    """
+
+    frames: Items | None
+    videos: Items | None
+    reason: str | None = None
+
+    def take(self, dataset: str, method: str | None = None) -> Judged:
+        """Those of a dataset; with `method`, its fakes and all reals of the dataset."""
+
+        def of(items: Items | None) -> Items | None:
+            if items is None:
+                return None
+            keep = items.dataset == dataset
+            return items.take(keep if method is None else keep & ((items.label == 0) | (items.method == method)))
+
+        return Judged(of(self.frames), of(self.videos), self.reason)
+
+
+def words(probabilities: Floats, thresholds: Thresholds | None) -> Strings:
+    """What a verdict on one person would say, str [N]: `pipeline.verdict.calibration.label`, which a test compares."""
+    if thresholds is None:
+        return np.full(len(probabilities), "inconclusive")
+    real, fake = thresholds.of(1)
+    return np.where(probabilities >= fake, "fake", np.where(probabilities < real, "real", "inconclusive"))
+
+
+def frames_of(manifest: Manifest, logits: Floats, calibration: Calibration, thresholds: Thresholds | None) -> Items:
+    """The scored frames of a manifest, each judged by itself.
+
+    Args:
+        manifest: N rows.
+        logits: float32 [N]; rows with nan are left out.
+        calibration: of the detector.
+        thresholds: of the detector.
+    """
+    scored = np.flatnonzero(np.isfinite(logits))
+    chance = calibration.probability(logits[scored])
+    return Items(
+        manifest.label[scored],
+        chance,
+        _videos(manifest)[scored],
+        manifest.dataset[scored],
+        manifest.method[scored],
+        words(chance, thresholds),
+    )
+
+
+def videos_of(manifest: Manifest, logits: Floats, calibration: Calibration, thresholds: Thresholds | None) -> Items:
+    """The videos that a manifest's frames are from, judged by the mean of their frames' clipped logits.
+
+    Args:
+        manifest: N rows.
+        logits: float32 [N], nan where there is none; videos without any are left out.
+        calibration: of the detector.
+        thresholds: of the detector.
+
+    Raises:
+        MixedVideoError: frames of one video have different labels.
+    """
+    videos = _videos(manifest)
+    labels = video_labels(manifest.label, videos, manifest.source_video.tolist())
+    means = video_logits(logits, videos).astype(np.float32)
+    scored = np.flatnonzero(np.isfinite(means))
+    # Videos are numbered in the order of their first frames.
+    _, first = np.unique(videos, return_index=True)
+    chance = calibration.probability(means[scored])
+    rows = first[scored]
+    return Items(
+        labels[scored], chance, scored, manifest.dataset[rows], manifest.method[rows], words(chance, thresholds)
+    )
+
+
+def judge(manifest: Manifest, logits: Floats, calibration: Calibration, thresholds: Thresholds | None) -> Judged:
+    """Both of them; where a video has both labels, the reason in place of the videos."""
+    frames = frames_of(manifest, logits, calibration, thresholds)
+    try:
+        return Judged(frames, videos_of(manifest, logits, calibration, thresholds))
+    except MixedVideoError as error:
+        return Judged(frames, None, str(error))
+
+
+def _videos(manifest: Manifest) -> Ints:
+    return video_index(manifest.dataset.tolist(), manifest.source_video.tolist(), manifest.path.tolist())

@@ -1,0 +1,183 @@
+"""The robustness ladder: what is left of a detector when its pictures are compressed, shrunk, blurred or noisy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from models.checkpoint_info import CheckpointInfo
+from pipeline.scoring.backends import Backend
+from pipeline.types import Floats, Image, Ints
+from trainers.augment import degrade
+from trainers.data.images import ImageError
+from trainers.data.manifest import Manifest
+from trainers.evaluation.items import judge
+from trainers.evaluation.scoring import Progress, Transform, score_images
+from trainers.evaluation.summary import Judging, Level, level
+
+LadderName = Literal["full", "short", "none"]
+
+_METRICS = ("auc", "eer")
+# x264 codes blocks of 16 px.
+_SMALLEST_H264_PX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One degradation of the stored crop.
+
+    Attributes:
+        kind: what is done.
+        strength: how much; rising strengths degrade more or less, as the kind has it.
+    """
+
+    kind: Literal["clean", "jpeg", "h264", "resize", "blur", "noise"]
+    strength: float | None = None
+
+    @property
+    def name(self) -> str:
+        """For people: "jpeg 50", "h264 crf 35"."""
+        unit = {"h264": " crf", "blur": " sigma", "noise": " sigma"}.get(self.kind, "")
+        return self.kind if self.strength is None else f"{self.kind}{unit} {self.strength:g}"
+
+    def transform(self, seed: int) -> Transform | None:
+        """What `score_images` does to each crop; None for the clean one.
+
+        Args:
+            seed: of the noise, which differs from row to row.
+        """
+        if self.strength is None:
+            return None
+        strength = self.strength
+
+        def noisy(image: Image, row: int) -> Image:
+            return degrade.noise(image, strength, np.random.default_rng((seed, row)))
+
+        of: dict[str, Callable[[Image, int], Image]] = {
+            "jpeg": lambda image, row: degrade.jpeg(image, int(strength)),
+            "h264": lambda image, row: _h264(image, strength),
+            "resize": lambda image, row: degrade.resize(image, strength),
+            "blur": lambda image, row: degrade.blur(image, strength),
+            "noise": noisy,
+        }
+        return of[self.kind]
+
+
+CLEAN = Step("clean")
+STEPS: dict[LadderName, tuple[Step, ...]] = {
+    "full": (
+        CLEAN,
+        *(Step("jpeg", quality) for quality in (90, 70, 50, 30)),
+        *(Step("h264", crf) for crf in (23, 28, 35, 40)),
+        *(Step("resize", factor) for factor in (0.5, 0.25)),
+        *(Step("blur", sigma_px) for sigma_px in (1, 2)),
+        *(Step("noise", sigma) for sigma in (5, 10)),
+    ),
+    # What the shipped weights are chosen by.
+    "short": (CLEAN, Step("h264", 35), Step("resize", 0.5), Step("jpeg", 50)),
+    "none": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """The numbers under one degradation; AUC and EER only.
+
+    Attributes:
+        name: of the step.
+        kind: of the step.
+        strength: of the step; None for the clean pictures.
+        failed: pictures without a score.
+        reason: why the step was left out; None if it was not.
+    """
+
+    name: str
+    kind: str
+    strength: float | None
+    failed: int
+    frame: Level | None
+    video: Level | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """All rungs, over the same rows.
+
+    Attributes:
+        rows: on which it was climbed.
+        of: rows of the set.
+        seed: of the sample and of the noise.
+    """
+
+    rows: int
+    of: int
+    seed: int
+    rungs: tuple[Rung, ...]
+
+
+def climb(
+    steps: tuple[Step, ...],
+    backend: Backend,
+    info: CheckpointInfo,
+    manifest: Manifest,
+    clean: Floats,
+    judging: Judging,
+    *,
+    rows: int,
+    batch: int,
+    progress: Callable[[Step], Progress | None],
+) -> Ladder:
+    """Score a manifest's pictures under each step, all on the same rows.
+
+    Args:
+        steps: what is done to the stored crops before they are resized to the input's size.
+        backend: of the detector.
+        info: of the detector.
+        manifest: the set, N rows.
+        clean: float32 [N], the logits of its pictures as they are.
+        judging: how numbers are made; its seed draws the sample.
+        rows: a larger set is sampled, as many reals as fakes.
+        batch: images that are loaded ahead.
+        progress: gives what is called as each step goes on.
+
+    Raises:
+        BackendError: the backend breaks.
+    """
+    which = balanced_sample(manifest.label, rows, judging.seed)
+    sample = manifest.take(which)
+    brief = replace(judging, metrics=_METRICS)
+    rungs = []
+    for step in steps:
+        facts = (step.name, step.kind, step.strength)
+        if step.kind == "h264" and find_spec("av") is None:
+            rungs.append(Rung(*facts, 0, None, None, "PyAV is not installed"))
+            continue
+        logits = clean[which]
+        if (transform := step.transform(judging.seed)) is not None:
+            spec, told = info.input_spec, progress(step)
+            logits = score_images(backend, spec, sample, transform=transform, batch=batch, progress=told).logits
+        judged = judge(sample, logits, info.calibration, info.thresholds)
+        failed = int(np.isnan(logits).sum())
+        rungs.append(Rung(*facts, failed, level(judged.frames, brief), level(judged.videos, brief)))
+    return Ladder(len(sample), len(manifest), judging.seed, tuple(rungs))
+
+
+def balanced_sample(labels: npt.NDArray[np.int8], rows: int, seed: int) -> Ints:
+    """Indices of all rows; of more than `rows`, of half as many of each class (all, where it has fewer), by a seed."""
+    if len(labels) <= rows:
+        return np.arange(len(labels))
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(labels == label))[: rows // 2] for label in (0, 1)]
+    return np.sort(np.concatenate(drawn))
+
+
+def _h264(image: Image, crf: float) -> Image:
+    if min(image.shape[:2]) < _SMALLEST_H264_PX:
+        raise ImageError(f"{image.shape[1]}x{image.shape[0]} px is too small for H.264")
+    return degrade.h264(image, crf)

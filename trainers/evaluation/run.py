@@ -1,0 +1,243 @@
+"""`unmask evaluate` behind its options: detector, sets, outputs, an exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from models.architectures import LoadedDetector, load_detector
+from models.atomic import atomic_write
+from models.checkpoint import CheckpointError
+from models.config import ConfigError
+from models.precision import DeviceError
+from models.zoo import ZooError
+from pipeline.scoring.backends import BackendError
+from trainers.data.manifest import ManifestError
+from trainers.evaluation.clips import ScanOptions
+from trainers.evaluation.console import announce, complain, say, show
+from trainers.evaluation.evaluate import Evaluated, Report, SetResult, evaluate_clips, evaluate_crops, report_on
+from trainers.evaluation.ladder import STEPS, LadderName
+from trainers.evaluation.report import write_report
+from trainers.evaluation.scoring import open_backend
+from trainers.evaluation.sets import CropSet, Half, SetError, find_sets
+from trainers.evaluation.summary import Judging
+from trainers.evaluation.tables import overview, tables
+
+EXIT_ALL_SCORED = 0
+EXIT_BAD_INPUT = 2
+EXIT_SOME_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What `unmask evaluate` was told.
+
+    Attributes:
+        manifests: .csv or .parquet files, or folders of clips with labels.csv; each is a set.
+        weights: a checkpoint's path or name; None: the shipped ones.
+        split: rows of manifests to take; None: all.
+        half: of these rows, the one to select on or the one to report on; None: both.
+        ladder: of degradations; `short` has three.
+        ladder_rows: larger sets are sampled for the ladder.
+        resamples: of the bootstrap.
+        seed: of bootstrap, sample and noise.
+        scan: how clips are read; its backend and device score crops too.
+        batch: images that are loaded ahead of the scores.
+        json_path: where the report goes as JSON, see `trainers.evaluation.evaluate.Report`.
+        report: where it goes as Markdown, with pictures beside it.
+        predictions: where P(fake) of each image or clip goes, as CSV.
+    """
+
+    manifests: tuple[Path, ...]
+    weights: str | None = None
+    split: str | None = None
+    half: Half | None = None
+    ladder: LadderName = "full"
+    ladder_rows: int = 1000
+    resamples: int = 1000
+    seed: int = 0
+    scan: ScanOptions = field(default_factory=ScanOptions)
+    batch: int = 64
+    json_path: Path | None = None
+    report: Path | None = None
+    predictions: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ladder_rows", "batch"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
+        if self.resamples < 0:
+            raise ValueError(f"resamples must not be negative, got {self.resamples}")
+
+
+class OutputError(Exception):
+    """An output cannot be written; the message says which and why."""
+
+
+def run(options: EvaluateOptions) -> int:
+    """Evaluate, show the summary, write the outputs; returns the exit code.
+
+    0: every image and clip was scored; 3: some were not, they are listed; 2: bad options or input; 130: interrupted.
+    """
+    try:
+        report, evaluated = evaluate(options)
+        written = _write(options, report, evaluated)
+        _show(report)
+        for what, path in written:
+            say(f"{what}: {path}")
+    except (
+        BackendError,
+        CheckpointError,
+        ConfigError,
+        DeviceError,
+        ManifestError,
+        SetError,
+        ZooError,
+        OutputError,
+    ) as error:
+        complain(f"Error: {error}")
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        complain("Interrupted")
+        return EXIT_INTERRUPTED
+    lost = sum(_lost(each) for each in report.sets)
+    return EXIT_SOME_FAILED if lost else EXIT_ALL_SCORED
+
+
+def evaluate(options: EvaluateOptions) -> tuple[Report, list[Evaluated]]:
+    """The report, and what pictures and predictions are made of.
+
+    Raises:
+        SetError: nothing to evaluate, or a set that is none.
+        ManifestError: a manifest that cannot be read.
+        ZooError: no such weights, or none are shipped.
+        CheckpointError: weights that cannot be read.
+        ConfigError: weights of an architecture or option that this version does not have.
+        BackendError: the backend cannot be had or breaks.
+        DeviceError: no such device.
+        OutputError: an output's place cannot be written to.
+    """
+    started_at = time.time()
+    _check_outputs(options)
+    sets = find_sets(options.manifests, options.split, options.half)
+    weights = options.weights if options.weights is not None else _shipped()
+    detector = load_detector(weights)
+    judging = Judging(detector.info.thresholds is not None, options.resamples, options.seed)
+    crops = [each for each in sets if isinstance(each, CropSet)]
+    evaluated = {each.name: done for each, done in zip(crops, _crops(crops, detector, judging, options), strict=True)}
+    for each in sets:
+        if not isinstance(each, CropSet):
+            evaluated[each.name] = evaluate_clips(each, detector, judging, options.scan, announce=announce)
+    ordered = [evaluated[each.name] for each in sets]
+    results = [each.result for each in ordered]
+    return report_on(detector, weights, _settings(options), results, started_at), ordered
+
+
+def _shipped() -> str:
+    from models.zoo import default_detector
+
+    return str(default_detector())
+
+
+def _crops(
+    sets: Sequence[CropSet], detector: LoadedDetector, judging: Judging, options: EvaluateOptions
+) -> list[Evaluated]:
+    if not sets:
+        return []
+    with open_backend(detector, backend=options.scan.backend, device=options.scan.device) as backend:
+        return [
+            evaluate_crops(
+                each,
+                detector,
+                backend,
+                judging,
+                steps=STEPS[options.ladder],
+                ladder_rows=options.ladder_rows,
+                batch=options.batch,
+                announce=announce,
+            )
+            for each in sets
+        ]
+
+
+def _settings(options: EvaluateOptions) -> dict[str, Any]:
+    names = ("split", "half", "ladder", "ladder_rows", "resamples", "seed")
+    return {name: getattr(options, name) for name in names}
+
+
+def _outputs(options: EvaluateOptions) -> list[tuple[str, Path]]:
+    named = (("--json", options.json_path), ("--report", options.report), ("--predictions", options.predictions))
+    return [(name, path) for name, path in named if path is not None]
+
+
+def _check_outputs(options: EvaluateOptions) -> None:
+    """An hour of scoring shall not end before a report that cannot be written."""
+    for name, path in _outputs(options):
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise OutputError(f"{name}: {error}") from error
+
+
+def _write(options: EvaluateOptions, report: Report, evaluated: Sequence[Evaluated]) -> list[tuple[str, Path]]:
+    try:
+        if options.json_path is not None:
+            with atomic_write(options.json_path) as file:
+                file.write((json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n").encode())
+        if options.report is not None:
+            write_report(options.report, report, evaluated)
+        if options.predictions is not None:
+            with atomic_write(options.predictions) as file:
+                file.write(predictions_csv(evaluated).encode())
+    except OSError as error:
+        raise OutputError(f"an output cannot be written: {error}") from error
+    return [(name.removeprefix("--"), path) for name, path in _outputs(options)]
+
+
+def predictions_csv(evaluated: Sequence[Evaluated]) -> str:
+    """Path, label and probability of all that was scored, in the order of the sets.
+
+    Of several sets, a fourth column `set` names them. What has no score has no line: it stands among the report's
+    failures or outcomes.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    several = len(evaluated) > 1
+    writer.writerow(["path", "label", "probability", *(["set"] if several else [])])
+    for each in evaluated:
+        for one in each.predictions:
+            # Nine digits bring a float32 back exactly.
+            name = [each.result.name] if several else []
+            writer.writerow([one.path, one.label, f"{one.probability:.9g}", *name])
+    return text.getvalue()
+
+
+def _show(report: Report) -> None:
+    model = report.model
+    say(
+        f"{model['name']} ({model['architecture']}, {model['input_spec']['size']} px), sha256 {model['weights_sha256']}"
+    )
+    show(overview(report))
+    for result in report.sets:
+        for table in tables(result):
+            show(replace(table, title=f"{result.name}: {table.title.lower()}"))
+        if lost := _lost(result):
+            what = "crops could not be scored" if result.kind == "crops" else "clips ended without a score"
+            say(f"{result.name}: {lost} of {result.rows} {what}")
+
+
+def _lost(result: SetResult) -> int:
+    """Crops or clips without a score."""
+    scored = (result.outcomes or {}).get("scored", 0)
+    return len(result.failures) if result.kind == "crops" else result.rows - scored

@@ -1,0 +1,205 @@
+"""The images of a manifest, scored by what serving runs: same resampling, same graph, same backend."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from models.architectures import LoadedDetector
+from models.base import BaseModel
+from models.precision import available_cores
+from models.spec import InputSpec
+from pipeline.faces.crop import resized
+from pipeline.faces.quality import PATCH_PX, sharpness
+from pipeline.scoring.backends import Backend, BackendError, create_backend
+from pipeline.types import Floats, Image
+from trainers.augment.degrade import jpeg_size_bytes
+from trainers.data.images import ImageError, ImageStore
+from trainers.data.manifest import Manifest
+
+Transform = Callable[[Image, int], Image]
+Progress = Callable[[int], None]
+
+# Near lossless: what is left of the size is what the picture holds, not how it was stored.
+JPEG_SIZE_QUALITY = 90
+
+
+class Measures(NamedTuple):
+    """What is measured on each stored crop beside its score: float32 [N] each, nan where it could not be read.
+
+    Attributes:
+        sharpness: see `pipeline.faces.quality.sharpness`, on the whole crop.
+        brightness: mean grey level, 0..255.
+        jpeg_bytes: size as JPEG of quality 90.
+    """
+
+    sharpness: Floats
+    brightness: Floats
+    jpeg_bytes: Floats
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ScoredImages:
+    """Scores of N images.
+
+    Attributes:
+        logits: float32 [N], log-odds of fake before calibration; nan where there is none.
+        failures: row and reason of the images that could not be read or degraded.
+        measures: all nan unless they were asked for.
+    """
+
+    logits: Floats
+    failures: dict[int, str]
+    measures: Measures
+
+
+def score_manifest(
+    detector: BaseModel | LoadedDetector | Backend,
+    spec: InputSpec,
+    manifest: Manifest,
+    *,
+    transform: Transform | None = None,
+    batch: int = 64,
+) -> Floats:
+    """Log-odds of fake of each image, before calibration: float32 [N], nan where an image cannot be read.
+
+    Args:
+        detector: a model (its mode is left as it was), a loaded checkpoint, or a backend that stays open.
+        spec: input of that detector.
+        manifest: N rows.
+        transform: done to each stored crop before it is resized; given the crop, uint8 [H, W, 3] RGB, and its row.
+        batch: images that are loaded ahead of the scores.
+
+    Raises:
+        BackendError: the backend cannot be had, is of another input size, or breaks.
+    """
+    with open_backend(detector) as backend:
+        return score_images(backend, spec, manifest, transform=transform, batch=batch).logits
+
+
+@contextmanager
+def open_backend(
+    detector: BaseModel | LoadedDetector | Backend, *, backend: str = "auto", device: str = "auto"
+) -> Iterator[Backend]:
+    """The backend of a detector, closed at the end of the block; one that is given stays open.
+
+    Raises:
+        BackendError: it cannot be had here.
+        DeviceError: no such device.
+    """
+    model = detector.model if isinstance(detector, LoadedDetector) else detector
+    if not isinstance(model, BaseModel):
+        yield model
+        return
+    was_training = model.training
+    scoring = create_backend(model, backend=backend, device=device)
+    try:
+        yield scoring
+    finally:
+        scoring.close()
+        model.train(was_training)
+
+
+def score_images(
+    backend: Backend,
+    spec: InputSpec,
+    manifest: Manifest,
+    *,
+    transform: Transform | None = None,
+    measure: bool = False,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> ScoredImages:
+    """As `score_manifest`, with the reasons of failures and, if asked, measures of the stored crops.
+
+    Args:
+        backend: computes the scores.
+        spec: input of its detector.
+        manifest: N rows.
+        transform: see `score_manifest`. It may raise `ImageError`.
+        measure: also fill in `measures`.
+        batch: images that are loaded ahead of the scores.
+        progress: called with the number of images that are done.
+
+    Raises:
+        BackendError: the backend is of another input size, or breaks.
+    """
+    if backend.input_size != spec.size:
+        raise BackendError(f"the backend takes {backend.input_size} px, the input spec has {spec.size} px")
+    store = ImageStore(manifest.root)
+    rows = len(manifest)
+    logits, measures = np.full(rows, np.nan, np.float32), np.full((3, rows), np.nan, np.float32)
+    failures: dict[int, str] = {}
+
+    def load(row: int) -> Image | str:
+        try:
+            image = store.load(str(manifest.path[row]))
+            if measure:
+                measures[:, row] = _measure(image)
+            return resized(image if transform is None else transform(image, row), spec.size, spec.interpolation)
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(available_cores(), thread_name_prefix="images") as pool:
+
+        def ahead(start: int) -> list[Future[Image | str]]:
+            return [pool.submit(load, row) for row in range(start, min(start + batch, rows))]
+
+        loading = ahead(0)
+        for start in range(0, rows, batch):
+            # The next ones load while these are scored.
+            loaded, loading = [each.result() for each in loading], ahead(start + batch)
+            good = [i for i, image in enumerate(loaded) if not isinstance(image, str)]
+            failures.update({start + i: image for i, image in enumerate(loaded) if isinstance(image, str)})
+            if good:
+                pixels = np.stack([image for image in loaded if not isinstance(image, str)])
+                logits[[start + i for i in good]] = infer(backend, pixels)
+            if progress is not None:
+                progress(min(start + batch, rows))
+    return ScoredImages(logits, failures, Measures(*measures))
+
+
+def infer(backend: Backend, pixels: Image) -> Floats:
+    """Log-odds of fake of crops uint8 [N, S, S, 3], float32 [N], with as many calls under way as the backend takes.
+
+    Raises:
+        BackendError: a call failed.
+    """
+    logits = np.full(len(pixels), np.nan, np.float32)
+    errors: list[Exception] = []
+    slots = threading.Semaphore(backend.concurrency)
+
+    def put(part: slice) -> Callable[[Floats | Exception], None]:
+        def done(result: Floats | Exception) -> None:
+            if isinstance(result, Exception):
+                errors.append(result)
+            else:
+                logits[part] = result
+            slots.release()
+
+        return done
+
+    start = 0
+    while start < len(pixels) and not errors:
+        stop = start + backend.fit(min(len(pixels) - start, backend.max_batch))
+        slots.acquire()
+        # On this thread, not one of a pool: compiled CUDA graphs belong to the thread that recorded them.
+        backend.start(pixels[start:stop], put(slice(start, stop)))
+        start = stop
+    for _ in range(backend.concurrency):
+        slots.acquire()
+    if errors:
+        raise BackendError(f"{backend.name} failed: {type(errors[0]).__name__}: {errors[0]}") from errors[0]
+    return logits
+
+
+def _measure(image: Image) -> Sequence[float]:
+    grey = cv2.cvtColor(resized(image, PATCH_PX, "area"), cv2.COLOR_RGB2GRAY)
+    return sharpness(grey), float(grey.mean()), float(jpeg_size_bytes(image, JPEG_SIZE_QUALITY))

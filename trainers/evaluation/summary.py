@@ -1,0 +1,230 @@
+"""The numbers of a set and of its parts: by dataset, by method, by size, quality and brightness of the crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.types import Floats
+from trainers.evaluation.items import Items, Judged
+from trainers.evaluation.scoring import Measures
+from trainers.metrics import METRICS, Estimate, estimate, reliability
+from trainers.weighted import ECE_BINS
+
+# Finer parts would have intervals wider than what tells them apart.
+PARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How numbers are made of scores.
+
+    Attributes:
+        words: whether the weights have thresholds, without which all would be inconclusive.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        metrics: which, see `trainers.metrics.METRICS`.
+    """
+
+    words: bool
+    resamples: int
+    seed: int
+    metrics: tuple[str, ...] = METRICS
+
+    def estimate(self, items: Items) -> dict[str, Estimate]:
+        """The metrics of some items by name."""
+        return estimate(
+            items.label, items.probability, items.video, self.metrics, resamples=self.resamples, seed=self.seed
+        )
+
+    def auc(self, items: Items, scores: Floats | None = None) -> Estimate:
+        """AUC of some items, by their probabilities or by other scores, float32 [N]."""
+        chosen = items.probability if scores is None else scores
+        return estimate(items.label, chosen, items.video, ["auc"], resamples=self.resamples, seed=self.seed)["auc"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Items with a score."""
+
+    total: int
+    real: int
+    fake: int
+
+    @classmethod
+    def of(cls, items: Items) -> Counts:
+        """Count them."""
+        return cls(len(items), int((items.label == 0).sum()), int((items.label == 1).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How many of the reals, or of the fakes, were given each word."""
+
+    total: int
+    fake: int
+    inconclusive: int
+    real: int
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The words given to reals and to fakes."""
+
+    reals: Words
+    fakes: Words
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Numbers over frames, or over videos.
+
+    Attributes:
+        counts: of the items.
+        metrics: by name, see `trainers.metrics.METRICS`.
+        called: None where the weights have no thresholds.
+    """
+
+    counts: Counts
+    metrics: dict[str, Estimate]
+    called: Called | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A dataset, or one method's fakes against all reals of their dataset.
+
+    Attributes:
+        method: None for the whole dataset.
+        frame: None where clips were judged as wholes.
+        video: None where frames of one video contradict each other.
+    """
+
+    dataset: str
+    method: str | None
+    frame: Level | None
+    video: Level | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The frames whose measure lies in one part of its range.
+
+    Attributes:
+        by: name of the measure.
+        unit: of low and high.
+        low: smallest value of the part.
+        high: largest value of the part.
+    """
+
+    by: str
+    unit: str
+    low: float
+    high: float
+    counts: Counts
+    auc: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bar of a reliability diagram.
+
+    Attributes:
+        low: end of its range of P(fake), outside it but for 0.
+        high: end of its range, inside it.
+        items: in that range.
+        confidence: their mean P(fake).
+        fakes: the share of fakes among them.
+    """
+
+    low: float
+    high: float
+    items: int
+    confidence: float
+    fakes: float
+
+
+def level(items: Items | None, judging: Judging) -> Level | None:
+    """Counts, metrics and words of frames or videos; None without them."""
+    if items is None:
+        return None
+    return Level(Counts.of(items), judging.estimate(items), called(items) if judging.words else None)
+
+
+def called(items: Items) -> Called:
+    """How often each word was given."""
+
+    def of(label: int) -> Words:
+        given = items.word[items.label == label].tolist()
+        return Words(len(given), *(given.count(word) for word in ("fake", "inconclusive", "real")))
+
+    return Called(reals=of(0), fakes=of(1))
+
+
+def groups(judged: Judged, judging: Judging) -> tuple[list[Group], list[Group]]:
+    """Each dataset, and each method of each dataset, in the order of their names."""
+    items = judged.frames if judged.frames is not None else judged.videos
+    datasets: list[Group] = []
+    methods: list[Group] = []
+    if items is None:
+        return datasets, methods
+    for dataset in np.unique(items.dataset).tolist():
+        datasets.append(_group(judged, judging, dataset, None))
+        fakes = items.take((items.dataset == dataset) & (items.label == 1))
+        methods += [_group(judged, judging, dataset, method) for method in np.unique(fakes.method).tolist()]
+    return datasets, methods
+
+
+def _group(judged: Judged, judging: Judging, dataset: str, method: str | None) -> Group:
+    part = judged.take(dataset, method)
+    return Group(dataset, method, level(part.frames, judging), level(part.videos, judging))
+
+
+def slices(frames: Items, source_width: Floats, measures: Measures, judging: Judging) -> list[Slice]:
+    """AUC in the thirds of size, sharpness and brightness.
+
+    Args:
+        frames: N scored frames.
+        source_width: float32 [N] in px; nan where unknown.
+        measures: of these frames.
+        judging: how.
+    """
+    found: list[Slice] = []
+    for by, unit, values in (
+        ("size", "px", source_width),
+        ("sharpness", "", measures.sharpness),
+        ("brightness", "grey level", measures.brightness),
+    ):
+        for part in _thirds(values):
+            items = frames.take(part)
+            auc, inside = judging.auc(items), values[part]
+            found.append(Slice(by, unit, float(inside.min()), float(inside.max()), Counts.of(items), auc))
+    return found
+
+
+def _thirds(values: Floats) -> Iterator[np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Masks of the lower, middle and upper third; equal values stay together, parts without any are left out."""
+    known = np.isfinite(values)
+    if not known.any():
+        return
+    edges = np.quantile(values[known], [i / PARTS for i in range(1, PARTS)])
+    third = np.where(known, np.searchsorted(edges, values), -1)
+    for number in range(PARTS):
+        part = third == number
+        if part.any():
+            yield part
+
+
+def jpeg_size(frames: Items, measures: Measures, judging: Judging) -> Estimate:
+    """AUC of calling the smaller file a fake: what compressibility alone tells."""
+    return judging.auc(frames, -measures.jpeg_bytes)
+
+
+def bins(items: Items) -> list[Bin]:
+    """The bins of the ECE that hold anything."""
+    found = reliability(items.label, items.probability)
+    bars = enumerate(zip(*found, strict=True))
+    width = 1 / ECE_BINS
+    return [Bin(i * width, (i + 1) * width, int(n), float(p), float(f)) for i, (n, p, f) in bars if n]

@@ -1,0 +1,230 @@
+"""The report's tables, the same on a terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainers.evaluation.evaluate import Report, SetResult
+from trainers.evaluation.scoring import JPEG_SIZE_QUALITY
+from trainers.evaluation.summary import Group, Level, Words
+from trainers.metrics import TPR_AT, Estimate
+
+NAMES = {
+    "auc": "AUC",
+    "eer": "EER",
+    "ap": "AP",
+    **{name: f"TPR at {100 * fpr:g} % FPR" for fpr, name in TPR_AT.items()},
+    "ece": "ECE",
+    "ece_balanced": "ECE, equal priors",
+}
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as text; the first column says what a row is about.
+
+    Attributes:
+        title: of the table.
+        columns: heads.
+        rows: cells, as many a row as there are columns.
+        note: what a reader must know.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def number(value: float | None) -> str:
+    """Three decimals: more would be beyond any interval."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def with_interval(estimate: Estimate | None) -> str:
+    """`0.914 (0.905 to 0.922)`, the value alone, or why there is none."""
+    if estimate is None:
+        return NOTHING
+    if estimate.value is None:
+        return f"{NOTHING} ({estimate.reason})"
+    if estimate.low is None or estimate.high is None:
+        return number(estimate.value)
+    return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
+
+
+def overview(report: Report) -> Table:
+    """One row a set: what is asked first."""
+    rows = []
+    for each in report.sets:
+        best = each.video or each.frame
+        rows.append(
+            (
+                each.name,
+                f"{each.rows:,}",
+                _metric(each.frame, "auc"),
+                _metric(each.video, "auc"),
+                _metric(best, "eer"),
+                _metric(best, TPR_AT[0.01]),
+                _metric(best, "ece"),
+            )
+        )
+    heads = ("set", "crops or clips", "AUC, frames", "AUC, videos", "EER", "TPR at 1 % FPR", "ECE")
+    note = "EER, TPR and ECE over videos. In brackets: 95 % of a bootstrap over videos."
+    return Table("All sets", heads, tuple(rows), note)
+
+
+def tables(result: SetResult) -> list[Table]:
+    """All tables of a set, those without rows left out."""
+    found = [metrics(result), words(result), _baseline(result), _groups(result), _slices(result), ladder(result)]
+    return [table for table in (*found, _clips(result), _failures(result)) if table.rows]
+
+
+def metrics(result: SetResult) -> Table:
+    """Every metric over frames and over videos."""
+    levels = _levels(result)
+    rows = [
+        (label, *(with_interval(each.metrics[name]) for _, each in levels))
+        for name, label in NAMES.items()
+        if levels and name in levels[0][1].metrics
+    ]
+    counts = [
+        (
+            "items",
+            *(f"{each.counts.total:,}: {each.counts.real:,} real, {each.counts.fake:,} fake" for _, each in levels),
+        )
+    ]
+    note = f"No numbers over videos: {result.video_reason}." if result.video_reason else ""
+    return Table("Metrics", ("", *(name for name, _ in levels)), (*counts, *rows) if levels else (), note)
+
+
+def words(result: SetResult) -> Table:
+    """What reals and fakes were called."""
+    rows = []
+    for name, each in _levels(result):
+        if each.called is not None:
+            for label, given in (("real", each.called.reals), ("fake", each.called.fakes)):
+                rows.append((f"{label} {name}", str(given.total), *_shares(given)))
+    return Table(
+        "Words of the verdict", ("of the", "items", "called fake", "called inconclusive", "called real"), tuple(rows)
+    )
+
+
+def ladder(result: SetResult) -> Table:
+    """AUC under each degradation, and the words."""
+    if result.ladder is None:
+        return Table("Robustness ladder", (), ())
+    rows = []
+    for rung in result.ladder.rungs:
+        if rung.frame is None:
+            rows.append((rung.name, f"{NOTHING} ({rung.reason})", *[NOTHING] * 5))
+            continue
+        called = rung.frame.called
+        rows.append(
+            (
+                rung.name,
+                _metric(rung.frame, "auc"),
+                _metric(rung.video, "auc"),
+                _metric(rung.frame, "eer"),
+                _shares(called.reals)[0] if called else NOTHING,
+                _shares(called.fakes)[2] if called else NOTHING,
+                str(rung.failed),
+            )
+        )
+    heads = ("degraded by", "AUC, frames", "AUC, videos", "EER, frames", "reals called fake", "fakes called real")
+    sampled = result.ladder.rows < result.ladder.of
+    note = f"{result.ladder.rows:,} of {result.ladder.of:,} crops" + (
+        f", drawn evenly from both classes with seed {result.ladder.seed}." if sampled else "."
+    )
+    return Table("Robustness ladder", (*heads, "failed"), tuple(rows), note)
+
+
+def _baseline(result: SetResult) -> Table:
+    if result.jpeg_size is None or result.frame is None:
+        return Table("Baseline", (), ())
+    return Table(
+        "Baseline",
+        ("", "AUC, frames"),
+        (
+            (f"size as JPEG of quality {JPEG_SIZE_QUALITY}, smaller is fake", with_interval(result.jpeg_size)),
+            ("the detector", with_interval(result.frame.metrics["auc"])),
+        ),
+        "What compressibility alone tells: a detector near it may have learned no more.",
+    )
+
+
+def _groups(result: SetResult) -> Table:
+    def row(group: Group) -> tuple[str, ...]:
+        level = group.video or group.frame
+        counts = "" if level is None else f"{level.counts.real:,} / {level.counts.fake:,}"
+        name = "all" if group.method is None else group.method or "(unnamed)"
+        called = level.called if level else None
+        return (
+            group.dataset or "(unnamed)",
+            name,
+            counts,
+            _metric(group.frame, "auc"),
+            _metric(group.video, "auc"),
+            _metric(level, "eer"),
+            _shares(called.reals)[0] if called else NOTHING,
+            _shares(called.fakes)[2] if called else NOTHING,
+        )
+
+    by_dataset = {group.dataset: [group] for group in result.datasets}
+    for group in result.methods:
+        by_dataset[group.dataset].append(group)
+    rows = [row(group) for groups in by_dataset.values() for group in groups]
+    heads = ("dataset", "method", "reals / fakes", "AUC, frames", "AUC, videos", "EER", "reals called fake")
+    note = "A method's fakes against all reals of its dataset. Counts, EER and words over videos where there are any."
+    return Table("Datasets and methods", (*heads, "fakes called real"), tuple(rows), note)
+
+
+def _slices(result: SetResult) -> Table:
+    rows = tuple(
+        (
+            each.by,
+            f"{each.low:.3g} to {each.high:.3g} {each.unit}".strip(),
+            f"{each.counts.real:,} / {each.counts.fake:,}",
+            with_interval(each.auc),
+        )
+        for each in result.slices
+    )
+    return Table("Slices", ("by", "from", "reals / fakes", "AUC, frames"), rows, "Thirds of the scored crops.")
+
+
+def _clips(result: SetResult) -> Table:
+    # The wrong and the doubtful are looked for: reals that score high, fakes that score low.
+    ranked = sorted(result.clips or [], key=lambda clip: (clip.label, -(clip.probability or 0.0), clip.file))
+    rows = tuple(
+        (
+            clip.file,
+            clip.label,
+            clip.method,
+            number(clip.probability),
+            clip.word or NOTHING,
+            str(clip.people),
+            clip.outcome + (f": {clip.error}" if clip.error else ""),
+        )
+        for clip in ranked
+    )
+    return Table("Clips", ("clip", "label", "method", "P(fake)", "verdict", "people", "outcome"), rows)
+
+
+def _failures(result: SetResult) -> Table:
+    rows = tuple((failure.path, failure.error) for failure in result.failures)
+    return Table("Crops without a score", ("path", "reason"), rows)
+
+
+def _levels(result: SetResult) -> list[tuple[str, Level]]:
+    videos = "clips" if result.kind == "clips" else "videos"
+    return [(name, each) for name, each in (("frames", result.frame), (videos, result.video)) if each is not None]
+
+
+def _metric(level: Level | None, name: str) -> str:
+    return NOTHING if level is None else with_interval(level.metrics.get(name))
+
+
+def _shares(given: Words) -> Sequence[str]:
+    counts = (given.fake, given.inconclusive, given.real)
+    return [f"{100 * count / given.total:.1f} % ({count})" if given.total else NOTHING for count in counts]

@@ -1,0 +1,323 @@
+"""The training loop: batches in, checkpoints out; it can be killed at any time and goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from models.architectures import get_model, load_detector
+from models.atomic import durable_rename
+from models.base import BaseModel
+from models.precision import Precision, precision_for
+from trainers.config import TrainConfig, from_json, to_json
+from trainers.data.couples import CoupleDataset, CouplePlan, couple_loader
+from trainers.data.manifest import Manifest
+from trainers.depthwise import use_fast_gradients
+from trainers.imagenet import start_from_imagenet
+from trainers.meter import Meter
+from trainers.optim import create_optimizer
+from trainers.processes import Processes, joined_processes, stop_signals
+from trainers.runlog import RunLog
+from trainers.schedules import drop_rates, learning_rates
+from trainers.trainee import Trainee
+from trainers.validation import ScoredSet, validate, validation_sets
+
+LAST, BEST, CONFIG = "last.safetensors", "best.safetensors", "config.json"
+
+
+class RunError(RuntimeError):
+    """A run cannot start or go on; the message says why and what to do."""
+
+
+class StoppedError(RuntimeError):
+    """The run was told to stop (SIGINT or SIGTERM); its last checkpoint is in place."""
+
+
+def train(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    device: str = "auto",
+    say: Callable[[str], None],
+    stop_at_step: int | None = None,
+) -> dict[str, float]:
+    """Train, or go on training, the run in `folder`.
+
+    The best weights by validation are `best.safetensors` there, the last ones `last.safetensors`; both hold the
+    averaged weights, and the state beside the last ones holds the raw ones and all that going on needs.
+
+    Args:
+        config: the run; one that is there already must equal it.
+        folder: of the run; made where it is missing.
+        device: see `models.precision.best_device`.
+        say: told, a line at a time, how it goes.
+        stop_at_step: end there with a checkpoint, before the run is done.
+
+    Returns:
+        The metrics of the last validation.
+
+    Raises:
+        RunError: the folder holds a run of another config, or the manifest has nothing to train on.
+        StoppedError: interrupted.
+        models.pretrained.WeightsUnavailableError: the pretrained start cannot be had.
+        models.precision.DeviceError: no such device.
+    """
+    with joined_processes(device) as processes, stop_signals() as stopping:
+        run = _Run(config, folder, processes, say)
+        run.restore()
+        return run.train(stopping, config.total_steps if stop_at_step is None else stop_at_step)
+
+
+class _Run:
+    def __init__(self, config: TrainConfig, folder: Path, processes: Processes, say: Callable[[str], None]) -> None:
+        if config.batch_size % (2 * processes.world):
+            raise RunError(f"a batch of {config.batch_size} does not part into couples for {processes.world} processes")
+        self.config, self.folder, self.processes, self.say = config, folder, processes, say
+        self.precision: Precision = precision_for(processes.device)
+        _claim(folder, config, processes)
+        self.manifest = training_rows(config)
+        # The same first weights in all processes, and in a run that starts again before its first checkpoint.
+        torch.manual_seed(config.seed)
+        self.model, self.start = _first_model(config)
+        if processes.device.type == "cpu":
+            use_fast_gradients(self.model)
+        self.trainee = Trainee(self.model, label_smoothing=config.label_smoothing, mask_weight=config.mask_weight)
+        self.trainee.to(processes.device).to(memory_format=self.precision.memory_format)
+        self.optimizer = create_optimizer(self.model, config.optim, self.trainee.mask_layer)
+        self.schedule = learning_rates(self.optimizer, config)
+        self.scaler = self.precision.scaler() if config.mixed_precision else torch.amp.GradScaler("cpu", enabled=False)
+        # With a warm-up of its own: early averages forget the first weights.
+        self.ema = ModelEmaV3(self.model, decay=config.ema_decay, use_warmup=True)
+        self.step = 0
+        self.best = -math.inf
+        self.metrics: dict[str, float] = {}
+        self.trained_s = 0.0
+
+    def restore(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        path = self.folder / LAST
+        if not path.exists():
+            return
+        resume = self.model.load_checkpoint(path)
+        state, extra = resume.state, resume.state["extra"]
+        self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["scheduler"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.trainee.mask_layer is not None:
+            self.trainee.mask_layer.load_state_dict(extra["mask_layer"])
+        self.step, self.trained_s = resume.info.step, extra["trained_s"]
+        # A branch of another run has no best weights of its own yet.
+        self.best = extra["best"] if (self.folder / BEST).exists() else -math.inf
+        self.metrics = dict(resume.info.metrics)
+
+    def train(self, stopping: list[int], until: int) -> dict[str, float]:
+        config, processes = self.config, self.processes
+        log = RunLog(self.folder, enabled=processes.leads)
+        if processes.leads:
+            self._introduce()
+        per_process = config.batch_size // processes.world
+        dataset = CoupleDataset(
+            CouplePlan(self.manifest, config.data.couples, config.seed),
+            size_px=self.model.input_spec.size,
+            augmentation=config.data.augment,
+            blend=config.data.blend,
+        )
+        loader = couple_loader(
+            dataset,
+            batch_size=per_process,
+            start=self.step * config.optim.accumulation,
+            stop=until * config.optim.accumulation,
+            workers=config.workers,
+            rank=processes.rank,
+            world=processes.world,
+        )
+        network: nn.Module = self.trainee
+        if processes.world > 1:
+            # BatchNorm's running statistics are the leader's; its batches are big enough alone.
+            network = nn.parallel.DistributedDataParallel(network)
+        if config.compile:
+            network = torch.compile(network)  # type: ignore[assignment]
+        self.trainee.train()
+        sets = self._validation_sets()
+        meter = Meter(self.step, config, self.trained_s)
+        batches = iter(loader)
+        saved_at = time.monotonic()
+        while self.step < until:
+            losses = self._step(network, batches, meter)
+            self.trained_s = meter.trained_s
+            if processes.any(bool(stopping)):
+                self._save()
+                raise StoppedError(f"stopped at step {self.step} of {config.total_steps}; the same command goes on")
+            if processes.leads and (line := meter.line(self.step, losses)):
+                self.say(line.text)
+                log.write(line.values)
+            samples = self.step * config.samples_per_step
+            before = samples - config.samples_per_step
+            every = config.validation.every
+            if sets and (samples // every > before // every or self.step == config.total_steps):
+                self._validate(sets, log)
+                meter.pause()
+                saved_at = time.monotonic()
+            elif processes.leads and time.monotonic() - saved_at >= config.checkpoint_every_s:
+                self._save()
+                meter.pause()
+                saved_at = time.monotonic()
+        self._save()
+        if processes.leads and self.step == config.total_steps:
+            if not (self.folder / BEST).exists():
+                shutil.copyfile(self.folder / LAST, self.folder / BEST)
+            log.draw()
+        log.close()
+        return self.metrics
+
+    def _step(self, network: nn.Module, batches: Iterator[dict[str, Tensor]], meter: Meter) -> dict[str, Tensor]:
+        """One optimizer step; the losses of its batches, averaged."""
+        config, device = self.config, self.processes.device
+        # Dropout of step n is the same whether the run was interrupted before it or not.
+        torch.manual_seed(
+            int(np.random.SeedSequence((config.seed, self.step, self.processes.rank)).generate_state(1)[0])
+        )
+        dropout, drop_path = drop_rates(config.schedule, self.model, self.step / config.total_steps)
+        self.model.set_drop_rates(dropout, drop_path)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts: dict[str, Tensor] = {}
+        for _ in range(config.optim.accumulation):
+            with meter.waiting():
+                batch = next(batches)
+            batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+            result = network(batch)
+            self.scaler.scale(result["loss"] / config.optim.accumulation).backward()
+            for name in ("loss", "class_loss", "mask_loss"):
+                parts[name] = parts.get(name, 0) + result[name].detach() / config.optim.accumulation
+        self.scaler.unscale_(self.optimizer)
+        if config.optim.clip_norm > 0:
+            parts["gradient_norm"] = nn.utils.clip_grad_norm_(self.trainee.parameters(), config.optim.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        self.ema.update(self.model, step=self.step)
+        self.step += 1
+        return parts
+
+    def _validation_sets(self) -> list[ScoredSet]:
+        if not self.processes.leads:
+            return []
+        manifest = Manifest.read(Path(self.config.data.manifest))
+        return validation_sets(manifest, self.config.validation, self.model.input_spec.size)
+
+    def _validate(self, sets: list[ScoredSet], log: RunLog) -> None:
+        """Leader only: score the averaged weights, keep them if they are the best."""
+        averaged = self.ema.module
+        self.metrics = validate(averaged, sets, self.processes.device)
+        samples = self.step * self.config.samples_per_step
+        self.say(f"  {samples} samples: " + "  ".join(f"{name} {value:.4f}" for name, value in self.metrics.items()))
+        log.write({"step": self.step, "samples": samples, **{f"val/{k}": v for k, v in self.metrics.items()}})
+        better = self.metrics["selection"] > self.best
+        self.best = max(self.best, self.metrics["selection"])
+        self._save()
+        if better:
+            copy = self.folder / f".{BEST}.tmp"
+            shutil.copyfile(self.folder / LAST, copy)
+            durable_rename(copy, self.folder / BEST)
+
+    def _save(self) -> None:
+        if not self.processes.leads:
+            return
+        mask_layer = self.trainee.mask_layer
+        self.model.save_checkpoint(
+            self.folder / LAST,
+            epoch=self.step * self.config.samples_per_step // max(1, len(self.manifest)),
+            optimizer=self.optimizer,
+            scheduler=self.schedule,
+            scaler=self.scaler,
+            ema=self.ema.module.state_dict(),
+            extra={
+                "mask_layer": None if mask_layer is None else mask_layer.state_dict(),
+                "best": self.best,
+                "trained_s": self.trained_s,
+            },
+            step=self.step,
+            name=self.config.recipe,
+            metrics=self.metrics,
+            data_manifest_sha256=self.manifest.sha256,
+        )
+
+    def _introduce(self) -> None:
+        config = self.config
+        parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
+        dtype = self.precision.autocast_dtype if config.mixed_precision else None
+        self.say(
+            f"{config.recipe}: {config.architecture}, {parameters:.1f} M parameters, {self.model.input_spec.size} px, "
+            f"start: {self.start}; {len(self.manifest)} rows; {self.processes.device}, {dtype or torch.float32}; "
+            f"step {self.step} of {config.total_steps} of {config.samples_per_step} images"
+        )
+
+
+def training_rows(config: TrainConfig) -> Manifest:
+    """The rows that a run trains on.
+
+    Raises:
+        RunError: there are none.
+        trainers.data.manifest.ManifestError: the manifest cannot be read.
+    """
+    if not config.data.manifest:
+        raise RunError("say what to train on: --manifest FILE, or --set data.manifest=FILE")
+    rows = Manifest.read(Path(config.data.manifest)).where(split=config.data.split)
+    if not len(rows):
+        raise RunError(f"{config.data.manifest} has no rows of the split {config.data.split!r}")
+    rng = np.random.default_rng((config.seed, 4))
+    if config.data.limit:
+        rows = rows.take(np.sort(rng.permutation(len(rows))[: config.data.limit]))
+    if config.data.shuffle_labels:
+        # Pairs would give the classes away again.
+        rows = replace(rows, label=rng.permutation(rows.label), pair=np.full_like(rows.pair, ""))
+    return rows
+
+
+def _first_model(config: TrainConfig) -> tuple[BaseModel, str]:
+    """The model before its first step, and where its weights are from."""
+    options: dict[str, Any] = {**config.model, "mixed_precision": config.mixed_precision}
+    if config.start not in ("imagenet", "random"):
+        loaded = load_detector(config.start)
+        model = get_model(config.architecture, pretrained=config.start, **options)
+        return model, f"{config.start} (sha256 {loaded.sha256[:16]}, {loaded.info.step} steps)"
+    model = get_model(config.architecture, pretrained=False, **options)
+    return model, start_from_imagenet(model) if config.start == "imagenet" else "random weights"
+
+
+def _claim(folder: Path, config: TrainConfig, processes: Processes) -> None:
+    """Write the run's config, or check that it is the one that is there."""
+    path = folder / CONFIG
+    if path.exists():
+        stored = from_json(TrainConfig, path.read_text())
+        # A run with a constant rate can be made longer; the place where it is trained may change.
+        longer = config.schedule.kind == "constant"
+        same = replace(
+            config,
+            workers=stored.workers,
+            compile=stored.compile,
+            checkpoint_every_s=stored.checkpoint_every_s,
+            samples=stored.samples if longer else config.samples,
+        )
+        if same != stored:
+            raise RunError(
+                f"{folder} holds a run of another config (its {CONFIG} says which): give this one another --name, or "
+                "delete the folder"
+            )
+    if processes.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = folder / f".{CONFIG}.tmp"
+        copy.write_text(to_json(config))
+        durable_rename(copy, path)

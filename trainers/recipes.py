@@ -1,0 +1,100 @@
+"""Recipes: functions that return a whole config. `unmask train NAME --set key=value` starts from one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from trainers.config import DataConfig, OptimConfig, ScheduleConfig, SettingError, TrainConfig
+from trainers.data.couples import SELF_BLEND, CoupleConfig
+
+Recipe = Callable[[], TrainConfig]
+
+# Shares of the couples; docs/model-card.md has the runs that chose them.
+_SHARES: Mapping[str, float] = {SELF_BLEND: 0.35, "dfdc": 0.45, "ffpp_c23": 0.2}
+# The largest backbones whose ImageNet weights come as packages, and that a CPU can train.
+_SMALL = "tf_efficientnet_lite0"
+
+
+def swin_transformer() -> TrainConfig:
+    """Swin-T at 224 px."""
+    return _full("swin_transformer", {}, lr=2e-4, layer_decay=0.85)
+
+
+def two_stream() -> TrainConfig:
+    """ResNet-50 beside spectra at 224 px."""
+    return _full("two_stream", {}, lr=3e-4)
+
+
+def xception() -> TrainConfig:
+    """Xception at 299 px."""
+    return _full("xception", {}, lr=3e-4)
+
+
+def cnn_transformer() -> TrainConfig:
+    """ResNet-50 with transformers over its last two levels at 224 px."""
+    return _full("cnn_transformer", {"drop_path_rate": 0.1}, lr=3e-4)
+
+
+def cross_attention() -> TrainConfig:
+    """ResNet-50 with attention between its levels at 224 px."""
+    return _full("cross_attention", {"drop_path_rate": 0.1}, lr=3e-4)
+
+
+def probe() -> TrainConfig:
+    """An equal-budget run on a CPU, to compare choices: a small backbone at 160 px, 40,000 images."""
+    return TrainConfig(
+        recipe="probe",
+        architecture="xception",
+        model={"backbone": _SMALL, "input_size": 160, "drop_path_rate": 0.1},
+        data=DataConfig(couples=CoupleConfig(shares=_SHARES)),
+        optim=OptimConfig(lr=5e-4),
+        schedule=ScheduleConfig(kind="constant", warmup_steps=150, decay_samples=10_000),
+        samples=40_000,
+    )
+
+
+def shipped() -> TrainConfig:
+    """The weights that Unmask ships: `probe`, for longer; its constant rate lets it be made longer still."""
+    base = probe()
+    return replace(
+        base,
+        recipe="shipped",
+        schedule=replace(base.schedule, decay_samples=60_000),
+        samples=300_000,
+        ema_decay=0.999,
+    )
+
+
+def _full(architecture: str, model: Mapping[str, Any], *, lr: float, layer_decay: float = 1.0) -> TrainConfig:
+    """An architecture at full size, for a GPU."""
+    return TrainConfig(
+        recipe=architecture,
+        architecture=architecture,
+        model=model,
+        data=DataConfig(couples=CoupleConfig(shares=_SHARES)),
+        optim=OptimConfig(lr=lr, layer_decay=layer_decay, weight_decay=0.05),
+        schedule=ScheduleConfig(kind="one_cycle"),
+        samples=600_000,
+        batch_size=64,
+        ema_decay=0.999,
+        workers=8,
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.__name__: recipe
+    for recipe in (swin_transformer, two_stream, xception, cnn_transformer, cross_attention, shipped, probe)
+}
+
+
+def find_recipe(name: str) -> TrainConfig:
+    """The config of a recipe by its name.
+
+    Raises:
+        SettingError: there is none; the message lists what exists.
+    """
+    if name not in RECIPES:
+        raise SettingError(f"no recipe named {name!r}; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]()

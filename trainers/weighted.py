@@ -1,0 +1,124 @@
+"""Metrics of weighted items, many weightings at once: what `trainers.metrics` and its bootstrap are computed with.
+
+R weightings of N items make [R, T + 1] counts of fakes and of reals at or above each of T thresholds, and every metric
+is a function of those two. nan stands where a class has no weight.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.integer]
+Scores = npt.NDArray[np.floating]
+
+ECE_BINS = 15
+
+
+class Ranking:
+    """N items in falling order of their scores."""
+
+    def __init__(self, labels: Labels, scores: Scores) -> None:
+        _check(labels, scores)
+        self.order = np.argsort(-scores, kind="stable")
+        ranked = scores[self.order]
+        self.starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(ranked)), bool), ranked[1:] != ranked[:-1]]))
+        self.thresholds = ranked[self.starts].astype(np.float64)
+        self.fake = (labels[self.order] == 1).astype(np.float64)
+
+    def cumulated(self, weights: Array) -> tuple[Array, Array]:
+        """Weight of the fakes and of the reals at or above each threshold, [R, T + 1]; the first column is 0."""
+        ordered = weights[:, self.order]
+        counts = []
+        for part in (ordered * self.fake, ordered * (1 - self.fake)):
+            total = np.zeros((len(weights), len(self.starts) + 1))
+            if len(self.starts):
+                np.cumsum(np.add.reduceat(part, self.starts, axis=1), axis=1, out=total[:, 1:])
+            counts.append(total)
+        return counts[0], counts[1]
+
+
+def auc(fakes: Array, reals: Array) -> Array:
+    """Area under each ROC curve by trapezoids, [R]; fakes and reals as `Ranking.cumulated` gives them."""
+    area = (np.diff(reals) * (fakes[:, 1:] + fakes[:, :-1])).sum(1) / 2
+    return share(area, fakes[:, -1] * reals[:, -1])
+
+
+def eer(fakes: Array, reals: Array) -> Array:
+    """Where each ROC curve, joined by straight lines, has as many false alarms as misses, [R]."""
+    alarms, misses = share(reals, reals[:, -1:]), 1 - share(fakes, fakes[:, -1:])
+    gap = alarms - misses
+    # From -1 at the first threshold to 1 at the last: it crosses 0 once, between two columns.
+    after = np.maximum(1, np.argmax(gap >= 0, axis=1))[:, None] if gap.shape[1] > 1 else np.zeros((len(gap), 1), int)
+    before = np.maximum(0, after - 1)
+    gaps, rates = ([np.take_along_axis(a, i, 1)[:, 0] for i in (before, after)] for a in (gap, alarms))
+    return np.asarray(rates[0] - gaps[0] * share(rates[1] - rates[0], gaps[1] - gaps[0]))
+
+
+def average_precision(fakes: Array, reals: Array) -> Array:
+    """Precision at each threshold weighted by the recall that it adds, [R]."""
+    added, total = np.diff(fakes), (fakes + reals)[:, 1:]
+    # A threshold that no drawn item reaches adds nothing, and has no precision.
+    precision = np.where(total > 0, fakes[:, 1:] / np.where(total > 0, total, 1), 0)
+    return share((added * precision).sum(1), fakes[:, -1])
+
+
+def tpr_at(fakes: Array, reals: Array, fpr: float) -> Array:
+    """Share of fakes at the lowest threshold that at most `fpr` of the reals reach, [R]."""
+    last = (share(reals, reals[:, -1:]) <= fpr).sum(1) - 1
+    return share(np.take_along_axis(fakes, np.maximum(last, 0)[:, None], 1)[:, 0], fakes[:, -1])
+
+
+class Bins:
+    """N items in equal-width bins of their probabilities, each bin closed above."""
+
+    def __init__(self, labels: Labels, probability: Scores) -> None:
+        _check(labels, probability)
+        exact = probability.astype(np.float64)
+        if len(exact) and not (exact.min() >= 0 and exact.max() <= 1):
+            raise ValueError("a calibration error needs probabilities in 0..1")
+        edges = np.linspace(0, 1, ECE_BINS + 1)[1:-1]
+        member = np.searchsorted(edges, exact)[:, None] == np.arange(ECE_BINS)
+        fake = (labels == 1)[:, None]
+        parts = [member & fake, member & ~fake]
+        self.columns = np.hstack([*parts, *(part * exact[:, None] for part in parts)]).astype(np.float64)
+
+    def sums(self, weights: Array) -> Sums:
+        """What lies in each bin, of weights [R, N]."""
+        return Sums(*np.hsplit(weights @ self.columns, 4))
+
+
+class Sums(NamedTuple):
+    """Weights, and weights times probabilities, of fakes and reals in the bins: [R, bins] each."""
+
+    fakes: Array
+    reals: Array
+    fakes_confidence: Array
+    reals_confidence: Array
+
+    def error(self, *, balanced: bool) -> Array:
+        """Expected calibration error, [R]; `balanced`: with fakes and reals weighed to one half each."""
+        fakes, reals = self.fakes.sum(1, keepdims=True), self.reals.sum(1, keepdims=True)
+        if balanced:
+            per_fake, per_real = share(0.5, fakes), share(0.5, reals)
+        else:
+            per_fake = per_real = share(1.0, fakes + reals)
+        gap = per_fake * (self.fakes - self.fakes_confidence) - per_real * self.reals_confidence
+        return np.asarray(np.abs(gap).sum(1))
+
+
+def share(part: Array | float, whole: Array) -> Array:
+    """part / whole, nan where there is no whole."""
+    return np.asarray(np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan))
+
+
+def _check(labels: Labels, scores: Scores) -> None:
+    if labels.shape != scores.shape or labels.ndim != 1:
+        raise ValueError(f"labels and scores must be of one length, got {labels.shape} and {scores.shape}")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 (real) or 1 (fake)")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite: leave out the items that have none")
