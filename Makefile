@@ -22,10 +22,10 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
 # Two clips made on the spot, a face and the same face blended, or your own: make demo VIDEO=path
 demo: setup
 ifdef VIDEO
-	$(BIN)/unmask scan "$(VIDEO)" --untrained --jsonl $(DEMO)/verdicts.jsonl --report $(DEMO)/report.html
+	$(BIN)/unmask scan "$(VIDEO)" --jsonl $(DEMO)/verdicts.jsonl --report $(DEMO)/report.html
 else
 	$(BIN)/python -m tests.media $(DEMO)
-	$(BIN)/unmask scan $(DEMO)/original.mp4 $(DEMO)/fake.mp4 --untrained --jsonl $(DEMO)/verdicts.jsonl --report $(DEMO)/report.html
+	$(BIN)/unmask scan $(DEMO)/original.mp4 $(DEMO)/fake.mp4 --jsonl $(DEMO)/verdicts.jsonl --report $(DEMO)/report.html
 endif
 	@echo "Open $(DEMO)/report.html in a browser."
 

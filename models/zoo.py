@@ -63,18 +63,6 @@ DEFAULT_DETECTOR = "unmask-small"
 
 _ENTRIES = (
     ZooEntry(
-        name=DEFAULT_DETECTOR,
-        kind="detector",
-        uri="package:models/weights/unmask-small.safetensors",
-        filename="unmask-small.safetensors",
-        sha256="SHA",
-        size_bytes=0,
-        licence="Apache-2.0",
-        card="docs/model-card.md",
-        description="xception over EfficientNet-Lite0 at 160 px, trained on DFDC and FaceForensics++ crops",
-        packaged=True,
-    ),
-    ZooEntry(
         name="yunet",
         kind="face_detector",
         uri="https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/master/onnx/yunet_n_dynamic.onnx",
@@ -84,6 +72,18 @@ _ENTRIES = (
         licence="Apache-2.0",
         card="https://github.com/ShiqiYu/libfacedetection.train",
         description="YuNet n, any input size: 10 to 25 times faster than MTCNN on a CPU",
+    ),
+    ZooEntry(
+        name=DEFAULT_DETECTOR,
+        kind="detector",
+        uri="package:models/weights/unmask-small.safetensors",
+        filename="unmask-small.safetensors",
+        sha256="b2bd9c15776e45f2e113cdc250f244d447034b51c32807cd99c3beca5d245eee",
+        size_bytes=6_357_716,
+        licence="Apache-2.0",
+        card="docs/model-card.md",
+        description="xception over EfficientNet-Lite0 at 160 px, trained on DFDC and FaceForensics++ crops",
+        packaged=True,
     ),
 )
 

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.architectures import load_detector
-from models.checkpoint import halved, read_checkpoint, save_checkpoint
+from models.checkpoint import CheckpointError, halved, read_checkpoint, save_checkpoint
 from models.checkpoint_info import LOGIT_LIMIT, MAX_PEOPLE, Calibration, CheckpointInfo, Thresholds
 from pipeline.types import Image
 from trainers.augment import degrade
-from trainers.data.manifest import FAKE, REAL, Manifest
+from trainers.data.manifest import FAKE, REAL, Manifest, ManifestError
 from trainers.evaluation.scoring import Transform, open_backend, score_images
 from trainers.metrics import video_index, video_labels, video_logits
 
@@ -198,32 +198,37 @@ def write_calibrated(weights: Path, out: Path, chosen: Calibrated, *, name: str,
     return save_checkpoint(out, weights=tensors, info=info)
 
 
-def calibrate(
-    weights: Path,
-    manifest: Manifest,
-    out: Path,
-    *,
-    split: str = "val",
-    other_reals: str = "ffhq",
-    name: str = "",
-    half: bool = True,
-    device: str = "auto",
-    fpr: float = FPR,
-    misses: float = MISSES,
-) -> tuple[Calibrated, str]:
-    """Choose on the selection half of a split, and write the detector with what was chosen.
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """What `unmask calibrate` was told.
 
-    Args:
+    Attributes:
         weights: a checkpoint's path.
         manifest: holds the split.
-        out: the file.
+        out: the file to write.
+        name: what verdicts call the detector; its own without one.
         split: of which the selection half is taken.
         other_reals: dataset whose reals of that split only raise the fake threshold; it has no fakes to calibrate on.
-        name: what verdicts call the detector; its own without one.
-        half: store matrices in fp16.
-        device: see `models.precision.best_device`.
         fpr: see `choose`.
         misses: see `choose`.
+        half: store matrices in fp16.
+        device: see `models.precision.best_device`.
+    """
+
+    weights: Path
+    manifest: Path
+    out: Path
+    name: str = ""
+    split: str = "val"
+    other_reals: str = "ffhq"
+    fpr: float = FPR
+    misses: float = MISSES
+    half: bool = True
+    device: str = "auto"
+
+
+def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
+    """Choose on the selection half of a split, and write the detector with what was chosen.
 
     Returns:
         What was chosen, and the file's sha256.
@@ -231,12 +236,40 @@ def calibrate(
     Raises:
         CalibrationError: there is not enough to calibrate on.
         models.checkpoint.CheckpointError: no checkpoint.
+        trainers.data.manifest.ManifestError: no manifest.
     """
-    rows = manifest.where(split=split)
-    extra = rows.where(dataset=other_reals)
-    rows = rows.take(rows.dataset != other_reals).halves()[0]
+    rows = Manifest.read(options.manifest).where(split=options.split)
+    extra = rows.where(dataset=options.other_reals)
+    rows = rows.take(rows.dataset != options.other_reals).halves()[0]
     if not len(rows):
-        raise CalibrationError(f"the manifest has no rows of the split {split!r} to calibrate on")
-    chosen = choose(scored_copies(weights, rows, extra, device), fpr=fpr, misses=misses)
-    info = read_checkpoint(weights).info
-    return chosen, write_calibrated(weights, out, chosen, name=name or info.name, half=half)
+        raise CalibrationError(f"{options.manifest} has no rows of the split {options.split!r} to calibrate on")
+    copies = scored_copies(options.weights, rows, extra, options.device)
+    chosen = choose(copies, fpr=options.fpr, misses=options.misses)
+    name = options.name or read_checkpoint(options.weights).info.name
+    return chosen, write_calibrated(options.weights, options.out, chosen, name=name, half=options.half)
+
+
+def run(options: CalibrateOptions, say: Callable[[str], None], fail: Callable[[str], None]) -> int:
+    """`calibrate`, told in words; returns the exit code.
+
+    Args:
+        options: what.
+        say: told what was chosen.
+        fail: told why it cannot be done.
+    """
+    from models.precision import DeviceError
+    from models.zoo import ZooError
+
+    try:
+        chosen, sha256 = calibrate(options)
+    except (CalibrationError, CheckpointError, DeviceError, ManifestError, ZooError, OSError) as error:
+        fail(str(error))
+        return 2
+    thresholds = chosen.thresholds
+    platt_scaling = chosen.calibration
+    say(f"calibration: scale {platt_scaling.scale:.4f}, bias {platt_scaling.bias:+.4f}, at a prior of one half")
+    say(f"fake from {', '.join(f'{p:.4f}' for p in thresholds.fake)} for 1 to 8 people")
+    say(f"  ({options.fpr:.1%} of the {chosen.reals} reals of the worst copy: {chosen.worst})")
+    say(f"real below {thresholds.real[0]:.4f} ({options.misses:.0%} of the fakes of all copies)")
+    say(f"{options.out}: {options.out.stat().st_size / 2**20:.2f} MiB, sha256 {sha256}")
+    return 0

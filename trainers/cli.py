@@ -1,4 +1,4 @@
-"""`python -m trainers train|evaluate ...`: by argparse alone, for machines without the command's libraries."""
+"""`python -m trainers train|evaluate|calibrate ...`: by argparse, for machines without the command's libraries."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainers", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands.add_parser("train", help="train a recipe, or go on with it"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure a detector on manifests"))
+    _add_calibrate(commands.add_parser("calibrate", help="choose thresholds, write the detector that is shipped"))
     given = parser.parse_args(arguments)
     return int(given.call(given))
 
@@ -46,6 +48,81 @@ def _train(given: argparse.Namespace) -> int:
         show=given.show,
     )
     return run(options, say=_out, fail=_err)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--manifest", type=Path, action="append", required=True, help="or a folder of clips; repeatable"
+    )
+    parser.add_argument("--weights", help="checkpoint path or zoo name; those that come with Unmask without it")
+    parser.add_argument("--split")
+    parser.add_argument("--half", choices=("selection", "report"))
+    parser.add_argument("--ladder", choices=("full", "short", "none"), default="full")
+    parser.add_argument("--ladder-rows", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--predictions", type=Path)
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.set_defaults(call=_evaluate)
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from trainers.evaluation.clips import ScanOptions
+    from trainers.evaluation.run import EvaluateOptions
+    from trainers.evaluation.run import run as evaluate
+
+    return evaluate(
+        EvaluateOptions(
+            manifests=tuple(given.manifest),
+            weights=given.weights,
+            split=given.split,
+            half=given.half,
+            ladder=given.ladder,
+            ladder_rows=given.ladder_rows,
+            json_path=given.json,
+            report=given.report,
+            predictions=given.predictions,
+            resamples=given.resamples,
+            seed=given.seed,
+            scan=ScanOptions(backend=given.backend, device=given.device),
+        )
+    )
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--name", default="")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--other-reals", default="ffhq")
+    parser.add_argument("--fpr", type=float, default=0.01)
+    parser.add_argument("--misses", type=float, default=0.1)
+    parser.add_argument("--fp32", action="store_true")
+    parser.add_argument("--device", default="auto")
+    parser.set_defaults(call=_calibrate)
+
+
+def _calibrate(given: argparse.Namespace) -> int:
+    from trainers.calibrate import CalibrateOptions
+    from trainers.calibrate import run as calibrate
+
+    options = CalibrateOptions(
+        weights=given.weights,
+        manifest=given.manifest,
+        out=given.out,
+        name=given.name,
+        split=given.split,
+        other_reals=given.other_reals,
+        fpr=given.fpr,
+        misses=given.misses,
+        half=not given.fp32,
+        device=given.device,
+    )
+    return calibrate(options, say=_out, fail=_err)
 
 
 def _out(line: str) -> None:

@@ -14,7 +14,6 @@ from tests.e2e.conftest import Command
     ("arguments", "says"),
     [
         ([], "PATH..."),
-        (["a.mp4"], "--weights"),
         (["a.mp4", "--untrained", "--weights", "b.safetensors"], "--weights"),
         (["a.mp4", "--untrained", "--fps", "2", "--frames", "3"], "exclude each other"),
         (["a.mp4", "--untrained", "--every", "2", "--keyframes"], "exclude each other"),

@@ -20,9 +20,8 @@ PORTRAITS = {"brtujopkby.mp4": (1080, 1920), "portrait_720p.mp4": (720, 1280)}
 @pytest.fixture(scope="module")
 def verdicts(unmask: Command, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
     out = tmp_path_factory.mktemp("real") / "out.jsonl"
-    done = unmask("scan", data_dir / "videos", "--untrained", "--jsonl", out)
+    done = unmask("scan", data_dir / "videos", "--jsonl", out)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "untrained: scores mean nothing" in done.stdout
     assert "skipped, no media by name or content: 1" in done.stdout
     return {Path(verdict.source).name: verdict for verdict in read_verdicts(out)}
 

@@ -10,9 +10,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 
 from models import zoo
-from models.zoo import ZooEntry, ZooError, find_entry, list_entries, locate, pull, resolve, weights_dir
+from models.architectures import load_detector
+from models.zoo import (
+    ZooEntry,
+    ZooError,
+    default_detector,
+    find_entry,
+    list_entries,
+    locate,
+    pull,
+    resolve,
+    weights_dir,
+)
 
 CONTENTS = bytes(range(256)) * 4000
 ENTRY = ZooEntry(
@@ -232,7 +244,7 @@ def test_entries_are_complete() -> None:
     assert len({entry.name for entry in entries}) == len(entries)
     assert len({entry.filename for entry in entries}) == len(entries)
     for entry in entries:
-        assert entry.uri.startswith("https://")
+        assert entry.uri.startswith("package:" if entry.packaged else "https://")
         assert entry.uri.endswith(f"/{entry.filename}")
         assert len(bytes.fromhex(entry.sha256)) == 32
         assert entry.size_bytes > 0
@@ -247,3 +259,31 @@ def test_yunet_is_what_the_zoo_says(data_dir: Path) -> None:
     path = pull("yunet", source=data_dir / "weights" / entry.filename)
     assert path.stat().st_size == entry.size_bytes
     assert resolve("yunet") == path
+
+
+def test_the_shipped_weights_are_in_the_package_and_small() -> None:
+    entry = find_entry(default_detector())
+    path = locate(entry)
+    assert path is not None
+    assert path.parent == Path(zoo.__file__).parent / "weights"
+    assert path.stat().st_size == entry.size_bytes <= 16 << 20
+    assert pull(entry.name) == path
+
+
+def test_shipped_weights_that_are_missing_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(find_entry(default_detector()), filename="absent.safetensors")
+    monkeypatch.setattr(zoo, "list_entries", lambda: (entry,))
+    for ask in (pull, resolve):
+        with pytest.raises(ZooError, match="reinstall"):
+            ask(entry.name)
+
+
+def test_shipped_weights_can_be_asked() -> None:
+    """They have thresholds, stand for a real training, and are stored in half precision."""
+    loaded = load_detector(default_detector())
+    assert loaded.info.thresholds is not None
+    assert loaded.info.data_manifest_sha256 is not None
+    assert loaded.info.step > 0
+    assert {tensor.dtype for tensor in loaded.model.state_dict().values()} <= {torch.float32, torch.int64}
+    scores = loaded.model(torch.zeros(2, 3, loaded.info.input_spec.size, loaded.info.input_spec.size))
+    assert scores.isfinite().all()

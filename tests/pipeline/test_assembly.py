@@ -11,7 +11,7 @@ from models.architectures import get_model
 from models.base import BaseModel
 from models.checkpoint import Calibration, CheckpointError, read_checkpoint
 from models.config import ConfigError
-from models.zoo import ZooError
+from models.zoo import ZooError, default_detector
 from pipeline.assembly import load, scanner
 from pipeline.contracts import Outcome
 from pipeline.sources import Source
@@ -51,10 +51,16 @@ def test_weights_bring_their_architecture_and_name(weights: Path) -> None:
     assert not detector.model.training
 
 
-@pytest.mark.parametrize(("named", "untrained"), [(False, False), (True, True)])
-def test_it_must_be_said_which_weights_score(weights: Path, named: bool, untrained: bool) -> None:
+def test_weights_cannot_be_untrained(weights: Path) -> None:
     with pytest.raises(ValueError, match="either weights or untrained"):
-        load(architecture=None, weights=weights if named else None, untrained=untrained)
+        load(architecture=None, weights=weights, untrained=True)
+
+
+def test_without_a_word_the_shipped_weights_score() -> None:
+    detector = load(architecture=None, weights=None, untrained=False)
+    assert detector.name == default_detector()
+    assert detector.info is not None
+    assert detector.info.thresholds is not None
 
 
 def test_weights_of_another_architecture_are_refused(weights: Path) -> None:

@@ -260,8 +260,9 @@ def clean(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     typer.echo(
-        f"{report.rows} rows; {report.paired} fakes with the real of their frame; dropped {report.dropped_same_picture} "
-        f"fakes that do not differ from theirs; landmarks found in {report.landmarks_found}; {report.recut} cut anew; "
+        f"{report.rows} rows; {report.paired} fakes with the real of their frame; "
+        f"{report.dropped_same_picture} fakes dropped that do not differ from theirs; "
+        f"landmarks found in {report.landmarks_found}; {report.recut} cut anew; "
         f"{report.held_out} of {hold_out} held out for validation"
     )
     typer.echo(f"manifest: {out / 'manifest.parquet'}")

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.architectures import get_model, load_detector
+from models.checkpoint_info import Calibration
+from trainers.calibrate import (
+    COPIES,
+    CalibrateOptions,
+    CalibrationError,
+    ScoredCopy,
+    calibrate,
+    choose,
+    platt,
+    run,
+    upper_quantiles,
+)
+from trainers.data.manifest import Manifest
+from trainers.metrics import ece
+
+
+def copies(rng: np.random.Generator, count: int = 2000, worse: str = "crf35") -> list[ScoredCopy]:
+    """Logits that are twice too sure, with twice as many fakes as reals; one copy's reals score higher."""
+    label = np.array([0] * count + [1] * 2 * count, np.int8)
+    return [
+        ScoredCopy(name, label, 2 * rng.normal(np.where(label == 1, 1.0, -1.0), 1.4) + (1.0 if name == worse else 0.0))
+        for name in COPIES
+    ]
+
+
+def test_probabilities_are_calibrated_at_a_prior_of_one_half() -> None:
+    label = np.array([0] * 4000 + [1] * 8000, np.int8)
+    logits = 2 * np.random.default_rng(0).normal(np.where(label == 1, 1.0, -1.0), 1.4)
+    found = platt(label, logits).probability(logits)
+    assert ece(label, found, balanced=True) < 0.02
+    assert ece(label, Calibration().probability(logits), balanced=True) > 0.05
+
+
+@pytest.mark.parametrize("worse", ["clean", "crf35", "half"])
+def test_the_fake_threshold_holds_on_the_worst_copy(worse: str) -> None:
+    scored = copies(np.random.default_rng(1), worse=worse)
+    chosen = choose(scored, fpr=0.01, misses=0.1)
+    assert chosen.worst == worse
+    for copy in scored:
+        called = chosen.calibration.probability(copy.logits[copy.label == 0]) >= chosen.thresholds.fake[0]
+        assert called.mean() <= 0.011
+        assert called.mean() > 0.008 or copy.name != worse
+    missed = np.concatenate(
+        [chosen.calibration.probability(c.logits[c.label == 1]) < chosen.thresholds.real[0] for c in scored]
+    )
+    assert missed.mean() == pytest.approx(0.1, abs=0.005)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), count=st.integers(150, 3000))
+def test_more_people_need_more(seed: int, count: int) -> None:
+    reals = np.random.default_rng(seed).normal(-1, 1.5, count).clip(-6, 6)
+    limits = upper_quantiles(reals, 0.01)
+    assert (np.diff(limits) >= 0).all()
+    assert limits[-1] > limits[0]
+    assert np.isfinite(limits).all()
+
+
+def test_k_people_are_judged_at_a_kth_of_the_rate() -> None:
+    rng = np.random.default_rng(3)
+    limits = upper_quantiles(rng.normal(-1, 1.5, 3000), 0.01)
+    fresh = rng.normal(-1, 1.5, (200_000, 8))
+    for k in (1, 2, 4, 8):
+        # An exponential tail is heavier than a normal one: the extrapolation is on the safe side.
+        assert 0.002 < (fresh[:, :k].max(axis=1) >= limits[k - 1]).mean() < 0.014
+
+
+def test_too_few_or_useless_scores_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(CalibrationError, match="more than 100 reals, got 50"):
+        choose(copies(rng, 50))
+    with pytest.raises(CalibrationError, match="reals and fakes"):
+        choose([ScoredCopy("clean", np.zeros(500, np.int8), rng.normal(size=500))])
+    with pytest.raises(CalibrationError, match="detect nothing"):
+        choose([ScoredCopy(c.name, c.label, -c.logits) for c in copies(rng)])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=64)
+    path = tmp_path_factory.mktemp("weights") / "best.safetensors"
+    model.save_checkpoint(path, epoch=1)
+    return path
+
+
+def test_a_detector_is_written_in_half_precision(weights: Path, crops: Path, tmp_path: Path) -> None:
+    options = CalibrateOptions(weights, crops, tmp_path / "out.safetensors", name="mine", fpr=0.2)
+    # Random weights rank by luck; those of seed 0 rank made fakes above their reals.
+    chosen, sha256 = calibrate(options)
+    loaded, before = load_detector(options.out), load_detector(weights)
+    assert loaded.sha256 == sha256
+    assert loaded.info.name == "mine"
+    assert (loaded.info.calibration, loaded.info.thresholds) == (chosen.calibration, chosen.thresholds)
+    assert options.out.stat().st_size < 0.56 * weights.stat().st_size
+    images = torch.rand(8, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(loaded.model(images), before.model(images), rtol=0.02, atol=0.02)
+    # Nothing of the reporting half was looked at.
+    report = Manifest.read(crops).where(split="val").halves()[1]
+    assert chosen.reals <= len(set(Manifest.read(crops).where(split="val").source_video)) - len(
+        set(report.source_video)
+    )
+
+
+def test_bad_input_is_said(weights: Path, crops: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def refused(options: CalibrateOptions) -> str:
+        assert run(options, lines.append, lines.append) == 2
+        assert not options.out.exists()
+        return lines[-1]
+
+    out = tmp_path / "out.safetensors"
+    assert "no rows of the split 'test'" in refused(CalibrateOptions(weights, crops, out, split="test"))
+    assert "needs more than 100 reals" in refused(CalibrateOptions(weights, crops, out))
+    assert "cannot be read" in refused(CalibrateOptions(weights, tmp_path / "m.csv", out))
+    assert "absent" in refused(CalibrateOptions(tmp_path / "absent.safetensors", crops, out))

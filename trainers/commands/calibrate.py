@@ -1,0 +1,31 @@
+"""Choose calibration and thresholds, and write the detector that can be shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    weights: Annotated[Path, typer.Argument(help="A run's best.safetensors.")],
+    manifest: Annotated[Path, typer.Option(help="Parquet or CSV that holds the validation split.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    name: Annotated[str, typer.Option(help="What verdicts call it; the recipe's name.")] = "",
+    split: Annotated[str, typer.Option(help="Its selection half is what is chosen on.")] = "val",
+    other_reals: Annotated[str, typer.Option(help="Dataset of reals that can only raise the fake threshold.")] = "ffhq",
+    fpr: Annotated[float, typer.Option(help="Share of reals that `fake` may call fake.")] = 0.01,
+    misses: Annotated[float, typer.Option(help="Share of fakes that `real` may call real.")] = 0.10,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Store in fp32 in place of fp16.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...", envvar="UNMASK_DEVICE")] = "auto",
+) -> None:
+    """Choose calibration and thresholds on the selection half of a split, and write a detector without training state.
+
+    Exit codes: 0 done, 2 bad options or not enough data.
+    """
+    from trainers.calibrate import CalibrateOptions
+    from trainers.calibrate import run as calibrate
+
+    options = CalibrateOptions(weights, manifest, out, name, split, other_reals, fpr, misses, not fp32, device)
+    raise typer.Exit(calibrate(options, say=typer.echo, fail=lambda line: typer.echo(f"error: {line}", err=True)))
