@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ class _Run:
     def __init__(self, config: TrainConfig, folder: Path, processes: Processes, say: Callable[[str], None]) -> None:
         if config.batch_size % (2 * processes.world):
             raise RunError(f"a batch of {config.batch_size} does not part into couples for {processes.world} processes")
+        if config.data.augment.h264_share > 0 and find_spec("av") is None:
+            raise RunError(
+                "H.264 degradation needs PyAV, which is not installed: pip install av, or go without by "
+                "--set data.augment.h264_share=0"
+            )
         self.config, self.folder, self.processes, self.say = config, folder, processes, say
         self.precision: Precision = precision_for(processes.device)
         _claim(folder, config, processes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
@@ -57,17 +58,22 @@ class ScoredSet:
 def validation_sets(manifest: Manifest, config: ValidationConfig, size_px: int) -> list[ScoredSet]:
     """The sets of a run, made once; empty where the manifest has nothing to validate on.
 
+    Without PyAV those that H.264 makes are left out; `selection` is then the mean of fewer.
+
     Raises:
         trainers.data.images.ImageError: an image is missing or damaged.
     """
     rows = manifest.where(split=config.split).halves()[0]
     store = ImageStore(manifest.root)
+    has_video = find_spec("av") is not None
     sets = []
     crops = _balanced(rows.where(dataset=config.crops), config.rows)
     if len(crops):
         images = [store.load(path) for path in crops.path]
         video = np.arange(len(crops))
         for name, transform in CROP_SETS.items():
+            if name == "crf35" and not has_video:
+                continue
             pixels = np.stack([resized(transform(image), size_px, "area") for image in images])
             sets.append(ScoredSet(name, pixels, crops.label, video))
         sets.append(_self_blends(crops, images, size_px))
@@ -80,6 +86,8 @@ def validation_sets(manifest: Manifest, config: ValidationConfig, size_px: int) 
             # Watched, not selected on.
             ("videos_crf40", lambda image: degrade.h264(image, 40), False),
         ):
+            if name == "videos_crf40" and not has_video:
+                continue
             pixels = np.stack([resized(transform(image), size_px, "area") for image in images])
             sets.append(ScoredSet(name, pixels, videos.label, numbers, selects))
     return sets
