@@ -162,13 +162,13 @@ class _Run:
         saved_at = time.monotonic()
         while self.step < until:
             losses = self._step(network, batches, meter)
-            self.trained_s = meter.trained_s
             if processes.any(bool(stopping)):
                 self._save()
                 raise StoppedError(f"stopped at step {self.step} of {config.total_steps}; the same command goes on")
             if processes.leads and (line := meter.line(self.step, losses)):
                 self.say(line.text)
                 log.write(line.values)
+            self.trained_s = meter.trained_s
             samples = self.step * config.samples_per_step
             before = samples - config.samples_per_step
             every = config.validation.every

@@ -30,7 +30,7 @@ class Meter:
     def __init__(self, step: int, config: TrainConfig, trained_s: float) -> None:
         self.config = config
         self._trained_before_s = trained_s
-        self._busy_since = time.perf_counter()
+        self._busy_since = self._stepped_at = time.perf_counter()
         self._busy_s = 0.0
         self._restart(step)
 
@@ -44,18 +44,18 @@ class Meter:
     @property
     def trained_s(self) -> float:
         """Seconds of training in all, without validation and checkpoints."""
-        return self._trained_before_s + self._busy_s + time.perf_counter() - self._busy_since
+        return self._trained_before_s + self._busy_s + self._stepped_at - self._busy_since
 
     def pause(self) -> None:
         """Leave out the time that went elsewhere since the last step."""
-        now = time.perf_counter()
-        self._busy_since = now
+        self._busy_s += self._stepped_at - self._busy_since
+        self._busy_since = self._stepped_at = time.perf_counter()
         self._restart(self._step)
 
     def line(self, step: int, losses: dict[str, Tensor]) -> Line | None:
         """A line of the log now and then, else None."""
         self._step = step
-        now = time.perf_counter()
+        now = self._stepped_at = time.perf_counter()
         elapsed = now - self._since
         if elapsed < _LOG_EVERY_S and step < self.config.total_steps:
             return None
