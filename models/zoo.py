@@ -40,7 +40,7 @@ class ZooEntry:
         filename: its name on this machine.
         sha256: of the file, in hex.
         size_bytes: of the file.
-        licence: SPDX identifier.
+        licence: SPDX identifier or LicenseRef.
         card: where its makers describe it.
         description: one line.
         packaged: the file comes with the package, and is not fetched.
@@ -80,7 +80,7 @@ _ENTRIES = (
         filename="unmask-small.safetensors",
         sha256="71e419246b2a7df9b6b227de1ed74199e1c04793f3b660fdf566a2aaf253e362",
         size_bytes=6_357_956,
-        licence="Apache-2.0",
+        licence="LicenseRef-research",  # as the data it was learned from: see the card
         card="docs/model-card.md",
         description="xception over EfficientNet-Lite0 at 160 px, trained on DFDC and FaceForensics++ crops",
         packaged=True,

@@ -17,6 +17,7 @@ from models.checkpoint import CheckpointError, halved, read_checkpoint, save_che
 from models.checkpoint_info import LOGIT_LIMIT, MAX_PEOPLE, Calibration, CheckpointInfo, Thresholds
 from pipeline.types import Image
 from trainers.augment import degrade
+from trainers.data.clean import HELD_OUT
 from trainers.data.manifest import FAKE, REAL, Manifest, ManifestError
 from trainers.evaluation.scoring import Transform, open_backend, score_images
 from trainers.metrics import video_index, video_labels, video_logits
@@ -97,7 +98,7 @@ def scored_copies(
 
         copies = [scored(name, manifest, change) for name, change in COPIES.items()]
         if extra_reals is not None and len(extra_reals):
-            copies.append(scored("other reals", extra_reals, None))
+            copies.append(scored("held-out reals", extra_reals, None))
     if not all(len(copy.label) for copy in copies):
         raise CalibrationError("no image could be scored")
     return copies
@@ -208,7 +209,7 @@ class CalibrateOptions:
         out: the file to write.
         name: what verdicts call the detector; its own without one.
         split: of which the selection half is taken.
-        other_reals: dataset whose reals of that split only raise the fake threshold; it has no fakes to calibrate on.
+        held_out: split of reals of another source, all of which can only raise the fake threshold.
         fpr: see `choose`.
         misses: see `choose`.
         half: store matrices in fp16.
@@ -220,7 +221,7 @@ class CalibrateOptions:
     out: Path
     name: str = ""
     split: str = "val"
-    other_reals: str = "ffhq"
+    held_out: str = HELD_OUT
     fpr: float = FPR
     misses: float = MISSES
     half: bool = True
@@ -238,12 +239,12 @@ def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
         models.checkpoint.CheckpointError: no checkpoint.
         trainers.data.manifest.ManifestError: no manifest.
     """
-    rows = Manifest.read(options.manifest).where(split=options.split)
-    extra = rows.where(dataset=options.other_reals)
-    rows = rows.take(rows.dataset != options.other_reals).halves()[0]
+    manifest = Manifest.read(options.manifest)
+    held_out = manifest.where(split=options.held_out)
+    rows = manifest.where(split=options.split).halves()[0]
     if not len(rows):
         raise CalibrationError(f"{options.manifest} has no rows of the split {options.split!r} to calibrate on")
-    copies = scored_copies(options.weights, rows, extra, options.device)
+    copies = scored_copies(options.weights, rows, held_out.take(held_out.label == REAL), options.device)
     chosen = choose(copies, fpr=options.fpr, misses=options.misses)
     name = options.name or read_checkpoint(options.weights).info.name
     return chosen, write_calibrated(options.weights, options.out, chosen, name=name, half=options.half)

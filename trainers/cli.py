@@ -98,7 +98,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--other-reals", default="ffhq")
+    parser.add_argument("--held-out", default="held_out")
     parser.add_argument("--fpr", type=float, default=0.01)
     parser.add_argument("--misses", type=float, default=0.1)
     parser.add_argument("--fp32", action="store_true")
@@ -116,7 +116,7 @@ def _calibrate(given: argparse.Namespace) -> int:
         out=given.out,
         name=given.name,
         split=given.split,
-        other_reals=given.other_reals,
+        held_out=given.held_out,
         fpr=given.fpr,
         misses=given.misses,
         half=not given.fp32,

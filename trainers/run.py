@@ -77,6 +77,7 @@ def run(options: TrainOptions, say: Callable[[str], None], fail: Callable[[str],
         if options.fresh and folder.exists():
             shutil.rmtree(folder)
         if options.branch is not None:
+            _only_the_decay(options)
             config = branch(options.branch, folder, config)
         say(f"run: {folder}")
         if not (folder / "config.json").exists():
@@ -137,6 +138,16 @@ def branch(parent: Path, folder: Path, config: TrainConfig) -> TrainConfig:
         shutil.copyfile(parent / file, folder / file)
     schedule = replace(stored.schedule, decay_samples=decay)
     return replace(stored, recipe=config.recipe, schedule=schedule, samples=done + decay)
+
+
+def _only_the_decay(options: TrainOptions) -> None:
+    """A branch is its parent with a decay: what else were set would be lost without a word."""
+    others = [setting for setting in options.settings if not setting.startswith("schedule.decay_samples=")]
+    if others or options.manifest is not None:
+        raise SettingError(
+            "a branch takes everything but schedule.decay_samples from its parent; leave out "
+            + ", ".join([*others, *(["--manifest"] if options.manifest is not None else [])])
+        )
 
 
 def measure_input(config: TrainConfig, say: Callable[[str], None]) -> float:

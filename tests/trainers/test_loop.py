@@ -19,7 +19,7 @@ from models.checkpoint import read_checkpoint, read_state
 from trainers.config import TrainConfig, with_settings
 from trainers.loop import BEST, LAST, RunError, train
 from trainers.recipes import probe
-from trainers.run import branch, measure_input
+from trainers.run import TrainOptions, branch, measure_input, run
 from trainers.runlog import CURVES, read_log
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,6 +207,13 @@ def test_a_branch_decays_while_its_parent_can_go_on(small: Callable[..., TrainCo
     assert max(rates) < 1e-9
     assert_same(weights(parent), before)
     train(small("samples=80000"), parent, device="cpu", say=quiet, stop_at_step=4)
+
+
+def test_a_branch_refuses_settings_that_it_would_not_take(tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = ("schedule.decay_samples=32", "optim.lr=1e-3")
+    assert run(TrainOptions("probe", settings, branch=tmp_path / "parent"), said.append, said.append) == 2
+    assert "leave out optim.lr=1e-3" in said[-1]
 
 
 @pytest.mark.parametrize("architecture", list_architectures())

@@ -14,7 +14,9 @@ def run(
     out: Annotated[Path, typer.Option(help="File to write.")],
     name: Annotated[str, typer.Option(help="What verdicts call it; the recipe's name.")] = "",
     split: Annotated[str, typer.Option(help="Its selection half is what is chosen on.")] = "val",
-    other_reals: Annotated[str, typer.Option(help="Dataset of reals that can only raise the fake threshold.")] = "ffhq",
+    held_out: Annotated[
+        str, typer.Option(help="Split of reals of another source; they can only raise the fake threshold.")
+    ] = "held_out",
     fpr: Annotated[float, typer.Option(help="Share of reals that `fake` may call fake.")] = 0.01,
     misses: Annotated[float, typer.Option(help="Share of fakes that `real` may call real.")] = 0.10,
     fp32: Annotated[bool, typer.Option("--fp32", help="Store in fp32 in place of fp16.")] = False,
@@ -27,5 +29,5 @@ def run(
     from trainers.calibrate import CalibrateOptions
     from trainers.calibrate import run as calibrate
 
-    options = CalibrateOptions(weights, manifest, out, name, split, other_reals, fpr, misses, not fp32, device)
+    options = CalibrateOptions(weights, manifest, out, name, split, held_out, fpr, misses, not fp32, device)
     raise typer.Exit(calibrate(options, say=typer.echo, fail=lambda line: typer.echo(f"error: {line}", err=True)))

@@ -234,7 +234,9 @@ def clean(
     out: Annotated[Path, typer.Argument(help="Folder for manifest.parquet, and for crops that had to be cut anew.")],
     detector: Annotated[str, typer.Option(help="Finds the landmarks of the crops: yunet, mtcnn, or none.")] = "yunet",
     detector_weights: Annotated[Path | None, typer.Option(help="File of YuNet's weights.")] = None,
-    hold_out: Annotated[str, typer.Option(help="Dataset of reals of which a quarter goes to the split val.")] = "ffhq",
+    hold_out: Annotated[
+        str, typer.Option(help="Dataset of reals of which a quarter goes to the split held_out.")
+    ] = "ffhq",
 ) -> None:
     """Find pairs and landmarks in a table of crops, drop fakes that do not differ from their reals.
 
@@ -263,6 +265,6 @@ def clean(
         f"{report.rows} rows; {report.paired} fakes with the real of their frame; "
         f"{report.dropped_same_picture} fakes dropped that do not differ from theirs; "
         f"landmarks found in {report.landmarks_found}; {report.recut} cut anew; "
-        f"{report.held_out} of {hold_out} held out for validation"
+        f"{report.held_out} of {hold_out} held out for the thresholds"
     )
     typer.echo(f"manifest: {out / 'manifest.parquet'}")

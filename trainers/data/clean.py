@@ -38,7 +38,8 @@ SAME_PICTURE = 0.995
 FFHQ_SQUARE = (0.19, 0.29, 0.63)
 FFHQ_PX, FFHQ_QUALITY = 224, 75  # as DFDC's crops are stored
 # Of a dataset of reals alone, so many are kept from training: thresholds must hold on reals of a source never seen.
-HELD_OUT = 0.25
+# They are a split of their own, since thresholds are chosen on all of them and figures must not rest on any.
+HELD_OUT, HELD_OUT_SHARE = "held_out", 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def clean(
         manifest: of crops as they came.
         out: folder for `manifest.parquet` and for `ffhq.tar`, the crops that had to be cut anew.
         detector: finds the landmarks; None leaves them as they are.
-        hold_out: dataset of which a quarter of the train rows, by a hash of the group, goes to the split val.
+        hold_out: dataset of which a quarter of the train rows, by a hash of the group, goes to the split held_out.
         progress: called with rows done and all rows.
 
     Returns:
@@ -99,7 +100,7 @@ def clean(
         _write_tar(out / "ffhq.tar", [(Path(manifest.path[i]).name, image) for i, image in ffhq])
     recut = np.zeros(len(manifest), bool)
     recut[[i for i, _ in ffhq]] = True
-    split = np.where(_held_out(manifest, hold_out), "val", manifest.split)
+    split = np.where(_held_out(manifest, hold_out), HELD_OUT, manifest.split)
     cleaned = replace(manifest, landmarks=landmarks, pair=pair, split=split)
     moved = cleaned.take(recut & keep)
     names = np.array([f"ffhq.tar/{Path(path).name}" for path in moved.path], dtype=np.str_)
@@ -138,7 +139,7 @@ def face_landmarks(detector: FaceDetector, crop: Image) -> Floats:
 
 
 def _held_out(manifest: Manifest, dataset: str) -> npt.NDArray[np.bool_]:
-    first = [hashlib.sha256(group.encode()).digest()[0] < HELD_OUT * 256 for group in manifest.group]
+    first = [hashlib.sha256(group.encode()).digest()[0] < HELD_OUT_SHARE * 256 for group in manifest.group]
     return np.asarray(np.array(first, bool) & (manifest.dataset == dataset) & (manifest.split == "train"))
 
 

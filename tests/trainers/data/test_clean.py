@@ -75,7 +75,7 @@ def test_ffhq_is_cut_as_the_others_and_a_part_held_out(tmp_path: Path) -> None:
     cleaned, report = clean(table(tmp_path, rows), tmp_path / "out", None)
     assert report.recut == 24
     assert {ImageStore(cleaned.root).load(path).shape for path in cleaned.path} == {(FFHQ_PX, FFHQ_PX, 3)}
-    assert 1 <= report.held_out == int((cleaned.split == "val").sum()) <= 12
+    assert 1 <= report.held_out == int((cleaned.split == "held_out").sum()) <= 12
     assert len(set(cleaned.path)) == 24
     none = clean(replace(table(tmp_path, rows)), tmp_path / "other", None, hold_out="")[1]
     assert none.held_out == 0
