@@ -32,7 +32,7 @@ class OpenVinoNet:
             "NUM_STREAMS": streams,
         }
         self._tensor = ov.Tensor
-        self._compiled = ov.Core().compile_model(model, "CPU", config)
+        self._compiled = quiet_openvino.core().compile_model(model, "CPU", config)
         self._outputs = range(len(model.outputs))
         self._local = threading.local()
 

@@ -132,7 +132,7 @@ def _graph(onnx: bytes) -> tuple[Any, list[str]]:
     """An `openvino.Model` that takes uint8 NHWC RGB (the network was trained on BGR), and the names of its outputs."""
     ov, preprocess = quiet_openvino.load(), quiet_openvino.load("preprocess")
     try:
-        model = ov.Core().read_model(onnx)
+        model = quiet_openvino.core().read_model(onnx)
         # Outputs have aliases; the network's own names are among them.
         names = [next(iter(set(_OUTPUTS) & out.get_names())) for out in model.outputs]
     except (RuntimeError, StopIteration) as error:

@@ -123,7 +123,7 @@ def _scorer(target: Format, path: Path) -> tuple[Scorer, str]:
     if find_spec("openvino") is not None:
         ov = quiet_openvino.load()
         try:
-            return _openvino_scorer(ov, path), f"OpenVINO {ov.__version__.partition('-')[0]}"
+            return _openvino_scorer(path), f"OpenVINO {ov.__version__.partition('-')[0]}"
         except RuntimeError:
             # Its ONNX reader cannot follow a Fourier transform: complex numbers are pairs there.
             if target is Format.OPENVINO:
@@ -145,9 +145,9 @@ def _torch_scorer(path: Path) -> Scorer:
     return score
 
 
-def _openvino_scorer(ov: Any, path: Path) -> Scorer:
+def _openvino_scorer(path: Path) -> Scorer:
     config = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
-    compiled = ov.Core().compile_model(path, "CPU", config)
+    compiled = quiet_openvino.core().compile_model(path, "CPU", config)
     return lambda crops: np.array(compiled(crops)[0])
 
 

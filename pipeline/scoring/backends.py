@@ -131,7 +131,6 @@ class OpenVinoBackend:
     BUCKETS = (4, 2, 1)
 
     def __init__(self, model: BaseModel, *, threads: int | None = None, precision: str | None = None) -> None:
-        ov = quiet_openvino.load()
         threads = threads or available_cores()
         self.precision = precision or openvino_precision()
         self.name = f"openvino-{self.precision}"
@@ -140,7 +139,6 @@ class OpenVinoBackend:
         # One stream a core keeps every core busy without a barrier inside a layer; 8 bounds the memory.
         self.concurrency = min(threads, 8)
         graph = convert(model)
-        core = ov.Core()
         config = {
             "NUM_STREAMS": self.concurrency,
             "INFERENCE_NUM_THREADS": threads,
@@ -152,7 +150,7 @@ class OpenVinoBackend:
         for bucket in self.BUCKETS:
             shape = [bucket, self.input_size, self.input_size, 3]
             graph.reshape(shape)
-            compiled = core.compile_model(graph, "CPU", config)
+            compiled = quiet_openvino.core().compile_model(graph, "CPU", config)
             self._requests[bucket] = queue.SimpleQueue()
             for _ in range(self.concurrency):
                 request = compiled.create_infer_request()

@@ -85,7 +85,7 @@ def run_onnx(path: Path, crops: Image) -> Floats:
 
 
 def run_openvino(path: Path, crops: Image) -> Floats:
-    compiled = quiet_openvino.load().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = quiet_openvino.core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return np.array(compiled({"crops": crops})["logit"])
 
 
@@ -143,7 +143,7 @@ def test_openvino_scores_like_the_detector(
     assert sorted(tmp_path.iterdir()) == sorted(exported.files)
     found = run_openvino(tmp_path / "small.xml", crops[:3])
     np.testing.assert_allclose(found, log_odds(detector.model, crops[:3]), atol=bound, rtol=bound)
-    graph = quiet_openvino.load().Core().read_model(tmp_path / "small.xml")
+    graph = quiet_openvino.core().read_model(tmp_path / "small.xml")
     assert str(graph.input(0).partial_shape) == f"[{batch or '?'},{SIZE},{SIZE},3]"
     keys = ("name", "input_spec", "input_spec_hash", "calibration", "thresholds")
     told({key: graph.get_rt_info(["unmask", key]).value for key in keys})

@@ -79,3 +79,21 @@ def test_openvino_comes_without_its_telemetry() -> None:
         "assert sys.modules['openvino_telemetry'] is None\n"
     )
     subprocess.run([sys.executable, "-c", check], check=True, timeout=120)
+
+
+def test_a_signal_after_detectors_were_dropped_harms_nobody() -> None:
+    """With a core for each network, the thread's signal stack is gone by then, and the signal kills the process."""
+    check = (
+        "import faulthandler, gc, os, signal\n"
+        "from pipeline.faces.detector import create_detector\n"
+        "faulthandler.enable()\n"  # it makes the first signal stack
+        "signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True))\n"
+        "first, second = create_detector('mtcnn'), create_detector('mtcnn')\n"
+        "del first\n"
+        "gc.collect()\n"
+        "del second\n"
+        "gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
