@@ -24,16 +24,16 @@ class AugmentConfig:
     rotation_share: float = 0.3
     rotation_degrees: float = 8.0
     # Shrunk to this part of its size before it is compressed, as a face that is small in its video.
-    small_share: float = 0.4
+    small_share: float = 0.25
     small: tuple[float, float] = (0.35, 0.9)
     # Compression: H.264 at a CRF (c23 is 23, c40 is 40), or JPEG at a quality, or neither.
-    h264_share: float = 0.4
+    h264_share: float = 0.3
     h264_crf: tuple[float, float] = (20.0, 42.0)
-    jpeg_share: float = 0.3
+    jpeg_share: float = 0.2
     jpeg_quality: tuple[int, int] = (30, 95)
-    blur_share: float = 0.1
+    blur_share: float = 0.05
     blur_sigma_px: tuple[float, float] = (0.4, 1.6)
-    noise_share: float = 0.1
+    noise_share: float = 0.05
     noise_sigma: tuple[float, float] = (1.0, 8.0)
     colour_share: float = 0.5
     brightness: float = 25.0
