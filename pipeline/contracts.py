@@ -1,4 +1,4 @@
-"""The record: one JSON form of a verdict, everywhere the same (DESIGN section 4; docs/contracts.md)."""
+"""The record, one JSON form of a verdict everywhere the same; names in Kafka and Redis (docs/contracts.md)."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ class Label(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-class _Record(BaseModel):
+class Contract(BaseModel):
+    """A model of what leaves the process."""
+
     # Fields are added over time within a schema version; readers skip what they do not know.
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class Person(_Record):
+class Person(Contract):
     """One tracked person of a clip."""
 
     track: int = Field(ge=0)
@@ -50,7 +52,7 @@ class Person(_Record):
     last_s: float
 
 
-class ScoredFace(_Record):
+class ScoredFace(Contract):
     """One scored face in one sampled frame; its track stands in `people`."""
 
     t_s: float
@@ -61,7 +63,7 @@ class ScoredFace(_Record):
     quality: float = Field(ge=0.0, le=1.0)
 
 
-class Provenance(_Record):
+class Provenance(Contract):
     """Enough to compute the scores again."""
 
     model: str
@@ -75,7 +77,7 @@ class Provenance(_Record):
     untrained: bool
 
 
-class Verdict(_Record):
+class Verdict(Contract):
     """What every output carries about one clip."""
 
     model_config = ConfigDict(title="Unmask verdict", json_schema_serialization_defaults_required=True)
@@ -117,3 +119,63 @@ def as_text(source: str) -> str:
 def clip_id_of(source: str) -> str:
     """Id of a scanned file: the first 32 hex digits of sha256 over its source as given."""
     return hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+class Topic(StrEnum):
+    """Names in Kafka. Tasks of an earlier one are taken before those of a later one."""
+
+    SEGMENTS = "unmask.segments"
+    VIDEOS = "unmask.videos"
+    ARCHIVE = "unmask.archive"
+    VERDICTS = "unmask.verdicts"
+    DEAD = "unmask.videos.dead"
+
+
+# By rank: while one has work, those behind it are paused.
+TASK_TOPICS: Final = (Topic.SEGMENTS, Topic.VIDEOS, Topic.ARCHIVE)
+
+
+class SourceClass(StrEnum):
+    """Where a video comes from; each class has its own topic."""
+
+    UPLOAD = "upload"
+    ARCHIVE = "archive"
+
+    @property
+    def topic(self) -> Topic:
+        """Where tasks of this class are sent."""
+        return Topic.VIDEOS if self is SourceClass.UPLOAD else Topic.ARCHIVE
+
+
+class State(StrEnum):
+    """Where a clip stands: field `state` of its hash in Redis."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+# Names in Redis.
+LIVE_KEY: Final = "unmask:live"
+ACTIVE_MODEL_KEY: Final = "unmask:model:active"
+MODEL_CHANNEL: Final = "unmask:model:changed"
+
+
+def clip_key(clip_id: str) -> str:
+    """The hash of a clip: its state, and in the end its verdict."""
+    return f"unmask:clip:{clip_id}"
+
+
+def frames_key(clip_id: str) -> str:
+    """The hash of a clip's scored faces, one a field."""
+    return f"unmask:clip:{clip_id}:frames"
+
+
+def stream_key(stream_id: str) -> str:
+    """The hash of a live stream: its state and its running verdict."""
+    return f"unmask:stream:{stream_id}"
+
+
+def frame_field(face: ScoredFace) -> str:
+    """The field of a scored face in its clip's hash: milliseconds, colon, track."""
+    return f"{round(face.t_s * 1000)}:{face.track}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,15 +12,30 @@ class Contract(StrEnum):
     """Contracts with a schema."""
 
     VERDICT = "verdict"
+    TASK = "task"
+    SEGMENT = "segment"
 
 
 def run(
     contract: Annotated[Contract, typer.Argument(help="Which contract.")] = Contract.VERDICT,
 ) -> None:
-    """Print the JSON Schema of a contract: `verdict` is the record that every output carries."""
+    """Print the JSON Schema of a contract.
+
+    `verdict` is the record that every output carries, `task` a video submitted through Kafka, `segment` the headers
+    of a live stream's message.
+    """
     import json
 
-    from pipeline.contracts import Verdict
+    from pydantic import BaseModel
 
-    schemas = {Contract.VERDICT: Verdict}
-    typer.echo(json.dumps(schemas[contract].model_json_schema(by_alias=True, mode="serialization"), indent=2))
+    from pipeline.contracts import Verdict
+    from pipeline.transport.messages import Segment, VideoTask
+
+    # A record is written by us, with every field; a task is written by others, who may leave fields out.
+    schemas: dict[Contract, tuple[type[BaseModel], Literal["serialization", "validation"]]] = {
+        Contract.VERDICT: (Verdict, "serialization"),
+        Contract.TASK: (VideoTask, "validation"),
+        Contract.SEGMENT: (Segment, "validation"),
+    }
+    model, mode = schemas[contract]
+    typer.echo(json.dumps(model.model_json_schema(by_alias=True, mode=mode), indent=2))

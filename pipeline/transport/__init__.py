@@ -1,0 +1,1 @@
+"""How tasks come in and verdicts go out."""

@@ -1,0 +1,183 @@
+"""Messages that come in through Kafka: videos to judge, and the segments of live streams (docs/contracts.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
+
+from pipeline.contracts import SCHEMA_VERSION, Contract, Id, SourceClass
+from pipeline.video.sampling import parse_sampling
+
+# A broker takes 1 MB by default; the rest is for headers and the frame of the batch.
+MAX_SEGMENT_BYTES: Final = 900_000
+
+
+class ContractError(ValueError):
+    """A message is not what the contract says; the message tells what was wrong and what was expected."""
+
+
+def _not_a_frames_key(task_id: str) -> str:
+    if task_id.endswith(":frames"):
+        raise ValueError("an id must not end in ':frames': its hash in Redis would be that of another clip's frames")
+    return task_id
+
+
+TaskId = Annotated[Id, AfterValidator(_not_a_frames_key)]
+
+
+class VideoTask(Contract):
+    """A video to judge: the value on `unmask.videos` and `unmask.archive`, under its `video_id` as the key."""
+
+    model_config = ConfigDict(title="Unmask video task", json_schema_serialization_defaults_required=True)
+
+    schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
+    video_id: TaskId
+    uri: str = Field(min_length=1, max_length=4096, description="a URI, or an absolute path on the worker's machine")
+    source_class: SourceClass
+    submitted_at: float = Field(ge=0, allow_inf_nan=False, description="Unix seconds")
+    sampling: str | None = Field(default=None, description="fps=F, frames=N, every=N or keyframes; null: the worker's")
+    callback: str | None = Field(default=None, description="kept for the submitter; workers do not call it")
+
+    @field_validator("uri")
+    @classmethod
+    def _names_one_place(cls, uri: str) -> str:
+        if not uri.startswith("/") and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri):
+            raise ValueError("expected a URI or an absolute path")
+        return uri
+
+    @field_validator("sampling")
+    @classmethod
+    def _is_a_sampling(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_sampling(text)
+        return text
+
+    @classmethod
+    def parse(cls, value: bytes | None, key: bytes | None) -> Self:
+        """A task from its message.
+
+        Raises:
+            ContractError: it is none, its schema version is not known here, or key and `video_id` differ.
+        """
+        fields = _json_object(value)
+        _check_schema(fields.get("schema"))
+        try:
+            task = cls.model_validate(fields)
+        except ValidationError as error:
+            raise ContractError(_told(error)) from error
+        if key != task.video_id.encode():
+            raise ContractError(f"key {_shown(key)}: expected the video_id {task.video_id!r}")
+        return task
+
+    def to_json(self) -> bytes:
+        """The value of the message."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+class ContentType(StrEnum):
+    """What a segment's bytes are."""
+
+    MP4 = "video/mp4"
+    MPEG_TS = "video/mp2t"
+
+
+class Segment(Contract):
+    """A piece of a live stream: the headers of a message on `unmask.segments`; its value is the media, or empty.
+
+    With an empty value the media lies at `uri`.
+    """
+
+    model_config = ConfigDict(title="Unmask segment headers")
+
+    schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
+    stream_id: TaskId
+    sequence: int = Field(ge=0, description="from 0, one more for each segment")
+    start_s: float = Field(ge=0, allow_inf_nan=False, description="of the segment within its stream")
+    final: bool = Field(description="1: the stream ends with this segment; 0: it goes on")
+    content_type: ContentType
+    uri: str | None = None
+
+    @classmethod
+    def parse(cls, headers: Iterable[tuple[str, bytes | None]], key: bytes | None, value: bytes | None) -> Self:
+        """A segment from the headers of its message; headers that the contract does not name are left alone.
+
+        Raises:
+            ContractError: a header is missing or wrong, the schema version is not known here, the key is not the
+                stream's id, or there is no media: neither bytes nor a `uri`, or both, or too many bytes.
+        """
+        texts: dict[str, Any] = {}
+        for name, raw in headers:
+            if name not in _SEGMENT_HEADERS:
+                continue
+            if name in texts:
+                raise ContractError(f"header {name}: given twice")
+            try:
+                texts[name] = (raw or b"").decode()
+            except UnicodeDecodeError as error:
+                raise ContractError(f"header {name}: not UTF-8") from error
+        schema = texts.get("schema", "")
+        _check_schema(int(schema) if re.fullmatch(r"[0-9]{1,9}", schema) else texts.get("schema"))
+        texts["schema"] = SCHEMA_VERSION
+        final = texts.get("final")
+        if final is not None and final not in ("0", "1"):
+            raise ContractError(f"header final: expected 0 or 1, got {final!r}")
+        try:
+            segment = cls.model_validate(texts)
+        except ValidationError as error:
+            raise ContractError(_told(error)) from error
+        if key != segment.stream_id.encode():
+            raise ContractError(f"key {_shown(key)}: expected the stream_id {segment.stream_id!r}")
+        if bool(value) == (segment.uri is not None):
+            raise ContractError("expected media bytes, or an empty value and a uri header")
+        if value and len(value) > MAX_SEGMENT_BYTES:
+            raise ContractError(f"{len(value)} bytes of media; at most {MAX_SEGMENT_BYTES} go into a message")
+        return segment
+
+    def to_headers(self) -> list[tuple[str, bytes]]:
+        """The headers of the message."""
+        texts = {
+            "schema": str(self.schema_),
+            "stream_id": self.stream_id,
+            "sequence": str(self.sequence),
+            "start_s": repr(self.start_s),
+            "final": str(int(self.final)),
+            "content_type": str(self.content_type),
+        }
+        if self.uri is not None:
+            texts["uri"] = self.uri
+        return [(name, text.encode()) for name, text in texts.items()]
+
+
+_SEGMENT_HEADERS: Final = frozenset({"schema", "stream_id", "sequence", "start_s", "final", "content_type", "uri"})
+
+
+def _json_object(value: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(value or b"")
+    except (ValueError, RecursionError) as error:
+        raise ContractError(f"value is not JSON: {_shown(value)}") from error
+    if not isinstance(found, dict):
+        raise ContractError(f"value is not a JSON object: {_shown(value)}")
+    return found
+
+
+def _check_schema(found: object) -> None:
+    # bool is an int in Python, and True == 1.
+    if type(found) is not int or found != SCHEMA_VERSION:
+        told = "no schema version" if found is None else f"schema version {found!r}"
+        raise ContractError(f"{told}: expected {SCHEMA_VERSION}")
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"])) or "message"
+    return f"{place}: {first['msg']}"
+
+
+def _shown(raw: bytes | None) -> str:
+    return "(none)" if raw is None else repr(raw[:80])
