@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.services import RedisServer, ServiceError
 from pipeline.video.sandbox import DecodeServer
 from tests import media
 
@@ -23,6 +24,23 @@ def data_dir() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis: `UNMASK_TEST_REDIS` where that is set, else one that is started for the session."""
+    if given := os.environ.get("UNMASK_TEST_REDIS"):
+        yield given
+        return
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    try:
+        server.start()
+    except ServiceError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ set -euo pipefail
 NEEDS='
 chromium | chromium chromium-browser google-chrome google-chrome-stable | chromium fonts-liberation | tests of the HTML report
 g++ | g++ c++ clang++ | g++ | the code that torch.compile generates for a CPU
+redis-server | redis-server | redis-server | tests of verdicts in Redis
 '
 
 # A command counts only if it runs: Ubuntu's chromium-browser is a script that asks for the snap.

@@ -1,0 +1,151 @@
+"""Verdicts in Redis, where the first one that ends a clip stands (docs/contracts.md).
+
+Each method is one atomic step, safe to repeat: after a lost answer the caller asks again and gets what is stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from pipeline.contracts import State, Verdict, clip_key, frame_field, frames_key
+
+# Redis answers within milliseconds; a connection that says nothing for this long is taken for dead.
+_TIMEOUT_S = 5.0
+
+# Numbers in Lua: unpack() holds some 8,000 values, so hashes are filled in pieces.
+_QUEUE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+_BEGIN = """
+local stored = redis.call('HGET', KEYS[1], 'verdict')
+if stored then return {0, stored} end
+local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
+redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return {attempt, ''}
+"""
+_FINISH = """
+local stored = redis.call('HGET', KEYS[1], 'verdict')
+if stored then return stored end
+redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2],
+    'outcome', ARGV[4], 'label', ARGV[5], 'probability', ARGV[6], 'verdict', ARGV[7])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('DEL', KEYS[2])
+for first = 8, #ARGV, 1000 do
+    redis.call('HSET', KEYS[2], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+end
+if #ARGV > 7 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
+return ARGV[7]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What `begin` found.
+
+    Attributes:
+        attempt: number of this try, from 1; 0 where there is a verdict already.
+        record: the stored record, or None.
+    """
+
+    attempt: int
+    record: bytes | None
+
+
+class VerdictStore:
+    """The clips' hashes.
+
+    Raises:
+        redis.RedisError: from every method: Redis is away or refuses; nothing was changed, or the same call again
+            finds what was.
+    """
+
+    def __init__(self, client: redis.Redis, *, ttl_s: int, clock: Callable[[], float] = time.time) -> None:
+        """See `connect` for the client; every key expires `ttl_s` seconds after its last change."""
+        if ttl_s < 1:
+            raise ValueError(f"ttl_s must be at least 1, got {ttl_s}")
+        self._client, self._ttl_s, self._clock = client, ttl_s, clock
+        self._queue = client.register_script(_QUEUE)
+        self._begin = client.register_script(_BEGIN)
+        self._finish = client.register_script(_FINISH)
+
+    def queue(self, clip_id: str) -> bool:
+        """Note that a clip was submitted; False where it is known already, in whatever state."""
+        return bool(self._queue(keys=[clip_key(clip_id)], args=[State.QUEUED, *self._now()]))
+
+    def begin(self, clip_id: str) -> Begun:
+        """Count one more try, unless the clip has its verdict.
+
+        It is counted before the try, so that a clip which kills its workers runs out of tries too. Where the answer
+        was lost, asking again counts again.
+        """
+        attempt, record = cast(
+            "tuple[int, bytes]", self._begin(keys=[clip_key(clip_id)], args=[State.RUNNING, *self._now()])
+        )
+        return Begun(int(attempt), record or None)
+
+    def finish(self, verdict: Verdict) -> bytes:
+        """Store a verdict with its frames, unless there is one.
+
+        Returns:
+            The record that stands, byte for byte: this one, or the one that was first.
+        """
+        return self._store(verdict, verdict.to_json().encode())
+
+    def restore(self, record: bytes) -> bytes:
+        """Store a record as it was published, unless there is a verdict; returns what stands.
+
+        Raises:
+            pydantic.ValidationError: these bytes are no record.
+        """
+        return self._store(Verdict.model_validate_json(record), record)
+
+    def record(self, clip_id: str) -> bytes | None:
+        """The stored record, or None."""
+        return cast("bytes | None", self._client.hget(clip_key(clip_id), "verdict"))
+
+    def state(self, clip_id: str) -> State | None:
+        """Where a clip stands; None where it is not known."""
+        found = cast("bytes | None", self._client.hget(clip_key(clip_id), "state"))
+        return None if found is None else State(found.decode())
+
+    def _store(self, verdict: Verdict, record: bytes) -> bytes:
+        fields: list[Any] = []
+        for face in verdict.frames:
+            fields += (frame_field(face), face.model_dump_json(by_alias=True))
+        stored = self._finish(
+            keys=[clip_key(verdict.id), frames_key(verdict.id)],
+            args=[
+                State.DONE,
+                *self._now(),
+                verdict.outcome,
+                verdict.label or "",
+                "" if verdict.probability is None else repr(verdict.probability),
+                record,
+                *fields,
+            ],
+        )
+        return cast(bytes, stored)
+
+    def _now(self) -> tuple[str, int]:
+        return repr(self._clock()), self._ttl_s
+
+
+def connect(url: str) -> redis.Redis:
+    """A client for `UNMASK_REDIS`; it connects at its first command.
+
+    Raises:
+        ValueError: not a URL of Redis.
+    """
+    # Repeating a command is the caller's business: it knows how long a clip may wait.
+    return redis.Redis.from_url(
+        url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, health_check_interval=30
+    )
