@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from deploy.local.services import RedisServer, ServiceError
+from deploy.local.services import KafkaServer, RedisServer, ServiceError, kafka_jars
 from pipeline.video.sandbox import DecodeServer
 from tests import media
 
@@ -33,14 +34,34 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield given
         return
     server = RedisServer(tmp_path_factory.mktemp("redis"))
-    try:
+    with _service():
         server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Apache Kafka: `UNMASK_TEST_KAFKA` where that is set, else one that is started for the session."""
+    if given := os.environ.get("UNMASK_TEST_KAFKA"):
+        yield given
+        return
+    with _service():
+        server = KafkaServer(tmp_path_factory.mktemp("kafka"), kafka_jars())
+        server.start()
+    yield server.bootstrap
+    server.stop()
+
+
+@contextmanager
+def _service() -> Iterator[None]:
+    """What cannot be started here is skipped, in CI it is a failure."""
+    try:
+        yield
     except ServiceError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
         pytest.skip(str(error))
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture(scope="session")

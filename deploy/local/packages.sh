@@ -14,6 +14,8 @@ NEEDS='
 chromium | chromium chromium-browser google-chrome google-chrome-stable | chromium fonts-liberation | tests of the HTML report
 g++ | g++ c++ clang++ | g++ | the code that torch.compile generates for a CPU
 redis-server | redis-server | redis-server | tests of verdicts in Redis
+java | java | default-jre-headless | tests with Apache Kafka
+mvn | mvn | maven | the jars of Apache Kafka
 '
 
 # A command counts only if it runs: Ubuntu's chromium-browser is a script that asks for the snap.

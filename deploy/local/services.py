@@ -1,14 +1,19 @@
-"""Redis (and later Kafka) on free ports of this machine, for the tests and for trying things out. No Docker."""
+"""Redis and Apache Kafka on free ports of this machine, for the tests and for trying things out. No Docker."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
-START_S = 20.0
+# A Java process on a machine with two busy cores takes its time.
+START_S = 60.0
+STOP_S = 30.0
+KAFKA_POM = Path(__file__).with_name("kafka") / "pom.xml"
 
 
 class ServiceError(Exception):
@@ -63,14 +68,14 @@ class RedisServer:
         """End it in good order."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(START_S)
+            self.process.wait(STOP_S)
             self.process = None
 
     def kill(self) -> None:
         """End it as a crash would."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(START_S)
+            self.process.wait(STOP_S)
             self.process = None
 
     def __enter__(self) -> RedisServer:
@@ -88,6 +93,136 @@ class RedisServer:
                 return str(self.folder.resolve()).encode() in connection.recv(4096)
         except OSError:
             return False
+
+
+class KafkaServer:
+    """One Apache Kafka node (KRaft: broker and controller) on the loopback; a context manager.
+
+    Args:
+        folder: for its log segments and its log; what an earlier server left there is kept.
+        jars: folder with Kafka's jars; see `kafka_jars`.
+    """
+
+    def __init__(self, folder: Path, jars: Path) -> None:
+        self.folder, self.jars = folder, jars
+        self.port, self._controller_port = free_port(), free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it serves.
+
+        Raises:
+            ServiceError: there is no Java, or it does not come up.
+        """
+        if shutil.which("java") is None:
+            raise ServiceError("no java; deploy/local/packages.sh installs it")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config, log = self.folder / "server.properties", self.folder / "kafka.log"
+        if not config.exists():
+            config.write_text(self._config())
+            cluster = uuid.uuid4().hex[:22]  # 22 characters of base64, as Kafka wants them
+            formatted = subprocess.run(
+                [*self._java("kafka.tools.StorageTool"), "format", "-t", cluster, "-c", str(config)],
+                capture_output=True,
+                text=True,
+                timeout=START_S,
+                check=False,
+            )
+            if formatted.returncode != 0:
+                raise ServiceError(f"Kafka's storage could not be formatted: {formatted.stderr[-500:]}")
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*self._java("kafka.Kafka"), str(config)], stdout=output, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + START_S
+        while b"Kafka Server started" not in log.read_bytes():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise ServiceError(f"Kafka on {self.bootstrap} did not start: {log.read_text()[-1000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it in good order."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(STOP_S)
+            self.process = None
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(STOP_S)
+            self.process = None
+
+    def __enter__(self) -> KafkaServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _java(self, main: str) -> list[str]:
+        logging = "-Dorg.slf4j.simpleLogger.logFile=System.out"
+        # The serial collector and 512 MB do for a test's traffic, and leave the cores alone.
+        return ["java", "-Xmx512m", "-XX:+UseSerialGC", logging, "-cp", f"{self.jars}/*", main]
+
+    def _config(self) -> str:
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(self.folder / "data"),
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": "0",
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "1",
+        }
+        return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def kafka_jars(folder: Path | None = None) -> Path:
+    """The folder with Kafka's jars, fetched by Maven when they are not there yet.
+
+    Args:
+        folder: None takes one in the cache, named after the version that the pom names.
+
+    Raises:
+        ServiceError: there is no Maven, or it could not fetch them.
+    """
+    if folder is None:
+        version = KAFKA_POM.read_text().partition("<artifactId>kafka_2.13</artifactId>")[2]
+        version = version.partition("<version>")[2].partition("</version>")[0].strip()
+        cache = Path(os.environ.get("UNMASK_CACHE", "~/.cache/unmask")).expanduser()
+        folder = cache / f"kafka-{version}"
+    if folder.is_dir():
+        return folder
+    if shutil.which("mvn") is None:
+        raise ServiceError("no mvn; deploy/local/packages.sh installs it")
+    # Whole or not at all: two that fetch at once must not read half of each other's folder.
+    fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
+    command = ["mvn", "-q", "-B", "-f", str(KAFKA_POM), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise ServiceError(f"Maven could not fetch Kafka's jars: {(done.stdout + done.stderr)[-500:]}")
+    try:
+        fresh.rename(folder)
+    except OSError:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if not folder.is_dir():
+            raise
+    return folder
 
 
 def free_port() -> int:
