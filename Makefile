@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := demo
 
-.PHONY: setup demo test check bench lock clean
+.PHONY: setup demo test check bench stack-up stack-down lock clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,14 @@ check: setup
 # The clips of UNMASK_DATA where there are any, or yours: make bench VIDEO=path
 bench: setup
 	$(BIN)/unmask bench $(VIDEO)
+
+# Apache Kafka and Redis on free ports of this machine, without Docker; .stack/env has the settings.
+stack-up: setup
+	deploy/local/packages.sh
+	$(BIN)/python deploy/local/stack.py up
+
+stack-down: setup
+	$(BIN)/python deploy/local/stack.py down
 
 # Newest versions within the ranges of pyproject.toml, torch and torchvision as pinned in constraints.txt.
 lock: | $(BIN)/uv

@@ -34,7 +34,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield given
         return
     server = RedisServer(tmp_path_factory.mktemp("redis"))
-    with _service():
+    with required_service():
         server.start()
     yield server.url
     server.stop()
@@ -46,7 +46,7 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given := os.environ.get("UNMASK_TEST_KAFKA"):
         yield given
         return
-    with _service():
+    with required_service():
         server = KafkaServer(tmp_path_factory.mktemp("kafka"), kafka_jars())
         server.start()
     yield server.bootstrap
@@ -54,7 +54,7 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def _service() -> Iterator[None]:
+def required_service() -> Iterator[None]:
     """What cannot be started here is skipped, in CI it is a failure."""
     try:
         yield

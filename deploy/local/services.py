@@ -26,10 +26,11 @@ class RedisServer:
     Args:
         folder: for its append-only file and its log; what an earlier server left there is loaded.
         port: None takes a free one.
+        detached: it lives on when this process ends.
     """
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, port: int | None = None, *, detached: bool = False) -> None:
+        self.folder, self.detached = folder, detached
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
@@ -54,7 +55,13 @@ class RedisServer:
             "logfile": str(self.folder / "redis.log"),
         }
         command = ["redis-server", *(text for name, value in options.items() for text in (f"--{name}", value))]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=self.detached,
+        )
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -101,10 +108,11 @@ class KafkaServer:
     Args:
         folder: for its log segments and its log; what an earlier server left there is kept.
         jars: folder with Kafka's jars; see `kafka_jars`.
+        detached: it lives on when this process ends.
     """
 
-    def __init__(self, folder: Path, jars: Path) -> None:
-        self.folder, self.jars = folder, jars
+    def __init__(self, folder: Path, jars: Path, *, detached: bool = False) -> None:
+        self.folder, self.jars, self.detached = folder, jars, detached
         self.port, self._controller_port = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -119,8 +127,8 @@ class KafkaServer:
             raise ServiceError("no java; deploy/local/packages.sh installs it")
         self.folder.mkdir(parents=True, exist_ok=True)
         config, log = self.folder / "server.properties", self.folder / "kafka.log"
-        if not config.exists():
-            config.write_text(self._config())
+        config.write_text(self._config())
+        if not (self.folder / "data" / "meta.properties").exists():
             cluster = uuid.uuid4().hex[:22]  # 22 characters of base64, as Kafka wants them
             formatted = subprocess.run(
                 [*self._java("kafka.tools.StorageTool"), "format", "-t", cluster, "-c", str(config)],
@@ -133,7 +141,11 @@ class KafkaServer:
                 raise ServiceError(f"Kafka's storage could not be formatted: {formatted.stderr[-500:]}")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*self._java("kafka.Kafka"), str(config)], stdout=output, stderr=subprocess.STDOUT
+                [*self._java("kafka.Kafka"), str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=self.detached,
             )
         deadline = time.monotonic() + START_S
         while b"Kafka Server started" not in log.read_bytes():

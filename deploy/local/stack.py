@@ -1,0 +1,87 @@
+"""Kafka and Redis on this machine without Docker, until they are told to stop.
+
+    python deploy/local/stack.py up      # starts both on free ports of the loopback, prints the settings
+    python deploy/local/stack.py down    # stops what `up` started
+
+What they hold lies in .stack/ and is there again at the next `up`; .stack/env has the settings for `source`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from deploy.local.services import STOP_S, KafkaServer, RedisServer, ServiceError, kafka_jars
+
+FOLDER = Path(__file__).resolve().parents[2] / ".stack"
+
+
+def up(folder: Path) -> int:
+    """Start both, unless they run; exit code 1 when one does not come up, and then none is left running."""
+    if running(folder):
+        print((folder / "env").read_text(), end="")
+        return 0
+    redis = RedisServer(folder / "redis", detached=True)
+    try:
+        kafka = KafkaServer(folder / "kafka", kafka_jars(), detached=True)
+        redis.start()
+        kafka.start()
+    except ServiceError as error:
+        redis.stop()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    started = [server.process for server in (redis, kafka) if server.process is not None]
+    pids = {str(process.pid): psutil.Process(process.pid).create_time() for process in started}
+    (folder / "pids.json").write_text(json.dumps(pids))
+    settings = f"export UNMASK_KAFKA={kafka.bootstrap}\nexport UNMASK_REDIS={redis.url}\n"
+    (folder / "env").write_text(settings)
+    print(settings, end="")
+    return 0
+
+
+def down(folder: Path) -> int:
+    """Stop what `up` started, in good order."""
+    processes = running(folder)
+    for process in processes:
+        process.terminate()
+    _, alive = psutil.wait_procs(processes, STOP_S)
+    for process in alive:
+        process.kill()
+    for name in ("pids.json", "env"):
+        (folder / name).unlink(missing_ok=True)
+    print(f"Stopped {len(processes)} processes.")
+    return 0
+
+
+def running(folder: Path) -> list[psutil.Process]:
+    """What `up` started and is alive; a pid that another process has by now is not."""
+    file = folder / "pids.json"
+    if not file.exists():
+        return []
+    found = []
+    for pid, created in json.loads(file.read_text()).items():
+        try:
+            process = psutil.Process(int(pid))
+            if process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            pass
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["up", "down"])
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    options = parser.parse_args()
+    return up(options.folder) if options.action == "up" else down(options.folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
