@@ -47,7 +47,9 @@ def ensure_topics(bootstrap: str, *, partitions: int = 8, replicas: int = -1, pa
         try:
             for topic in Topic:
                 try:
-                    admin.create_topics([NewTopic(str(topic), partitions, replicas, topic_configs=_config(topic))])
+                    new = NewTopic(str(topic), partitions, replicas, topic_configs=_config(topic))
+                    # A worker that joins before its topics are known gets nothing until it asks again.
+                    admin.create_topics([new], wait_for_metadata=True)
                     created.append(topic)
                 except TopicAlreadyExistsError:
                     pass
