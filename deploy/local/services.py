@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -9,10 +10,12 @@ import subprocess
 import time
 import uuid
 from pathlib import Path
+from typing import Self
 
 # A Java process on a machine with two busy cores takes its time.
 START_S = 60.0
 STOP_S = 30.0
+FETCH_S = 300.0
 KAFKA_POM = Path(__file__).with_name("kafka") / "pom.xml"
 
 
@@ -20,7 +23,41 @@ class ServiceError(Exception):
     """A service did not start; the message says what it said."""
 
 
-class RedisServer:
+class _Server:
+    """A process of ours that is started, ended in good order, or killed; a context manager."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it serves."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End it in good order; by force where it does not."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self.process = None
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(STOP_S)
+            self.process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class RedisServer(_Server):
     """A `redis-server` that keeps what it acknowledged, on the loopback; a context manager.
 
     Args:
@@ -33,7 +70,6 @@ class RedisServer:
         self.folder, self.detached = folder, detached
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers.
@@ -71,27 +107,6 @@ class RedisServer:
                 raise ServiceError(f"redis-server on port {self.port} did not start: {said}")
             time.sleep(0.02)
 
-    def stop(self) -> None:
-        """End it in good order."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(STOP_S)
-            self.process = None
-
-    def kill(self) -> None:
-        """End it as a crash would."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(STOP_S)
-            self.process = None
-
-    def __enter__(self) -> RedisServer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 0.5) as connection:
@@ -102,7 +117,7 @@ class RedisServer:
             return False
 
 
-class KafkaServer:
+class KafkaServer(_Server):
     """One Apache Kafka node (KRaft: broker and controller) on the loopback; a context manager.
 
     Args:
@@ -115,7 +130,6 @@ class KafkaServer:
         self.folder, self.jars, self.detached = folder, jars, detached
         self.port, self._controller_port = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it serves.
@@ -130,15 +144,8 @@ class KafkaServer:
         config.write_text(self._config())
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = uuid.uuid4().hex[:22]  # 22 characters of base64, as Kafka wants them
-            formatted = subprocess.run(
-                [*self._java("kafka.tools.StorageTool"), "format", "-t", cluster, "-c", str(config)],
-                capture_output=True,
-                text=True,
-                timeout=START_S,
-                check=False,
-            )
-            if formatted.returncode != 0:
-                raise ServiceError(f"Kafka's storage could not be formatted: {formatted.stderr[-500:]}")
+            command = [*self._java("kafka.tools.StorageTool"), "format", "-t", cluster, "-c", str(config)]
+            _run(command, START_S, "Kafka's storage could not be formatted")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [*self._java("kafka.Kafka"), str(config)],
@@ -153,31 +160,6 @@ class KafkaServer:
                 self.kill()
                 raise ServiceError(f"Kafka on {self.bootstrap} did not start: {log.read_text()[-1000:]}")
             time.sleep(0.05)
-
-    def stop(self) -> None:
-        """End it in good order."""
-        if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(STOP_S)
-            self.process = None
-
-    def kill(self) -> None:
-        """End it as a crash would."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(STOP_S)
-            self.process = None
-
-    def __enter__(self) -> KafkaServer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _java(self, main: str) -> list[str]:
         logging = "-Dorg.slf4j.simpleLogger.logFile=System.out"
@@ -207,16 +189,14 @@ def kafka_jars(folder: Path | None = None) -> Path:
     """The folder with Kafka's jars, fetched by Maven when they are not there yet.
 
     Args:
-        folder: None takes one in the cache, named after the version that the pom names.
+        folder: None takes one in the cache, another for each content of the pom.
 
     Raises:
         ServiceError: there is no Maven, or it could not fetch them.
     """
     if folder is None:
-        version = KAFKA_POM.read_text().partition("<artifactId>kafka_2.13</artifactId>")[2]
-        version = version.partition("<version>")[2].partition("</version>")[0].strip()
         cache = Path(os.environ.get("UNMASK_CACHE", "~/.cache/unmask")).expanduser()
-        folder = cache / f"kafka-{version}"
+        folder = cache / f"kafka-{hashlib.sha256(KAFKA_POM.read_bytes()).hexdigest()[:12]}"
     if folder.is_dir():
         return folder
     if shutil.which("mvn") is None:
@@ -224,17 +204,24 @@ def kafka_jars(folder: Path | None = None) -> Path:
     # Whole or not at all: two that fetch at once must not read half of each other's folder.
     fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
     command = ["mvn", "-q", "-B", "-f", str(KAFKA_POM), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode != 0:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise ServiceError(f"Maven could not fetch Kafka's jars: {(done.stdout + done.stderr)[-500:]}")
     try:
+        _run(command, FETCH_S, "Maven could not fetch Kafka's jars")
         fresh.rename(folder)
     except OSError:
-        shutil.rmtree(fresh, ignore_errors=True)
         if not folder.is_dir():
             raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return folder
+
+
+def _run(command: list[str], timeout_s: float, failure: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ServiceError(f"{failure}: no end after {timeout_s:.0f} s") from error
+    if done.returncode != 0:
+        raise ServiceError(f"{failure}: {(done.stdout + done.stderr)[-500:]}")
 
 
 def free_port() -> int:

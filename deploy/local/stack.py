@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -27,20 +28,20 @@ def up(folder: Path) -> int:
     if running(folder):
         print((folder / "env").read_text(), end="")
         return 0
-    redis = RedisServer(folder / "redis", detached=True)
     try:
-        kafka = KafkaServer(folder / "kafka", kafka_jars(), detached=True)
-        redis.start()
-        kafka.start()
+        # Whatever goes wrong before both are up and noted down, what runs is stopped.
+        with ExitStack() as started:
+            redis = started.enter_context(RedisServer(folder / "redis", detached=True))
+            kafka = started.enter_context(KafkaServer(folder / "kafka", kafka_jars(), detached=True))
+            processes = [server.process for server in (redis, kafka) if server.process is not None]
+            pids = {str(process.pid): psutil.Process(process.pid).create_time() for process in processes}
+            settings = f"export UNMASK_KAFKA={kafka.bootstrap}\nexport UNMASK_REDIS={redis.url}\n"
+            (folder / "env").write_text(settings)
+            (folder / "pids.json").write_text(json.dumps(pids))
+            started.pop_all()
     except ServiceError as error:
-        redis.stop()
         print(f"error: {error}", file=sys.stderr)
         return 1
-    started = [server.process for server in (redis, kafka) if server.process is not None]
-    pids = {str(process.pid): psutil.Process(process.pid).create_time() for process in started}
-    (folder / "pids.json").write_text(json.dumps(pids))
-    settings = f"export UNMASK_KAFKA={kafka.bootstrap}\nexport UNMASK_REDIS={redis.url}\n"
-    (folder / "env").write_text(settings)
     print(settings, end="")
     return 0
 
