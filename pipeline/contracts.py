@@ -131,10 +131,6 @@ class Topic(StrEnum):
     DEAD = "unmask.videos.dead"
 
 
-# By rank: while one has work, those behind it are paused.
-TASK_TOPICS: Final = (Topic.SEGMENTS, Topic.VIDEOS, Topic.ARCHIVE)
-
-
 class SourceClass(StrEnum):
     """Where a video comes from; each class has its own topic."""
 
@@ -155,12 +151,6 @@ class State(StrEnum):
     DONE = "done"
 
 
-# Names in Redis.
-LIVE_KEY: Final = "unmask:live"
-ACTIVE_MODEL_KEY: Final = "unmask:model:active"
-MODEL_CHANNEL: Final = "unmask:model:changed"
-
-
 def clip_key(clip_id: str) -> str:
     """The hash of a clip: its state, and in the end its verdict."""
     return f"unmask:clip:{clip_id}"
@@ -169,11 +159,6 @@ def clip_key(clip_id: str) -> str:
 def frames_key(clip_id: str) -> str:
     """The hash of a clip's scored faces, one a field."""
     return f"unmask:clip:{clip_id}:frames"
-
-
-def stream_key(stream_id: str) -> str:
-    """The hash of a live stream: its state and its running verdict."""
-    return f"unmask:stream:{stream_id}"
 
 
 def frame_field(face: ScoredFace) -> str:

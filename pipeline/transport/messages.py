@@ -30,10 +30,15 @@ def _not_a_frames_key(task_id: str) -> str:
 TaskId = Annotated[Id, AfterValidator(_not_a_frames_key)]
 
 
+def _needs_its_version(json_schema: dict[str, Any]) -> None:
+    # We fill it in; whoever writes a message must.
+    json_schema["required"] = ["schema", *json_schema["required"]]
+
+
 class VideoTask(Contract):
     """A video to judge: the value on `unmask.videos` and `unmask.archive`, under its `video_id` as the key."""
 
-    model_config = ConfigDict(title="Unmask video task", json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(title="Unmask video task", json_schema_extra=_needs_its_version)
 
     schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
     video_id: TaskId
@@ -92,7 +97,7 @@ class Segment(Contract):
     With an empty value the media lies at `uri`.
     """
 
-    model_config = ConfigDict(title="Unmask segment headers")
+    model_config = ConfigDict(title="Unmask segment headers", json_schema_extra=_needs_its_version)
 
     schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
     stream_id: TaskId

@@ -49,3 +49,7 @@ def test_the_schema_is_printed(unmask: Command) -> None:
     assert {"schema", "outcome", "probability", "people", "provenance"} <= set(schema["required"])
     assert unmask("schema").stdout == done.stdout
     assert unmask("schema", "weather").returncode == 2
+    task = json.loads(unmask("schema", "task").stdout)
+    assert set(task["required"]) == {"schema", "video_id", "uri", "source_class", "submitted_at"}
+    segment = json.loads(unmask("schema", "segment").stdout)
+    assert set(segment["required"]) == {"schema", "stream_id", "sequence", "start_s", "final", "content_type"}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.base import BaseModel
 from models.layers.frequency import HighPass, Spectrum
 from models.spec import IMAGENET_STD
+from pipeline import quiet_openvino
 from tests.models.conftest import SMALL, BuildSmall, images_for
 
 every_architecture = pytest.mark.parametrize("architecture", sorted(SMALL))
@@ -52,7 +53,7 @@ def to_openvino(module: nn.Module, images: Tensor) -> openvino.Model:
 
 
 def run_openvino(model: openvino.Model, crops: Tensor, precision: str) -> Tensor:
-    compiled = openvino.compile_model(
+    compiled = quiet_openvino.core().compile_model(
         model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
     )
     return torch.from_numpy(np.array(compiled(crops.numpy())[0]))
