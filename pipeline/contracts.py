@@ -131,6 +131,10 @@ class Topic(StrEnum):
     DEAD = "unmask.videos.dead"
 
 
+# Of the videos' topics, by rank.
+VIDEO_TOPICS: Final = (Topic.VIDEOS, Topic.ARCHIVE)
+
+
 class SourceClass(StrEnum):
     """Where a video comes from; each class has its own topic."""
 
@@ -159,6 +163,15 @@ def clip_key(clip_id: str) -> str:
 def frames_key(clip_id: str) -> str:
     """The hash of a clip's scored faces, one a field."""
     return f"unmask:clip:{clip_id}:frames"
+
+
+# Dead letters that were sent again: a set of partition:offset.
+REQUEUED_KEY: Final = "unmask:dead:requeued"
+
+
+def content_key(fingerprint: str) -> str:
+    """The id of a clip whose verdict is good for everything of this fingerprint: bytes, weights, sampling."""
+    return f"unmask:content:{fingerprint}"
 
 
 def frame_field(face: ScoredFace) -> str:

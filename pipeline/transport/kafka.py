@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError, TopicAlreadyExistsError
 
 from pipeline.contracts import Topic
 from pipeline.transport.messages import Segment, VideoTask
 
-# Room for headers and for records: a record lists every scored face, some 200 bytes each.
-_MAX_REQUEST_BYTES = 16 << 20
-# From the first try to the last one of a message whose broker is away.
+# A record lists every scored face, some 200 bytes each: ten hours of five people at two frames a second are 72 MB.
+MAX_RECORD_BYTES: Final = 64 << 20
+# Room for key, headers and the frame of a batch.
+_MAX_REQUEST_BYTES = MAX_RECORD_BYTES + (1 << 20)
+# How long a send waits for a broker that never answered, and from the first try to the last one of a message.
+_BLOCK_S = 10.0
 _DELIVERY_S = 120.0
+
+# Of a dead letter: why it is there, and from which topic it came.
+REASON_HEADERS: Final = frozenset({"error", "stage", "attempts", "topic"})
 
 Headers = Iterable[tuple[str, bytes | None]]
 
 
 class TransportError(Exception):
     """Kafka is away, or refused; the message says which topic and why. Nothing counts as sent."""
+
+
+class TooLargeError(TransportError):
+    """A message is larger than Kafka takes: no other try will change that."""
 
 
 def ensure_topics(bootstrap: str, *, partitions: int = 8, replicas: int = -1, patience_s: float = 30.0) -> list[Topic]:
@@ -65,10 +75,29 @@ def _config(topic: Topic) -> dict[str, str]:
     return {**limit, "cleanup.policy": "compact"} if topic is Topic.VERDICTS else limit
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message on its way."""
+
+    topic: Topic
+    _future: Any
+
+    def wait(self) -> None:
+        """Wait until all replicas have it.
+
+        Raises:
+            TransportError: they do not. It may be there all the same: the answer was lost.
+        """
+        try:
+            self._future.get(_DELIVERY_S + _BLOCK_S)
+        except KafkaError as error:
+            raise _failure(self.topic, error) from error
+
+
 class Publisher:
     """Sends tasks, segments, verdicts and dead letters: acknowledged by all replicas, each once and in order.
 
-    Thread-safe. What is sent is on its way until `flush` returns.
+    Thread-safe. What is sent is safe when its `Sent.wait` returns.
     """
 
     def __init__(self, bootstrap: str, *, patience_s: float = 30.0) -> None:
@@ -83,20 +112,19 @@ class Publisher:
                 acks="all",
                 enable_idempotence=True,
                 max_request_size=_MAX_REQUEST_BYTES,
+                max_block_ms=int(_BLOCK_S * 1000),
                 delivery_timeout_ms=int(_DELIVERY_S * 1000),
                 allow_auto_create_topics=False,
                 bootstrap_timeout_ms=int(patience_s * 1000),
             )
         except KafkaError as error:
             raise TransportError(f"no Kafka at {bootstrap}: {_told(error)}") from error
-        self._lock = threading.Lock()
-        self._unsettled: list[tuple[Topic, Any]] = []
 
-    def submit(self, task: VideoTask, headers: Headers = ()) -> None:
+    def submit(self, task: VideoTask, headers: Headers = ()) -> Sent:
         """Send a video to its class's topic."""
-        self._send(task.source_class.topic, task.video_id.encode(), task.to_json(), headers)
+        return self._send(task.source_class.topic, task.video_id.encode(), task.to_json(), headers)
 
-    def segment(self, segment: Segment, media: bytes, headers: Headers = ()) -> None:
+    def segment(self, segment: Segment, media: bytes, headers: Headers = ()) -> Sent:
         """Send a piece of a live stream; `media` is empty where the segment has a `uri`.
 
         Raises:
@@ -105,41 +133,42 @@ class Publisher:
         own = segment.to_headers()
         key = segment.stream_id.encode()
         Segment.parse(own, key, media)
-        self._send(Topic.SEGMENTS, key, media, [*own, *headers])
+        return self._send(Topic.SEGMENTS, key, media, [*own, *headers])
 
-    def verdict(self, record: bytes, verdict_id: str) -> None:
+    def verdict(self, record: bytes, verdict_id: str, headers: Headers = ()) -> Sent:
         """Send a record, the very bytes that are stored."""
-        self._send(Topic.VERDICTS, verdict_id.encode(), record, ())
+        return self._send(Topic.VERDICTS, verdict_id.encode(), record, headers)
 
     def dead(
-        self, key: bytes | None, value: bytes | None, headers: Headers, *, error: str, stage: str, attempts: int
-    ) -> None:
-        """Send a message that cannot be served to the dead letters, as it came, with the reason in its headers."""
-        reason = {"error": error, "stage": stage, "attempts": str(attempts)}
-        kept = [(name, text) for name, text in headers if name not in reason]
-        self._send(Topic.DEAD, key, value, [*kept, *((name, text.encode()) for name, text in reason.items())])
+        self,
+        topic: Topic,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        *,
+        error: str,
+        stage: str,
+        attempts: int,
+    ) -> Sent:
+        """Send a message that cannot be served to the dead letters, as it came, with the reason in its headers.
 
-    def flush(self) -> None:
-        """Wait until everything that was sent is acknowledged.
-
-        Raises:
-            TransportError: something was not; the message names the first.
+        Args:
+            topic: where it came from.
+            error: what is wrong with it.
+            stage: where that was found: "parse", "score" or "publish".
+            attempts: tries that were made.
         """
-        with self._lock:
-            unsettled, self._unsettled = self._unsettled, []
-        try:
-            self._producer.flush(_DELIVERY_S)
-            for topic, future in unsettled:
-                try:
-                    future.get(0)
-                except KafkaError as error:
-                    raise TransportError(f"{topic}: {_told(error)}") from error
-        except KafkaError as error:
-            raise TransportError(_told(error)) from error
+        reason = {"error": error, "stage": stage, "attempts": str(attempts), "topic": str(topic)}
+        kept = [(name, text) for name, text in headers if name not in REASON_HEADERS]
+        return self._send(Topic.DEAD, key, value, [*kept, *((name, text.encode()) for name, text in reason.items())])
+
+    def again(self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers) -> Sent:
+        """Send a message as it was."""
+        return self._send(topic, key, value, headers)
 
     def close(self) -> None:
         """Wait for what is on its way, then disconnect."""
-        self._producer.close()
+        self._producer.close(timeout=_BLOCK_S)
 
     def __enter__(self) -> Self:
         return self
@@ -149,13 +178,17 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def _send(self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def _send(self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers) -> Sent:
+        """Raises TransportError where no broker answers in time, or the message is too large."""
         try:
-            with self._lock:
-                future = self._producer.send(str(topic), key=key, value=value, headers=list(headers))
-                self._unsettled.append((topic, future))
+            return Sent(topic, self._producer.send(str(topic), key=key, value=value, headers=list(headers)))
         except KafkaError as error:
-            raise TransportError(f"{topic}: {_told(error)}") from error
+            raise _failure(topic, error) from error
+
+
+def _failure(topic: Topic, error: KafkaError) -> TransportError:
+    too_large = isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError)
+    return (TooLargeError if too_large else TransportError)(f"{topic}: {_told(error)}")
 
 
 def _told(error: BaseException) -> str:

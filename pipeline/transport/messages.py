@@ -51,8 +51,10 @@ class VideoTask(Contract):
     @field_validator("uri")
     @classmethod
     def _names_one_place(cls, uri: str) -> str:
-        if not uri.startswith("/") and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri):
-            raise ValueError("expected a URI or an absolute path")
+        if not uri.startswith("/") and not re.match(r"[a-z][a-z0-9+.-]*(://|::)", uri):
+            raise ValueError("expected a URI (a scheme in lower case and ://) or an absolute path")
+        if "\0" in uri:
+            raise ValueError("no file and no URI has a null character in its name")
         return uri
 
     @field_validator("sampling")

@@ -11,13 +11,16 @@ class LowWater:
     A message is taken when it is delivered and done when its verdict is published. What may be committed is the
     offset behind which everything that was taken is done: a crash then loses nothing, and repeats at most what was
     done beyond it. Not thread-safe: it belongs to the thread that owns the consumer.
+
+    Attributes:
+        next: the offset behind the last one that was delivered; None before the first.
     """
 
     def __init__(self) -> None:
         self._open: set[int] = set()
         # Smallest first; entries that are done are dropped when they come to the top.
         self._order: list[int] = []
-        self._next: int | None = None
+        self.next: int | None = None
         # What Kafka holds, as far as it is known: the first message delivered was the next one due.
         self._committed: int | None = None
 
@@ -27,13 +30,13 @@ class LowWater:
         Raises:
             ValueError: it does not lie behind the last one.
         """
-        if self._next is not None and offset < self._next:
-            raise ValueError(f"offset {offset} was delivered after {self._next - 1}")
+        if self.next is not None and offset < self.next:
+            raise ValueError(f"offset {offset} was delivered after {self.next - 1}")
         if self._committed is None:
             self._committed = offset
         self._open.add(offset)
         heapq.heappush(self._order, offset)
-        self._next = offset + 1
+        self.next = offset + 1
 
     def done(self, offset: int) -> None:
         """Note that the result of a message is safe.
@@ -52,7 +55,7 @@ class LowWater:
         """The offset to commit (that of the next message to deliver, as Kafka counts); None if it has not moved."""
         while self._order and self._order[0] not in self._open:
             heapq.heappop(self._order)
-        water = self._order[0] if self._order else self._next
+        water = self._order[0] if self._order else self.next
         return None if water == self._committed else water
 
     def committed(self, offset: int) -> None:

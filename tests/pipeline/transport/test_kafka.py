@@ -61,8 +61,7 @@ def test_topics_are_created_once(bootstrap: str) -> None:
 @pytest.mark.parametrize("kind", list(SourceClass))
 def test_a_task_lies_on_its_class_s_topic(bootstrap: str, publisher: Publisher, kind: SourceClass) -> None:
     task = VideoTask(video_id=new_id(), uri="file:///a.mp4", source_class=kind, submitted_at=1795500000.25)
-    publisher.submit(task, [("traceparent", b"00-a-b-01")])
-    publisher.flush()
+    publisher.submit(task, [("traceparent", b"00-a-b-01")]).wait()
     (message,) = read(bootstrap, kind.topic, task.video_id)
     assert json.loads(message.value) == {
         "schema": 1,
@@ -81,9 +80,8 @@ def test_segments_keep_their_order(bootstrap: str, publisher: Publisher) -> None
         Segment(stream_id=stream, sequence=i, start_s=2.0 * i, final=i == 4, content_type=ContentType.MPEG_TS)
         for i in range(5)
     ]
-    for segment in sent:
-        publisher.segment(segment, bytes([segment.sequence]) * 1000)
-    publisher.flush()
+    for under_way in [publisher.segment(segment, bytes([segment.sequence]) * 1000) for segment in sent]:
+        under_way.wait()
     messages = read(bootstrap, Topic.SEGMENTS, stream)
     assert [Segment.parse(m.headers, m.key, m.value) for m in messages] == sent
     assert [m.value[0] for m in messages] == list(range(5))
@@ -93,15 +91,13 @@ def test_a_segment_that_breaks_the_contract_is_not_sent(bootstrap: str, publishe
     segment = Segment(stream_id=new_id(), sequence=0, start_s=0, final=True, content_type=ContentType.MP4)
     with pytest.raises(ContractError, match="at most 900000"):
         publisher.segment(segment, bytes(900_001))
-    publisher.flush()
     assert read(bootstrap, Topic.SEGMENTS, segment.stream_id) == []
 
 
 def test_a_verdict_is_published_byte_for_byte(bootstrap: str, publisher: Publisher) -> None:
     verdict = record(id=new_id())
     stored = verdict.to_json().encode()
-    publisher.verdict(stored, verdict.id)
-    publisher.flush()
+    publisher.verdict(stored, verdict.id).wait()
     (message,) = read(bootstrap, Topic.VERDICTS, verdict.id)
     assert message.value == stored
 
@@ -109,8 +105,8 @@ def test_a_verdict_is_published_byte_for_byte(bootstrap: str, publisher: Publish
 def test_a_dead_letter_is_as_it_came_with_its_reason(bootstrap: str, publisher: Publisher) -> None:
     key = new_id()
     came = [("error", b"forged"), ("sender", b"\xff")]
-    publisher.dead(key.encode(), b"\x00not json", came, error="value is not JSON", stage="parse", attempts=0)
-    publisher.flush()
+    why = {"error": "value is not JSON", "stage": "parse", "attempts": 0}
+    publisher.dead(Topic.VIDEOS, key.encode(), b"\x00not json", came, **why).wait()
     (message,) = read(bootstrap, Topic.DEAD, key)
     assert message.value == b"\x00not json"
     assert list(message.headers) == [
@@ -118,13 +114,13 @@ def test_a_dead_letter_is_as_it_came_with_its_reason(bootstrap: str, publisher: 
         ("error", b"value is not JSON"),
         ("stage", b"parse"),
         ("attempts", b"0"),
+        ("topic", b"unmask.videos"),
     ]
 
 
 def test_a_record_beyond_a_megabyte_gets_through(bootstrap: str, publisher: Publisher) -> None:
     verdict_id = new_id()
-    publisher.verdict(b'"' + b"x" * 5_000_000 + b'"', verdict_id)
-    publisher.flush()
+    publisher.verdict(b'"' + b"x" * 5_000_000 + b'"', verdict_id).wait()
     (message,) = read(bootstrap, Topic.VERDICTS, verdict_id)
     assert len(message.value) == 5_000_002
 

@@ -1,0 +1,333 @@
+"""Takes tasks from Kafka for one worker: bounded, by rank, and committed only when they are done.
+
+One thread owns the consumer: it calls `poll` again and again, also while nothing more is wanted, or the group takes
+the worker for dead. Other threads say `done`. kafka-python calls the rebalance listener on its own I/O thread, where
+nothing may block; what both touch is behind a lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from kafka.errors import CommitFailedError, IllegalStateError, KafkaError, RetriableError
+
+from pipeline.contracts import Topic
+from pipeline.transport.kafka import TransportError
+from pipeline.transport.offsets import LowWater
+
+log = structlog.get_logger(__name__)
+
+GROUP = "unmask"
+# A commit costs a round trip; what was done since the last one is repeated after a crash, and found done in Redis.
+_COMMIT_EVERY_S = 1.0
+# How long a rebalance waits for the commit of what is done. Without it, that is delivered again and found done.
+_LAST_COMMIT_S = 5.0
+_WAIT_S = 0.05
+# How soon a task of a higher rank is seen while those of a lower one are fetched; one small request each time.
+_LOOK_EVERY_S = 0.5
+_LOOK_TIMEOUT_S = 2.0
+# How soon topics and partitions that are new are seen; kafka-python asks every five minutes.
+_METADATA_S = 15.0
+# A worker that was killed is missed after this long, and its tasks go to others.
+_SESSION_S = 10.0
+_POLL_INTERVAL_S = 300.0
+
+
+class _Tenure:
+    """The time for which a partition stays with this worker, over all rebalances that leave it here."""
+
+    def __init__(self) -> None:
+        self.water = LowWater()
+        self.ended = threading.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that was delivered and waits to be done.
+
+    Attributes:
+        timestamp_s: when it was sent, Unix seconds.
+    """
+
+    topic: Topic
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_s: float
+    _tenure: _Tenure = field(repr=False, compare=False)
+
+    @property
+    def moved(self) -> bool:
+        """Whether the partition went to another worker, which gets this message too."""
+        return self._tenure.ended.is_set()
+
+
+class TaskConsumer:
+    """A member of the group of workers.
+
+    Each message is delivered at least once: again after a crash, or to another worker when its partition moved before
+    it was done. A rebalance that leaves a partition here leaves its tasks alone. `poll` and `close` belong to one
+    thread, `done` to any.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        topics: Iterable[Topic],
+        capacity: int,
+        group: str = GROUP,
+        patience_s: float = 30.0,
+    ) -> None:
+        """Join the group.
+
+        Args:
+            bootstrap: servers, `host:port` with commas between.
+            topics: by rank: while one has messages, those behind it are not fetched. They exist.
+            capacity: tasks that are delivered and not done, at most (one more just after a rebalance).
+            group: workers of one group share the tasks.
+            patience_s: how long to wait for a broker that does not answer.
+
+        Raises:
+            TransportError: no broker answers, or a topic is missing.
+        """
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {capacity}")
+        self.capacity = capacity
+        self._topics = tuple(topics)
+        self._lock = threading.Lock()
+        self._tenures: dict[TopicPartition, _Tenure] = {}
+        self._member = False
+        self._last_commit_s = 0.0
+        self._last_look_s = 0.0
+        self._ends: dict[TopicPartition, int] = {}
+        try:
+            self._consumer = KafkaConsumer(
+                bootstrap_servers=bootstrap,
+                bootstrap_timeout_ms=int(patience_s * 1000),
+                group_id=group,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                metadata_max_age_ms=int(_METADATA_S * 1000),
+                session_timeout_ms=int(_SESSION_S * 1000),
+                max_poll_interval_ms=int(_POLL_INTERVAL_S * 1000),
+                # Eager: commits cannot fail for partitions that stay, as they can while a cooperative rebalance goes
+                # on. Sticky: partitions stay where they are as far as a fair share allows.
+                partition_assignment_strategy=[StickyPartitionAssignor],
+            )
+        except KafkaError as error:
+            raise TransportError(f"no Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
+        self._consumer.subscribe([str(topic) for topic in self._topics], listener=_Listener(self))
+        # Known before it joins, and asked for after it subscribed: a leader that does not know a topic's partitions
+        # assigns none of them, and an answer to an earlier question makes kafka-python forget to ask again.
+        if missing := [topic for topic in self._topics if not self._consumer.partitions_for_topic(str(topic))]:
+            self._consumer.close()
+            raise TransportError(f"no topic {', '.join(missing)} at {bootstrap}")
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that are delivered and not done."""
+        with self._lock:
+            return sum(tenure.water.waiting for tenure in self._tenures.values())
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the group has given this worker its share, which may be nothing."""
+        return self._member
+
+    def lag(self) -> dict[Topic, int]:
+        """Messages of each topic, in this worker's partitions, that were not delivered yet, as far as it is known."""
+        found = dict.fromkeys(self._topics, 0)
+        for partition in self._consumer.assignment():
+            found[Topic(partition.topic)] += self._behind(partition)
+        return found
+
+    def poll(self, timeout_s: float = 0.2) -> list[Delivery]:
+        """New tasks, none where there is no room; commits what is done.
+
+        Raises:
+            TransportError: Kafka refuses; a broker that is away is waited for.
+        """
+        self._commit()
+        room = self.capacity - self.waiting
+        try:
+            self._pause(room)
+            self._unpark()
+            fetched = self._consumer.poll(int(timeout_s * 1000), max_records=max(room, 1))
+        except (RetriableError, IllegalStateError) as error:
+            # IllegalStateError: a partition was taken away while we asked about it.
+            log.warning("kafka is away or the group is changing", error=f"{type(error).__name__}: {error}")
+            return []
+        except KafkaError as error:
+            raise TransportError(f"{type(error).__name__}: {error}") from error
+        deliveries = []
+        with self._lock:
+            for partition, records in fetched.items():
+                # Taken away while the poll went on, or not wanted any more: the next owner gets them.
+                if (tenure := self._tenures.get(partition)) is None or self.capacity == 0:
+                    continue
+                for record in records:
+                    # After a rebalance Kafka delivers again from what is committed; what was taken before is under way.
+                    if tenure.water.next is None or record.offset >= tenure.water.next:
+                        tenure.water.take(record.offset)
+                        deliveries.append(_delivery(record, tenure))
+        return deliveries
+
+    def take_no_more(self) -> None:
+        """From now on `poll` only keeps the membership alive and commits."""
+        self.capacity = 0
+
+    def done(self, delivery: Delivery) -> None:
+        """Say that a task's result is safe; of no effect where its partition went to another worker meanwhile."""
+        with self._lock:
+            if not delivery.moved:
+                delivery._tenure.water.done(delivery.offset)
+
+    def close(self) -> None:
+        """Commit what is done and leave the group; what is not done is delivered to others."""
+        self._commit(now=True)
+        with self._lock:
+            for tenure in self._tenures.values():
+                tenure.ended.set()
+            self._tenures.clear()
+        self._consumer.close(timeout_ms=5000)
+
+    def _pause(self, room: int) -> None:
+        """Fetch only the first topic that has messages and those before it, and nothing where there is no room."""
+        assigned = self._consumer.assignment()
+        self._look(assigned)
+        rank = {str(topic): number for number, topic in enumerate(self._topics)}
+        last = min((rank[p.topic] for p in assigned if self._behind(p)), default=len(rank))
+        wanted = {p for p in assigned if room > 0 and rank[p.topic] <= last}
+        paused = self._consumer.paused()
+        if stop := (assigned - wanted) - paused:
+            self._consumer.pause(*stop)
+        if go := wanted & paused:
+            self._consumer.resume(*go)
+
+    def _unpark(self) -> None:
+        """Make kafka-python (3.0.12) give back what it had fetched of partitions before they were paused.
+
+        It looks for such records only while it holds none of another partition, and takes a batch that was handed out
+        to the last record for one that it holds: they would wait for the next rebalance. Only this thread sets it.
+        """
+        fetcher = self._consumer._fetcher
+        if not getattr(fetcher, "_next_partition_records", True):
+            fetcher._next_partition_records = None
+
+    def _look(self, assigned: set[TopicPartition]) -> None:
+        """Ask where the partitions end. Fetches tell it too, but late, and not of what is paused."""
+        if assigned <= self._ends.keys() and time.monotonic() - self._last_look_s < _LOOK_EVERY_S:
+            return
+        self._ends = self._consumer.end_offsets(assigned, timeout_ms=int(_LOOK_TIMEOUT_S * 1000)) if assigned else {}
+        self._last_look_s = time.monotonic()
+
+    def _behind(self, partition: TopicPartition) -> int:
+        """Messages of a partition that were not delivered yet; 0 where that is not known."""
+        end = self._ends.get(partition)
+        if end is None:
+            return 0
+        try:
+            position = self._consumer.position(partition, timeout_ms=1)
+        except RetriableError:
+            return 0
+        return 0 if position is None else max(0, end - position)
+
+    def _commit(self, *, now: bool = False) -> None:
+        if not now and time.monotonic() - self._last_commit_s < _COMMIT_EVERY_S:
+            return
+        offsets = self._due()
+        if not offsets:
+            return
+        self._last_commit_s = time.monotonic()
+        try:
+            self._consumer.commit(_metadata(offsets), timeout_ms=int(_LAST_COMMIT_S * 1000))
+        except (CommitFailedError, RetriableError) as error:
+            # The group is rebalancing or the broker is away: it is due again at the next poll.
+            log.warning("commit failed", error=f"{type(error).__name__}: {error}")
+            return
+        except KafkaError as error:
+            raise TransportError(f"commit: {type(error).__name__}: {error}") from error
+        self._committed(offsets)
+
+    def _due(self) -> dict[TopicPartition, int]:
+        with self._lock:
+            due = {partition: tenure.water.to_commit() for partition, tenure in self._tenures.items()}
+        return {partition: offset for partition, offset in due.items() if offset is not None}
+
+    def _committed(self, offsets: dict[TopicPartition, int]) -> None:
+        with self._lock:
+            for partition, offset in offsets.items():
+                if (tenure := self._tenures.get(partition)) is not None:
+                    tenure.water.committed(offset)
+
+    def _end(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            if (tenure := self._tenures.pop(partition, None)) is not None:
+                tenure.ended.set()
+
+
+class _Listener(AsyncConsumerRebalanceListener):
+    """Called on kafka-python's I/O thread; `await` gives way to its heartbeats."""
+
+    def __init__(self, owner: TaskConsumer) -> None:
+        self._owner = owner
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Commit what is done, since others may go on from there; which partitions leave is not known yet."""
+        owner = self._owner
+        owner._member = False
+        offsets = {partition: offset for partition, offset in owner._due().items() if partition in revoked}
+        if not offsets:
+            return
+        deadline = time.monotonic() + _LAST_COMMIT_S
+        future = owner._consumer.commit_async(_metadata(offsets))
+        while not future.is_done and time.monotonic() < deadline:
+            await owner._consumer._net.sleep(_WAIT_S)
+        if future.is_done and future.succeeded():
+            owner._committed(offsets)
+        else:
+            log.warning("commit before a rebalance failed; what is done is delivered again", offsets=str(offsets))
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Hand back what went to others, begin with what is new, go on with the rest."""
+        owner = self._owner
+        with owner._lock:
+            owner._end(set(owner._tenures) - assigned)
+            for partition in assigned:
+                owner._tenures.setdefault(partition, _Tenure())
+        owner._member = True
+
+    async def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        """The group has given them to others already: nothing may be committed."""
+        owner = self._owner
+        owner._member = False
+        log.warning("partitions lost", partitions=sorted(map(str, lost)))
+        with owner._lock:
+            owner._end(lost)
+
+
+def _metadata(offsets: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
+    return {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
+
+
+def _delivery(record: Any, tenure: _Tenure) -> Delivery:
+    return Delivery(
+        topic=Topic(record.topic),
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+        timestamp_s=record.timestamp / 1000,
+        _tenure=tenure,
+    )

@@ -1,0 +1,86 @@
+"""A topic read from its beginning, without a group: what is dead, what was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from pipeline.contracts import Topic
+from pipeline.transport.kafka import TransportError
+
+_POLL_MS = 500
+_PATIENCE_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it lies in its topic.
+
+    Attributes:
+        timestamp_s: when it was sent, Unix seconds.
+    """
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_s: float
+
+    @property
+    def place(self) -> str:
+        """Where it lies: partition, colon, offset."""
+        return f"{self.partition}:{self.offset}"
+
+    def header(self, name: str) -> str:
+        """A header as text; empty where there is none."""
+        return next(((text or b"").decode("utf-8", "replace") for key, text in self.headers if key == name), "")
+
+
+def read_topic(bootstrap: str, topic: Topic, *, follow: bool = False, beginning: bool = True) -> Iterator[Message]:
+    """The messages of a topic, in order within each partition.
+
+    Args:
+        bootstrap: servers, `host:port` with commas between.
+        topic: which.
+        follow: go on with what comes, for ever; else end with what was there at the start.
+        beginning: start at the first message; else only what comes from now on.
+
+    Raises:
+        TransportError: the broker is away, or has no such topic.
+    """
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap,
+            bootstrap_timeout_ms=_PATIENCE_MS,
+            enable_auto_commit=False,
+            # With this, a topic that does not exist is not made by asking for it.
+            allow_auto_create_topics=False,
+        )
+        try:
+            partitions = [TopicPartition(str(topic), n) for n in consumer.partitions_for_topic(str(topic))]
+            if not partitions:
+                raise TransportError(f"no topic {topic} at {bootstrap}")
+            consumer.assign(partitions)
+            (consumer.seek_to_beginning if beginning else consumer.seek_to_end)(*partitions)
+            ends = consumer.end_offsets(partitions)
+            # Control records and compaction leave gaps: a position beyond the last message tells that all was read.
+            while follow or any(consumer.position(partition) < ends[partition] for partition in partitions):
+                for partition, records in consumer.poll(_POLL_MS).items():
+                    for record in records:
+                        if follow or record.offset < ends[partition]:
+                            yield Message(
+                                record.partition,
+                                record.offset,
+                                record.key,
+                                record.value,
+                                tuple(record.headers),
+                                record.timestamp / 1000,
+                            )
+        finally:
+            consumer.close()
+    except KafkaError as error:
+        raise TransportError(f"{topic} at {bootstrap}: {type(error).__name__}: {error}") from error
