@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from models.precision import available_cores
 from models.zoo import default_detector
 from pipeline.contracts import Provenance
 from pipeline.faces.detector import create_detector
-from pipeline.scan import Progress, Scanner
+from pipeline.scan import ClipCost, Progress, Scanner
 from pipeline.scoring.backends import create_backend
 from pipeline.scoring.engine import Engine
 from pipeline.video.sampling import Sampling
@@ -86,12 +86,19 @@ def scanner(
     max_fetch_bytes: int = 8 << 30,
     portraits: bool = True,
     progress: Progress | None = None,
+    cost: Callable[[ClipCost], None] | None = None,
+    batch_size: Callable[[int], None] | None = None,
 ) -> Iterator[Scanner]:
-    """A scanner with its engine and decode server, closed at the end of the block."""
+    """A scanner with its engine and decode server, closed at the end of the block.
+
+    Args:
+        cost: told at the end of each clip.
+        batch_size: told the number of crops of each batch.
+    """
     with DecodeServer() as server:
         faces = create_detector(face_detector, weights=face_weights, streams=workers or default_workers())
         scoring = create_backend(detector.model, backend=backend, device=device)
-        with Engine(scoring) as engine:
+        with Engine(scoring, batch_size=batch_size) as engine:
             yield Scanner(
                 engine=engine,
                 spec=detector.model.input_spec,
@@ -115,6 +122,7 @@ def scanner(
                 max_fetch_bytes=max_fetch_bytes,
                 portraits=portraits,
                 progress=progress,
+                cost=cost,
             )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -35,6 +36,19 @@ log = structlog.get_logger(__name__)
 Progress = Callable[[Source, float | None, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class ClipCost:
+    """What a clip took.
+
+    Attributes:
+        seconds: in each stage: open, decode, faces, queue (until the engine takes a crop), score (of the last crops).
+        decoder_died: its decode child was killed, by what it met or by a limit.
+    """
+
+    seconds: dict[str, float]
+    decoder_died: bool
+
+
 class ScanInterruptedError(Exception):
     """The scan was told to stop before this clip was done; it has no verdict."""
 
@@ -51,6 +65,7 @@ class Scanner:
         portraits: keep crops for a report.
         progress: called for each frame with the source, the part of the clip that is done (None where its
             duration is unknown) and the number of faces scored in it.
+        cost: called at the end of each clip.
         stopping: set it to end the scan at the next frame.
     """
 
@@ -66,26 +81,41 @@ class Scanner:
     max_fetch_bytes: int = 8 << 30
     portraits: bool = True
     progress: Progress | None = None
+    cost: Callable[[ClipCost], None] | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def scan(self, source: Source, *, done: Callable[[str | None], bool] | None = None) -> ClipReport | None:
+    def with_sampling(self, sampling: Sampling) -> Scanner:
+        """The same, but for the frames that are looked at."""
+        provenance = self.provenance.model_copy(update={"sampling": sampling.describe()})
+        return replace(self, sampling=sampling, provenance=provenance)
+
+    def scan(
+        self,
+        source: Source,
+        *,
+        done: Callable[[str | None], bool] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> ClipReport | None:
         """Judge one clip. Whatever is wrong with it ends in a typed outcome.
 
         Args:
             source: the clip.
             done: given the sha256 of its bytes, whether its verdict is there already.
+            stop: asked at each frame, whether this clip shall end without a verdict.
 
         Returns:
             The verdict with its portraits, or None if it was there already.
 
         Raises:
-            ScanInterruptedError: `stopping` was set.
+            ScanInterruptedError: `stopping` was set, or `stop` said so.
         """
         started = time.perf_counter()
-        clip = _Clip(self, source)
+        clip = _Clip(self, source, stop)
         failure: Failure | None = None
+        died = False
         try:
             with open_source(source, max_fetch_bytes=self.max_fetch_bytes) as opened:
+                clip.seconds["open"] = time.perf_counter() - started
                 clip.sha256 = opened.sha256
                 if done is not None and done(opened.sha256):
                     return None
@@ -93,27 +123,34 @@ class Scanner:
         except ScanInterruptedError:
             raise
         except SourceError as error:
-            failure = Failure(error.outcome, str(error))
+            failure = Failure(error.outcome, str(error), error.transient)
         except DecodeError as error:
-            failure = Failure(Outcome(error.outcome), str(error))
+            died = error.died
+            # What cannot be opened after its bytes were hashed is short of processes or memory at the moment.
+            failure = Failure(Outcome(error.outcome), str(error), error.outcome == "unavailable")
         except ScoringError as error:
-            failure = Failure(Outcome.MODEL_ERROR, str(error))
+            failure = Failure(Outcome.MODEL_ERROR, str(error), transient=True)
         except Exception as error:  # a clip must end in a verdict, and its error stands there
             log.exception("scoring failed", clip_id=source.id, source=source.name)
-            failure = Failure(Outcome.MODEL_ERROR, f"{type(error).__name__}: {error}")
+            failure = Failure(Outcome.MODEL_ERROR, f"{type(error).__name__}: {error}", transient=True)
         try:
-            clip.collect_all()
+            with clip.timed("score"):
+                clip.collect_all()
         except ScoringError as error:
-            failure = failure or Failure(Outcome.MODEL_ERROR, str(error))
+            failure = failure or Failure(Outcome.MODEL_ERROR, str(error), transient=True)
+        if self.cost is not None:
+            self.cost(ClipCost(dict(clip.seconds), died))
         return clip.report(failure, time.perf_counter() - started)
 
 
 class _Clip:
     """The state of one clip while it is scanned; lives on one thread."""
 
-    def __init__(self, scanner: Scanner, source: Source) -> None:
+    def __init__(self, scanner: Scanner, source: Source, stop: Callable[[], bool]) -> None:
         self.scanner = scanner
         self.source = source
+        self.stop = stop
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.sha256: str | None = None
         self.decoder = "none"
         self.duration_s: float | None = None
@@ -138,28 +175,42 @@ class _Clip:
                     share = min(1.0, frame.t_s / self.duration_s) if self.duration_s else None
                     scanner.progress(self.source, share, scored)
 
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+
     def _until_stopped(self, reader: ClipReader) -> Iterator[Frame]:
-        for frame in reader:
-            if self.scanner.stopping.is_set():
+        while True:
+            with self.timed("decode"):
+                frame = next(reader, None)
+            if frame is None:
+                return
+            if self.scanner.stopping.is_set() or self.stop():
                 raise ScanInterruptedError
             yield frame
 
     def _look(self, frame: Frame) -> int:
-        faces = self.tracker.update(frame)
-        self.faces += len(faces)
-        faces = faces.take(faces.quality >= MIN_QUALITY)
-        if len(faces) == 0:
-            return 0
-        crops = Crops(
-            pixels=cut_crops(frame.image, faces, self.scanner.spec),
-            clip_id=frame.clip_id,
-            index=np.full(len(faces), frame.index, np.int64),
-            t_s=np.full(len(faces), frame.t_s, np.float64),
-            track_ids=faces.track_ids,
-            quality=faces.quality,
-            boxes=faces.boxes,
-        )
-        self.waiting.append((crops, self.scanner.engine.submit(crops.pixels)))
+        with self.timed("faces"):
+            faces = self.tracker.update(frame)
+            self.faces += len(faces)
+            faces = faces.take(faces.quality >= MIN_QUALITY)
+            if len(faces) == 0:
+                return 0
+            crops = Crops(
+                pixels=cut_crops(frame.image, faces, self.scanner.spec),
+                clip_id=frame.clip_id,
+                index=np.full(len(faces), frame.index, np.int64),
+                t_s=np.full(len(faces), frame.t_s, np.float64),
+                track_ids=faces.track_ids,
+                quality=faces.quality,
+                boxes=faces.boxes,
+            )
+        with self.timed("queue"):
+            self.waiting.append((crops, self.scanner.engine.submit(crops.pixels)))
         return len(faces)
 
     def _collect_ready(self) -> None:
@@ -211,10 +262,12 @@ class _Clip:
         )
         scores = Scores.join(self.source.id, self.scored)
         verdict = judge(facts, scores, scanner.calibration, scanner.thresholds)
+        transient = failure is not None and failure.transient
         if self.picker is None:
-            return ClipReport(verdict)
+            return ClipReport(verdict, transient=transient)
         return ClipReport(
             verdict,
+            transient=transient,
             suspicious=self.picker.suspicious,
             clearest=self.picker.clearest,
             thresholds=self._applied(verdict),

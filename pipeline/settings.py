@@ -17,6 +17,14 @@ class Settings(BaseSettings):
     cache: Path = Field(default=Path("~/.cache/unmask"), description="pulled weights, compiled graphs, fetched clips")
     offline: bool = Field(default=False, description="never touch the network for weights")
     max_fetch_bytes: int = Field(default=8 << 30, gt=0, description="largest clip that is fetched from a URI")
+    kafka: str | None = Field(default=None, description="bootstrap servers, host:port with commas between")
+    redis: str | None = Field(default=None, description="URL of Redis, redis://host:port/0")
+    http_host: str = Field(default="127.0.0.1", description="where a worker answers /healthz, /readyz and /metrics")
+    http_port: int = Field(default=8080, ge=0, le=65535, description="0 takes a free one")
+    uri_allow: str = Field(default="file", description="schemes and roots that a worker may read, commas between")
+    max_attempts: int = Field(default=5, ge=1, description="tries of a clip before it ends as model_error")
+    ttl_s: int = Field(default=30 * 86400, ge=60, description="how long Redis keeps a verdict")
+    drain_s: float = Field(default=30.0, ge=0, description="how long a worker that is told to stop finishes its clips")
 
     @property
     def cache_dir(self) -> Path:

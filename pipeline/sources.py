@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
@@ -35,14 +36,24 @@ _MAGIC = (
 )
 _MPEG_TS_PACKET_BYTES = 188
 _READ_BYTES = 1 << 20
+# Errors of the moment: of a machine that is short of something, or of a network disk.
+_PASSING = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR}
+)
 
 
 class SourceError(Exception):
-    """A source cannot be fetched or opened; `outcome` is `unavailable` or `over_limit`."""
+    """A source cannot be fetched or opened.
 
-    def __init__(self, outcome: Outcome, message: str) -> None:
+    Attributes:
+        outcome: `unavailable` or `over_limit`.
+        transient: another try may succeed.
+    """
+
+    def __init__(self, outcome: Outcome, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.outcome = outcome
+        self.transient = transient
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +62,16 @@ class Source:
 
     Attributes:
         name: path or URI as given, or as found in a folder that was given.
+        given_id: that of a task; None takes one that follows from the name.
     """
 
     name: str
+    given_id: str | None = None
 
     @property
     def id(self) -> str:
         """Id of the record."""
-        return clip_id_of(self.name)
+        return self.given_id or clip_id_of(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +83,8 @@ class Found:
 
 
 def is_uri(name: str) -> bool:
-    """Whether a name is a URI for fsspec (`scheme://...` or a chain) rather than a path."""
-    return "://" in name or "::" in name
+    """Whether a name is a URI for fsspec (`scheme://...` or a chain) rather than a path; an absolute path never is."""
+    return not name.startswith("/") and ("://" in name or "::" in name)
 
 
 def expand(names: Sequence[str], *, recursive: bool = False) -> Found:
@@ -178,12 +191,14 @@ def open_source(source: Source, *, max_fetch_bytes: int) -> Iterator[Opened]:
             else _open_file(source.name.removeprefix("file://"))
         )
     except OSError as error:
-        raise SourceError(Outcome.UNAVAILABLE, f"cannot be opened: {error.strerror or error}") from error
+        message = f"cannot be opened: {error.strerror or error}"
+        raise SourceError(Outcome.UNAVAILABLE, message, transient=error.errno in _PASSING) from error
     try:
         try:
             sha256 = _hash(fd)
         except OSError as error:
-            raise SourceError(Outcome.UNAVAILABLE, f"cannot be read: {error.strerror or error}") from error
+            message = f"cannot be read: {error.strerror or error}"
+            raise SourceError(Outcome.UNAVAILABLE, message, transient=error.errno in _PASSING) from error
         yield Opened(fd, sha256, os.fstat(fd).st_size)
     finally:
         os.close(fd)
@@ -213,7 +228,10 @@ def _fetch(uri: str, max_bytes: int) -> int:
         except SourceError:
             raise
         except Exception as error:  # plug-in file systems raise what they like
-            raise SourceError(Outcome.UNAVAILABLE, f"cannot be fetched: {type(error).__name__}: {error}") from error
+            message = f"cannot be fetched: {type(error).__name__}: {error}"
+            # What is not there, or not ours to read, is not there a second later either.
+            lasting = isinstance(error, FileNotFoundError | PermissionError | ImportError | ValueError)
+            raise SourceError(Outcome.UNAVAILABLE, message, transient=not lasting) from error
         copy.flush()
         return os.dup(copy.fileno())
 

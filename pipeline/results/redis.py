@@ -6,13 +6,13 @@ Each method is one atomic step, safe to repeat: after a lost answer the caller a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import redis
 
-from pipeline.contracts import State, Verdict, clip_key, frame_field, frames_key
+from pipeline.contracts import Outcome, State, Verdict, clip_key, content_key, frame_field, frames_key
 
 # Redis answers within milliseconds; a connection that says nothing for this long is taken for dead.
 _TIMEOUT_S = 5.0
@@ -31,6 +31,18 @@ local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return {attempt, ''}
+"""
+_RELEASE = """
+if redis.call('HEXISTS', KEYS[1], 'verdict') == 1 or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if tonumber(redis.call('HGET', KEYS[1], 'attempt') or 0) > 0 then redis.call('HINCRBY', KEYS[1], 'attempt', -1) end
+redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+# A model_error was the worker's fault, not the clip's: what comes after it may replace it.
+_FORGET = """
+if redis.call('HGET', KEYS[1], 'outcome') ~= 'model_error' then return 0 end
+return redis.call('DEL', KEYS[1], KEYS[2])
 """
 _FINISH = """
 local stored = redis.call('HGET', KEYS[1], 'verdict')
@@ -75,6 +87,8 @@ class VerdictStore:
         self._client, self._ttl_s, self._clock = client, ttl_s, clock
         self._queue = client.register_script(_QUEUE)
         self._begin = client.register_script(_BEGIN)
+        self._release = client.register_script(_RELEASE)
+        self._forget = client.register_script(_FORGET)
         self._finish = client.register_script(_FINISH)
 
     def queue(self, clip_id: str) -> bool:
@@ -92,6 +106,10 @@ class VerdictStore:
         )
         return Begun(int(attempt), record or None)
 
+    def release(self, clip_id: str) -> None:
+        """Take back a try that was ended for no fault of the clip's: its partition moved, or the worker stops."""
+        self._release(keys=[clip_key(clip_id)], args=[State.QUEUED, *self._now()])
+
     def finish(self, verdict: Verdict) -> bytes:
         """Store a verdict with its frames, unless there is one.
 
@@ -100,13 +118,23 @@ class VerdictStore:
         """
         return self._store(verdict, verdict.to_json().encode())
 
-    def restore(self, record: bytes) -> bytes:
-        """Store a record as it was published, unless there is a verdict; returns what stands.
+    def restore(self, record: bytes) -> bool:
+        """Store a record as it was published, unless there is a verdict; returns whether it was stored.
+
+        One that ended as `model_error` is replaced: a later record was published after it was sent again.
 
         Raises:
             pydantic.ValidationError: these bytes are no record.
         """
-        return self._store(Verdict.model_validate_json(record), record)
+        verdict = Verdict.model_validate_json(record)
+        if self.record(verdict.id) == record:
+            return False
+        self.forget_error(verdict.id)
+        return self._store(verdict, record) == record
+
+    def forget_error(self, clip_id: str) -> bool:
+        """Delete a verdict of `model_error`, with its tries, so that the clip can be judged anew; any other stays."""
+        return bool(self._forget(keys=[clip_key(clip_id), frames_key(clip_id)]))
 
     def record(self, clip_id: str) -> bytes | None:
         """The stored record, or None."""
@@ -116,6 +144,26 @@ class VerdictStore:
         """Where a clip stands; None where it is not known."""
         found = cast("bytes | None", self._client.hget(clip_key(clip_id), "state"))
         return None if found is None else State(found.decode())
+
+    def states(self, clip_ids: Sequence[str]) -> list[tuple[State, Outcome | None] | None]:
+        """Where clips stand, with the outcome of those that are done; None where one is not known."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for clip_id in clip_ids:
+                pipe.hmget(clip_key(clip_id), "state", "outcome")
+            answers = pipe.execute()
+        return [
+            None if state is None else (State(state.decode()), Outcome(outcome.decode()) if outcome else None)
+            for state, outcome in answers
+        ]
+
+    def remember(self, fingerprint: str, clip_id: str) -> None:
+        """Note under which id a content was judged, unless one is noted."""
+        self._client.set(content_key(fingerprint), clip_id, ex=self._ttl_s, nx=True)
+
+    def twin(self, fingerprint: str) -> bytes | None:
+        """The record of a clip of the same content, or None."""
+        clip_id = cast("bytes | None", self._client.get(content_key(fingerprint)))
+        return None if clip_id is None else self.record(clip_id.decode())
 
     def _store(self, verdict: Verdict, record: bytes) -> bytes:
         fields: list[Any] = []

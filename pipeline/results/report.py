@@ -50,12 +50,17 @@ class AppliedThresholds:
 
 @dataclass(frozen=True, slots=True)
 class ClipReport:
-    """A verdict and the pictures that go with it; portraits of tracks outside `verdict.people` are not shown."""
+    """A verdict and the pictures that go with it; portraits of tracks outside `verdict.people` are not shown.
+
+    Attributes:
+        transient: another try may end otherwise.
+    """
 
     verdict: Verdict
     suspicious: tuple[Portrait, ...] = ()
     clearest: tuple[Portrait, ...] = ()
     thresholds: AppliedThresholds | None = None
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -77,10 +77,19 @@ class Engine:
         backend: what computes. The engine owns it and closes it.
         max_delay_s: how long the first crop of a batch waits for others, in seconds.
         queue_crops: how many crops may wait before `submit` blocks; by default a few batches.
+        batch_size: told the number of crops of each batch that was scored or has failed.
     """
 
-    def __init__(self, backend: Backend, *, max_delay_s: float = MAX_DELAY_S, queue_crops: int | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        max_delay_s: float = MAX_DELAY_S,
+        queue_crops: int | None = None,
+        batch_size: Callable[[int], None] | None = None,
+    ) -> None:
         self.backend = backend
+        self._batch_size = batch_size
         self._batcher = MicroBatcher[_Item](
             max_batch=backend.max_batch,
             max_delay_s=max_delay_s,
@@ -174,6 +183,8 @@ class Engine:
         with self._count_lock:
             self._batches += 1
             self._crops += len(items)
+        if self._batch_size is not None:
+            self._batch_size(len(items))
         if isinstance(result, Exception):
             self._fail(items[0], ScoringError(f"{self.backend.name} failed on a crop: {result!r}"))
             return ()

@@ -24,10 +24,15 @@ CONFIRM_FRAMES = 2
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a clip has no score."""
+    """Why a clip has no score.
+
+    Attributes:
+        transient: another try may end otherwise.
+    """
 
     outcome: Outcome
     error: str
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

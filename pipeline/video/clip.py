@@ -14,11 +14,13 @@ class DecodeError(Exception):
     Attributes:
         outcome: "undecodable" (no video in it, or the decoder died), "over_limit" (a limit was passed) or
             "unavailable" (the source cannot be opened).
+        died: the decoder was killed, by what it met or by us.
     """
 
-    def __init__(self, outcome: Failure, message: str) -> None:
+    def __init__(self, outcome: Failure, message: str, *, died: bool = False) -> None:
         super().__init__(message)
         self.outcome: Failure = outcome
+        self.died = died
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,13 +185,13 @@ class ClipReader:
     def _cause_of_death(self) -> DecodeError:
         self._bury()
         if self._status is None:
-            return DecodeError("undecodable", "the decoder ended without a word")
+            return DecodeError("undecodable", "the decoder ended without a word", died=True)
         code = os.waitstatus_to_exitcode(self._status)
         if code == -signal.SIGXCPU:
-            return DecodeError("over_limit", f"decoding takes more than {self._limits.cpu_s} s of CPU time")
+            return DecodeError("over_limit", f"decoding takes more than {self._limits.cpu_s} s of CPU time", died=True)
         if code < 0:
-            return DecodeError("undecodable", f"the decoder died of {_signal_name(-code)}")
-        return DecodeError("undecodable", f"the decoder ended with exit code {code}")
+            return DecodeError("undecodable", f"the decoder died of {_signal_name(-code)}", died=True)
+        return DecodeError("undecodable", f"the decoder ended with exit code {code}", died=True)
 
     def check(self) -> None:
         """End the child if it passed a limit of time or memory. Called now and then by another thread."""
@@ -208,7 +208,7 @@ class ClipReader:
             self._sentence(f"decoding takes more than {limits.rss_bytes} bytes of memory")
 
     def _sentence(self, message: str) -> None:
-        self._error = self._error or DecodeError("over_limit", message)
+        self._error = self._error or DecodeError("over_limit", message, died=True)
         self._kill()
 
     def abort(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,41 +15,18 @@ import numpy as np
 import pytest
 
 from models.checkpoint import Thresholds
-from models.spec import InputSpec
 from pipeline.contracts import Label, Outcome, Verdict
 from pipeline.faces.detector import FaceDetector, create_detector
 from pipeline.scan import ScanInterruptedError, Scanner, scan_all
-from pipeline.scoring.backends import Done
 from pipeline.scoring.engine import Engine
 from pipeline.sources import Source
 from pipeline.types import Floats, Image
 from pipeline.video.sampling import Even, Every
 from pipeline.video.sandbox import DecodeServer, Limits
+from tests.pipeline.quick import SPEC, QuickNetwork
 from tests.pipeline.records import PROVENANCE
 
 PATIENCE_S = 60
-SPEC = InputSpec(size=64)
-
-
-class QuickNetwork:
-    """Gives every crop the same log-odds."""
-
-    name = "quick"
-    input_size = SPEC.size
-    max_batch = 4
-    concurrency = 1
-
-    def __init__(self) -> None:
-        self.log_odds: Callable[[Image], Floats] = lambda pixels: np.full(len(pixels), 2.0, np.float32)
-
-    def fit(self, waiting: int) -> int:
-        return waiting
-
-    def start(self, pixels: Image, done: Done) -> None:
-        done(self.log_odds(pixels))
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_no_score_is_an_empty_string(store: VerdictStore, client: redis.Redis, c
 def test_the_first_verdict_stands(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
     first = store.finish(scored(clip_id, probability=0.9))
     assert store.finish(scored(clip_id, probability=0.1, frames=5)) == first
-    assert store.restore(scored(clip_id, probability=0.2).to_json().encode()) == first
+    assert not store.restore(scored(clip_id, probability=0.2).to_json().encode())
     assert store.record(clip_id) == first
     assert client.hlen(frames_key(clip_id)) == 2
     begun = store.begin(clip_id)
@@ -103,11 +103,70 @@ def test_tries_are_counted(store: VerdictStore, clip_id: str) -> None:
     assert [store.begin(clip_id).attempt for _ in range(3)] == [1, 2, 3]
 
 
+def test_a_try_that_was_handed_back_does_not_count(store: VerdictStore, clip_id: str) -> None:
+    store.begin(clip_id)
+    store.begin(clip_id)
+    store.release(clip_id)
+    assert store.state(clip_id) is State.QUEUED
+    assert store.begin(clip_id).attempt == 2
+    stored = store.finish(scored(clip_id))
+    store.release(clip_id)
+    assert (store.state(clip_id), store.record(clip_id)) == (State.DONE, stored)
+
+
+def test_what_is_not_known_is_not_made_by_a_release(store: VerdictStore, clip_id: str) -> None:
+    store.release(clip_id)
+    assert store.state(clip_id) is None
+
+
+def failed(clip_id: str) -> Verdict:
+    return record(id=clip_id, outcome=Outcome.MODEL_ERROR, probability=None, label=None, error="out of memory")
+
+
+def test_a_model_error_can_be_forgotten_and_nothing_else(store: VerdictStore, clip_id: str) -> None:
+    store.begin(clip_id)
+    store.finish(failed(clip_id))
+    assert store.forget_error(clip_id)
+    assert store.state(clip_id) is None
+    assert store.begin(clip_id).attempt == 1
+    stored = store.finish(scored(clip_id))
+    assert not store.forget_error(clip_id)
+    assert store.record(clip_id) == stored
+
+
+def test_what_was_judged_anew_replaces_the_error_that_was_published_before(store: VerdictStore, clip_id: str) -> None:
+    error, later = failed(clip_id).to_json().encode(), scored(clip_id).to_json().encode()
+    assert store.restore(error)
+    assert store.restore(later)
+    assert not store.restore(error)
+    assert store.record(clip_id) == later
+
+
+def test_the_same_content_is_found_by_its_fingerprint(store: VerdictStore, clip_id: str) -> None:
+    fingerprint = uuid.uuid4().hex
+    assert store.twin(fingerprint) is None
+    store.remember(fingerprint, clip_id)
+    assert store.twin(fingerprint) is None
+    stored = store.finish(scored(clip_id))
+    store.remember(fingerprint, "another")
+    assert store.twin(fingerprint) == stored
+
+
+def test_many_clips_are_asked_for_at_once(store: VerdictStore, clip_id: str) -> None:
+    other = f"{clip_id}-2"
+    store.queue(other)
+    store.finish(scored(clip_id))
+    assert store.states([clip_id, other, "unknown"]) == [(State.DONE, Outcome.SCORED), (State.QUEUED, None), None]
+    assert store.states([]) == []
+
+
 def test_a_record_is_restored_as_it_was_published(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
     published = store.finish(scored(clip_id))
     client.delete(clip_key(clip_id), frames_key(clip_id))
     assert store.record(clip_id) is None
-    assert store.restore(published) == published
+    assert store.restore(published)
+    assert not store.restore(published)
+    assert store.record(clip_id) == published
     assert client.hlen(frames_key(clip_id)) == 2
     assert store.state(clip_id) is State.DONE
 

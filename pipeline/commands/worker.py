@@ -1,0 +1,97 @@
+"""Serve as a worker: tasks from Kafka, verdicts to Redis and Kafka."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def run(
+    fps: Annotated[
+        float, typer.Option(help="Scored frames a second of video, where a task names no sampling.", min=0.001)
+    ] = 2.0,
+    detector: Annotated[str, typer.Option(help="Face detector: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
+    detector_weights: Annotated[
+        Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Checkpoint path or zoo name.", envvar="UNMASK_WEIGHTS")] = None,
+    backend: Annotated[
+        str, typer.Option(help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
+    workers: Annotated[
+        str,
+        typer.Option(help="Clips at once: a number, or auto for one more than cores.", envvar="UNMASK_WORKERS"),
+    ] = "auto",
+    kafka: Annotated[str | None, typer.Option(help="Bootstrap servers.", envvar="UNMASK_KAFKA")] = None,
+    redis: Annotated[str | None, typer.Option(help="URL of Redis.", envvar="UNMASK_REDIS")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(help="Health and metrics; 0 takes a free one.", show_default="8080")
+    ] = None,
+    uri_allow: Annotated[
+        str | None, typer.Option(help="Schemes and roots that may be read.", show_default="file")
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve as a worker until SIGTERM: tasks from Kafka, verdicts to Redis and Kafka.
+
+    The first SIGTERM lets it finish what it has begun, for UNMASK_DRAIN_S seconds; a second one ends it at once, and
+    others do the rest. Exit codes: 0 told to leave, 2 bad options.
+    """
+    if workers != "auto" and (not workers.isdecimal() or int(workers) < 1):
+        raise typer.BadParameter(f"--workers takes a number from 1 on, or auto; got {workers!r}")
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise typer.BadParameter(f"--log-level takes debug, info, warning or error; got {log_level!r}")
+
+    from pydantic import ValidationError
+
+    from pipeline.access import UriAllow
+    from pipeline.settings import Settings
+
+    given: dict[str, Any] = {"kafka": kafka, "redis": redis, "http_port": http_port, "uri_allow": uri_allow}
+    try:
+        # Before anything that takes seconds to load.
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        UriAllow.parse(settings.uri_allow)
+        if missing := [f"UNMASK_{name.upper()}" for name in ("kafka", "redis") if not getattr(settings, name)]:
+            raise ValueError(f"{' and '.join(missing)} not set: tasks come from Kafka, verdicts are kept in Redis")
+    except (ValidationError, ValueError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+    from models.checkpoint import CheckpointError
+    from models.precision import DeviceError
+    from models.pretrained import WeightsUnavailableError
+    from models.zoo import ZooError
+    from pipeline import serve
+    from pipeline.faces.detector import DetectorError
+    from pipeline.scoring.backends import BackendError
+    from pipeline.telemetry import configure_logging
+    from pipeline.video.sampling import Fps
+
+    configure_logging(level=log_level)
+    options = serve.Options(
+        sampling=Fps(fps),
+        face_detector=detector,
+        face_weights=detector_weights,
+        weights=weights,
+        backend=backend,
+        device=device,
+        clips=None if workers == "auto" else int(workers),
+    )
+    try:
+        serve.run(options, settings)
+    except (
+        BackendError,
+        CheckpointError,
+        DetectorError,
+        DeviceError,
+        OSError,
+        ValueError,
+        WeightsUnavailableError,
+        ZooError,
+    ) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error

@@ -1,0 +1,186 @@
+"""`unmask worker` behind its options: puts a worker together, waits for Kafka and Redis, and runs it until a signal."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import redis
+import stamina
+import structlog
+
+from pipeline import assembly
+from pipeline.access import UriAllow
+from pipeline.contracts import VIDEO_TOPICS
+from pipeline.results.redis import VerdictStore, connect
+from pipeline.scan import ClipCost
+from pipeline.settings import Settings
+from pipeline.telemetry import HealthServer, Metrics
+from pipeline.transport.consumer import TaskConsumer
+from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
+from pipeline.video.sampling import Sampling
+from pipeline.worker import Service, Worker
+
+log = structlog.get_logger(__name__)
+
+# A probe wants its answer within a second or two.
+_CHECK_S = 1.0
+_WAIT_MAX_S = 5.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `unmask worker` was told; None leaves a choice to the machine."""
+
+    sampling: Sampling
+    face_detector: str = "mtcnn"
+    face_weights: Path | None = None
+    weights: str | None = None
+    backend: str = "auto"
+    device: str = "auto"
+    clips: int | None = None
+
+
+class StoppedError(Exception):
+    """Told to leave before there was anything to do."""
+
+
+def run(options: Options, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a second one leaves at once.
+
+    Raises:
+        ValueError: Kafka or Redis is not set, or a setting cannot be read.
+        OSError: the port for health and metrics is taken.
+    """
+    if not settings.kafka or not settings.redis:
+        raise ValueError("a worker needs Kafka and Redis")
+    allow = UriAllow.parse(settings.uri_allow)
+    client = connect(settings.redis)
+    metrics = Metrics()
+    health = _Health(client, settings.kafka)
+    signals = _Signals()
+    clips = options.clips or assembly.default_workers()
+    detector = assembly.load(architecture=None, weights=options.weights, untrained=False)
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            HealthServer(metrics, health.checks, host=settings.http_host, port=settings.http_port)
+        )
+        log.info("starting", http=f"http://{settings.http_host}:{server.port}", model=detector.name, clips=clips)
+        scanner = stack.enter_context(
+            assembly.scanner(
+                detector,
+                sampling=options.sampling,
+                face_detector=options.face_detector,
+                face_weights=options.face_weights,
+                backend=options.backend,
+                device=options.device,
+                workers=clips,
+                max_fetch_bytes=settings.max_fetch_bytes,
+                portraits=False,
+                cost=lambda cost: _observe(metrics, cost),
+                batch_size=metrics.batch_crops.observe,
+            )
+        )
+        metrics.watch_engine(scanner.engine.stats)
+        health.model = None
+        try:
+            publisher, consumer = _connect(settings.kafka, clips, signals, server.tick)
+        except StoppedError:
+            return
+        stack.enter_context(publisher)
+        health.consumer = consumer
+        service = Service(scanner, VerdictStore(client, ttl_s=settings.ttl_s), publisher, consumer, metrics, allow,
+                          max_attempts=settings.max_attempts)  # fmt: skip
+        worker = Worker(service, clips=clips, drain_s=settings.drain_s, tick=server.tick)
+        signals.then(worker.drain, worker.stop)
+        log.info("serving", kafka=settings.kafka, weights=scanner.provenance.weights_sha256[0][:16])
+        worker.run()
+        log.info("left")
+
+
+def _connect(bootstrap: str, clips: int, signals: _Signals, tick: Callable[[], None]) -> tuple[Publisher, TaskConsumer]:
+    """Wait for Kafka for as long as it takes; raises StoppedError when told to leave meanwhile."""
+
+    def passing(error: Exception) -> bool:
+        return isinstance(error, TransportError) and not signals.count
+
+    try:
+        for again in stamina.retry_context(on=passing, attempts=None, timeout=None, wait_max=_WAIT_MAX_S):
+            with again:
+                tick()
+                ensure_topics(bootstrap, patience_s=_WAIT_MAX_S)
+                publisher = Publisher(bootstrap)
+                try:
+                    # One beyond what is judged at once: it waits here when a clip ends.
+                    return publisher, TaskConsumer(bootstrap, topics=VIDEO_TOPICS, capacity=clips + 1)
+                except TransportError:
+                    publisher.close()
+                    raise
+    except TransportError as error:
+        raise StoppedError from error
+    raise AssertionError("stamina ends with a result or an error")
+
+
+def _observe(metrics: Metrics, cost: ClipCost) -> None:
+    for stage, seconds in cost.seconds.items():
+        metrics.stage_seconds.labels(stage).observe(seconds)
+    metrics.decoder_deaths.inc(cost.decoder_died)
+
+
+class _Signals:
+    """SIGTERM and SIGINT, counted from the start on; what they do is told later."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._actions: tuple[Callable[[], None], ...] = ()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._heard)
+
+    def then(self, *actions: Callable[[], None]) -> None:
+        """What the first, the second ... signal does; those that were heard already do it now."""
+        self._actions = actions
+        for action in actions[: self.count]:
+            action()
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count <= len(self._actions):
+            self._actions[self.count - 1]()
+
+
+class _Health:
+    """What `/readyz` asks."""
+
+    def __init__(self, client: redis.Redis, bootstrap: str) -> None:
+        self.model: str | None = "loading"
+        self.consumer: TaskConsumer | None = None
+        self._client, self._bootstrap = client, bootstrap
+        self.checks = {"model": lambda: self.model, "kafka": self._kafka, "redis": self._redis}
+
+    def _kafka(self) -> str | None:
+        if not any(_listens(server) for server in self._bootstrap.split(",")):
+            return f"nobody answers at {self._bootstrap}"
+        if self.consumer is None or not self.consumer.is_member:
+            return "no member of the group yet"
+        return None
+
+    def _redis(self) -> str | None:
+        try:
+            self._client.ping()
+        except redis.RedisError as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+
+def _listens(server: str) -> bool:
+    host, _, port = server.strip().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CHECK_S).close()
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,201 @@
+"""What a worker tells about itself: logs for one clip, metrics for all, health for whoever restarts it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from pipeline.scoring.engine import EngineStats
+
+# A tenth of a second to ten minutes: from a live segment to a part of a film.
+_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+# The loop of a worker comes round five times a second, and waits for Kafka's answers in between.
+_STALLED_S = 60.0
+
+
+def configure_logging(*, level: str = "info", as_json: bool | None = None) -> None:
+    """Send our logs and those of the libraries to standard error, one line each.
+
+    Args:
+        level: of our own; libraries are heard from "warning" on.
+        as_json: None writes JSON unless standard error is a terminal.
+    """
+    if as_json is None:
+        as_json = not sys.stderr.isatty()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Any] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class Metrics:
+    """The counters of one worker, for Prometheus."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.clips = Counter(
+            "unmask_clips", "Clips that got their verdict.", ["outcome", "source_class"], registry=registry
+        )
+        self.clip_seconds = Histogram(
+            "unmask_clip_seconds", "From taking a task to its published verdict.", buckets=_SECONDS, registry=registry
+        )
+        self.clip_age_seconds = Histogram(
+            "unmask_clip_age_seconds", "From a task's submission to taking it.", buckets=_SECONDS, registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "unmask_stage_seconds", "Of a clip in each stage.", ["stage"], buckets=_SECONDS, registry=registry
+        )
+        self.retries = Counter("unmask_retries", "Tries of a clip beyond its first one.", registry=registry)
+        self.twins = Counter("unmask_twins", "Clips whose content was judged before.", registry=registry)
+        self.handed_back = Counter("unmask_handed_back", "Clips left to another worker half-way.", registry=registry)
+        self.dead = Counter("unmask_dead_letters", "Messages sent to the dead letters.", ["stage"], registry=registry)
+        self.decoder_deaths = Counter("unmask_decoder_deaths", "Decode children that were killed.", registry=registry)
+        self.in_flight = Gauge("unmask_tasks_in_flight", "Tasks that are taken and not done.", registry=registry)
+        self.lag = Gauge(
+            "unmask_lag_messages", "Messages that wait in this worker's partitions.", ["topic"], registry=registry
+        )
+        self.batch_crops = Histogram(
+            "unmask_batch_crops", "Crops in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+        )
+
+    def watch_engine(self, stats: Callable[[], EngineStats]) -> None:
+        """Tell an engine's counters whenever the metrics are read."""
+        self.registry.register(_EngineCollector(stats))
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _EngineCollector:
+    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        yield GaugeMetricFamily("unmask_engine_queue_crops", "Crops that wait for a batch.", stats.waiting)
+        yield GaugeMetricFamily(
+            "unmask_engine_queue_age_seconds", "How long the first of them has waited.", stats.oldest_age_s
+        )
+        yield CounterMetricFamily("unmask_engine_crops", "Crops that were scored.", stats.crops)
+        yield CounterMetricFamily("unmask_engine_batches", "Batches that were scored.", stats.batches)
+        yield CounterMetricFamily("unmask_engine_failed_crops", "Crops that could not be scored.", stats.failed)
+
+
+# Of each part of the service what is wrong with it, or None.
+Checks = Mapping[str, Callable[[], str | None]]
+
+
+class HealthServer:
+    """`/healthz` (is the loop alive), `/readyz` (do model, Kafka and Redis answer) and `/metrics`; a context manager.
+
+    Attributes:
+        port: where it listens.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        checks: Checks,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Listen; port 0 takes a free one.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self._metrics, self._checks, self._clock = metrics, checks, clock
+        self._ticked_s = clock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, kind, body = outer._answer(self.path.split("?", 1)[0])
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """A probe every few seconds is no news."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+
+    def tick(self) -> None:
+        """Called by the worker's loop each time it comes round."""
+        self._ticked_s = self._clock()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        if path == "/metrics":
+            return HTTPStatus.OK, CONTENT_TYPE_LATEST, self._metrics.text()
+        if path == "/healthz":
+            stalled_s = self._clock() - self._ticked_s
+            alive = stalled_s < _STALLED_S
+            told = (
+                {"alive": alive} if alive else {"alive": False, "error": f"no sign of the loop for {stalled_s:.0f} s"}
+            )
+            return _json(alive, told)
+        if path == "/readyz":
+            found = {name: check() for name, check in self._checks.items()}
+            ready = not any(found.values())
+            return _json(ready, {"ready": ready, **{name: error or "ok" for name, error in found.items()}})
+        return HTTPStatus.NOT_FOUND, "text/plain", b"/healthz, /readyz or /metrics\n"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _json(good: bool, told: Mapping[str, object]) -> tuple[HTTPStatus, str, bytes]:
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return status, "application/json", json.dumps(told).encode() + b"\n"

@@ -1,0 +1,364 @@
+"""The worker: takes videos from Kafka, judges them, and lets go of each only when its verdict is safe.
+
+The order is what makes it safe: the verdict is stored in Redis, where the first one stands; the stored bytes are
+published and acknowledged; only then may the offset be committed. A crash between two of these repeats work, and
+loses and changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import redis
+import stamina
+import structlog
+
+from pipeline.access import UriAllow
+from pipeline.contracts import Outcome, Provenance, Verdict
+from pipeline.results.redis import VerdictStore
+from pipeline.scan import ScanInterruptedError, Scanner
+from pipeline.sources import Source, SourceError
+from pipeline.telemetry import Metrics
+from pipeline.transport.consumer import Delivery, TaskConsumer
+from pipeline.transport.kafka import MAX_RECORD_BYTES, Publisher, Sent, TooLargeError, TransportError
+from pipeline.transport.messages import ContractError, VideoTask
+from pipeline.types import Scores
+from pipeline.verdict.aggregate import ClipFacts, Failure, judge
+from pipeline.video.sampling import parse_sampling
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+# What follows from the bytes, the weights and the sampling alone: the same content gets the same again.
+REUSABLE: Final = frozenset({Outcome.SCORED, Outcome.NO_FACE, Outcome.LOW_QUALITY})
+# Of a message that goes through from end to end.
+_TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
+_WAIT_MAX_S = 2.0
+_POLL_S = 0.2
+
+
+class HandedBackError(ScanInterruptedError):
+    """A task was left to another worker, or to this one's successor."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a worker works with; shared by all of its threads.
+
+    Attributes:
+        scanner: judges clips; a task's own sampling replaces its.
+        allow: what may be read.
+        max_attempts: tries of a clip before it ends as `model_error`.
+        retry_wait_s: before the second try; doubles from try to try.
+    """
+
+    scanner: Scanner
+    store: VerdictStore
+    publisher: Publisher
+    consumer: TaskConsumer
+    metrics: Metrics
+    allow: UriAllow
+    max_attempts: int = 5
+    retry_wait_s: float = 0.5
+
+
+class Worker:
+    """Runs a service: `run` on one thread, which owns the consumer; clips on others."""
+
+    def __init__(
+        self, service: Service, *, clips: int, drain_s: float, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        """Does nothing yet.
+
+        Args:
+            clips: judged at once.
+            drain_s: how long a worker that is told to stop finishes what it has begun.
+            tick: called each time the loop comes round.
+        """
+        self._service, self._clips, self._drain_s, self._tick = service, clips, drain_s, tick
+        self._draining = threading.Event()
+        self._stopping = threading.Event()
+
+    def drain(self) -> None:
+        """Take nothing new, finish what was begun, leave. Safe to call from a signal handler."""
+        self._draining.set()
+
+    def stop(self) -> None:
+        """Leave now: what was begun is handed back. Safe to call from a signal handler."""
+        self._draining.set()
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Serve until told to leave."""
+        consumer = self._service.consumer
+        with ThreadPoolExecutor(self._clips, thread_name_prefix="clip") as pool:
+            try:
+                while not self._draining.is_set():
+                    self._step(pool)
+                log.info("leaving", tasks=consumer.waiting)
+                consumer.take_no_more()
+                deadline = time.monotonic() + self._drain_s
+                while consumer.waiting and not self._stopping.is_set() and time.monotonic() < deadline:
+                    self._step(pool)
+            finally:
+                # From here on clips end at their next frame, and the pool waits for them.
+                self._stopping.set()
+        consumer.close()
+
+    def _step(self, pool: ThreadPoolExecutor) -> None:
+        consumer, metrics = self._service.consumer, self._service.metrics
+        self._tick()
+        try:
+            for delivery in consumer.poll(_POLL_S):
+                pool.submit(self._serve, delivery)
+            for topic, messages in consumer.lag().items():
+                metrics.lag.labels(topic).set(messages)
+        except TransportError as error:
+            log.warning("kafka refuses", error=str(error))
+            self._stopping.wait(_POLL_S)
+        metrics.in_flight.set(consumer.waiting)
+
+    def _serve(self, delivery: Delivery) -> None:
+        with structlog.contextvars.bound_contextvars(
+            topic=str(delivery.topic), partition=delivery.partition, offset=delivery.offset
+        ):
+            try:
+                _Task(self._service, delivery, self._stopping).run()
+            except HandedBackError as reason:
+                self._service.metrics.handed_back.inc()
+                log.info("handed back", reason=str(reason))
+            except Exception:
+                # A mistake of ours where not even a verdict of it could be stored. The offset stays where it is: the
+                # message comes again when a worker starts.
+                log.exception("a message could not be served")
+
+
+class _Task:
+    """One message on its way to its verdict; lives on one thread."""
+
+    def __init__(self, service: Service, delivery: Delivery, stopping: threading.Event) -> None:
+        self.service, self._delivery, self._stopping = service, delivery, stopping
+        self._started_s = time.monotonic()
+
+    def run(self) -> None:
+        """Raises HandedBackError if the worker stops, or the partition moves, before the verdict is safe."""
+        delivery, metrics = self._delivery, self.service.metrics
+        if self.gone():
+            raise HandedBackError("before it was begun")
+        try:
+            task = VideoTask.parse(delivery.value, delivery.key)
+            if task.source_class.topic is not delivery.topic:
+                raise ContractError(f"source_class {task.source_class}: expected on {task.source_class.topic}")
+        except ContractError as error:
+            log.warning("no task", error=str(error))
+            self._bury(str(error), stage="parse", attempts=0)
+        else:
+            metrics.clip_age_seconds.observe(max(0.0, time.time() - task.submitted_at))
+            with structlog.contextvars.bound_contextvars(clip_id=task.video_id):
+                try:
+                    self._judge(task)
+                except HandedBackError:
+                    raise
+                except Exception as error:
+                    # A mistake of ours must not hold up the partition; the clip's verdict tells of it.
+                    log.exception("a task could not be served")
+                    why = f"{type(error).__name__}: {error}"
+                    verdict = _unscored(self.service.scanner, task, Failure(Outcome.MODEL_ERROR, why))
+                    self._settle(task, self._finish(verdict, None), 1)
+        self.service.consumer.done(delivery)
+
+    def _judge(self, task: VideoTask) -> None:
+        store = self.service.store
+        begun = self.patiently(lambda: store.begin(task.video_id))
+        attempt, record = begun.attempt, begun.record
+        if record is None:
+            try:
+                attempt, record = self._verdict(task, attempt)
+            except HandedBackError:
+                self._release(task)
+                raise
+        self._settle(task, record, attempt)
+
+    def _settle(self, task: VideoTask, record: bytes, attempt: int) -> None:
+        """Publish what is stored."""
+        verdict = Verdict.model_validate_json(record)
+        self._publish(record, task.video_id)
+        if verdict.outcome is Outcome.MODEL_ERROR:
+            self._bury(verdict.error or "", stage="score", attempts=attempt)
+        metrics = self.service.metrics
+        metrics.clips.labels(verdict.outcome, task.source_class).inc()
+        metrics.clip_seconds.observe(time.monotonic() - self._started_s)
+        log.info("verdict", outcome=str(verdict.outcome), probability=verdict.probability, attempt=attempt)
+
+    def _verdict(self, task: VideoTask, attempt: int) -> tuple[int, bytes]:
+        """The stored record, and how many tries it took."""
+        service = self.service
+        scanner = service.scanner
+        if task.sampling is not None:
+            scanner = scanner.with_sampling(parse_sampling(task.sampling))
+        while attempt <= service.max_attempts:
+            scan = _Scan(self, scanner, task)
+            verdict, transient = scan.run()
+            if not transient or attempt == service.max_attempts:
+                return attempt, self._finish(verdict, scan.fingerprint)
+            log.warning("try failed", attempt=attempt, outcome=str(verdict.outcome), error=verdict.error)
+            service.metrics.retries.inc()
+            self._wait(service.retry_wait_s * 2 ** (attempt - 1))
+            begun = self.patiently(lambda: service.store.begin(task.video_id))
+            if begun.record is not None:
+                return attempt, begun.record
+            attempt = begun.attempt
+        tries = attempt - 1
+        why = f"given up after {tries} tries that failed or ended their worker (UNMASK_MAX_ATTEMPTS)"
+        return tries, self._finish(_unscored(scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
+
+    def _finish(self, verdict: Verdict, fingerprint: str | None) -> bytes:
+        store = self.service.store
+        if (size := len(verdict.to_json())) > MAX_RECORD_BYTES:
+            why = f"a record of {size} bytes; at most {MAX_RECORD_BYTES} can be published: sample fewer frames"
+            verdict = verdict.model_copy(
+                update={
+                    "outcome": Outcome.OVER_LIMIT,
+                    "error": why,
+                    "probability": None,
+                    "label": None,
+                    "frames": [],
+                    "people": [],
+                }
+            )
+        record = self.patiently(lambda: store.finish(verdict))
+        if fingerprint is not None and verdict.outcome in REUSABLE:
+            self.patiently(lambda: store.remember(fingerprint, verdict.id))
+        return record
+
+    def _publish(self, record: bytes, clip_id: str) -> None:
+        headers = [(name, text) for name, text in self._delivery.headers if name in _TRACE_HEADERS]
+        try:
+            self._send(lambda: self.service.publisher.verdict(record, clip_id, headers))
+        except TooLargeError as error:
+            # The topic was made for less than we allow. The verdict stands in Redis.
+            log.error("verdict not published", error=str(error))
+            self._bury(str(error), stage="publish", attempts=1)
+
+    def _bury(self, error: str, *, stage: str, attempts: int) -> None:
+        delivery = self._delivery
+        self._send(
+            lambda: self.service.publisher.dead(
+                delivery.topic,
+                delivery.key,
+                delivery.value,
+                delivery.headers,
+                error=error,
+                stage=stage,
+                attempts=attempts,
+            )
+        )
+        self.service.metrics.dead.labels(stage).inc()
+
+    def _release(self, task: VideoTask) -> None:
+        try:
+            self.service.store.release(task.video_id)
+        except redis.RedisError as error:
+            # Then the try counts, though nothing was wrong with it.
+            log.warning("try not taken back", error=str(error))
+
+    def _send(self, send: Callable[[], Sent]) -> None:
+        self.patiently(lambda: send().wait())
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """The action's result, tried for as long as Redis or Kafka is away.
+
+        Raises:
+            HandedBackError: they still are, and the task is not ours any more.
+        """
+
+        def passing(error: Exception) -> bool:
+            return (
+                isinstance(error, redis.RedisError | TransportError)
+                and not isinstance(error, TooLargeError)
+                and not self.gone()
+            )
+
+        try:
+            for again in stamina.retry_context(
+                on=passing, attempts=None, timeout=None, wait_initial=0.1, wait_max=_WAIT_MAX_S
+            ):
+                with again:
+                    return action()
+        except TooLargeError:
+            raise
+        except (redis.RedisError, TransportError) as error:
+            raise HandedBackError(f"{type(error).__name__}: {error}") from error
+        raise AssertionError("stamina ends with a result or an error")
+
+    def _wait(self, seconds: float) -> None:
+        if self._stopping.wait(seconds) or self.gone():
+            raise HandedBackError("between two tries")
+
+    def gone(self) -> bool:
+        """Whether the task is not ours any more."""
+        return self._stopping.is_set() or self._delivery.moved
+
+
+class _Scan:
+    """One try of one task."""
+
+    def __init__(self, owner: _Task, scanner: Scanner, task: VideoTask) -> None:
+        self._owner, self._scanner, self._task = owner, scanner, task
+        self._twin: bytes | None = None
+        self.fingerprint: str | None = None
+
+    def run(self) -> tuple[Verdict, bool]:
+        """The verdict, and whether another try may end otherwise."""
+        service, task = self._owner.service, self._task
+        started_s = time.monotonic()
+        try:
+            service.allow.check(task.uri)
+            report = self._scanner.scan(Source(task.uri, task.video_id), done=self._was_judged, stop=self._owner.gone)
+        except SourceError as error:
+            return _unscored(self._scanner, task, Failure(error.outcome, str(error))), False
+        except HandedBackError:
+            raise
+        except ScanInterruptedError:
+            raise HandedBackError("in the middle of the clip") from None
+        if report is not None:
+            return report.verdict, report.transient
+        assert self._twin is not None
+        service.metrics.twins.inc()
+        own = {"id": task.video_id, "source": task.uri, "elapsed_s": round(time.monotonic() - started_s, 3)}
+        return Verdict.model_validate_json(self._twin).model_copy(update=own), False
+
+    def _was_judged(self, sha256: str | None) -> bool:
+        if sha256 is None:
+            return False
+        self.fingerprint = fingerprint(sha256, self._scanner.provenance)
+        key = self.fingerprint
+        self._twin = self._owner.patiently(lambda: self._owner.service.store.twin(key))
+        return self._twin is not None
+
+
+def fingerprint(source_sha256: str, provenance: Provenance) -> str:
+    """What decides on a verdict, as 64 hex digits: the bytes, the weights, the face detector and the sampling."""
+    parts = [source_sha256, *provenance.weights_sha256, provenance.input_spec, provenance.detector, provenance.sampling]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _unscored(scanner: Scanner, task: VideoTask, failure: Failure) -> Verdict:
+    facts = ClipFacts(
+        id=task.video_id,
+        source=task.uri,
+        duration_s=None,
+        frames_sampled=0,
+        faces_seen=0,
+        failure=failure,
+        provenance=scanner.provenance,
+        elapsed_s=0.0,
+    )
+    return judge(facts, Scores.join(task.video_id, []), None, None)

@@ -1,0 +1,88 @@
+"""What a worker works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from pipeline.access import UriAllow
+from pipeline.faces.detector import create_detector
+from pipeline.results.redis import VerdictStore, connect
+from pipeline.scan import Scanner
+from pipeline.scoring.engine import Engine
+from pipeline.telemetry import Metrics
+from pipeline.transport.consumer import TaskConsumer
+from pipeline.transport.kafka import Publisher, ensure_topics
+from pipeline.video.sampling import Even
+from pipeline.video.sandbox import DecodeServer
+from pipeline.worker import Service
+from tests import media
+from tests.pipeline.quick import SPEC, QuickNetwork
+from tests.pipeline.records import PROVENANCE
+
+
+@pytest.fixture(scope="module")
+def network() -> QuickNetwork:
+    return QuickNetwork()
+
+
+@pytest.fixture(scope="module")
+def scanner(network: QuickNetwork, decode_server: DecodeServer) -> Iterator[Scanner]:
+    with Engine(network) as engine:
+        yield Scanner(
+            engine=engine,
+            spec=SPEC,
+            detector=create_detector("mtcnn"),
+            server=decode_server,
+            sampling=Even(6),
+            provenance=PROVENANCE.model_copy(update={"decoder": "none", "source_sha256": None}),
+            portraits=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def bootstrap(kafka_bootstrap: str) -> str:
+    ensure_topics(kafka_bootstrap, partitions=2, replicas=1)
+    return kafka_bootstrap
+
+
+@pytest.fixture(scope="module")
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def store(client: redis.Redis) -> VerdictStore:
+    return VerdictStore(client, ttl_s=600)
+
+
+@pytest.fixture(scope="module")
+def publisher(bootstrap: str) -> Iterator[Publisher]:
+    with Publisher(bootstrap) as publisher:
+        yield publisher
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What workers may read."""
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture(scope="module")
+def service(
+    scanner: Scanner, store: VerdictStore, publisher: Publisher, root: Path, clips: Path
+) -> Callable[[TaskConsumer], Service]:
+    allow = UriAllow.parse(f"file://{root}, file://{clips}")
+    metrics = Metrics()
+    return lambda consumer: Service(
+        scanner, store, publisher, consumer, metrics, allow, max_attempts=3, retry_wait_s=0.01
+    )
+
+
+@pytest.fixture(scope="module")
+def broken(root: Path) -> dict[str, Path]:
+    return media.broken_inputs(root)
