@@ -1,0 +1,144 @@
+"""Verdicts of the workers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.contracts import Verdict
+
+app = typer.Typer(help="Verdicts that the workers gave.", no_args_is_help=True)
+
+Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
+Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
+
+
+@app.command()
+def show(
+    clip_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a clip.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The record itself.")] = False,
+    redis: Redis = None,
+) -> None:
+    """Show what is known of a clip. Exit codes: 0 it has its verdict, 3 not yet, 1 it is not known."""
+    from redis import RedisError
+
+    from pipeline.commands.services import services
+    from pipeline.contracts import Verdict
+    from pipeline.results.redis import VerdictStore, connect
+
+    settings = services(redis=redis)
+    try:
+        store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
+        record, state = store.record(clip_id), store.state(clip_id)
+    except RedisError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    if record is not None:
+        if as_json:
+            typer.echo(record.decode())
+        else:
+            _show(Verdict.model_validate_json(record))
+        return
+    if state is None:
+        typer.echo(
+            f"{clip_id}: not known; a verdict that expired is brought back by `unmask results restore`", err=True
+        )
+        raise typer.Exit(1)
+    typer.echo(f"{clip_id}: {state}")
+    raise typer.Exit(3)
+
+
+@app.command()
+def tail(
+    beginning: Annotated[bool, typer.Option("--from-beginning", help="All that there are, first.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The records themselves.")] = False,
+    kafka: Kafka = None,
+) -> None:
+    """Show verdicts as they come, until interrupted."""
+    from pipeline.commands.services import services
+    from pipeline.contracts import Topic
+    from pipeline.results.published import told
+    from pipeline.transport.history import read_topic
+    from pipeline.transport.kafka import TransportError
+
+    settings = services(kafka=kafka)
+    try:
+        for message in read_topic(settings.kafka, Topic.VERDICTS, follow=True, beginning=beginning):
+            text = (message.value or b"").decode("utf-8", "replace") if as_json else told(message)
+            typer.echo(text)
+    except TransportError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error
+
+
+@app.command()
+def export(
+    out: Annotated[Path | None, typer.Option(help="A JSONL file.", show_default="standard output")] = None,
+    kafka: Kafka = None,
+) -> None:
+    """Write all published records as JSON lines, one a clip."""
+    from pipeline.commands.services import services
+    from pipeline.results.published import latest_records
+    from pipeline.transport.kafka import TransportError
+
+    settings = services(kafka=kafka)
+    count = 0
+    try:
+        with sys.stdout.buffer if out is None else out.open("wb") as file:
+            for record in latest_records(settings.kafka):
+                file.write(record + b"\n")
+                count += 1
+    except (OSError, TransportError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{count} records", err=True)
+
+
+@app.command()
+def restore(kafka: Kafka = None, redis: Redis = None) -> None:
+    """Bring verdicts back into Redis from the topic on which they were published; what stands there stays.
+
+    Exit codes: 0 all are there, 3 some messages are no records, 1 Kafka or Redis is away.
+    """
+    from redis import RedisError
+
+    from pipeline.commands.services import services
+    from pipeline.results.published import restore as bring_back
+    from pipeline.results.redis import VerdictStore, connect
+    from pipeline.transport.kafka import TransportError
+
+    settings = services(kafka=kafka, redis=redis)
+    try:
+        done = bring_back(settings.kafka, VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s))
+    except (RedisError, TransportError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{done.restored} restored, {done.there} there already, {done.strange} no records")
+    raise typer.Exit(3 if done.strange else 0)
+
+
+def _show(verdict: Verdict) -> None:
+    from rich.console import Console
+
+    console = Console()
+    word = verdict.label or verdict.outcome
+    chance = "" if verdict.probability is None else f"  P(fake) {verdict.probability:.3f}"
+    console.print(f"{verdict.id}  [bold]{word}[/]{chance}", highlight=False)
+    console.print(verdict.source, markup=False, highlight=False)
+    if verdict.error:
+        console.print(verdict.error, markup=False, highlight=False)
+    for person in verdict.people:
+        console.print(
+            f"person {person.track}: P(fake) {person.probability:.3f}, {person.frames} frames, "
+            f"{person.first_s:.1f} to {person.last_s:.1f} s",
+            highlight=False,
+        )
+    provenance = verdict.provenance
+    weights = ", ".join(sha256[:16] for sha256 in provenance.weights_sha256)
+    console.print(f"{provenance.model} ({weights}), {provenance.detector}, {provenance.sampling}", highlight=False)

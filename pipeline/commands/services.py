@@ -1,0 +1,38 @@
+"""Where Kafka and Redis are, for the commands that need them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import typer
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Addresses, and how long verdicts are kept in Redis."""
+
+    kafka: str
+    redis: str
+    ttl_s: int
+
+
+def services(*, kafka: str | None = "unused", redis: str | None = "unused") -> Services:
+    """From flags and environment; an argument that is left out is not needed.
+
+    Raises:
+        typer.BadParameter: one that is needed is not set, or a setting cannot be read.
+    """
+    from pydantic import ValidationError
+
+    from pipeline.settings import Settings
+
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise typer.BadParameter(f"environment: {error}") from error
+    kafka, redis = kafka or settings.kafka, redis or settings.redis
+    if not kafka:
+        raise typer.BadParameter("no Kafka: set UNMASK_KAFKA, or give --kafka host:port")
+    if not redis:
+        raise typer.BadParameter("no Redis: set UNMASK_REDIS, or give --redis redis://host:port/0")
+    return Services(kafka, redis, settings.ttl_s)

@@ -1,0 +1,122 @@
+"""Hand videos to the workers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.results.redis import VerdictStore
+    from pipeline.submit import Item
+
+
+class Class(StrEnum):
+    """Classes of sources, each with a topic of its own."""
+
+    UPLOAD = "upload"
+    ARCHIVE = "archive"
+
+
+def run(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH|URI...", help="Files, folders, globs or fsspec URIs.")],
+    source_class: Annotated[Class, typer.Option("--class", help="Uploads are judged before archives.")] = Class.UPLOAD,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Go into sub-folders.")] = False,
+    sampling: Annotated[
+        str | None, typer.Option(help="fps=F, frames=N, every=N or keyframes.", show_default="the workers' own")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for the verdicts.")] = False,
+    kafka: Annotated[str | None, typer.Option(help="Bootstrap servers.", envvar="UNMASK_KAFKA")] = None,
+    redis: Annotated[str | None, typer.Option(help="URL of Redis.", envvar="UNMASK_REDIS")] = None,
+) -> None:
+    """Hand videos to the workers: paths and URIs as they reach them.
+
+    The same content is sent once, so an interrupted call can be made again. Exit codes: 0 all sent, or with --watch
+    all scored; 3 some other outcome; 2 bad options or no input; 1 Kafka or Redis is away; 130 interrupted.
+    """
+    from redis import RedisError
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from pipeline.commands.services import services
+    from pipeline.contracts import SourceClass
+    from pipeline.results.redis import VerdictStore, connect
+    from pipeline.sources import expand
+    from pipeline.submit import item_of, submit
+    from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
+    from pipeline.video.sampling import parse_sampling
+
+    settings = services(kafka=kafka, redis=redis)
+    try:
+        chosen = None if sampling is None else parse_sampling(sampling)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    found = expand(paths, recursive=recursive)
+    if not found.sources:
+        typer.echo(f"No clips: {found.skipped} files looked at in {', '.join(paths)}, none is media.", err=True)
+        raise typer.Exit(2)
+    console = Console(stderr=True)
+    try:
+        items = [item_of(source.name) for source in found.sources]
+        store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
+        ensure_topics(settings.kafka)
+        with Publisher(settings.kafka) as publisher, Progress(console=console) as progress:
+            bar = progress.add_task("submitting", total=len(items))
+            done = submit(
+                items,
+                publisher=publisher,
+                store=store,
+                source_class=SourceClass(source_class),
+                sampling=chosen,
+                sent=lambda count: progress.advance(bar, count),
+            )
+        skipped = f", {found.skipped} files skipped, no media by name or content" if found.skipped else ""
+        typer.echo(f"{done.sent} sent, {done.known} known already{skipped}")
+        if len(items) == 1:
+            typer.echo(f"id: {items[0].id}")
+        if watch:
+            raise typer.Exit(_watch(items, store, console))
+    except ValueError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+    except (RedisError, TransportError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo("Interrupted; the same command goes on from here.", err=True)
+        raise typer.Exit(130) from error
+
+
+def _watch(items: list[Item], store: VerdictStore, console: Console) -> int:
+    from collections import Counter
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from pipeline.contracts import Outcome
+    from pipeline.submit import watch
+
+    outcomes: Counter[Outcome] = Counter()
+    columns = (
+        TextColumn("judging"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("judging", total=len(items), rate="", left="")
+
+        def told(outcome: Outcome) -> None:
+            outcomes[outcome] += 1
+            progress.advance(bar)
+
+        for counts in watch([item.id for item in items], store, told=told):
+            speed = progress.tasks[0].speed
+            left = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+            progress.update(bar, rate="" if speed is None else f"{speed:.2f} clips/s", left=left)
+    typer.echo(", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())))
+    return 0 if set(outcomes) == {Outcome.SCORED} else 3

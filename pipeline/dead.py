@@ -1,0 +1,91 @@
+"""Dead letters: what could not be served lies in a topic of its own, with the reason, until somebody sends it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+import redis
+
+from pipeline.contracts import REQUEUED_KEY, Topic
+from pipeline.results.redis import VerdictStore
+from pipeline.transport.history import Message, read_topic
+from pipeline.transport.kafka import REASON_HEADERS, Publisher
+from pipeline.transport.messages import ContractError, VideoTask
+
+
+class RequeueError(Exception):
+    """A letter cannot be sent again; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter.
+
+    Attributes:
+        requeued: it was sent again.
+    """
+
+    message: Message
+    requeued: bool
+
+    @property
+    def place(self) -> str:
+        """Where it lies: partition, colon, offset."""
+        return self.message.place
+
+    @property
+    def key(self) -> str:
+        """Its key, as text."""
+        return "-" if self.message.key is None else self.message.key.decode("utf-8", "backslashreplace")
+
+    @property
+    def when(self) -> str:
+        """When it was given up, UTC."""
+        return datetime.fromtimestamp(self.message.timestamp_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+    @property
+    def stage(self) -> str:
+        """Where it failed: parse, score or publish."""
+        return self.message.header("stage")
+
+    @property
+    def error(self) -> str:
+        """Why."""
+        return self.message.header("error")
+
+
+def letters(bootstrap: str, client: redis.Redis) -> Iterator[Letter]:
+    """All dead letters.
+
+    Raises:
+        TransportError: Kafka is away, or has no such topic.
+        redis.RedisError: Redis is away.
+    """
+    requeued = {place.decode() for place in cast("set[bytes]", client.smembers(REQUEUED_KEY))}
+    for message in read_topic(bootstrap, Topic.DEAD):
+        yield Letter(message, message.place in requeued)
+
+
+def requeue(letter: Letter, *, publisher: Publisher, store: VerdictStore, client: redis.Redis) -> None:
+    """Send a letter to the topic that it came from. A verdict of `model_error` is forgotten before, others stand.
+
+    Raises:
+        RequeueError: no worker could serve it this time either: it is not what the contract says.
+        TransportError: Kafka is away.
+        redis.RedisError: Redis is away.
+    """
+    message = letter.message
+    topic = message.header("topic")
+    if topic not in (Topic.VIDEOS, Topic.ARCHIVE):
+        raise RequeueError(f"came from {topic or 'an unknown topic'}; only videos can be sent again")
+    try:
+        task = VideoTask.parse(message.value, message.key)
+    except ContractError as error:
+        raise RequeueError(f"still no task: {error}") from error
+    store.forget_error(task.video_id)
+    headers = [(name, text) for name, text in message.headers if name not in REASON_HEADERS]
+    publisher.again(Topic(topic), message.key, message.value, headers).wait()
+    client.sadd(REQUEUED_KEY, letter.place)

@@ -1,0 +1,189 @@
+"""Hands videos to the workers: a listing becomes tasks, each under an id that the same content gets again."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import redis
+
+from pipeline.contracts import Outcome, SourceClass, State, clip_id_of
+from pipeline.results.redis import VerdictStore
+from pipeline.sources import is_uri
+from pipeline.transport.kafka import Publisher
+from pipeline.transport.messages import VideoTask
+from pipeline.video.sampling import Sampling
+
+T = TypeVar("T")
+
+# Tasks under way to Kafka at once, and clips asked for in one round trip to Redis.
+BATCH = 500
+# What file systems call the version of what they hold (fsspec passes it on): s3, gcs, azure, http.
+_VERSION_FIELDS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "checksum", "generation")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A video to submit: where workers find it, and its id."""
+
+    uri: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of the items.
+
+    Attributes:
+        sent: as tasks.
+        known: were submitted before, and have their verdict or will get it.
+    """
+
+    sent: int
+    known: int
+
+
+def item_of(name: str) -> Item:
+    """The item behind a path or URI.
+
+    The id follows from where it lies and from its version: the file system's own mark (an ETag), else size and time of
+    change. What does not exist gets an id as well, and its verdict will say that it is not there.
+
+    Raises:
+        ValueError: the name is not UTF-8, so that no message can hold it.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name!r}: a message cannot hold a name that is not UTF-8; rename the file") from error
+    if is_uri(name) and not name.startswith("file://"):
+        return Item(name, clip_id_of(f"{name}\n{_remote_version(name)}"))
+    path = Path(name.removeprefix("file://")).absolute()
+    try:
+        status = path.stat()
+        version = f"{status.st_size}:{status.st_mtime_ns}"
+    except OSError:
+        version = ""
+    return Item(str(path), clip_id_of(f"{path}\n{version}"))
+
+
+def _remote_version(uri: str) -> str:
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        info = filesystem.info(path)
+    except Exception:  # noqa: BLE001 - plug-in file systems raise what they like; the worker finds out and says so
+        return ""
+    for field in _VERSION_FIELDS:
+        if info.get(field):
+            return f"{field}:{info[field]}"
+    return f"{info.get('size')}:{info.get('mtime') or info.get('LastModified') or info.get('last_modified')}"
+
+
+def submit(
+    items: Iterable[Item],
+    *,
+    publisher: Publisher,
+    store: VerdictStore,
+    source_class: SourceClass,
+    sampling: Sampling | None = None,
+    sent: Callable[[int], None] = lambda count: None,
+    clock: Callable[[], float] = time.time,
+) -> Submitted:
+    """Send what is not known yet. May be interrupted and called again: nothing is lost, and little sent twice.
+
+    Args:
+        items: what.
+        publisher: to Kafka.
+        store: tells what is known, and is told.
+        source_class: decides on the topic.
+        sampling: instead of the workers' own.
+        sent: told how many more are dealt with.
+        clock: for `submitted_at`.
+
+    Raises:
+        TransportError: Kafka is away.
+        redis.RedisError: Redis is away.
+    """
+    found: Counter[str] = Counter()
+    for batch in _batches(items):
+        states = store.states([item.id for item in batch])
+        fresh = [item for item, state in zip(batch, states, strict=True) if state is None]
+        under_way = [
+            publisher.submit(
+                VideoTask(
+                    video_id=item.id,
+                    uri=item.uri,
+                    source_class=source_class,
+                    submitted_at=clock(),
+                    sampling=sampling.describe() if sampling else None,
+                )
+            )
+            for item in fresh
+        ]
+        # First on Kafka, then known: what is known but was never sent would wait for ever.
+        for message in under_way:
+            message.wait()
+        for item in fresh:
+            store.queue(item.id)
+        found["sent"] += len(fresh)
+        found["known"] += len(batch) - len(fresh)
+        sent(len(batch))
+    return Submitted(found["sent"], found["known"])
+
+
+def watch(
+    ids: Iterable[str],
+    store: VerdictStore,
+    *,
+    told: Callable[[Outcome], None],
+    every_s: float = 1.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Counter[str]]:
+    """Wait until all clips have their verdict.
+
+    Args:
+        ids: of the clips.
+        store: is asked.
+        told: called once for each clip that is done.
+        every_s: how often it is asked.
+        sleep: waits.
+
+    Yields:
+        How many of the clips that are left are queued, running, or unknown, each time it was asked. Unknown: Redis was
+        emptied, or they expired; `unmask results restore` brings back what was published.
+    """
+    left = list(dict.fromkeys(ids))
+    while left:
+        counts: Counter[str] = Counter()
+        todo: list[str] = []
+        for batch in _batches(left):
+            try:
+                states = store.states(batch)
+            except redis.ConnectionError:
+                # Back in a moment, or the next round says the same.
+                todo += batch
+                counts["unknown"] += len(batch)
+                continue
+            for clip_id, found in zip(batch, states, strict=True):
+                if found is not None and found[0] is State.DONE and found[1] is not None:
+                    told(found[1])
+                    continue
+                todo.append(clip_id)
+                counts["unknown" if found is None else str(found[0])] += 1
+        left = todo
+        yield counts
+        if left:
+            sleep(every_s)
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, BATCH)):
+        yield batch

@@ -1,0 +1,208 @@
+"""The service as its users meet it: commands and processes, a real Kafka and a real Redis."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.services import free_port, kafka_jars
+from pipeline.contracts import Outcome, Topic, Verdict
+from tests import media
+from tests.conftest import required_service
+from tests.e2e import chaos
+from tests.e2e.service import UNMASK, Platform, WorkerProcess, until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with required_service():
+        platform = Platform(tmp_path_factory.mktemp("platform"), options=("--workers", "2", "--detector", "mtcnn"))
+        platform.__enter__()
+    try:
+        yield platform
+    finally:
+        platform.__exit__()
+
+
+@pytest.fixture(scope="module")
+def worker(platform: Platform) -> WorkerProcess:
+    worker = platform.start_worker()
+    until(lambda: worker.ready)
+    return worker
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face, no face, and what is no video."""
+    folder = tmp_path_factory.mktemp("folder")
+    media.make_clip(folder / "face.mp4", seconds=2)
+    media.make_clip(folder / "nobody.mp4", seconds=1, faces=0)
+    (folder / "broken.mp4").write_bytes(b"no video" * 100)
+    (folder / "notes.txt").write_text("no media")
+    return folder
+
+
+def test_a_folder_is_submitted_watched_and_read(platform: Platform, worker: WorkerProcess, folder: Path) -> None:
+    done = platform.unmask("submit", str(folder), "--class", "archive", "--watch")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.splitlines() == [
+        "3 sent, 0 known already, 1 files skipped, no media by name or content",
+        "1 no_face, 1 scored, 1 undecodable",
+    ]
+    again = platform.unmask("submit", str(folder))
+    assert (again.returncode, again.stdout.split(",")[:2]) == (0, ["0 sent", " 3 known already"])
+    records = {
+        (message.key or b"").decode(): message.value for found in platform.records().values() for message in found
+    }
+    assert platform.stored(sorted(records)) == records
+
+    exported = platform.unmask("results", "export")
+    verdicts = [Verdict.model_validate_json(line) for line in exported.stdout.splitlines()]
+    assert {Path(v.source).name: v.outcome for v in verdicts} == {
+        "face.mp4": Outcome.SCORED,
+        "nobody.mp4": Outcome.NO_FACE,
+        "broken.mp4": Outcome.UNDECODABLE,
+    }
+    face = next(v for v in verdicts if v.outcome is Outcome.SCORED)
+    shown = platform.unmask("results", "show", face.id)
+    assert shown.returncode == 0
+    assert f"P(fake) {face.probability:.3f}" in shown.stdout
+    assert platform.unmask("results", "show", face.id, "--json").stdout.encode().strip() == records[face.id]
+    assert platform.unmask("results", "show", "nobody-knows").returncode == 1
+
+
+def test_health_and_metrics_tell_what_is(worker: WorkerProcess) -> None:
+    assert worker.get("/healthz") == (200, '{"alive": true}\n')
+    status, body = worker.get("/readyz")
+    assert (status, json.loads(body)) == (200, {"ready": True, "model": "ok", "kafka": "ok", "redis": "ok"})
+    assert worker.get("/")[0] == 404
+    _, text = worker.get("/metrics")
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert values['unmask_clips_total{outcome="scored",source_class="archive"}'] == "1.0"
+    assert float(values["unmask_engine_crops_total"]) == float(values["unmask_batch_crops_sum"]) >= 4
+    assert float(values['unmask_stage_seconds_count{stage="faces"}']) >= 2
+    assert values['unmask_lag_messages{topic="unmask.archive"}'] == "0.0"
+
+
+def test_the_log_tells_of_each_clip_in_json(platform: Platform, worker: WorkerProcess) -> None:
+    lines = [json.loads(line) for line in worker.log.read_text().splitlines()]
+    verdicts = [line for line in lines if line["event"] == "verdict"]
+    assert {line["outcome"] for line in verdicts} == {"scored", "no_face", "undecodable"}
+    assert {"clip_id", "topic", "partition", "offset", "attempt", "level", "timestamp"} <= set(verdicts[0])
+    assert set(platform.records()) == {line["clip_id"] for line in verdicts}
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_program_in_another_language_submits_and_reads(platform: Platform, folder: Path) -> None:
+    java = shutil.which("java")
+    assert java is not None, "deploy/local/packages.sh installs it"
+    done = subprocess.run(
+        [
+            java, "-cp", f"{kafka_jars()}/*", str(ROOT / "examples/java/UnmaskClient.java"),
+            "--kafka", platform.kafka.bootstrap, "--redis", platform.redis.url, str(folder / "face.mp4"),
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    verdict = Verdict.model_validate_json(done.stdout)
+    assert (verdict.outcome, verdict.source) == (Outcome.SCORED, str(folder / "face.mp4"))
+
+
+def test_what_redis_lost_is_restored(platform: Platform, worker: WorkerProcess) -> None:
+    ids = sorted(platform.records())
+    before = platform.stored(ids)
+    with platform.client() as client:
+        client.flushall()
+    done = platform.unmask("results", "restore")
+    assert (done.returncode, done.stdout) == (0, f"{len(ids)} restored, 0 there already, 0 no records\n")
+    assert platform.stored(ids) == before
+
+
+def test_a_worker_says_so_while_redis_is_away_and_loses_nothing(
+    platform: Platform, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    path = tmp_path / "meanwhile.mp4"
+    media.make_clip(path, seconds=1, seed=3)
+    sent = platform.unmask("submit", str(path))
+    clip_id = sent.stdout.splitlines()[-1].removeprefix("id: ")
+    platform.redis.kill()
+    assert worker.get("/readyz")[0] == 503
+    assert worker.get("/healthz")[0] == 200
+    assert platform.unmask("submit", str(path)).returncode == 1
+    platform.redis.start()
+    until(lambda: platform.stored([clip_id])[clip_id])
+    until(lambda: worker.ready)
+
+
+def test_a_worker_told_to_leave_leaves(platform: Platform, worker: WorkerProcess) -> None:
+    assert worker.leave() == 0
+    assert platform.uncommitted() == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"UNMASK_REDIS": ""}, "UNMASK_REDIS not set"),
+        ({"UNMASK_URI_ALLOW": "file://srv"}, "expected a scheme"),
+        ({"UNMASK_MAX_ATTEMPTS": "0"}, "max_attempts"),
+        ({"UNMASK_WEIGHTS": "nothing-of-that-name"}, "nothing-of-that-name"),
+    ],
+)
+def test_a_worker_with_bad_settings_says_which(environment: dict[str, str], reason: str) -> None:
+    there = {
+        "UNMASK_KAFKA": f"127.0.0.1:{free_port()}",
+        "UNMASK_REDIS": "redis://127.0.0.1:1/0",
+        "UNMASK_HTTP_PORT": "0",
+    }
+    done = subprocess.run(
+        [UNMASK, "worker"], env={**there, **environment}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
+def test_a_command_without_its_service_says_what_to_set() -> None:
+    done = subprocess.run([UNMASK, "dead", "list"], env={}, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "UNMASK_KAFKA" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_nothing_is_lost_or_doubled_while_everything_breaks(tmp_path: Path) -> None:
+    with required_service():
+        kafka_jars()
+    plan = chaos.Plan(clips=16, kills=2, kafka_restarts=1, redis_restarts=1, seed=1)
+    found = chaos.run(tmp_path, plan)
+    assert (found.verdicts, found.outcomes) == (16, {"scored": 16})
+    assert (found.with_two_records, found.unequal_to_redis) == (0, 0)
+    assert found.offsets_looked_at > 0
+    assert (found.offsets_ahead, found.not_committed) == (0, 0)
+    assert found.restored_equal == 16
+    assert found.dead_letters == 0
+
+
+def test_dead_letters_are_listed_shown_and_sent_again(platform: Platform) -> None:
+    from pipeline.transport.kafka import Publisher
+
+    with Publisher(platform.kafka.bootstrap) as publisher:
+        publisher.dead(Topic.VIDEOS, b"x", b"{}", (), error="no schema version", stage="parse", attempts=0).wait()
+    listed = platform.unmask("dead", "list")
+    (line,) = listed.stdout.splitlines()
+    place = line.split()[0]
+    assert "parse" in line
+    assert "no schema version" in line
+    shown = platform.unmask("dead", "show", place)
+    assert shown.stdout.splitlines()[-1] == "{}"
+    assert platform.unmask("dead", "show", "0:999").returncode == 1
+    sent = platform.unmask("dead", "requeue", "--all")
+    assert sent.returncode == 3
+    assert "still no task" in sent.stderr
+    assert platform.unmask("dead", "requeue").returncode == 2
