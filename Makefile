@@ -51,9 +51,15 @@ stack-down: setup
 	$(BIN)/python deploy/local/stack.py down
 
 # Newest versions within the ranges of pyproject.toml, torch and torchvision as pinned in constraints.txt.
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: | $(BIN)/uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra remote --extra train --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --constraints constraints.txt --no-header --upgrade --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra remote --extra train $(LOCK) \
+		--constraints constraints.txt --upgrade --output-file requirements.lock
+	# Of these, what the images run on, and what builds the wheel.
+	$(BIN)/uv pip compile pyproject.toml --extra remote $(LOCK) \
+		--constraints requirements.lock --output-file deploy/docker/requirements.lock
+	echo 'hatchling>=1.24' | $(BIN)/uv pip compile - $(LOCK) \
+		--constraints requirements.lock --output-file deploy/docker/build.lock
 
 clean:
 	rm -rf .venv $(DEMO)

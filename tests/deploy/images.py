@@ -1,0 +1,53 @@
+"""Where the files of images and Compose are, and how to read them."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "deploy" / "docker"
+DOCKERFILES = [DOCKER / "Dockerfile.cpu", DOCKER / "Dockerfile.cuda"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """FROM `base` AS `name`, and what follows up to the next FROM."""
+
+    base: str
+    name: str | None
+    steps: tuple[tuple[str, str], ...]
+
+    def all(self, instruction: str) -> list[str]:
+        return [rest for name, rest in self.steps if name == instruction]
+
+
+def stages(path: Path) -> list[Stage]:
+    text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.M)
+    found: list[tuple[str, str | None, list[tuple[str, str]]]] = []
+    for line in filter(str.strip, re.sub(r"\\\n\s*", " ", text).splitlines()):
+        instruction, rest = line.split(maxsplit=1)
+        if instruction == "FROM":
+            base, _, name = rest.partition(" AS ")
+            found.append((base, name or None, []))
+        else:
+            found[-1][2].append((instruction, rest))
+    return [Stage(base, name, tuple(steps)) for base, name, steps in found]
+
+
+def copied(rest: str) -> list[str]:
+    """The sources of a COPY."""
+    return [word for word in rest.split() if not word.startswith("--")][:-1]
+
+
+def absent(tool: str) -> NoReturn:
+    """What is not installed is skipped, in CI it is a failure."""
+    message = f"no {tool}: `make setup` installs it"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)

@@ -1,0 +1,171 @@
+"""The Compose files without a Docker engine: against the specification, and against our own settings."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import json
+import re
+import shlex
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.commands import worker
+from pipeline.settings import Settings
+from tests.deploy.images import DOCKER, DOCKERFILES, ROOT, absent, stages
+
+COMPOSE, GPU = ROOT / "docker-compose.yml", DOCKER / "compose.gpu.yml"
+OURS = ("worker", "submit")
+
+
+@functools.cache
+def compose(path: Path = COMPOSE) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
+
+
+def services() -> dict[str, dict[str, Any]]:
+    return compose()["services"]
+
+
+def variables(path: Path) -> dict[str, str]:
+    """Defaults by name of what a compose file takes from .env."""
+    return dict(re.findall(r"\$\{(\w+):-([^}]*)\}", path.read_text()))
+
+
+def known_settings() -> set[str]:
+    """Names of variables that a worker reads."""
+    options = [
+        option for parameter in inspect.signature(worker.run, eval_str=True).parameters.values()
+        for option in getattr(parameter.annotation, "__metadata__", ())
+    ]  # fmt: skip
+    return {f"UNMASK_{name.upper()}" for name in Settings.model_fields} | {
+        option.envvar for option in options if option.envvar
+    }
+
+
+@pytest.mark.parametrize("path", [COMPOSE, GPU], ids=lambda path: path.name)
+def test_compose_files_follow_the_specification(path):
+    try:
+        # Found by its metadata: importing the package takes longer than all of this file's tests.
+        package = metadata.distribution("check-jsonschema")
+    except metadata.PackageNotFoundError:
+        absent("check-jsonschema")
+    from jsonschema import Draft202012Validator
+
+    schema = Path(str(package.locate_file("check_jsonschema/builtin_schemas/vendor/compose-spec.json"))).read_text()
+    validator = Draft202012Validator(json.loads(schema))
+    assert [f"{error.json_path}: {error.message}" for error in validator.iter_errors(compose(path))] == []
+
+
+def test_services_refer_to_what_there_is():
+    for service in services().values():
+        assert set(service.get("depends_on", ())) <= services().keys()
+        assert set(service["networks"]) <= compose()["networks"].keys()
+        for volume in service["volumes"]:
+            if isinstance(volume, str):
+                assert volume.split(":")[0] in compose()["volumes"]
+        if "build" in service:
+            assert (ROOT / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+    assert compose(GPU)["services"].keys() <= services().keys()
+    assert (ROOT / compose(GPU)["services"]["worker"]["build"]["dockerfile"]).is_file()
+
+
+def test_images_are_pinned_and_kafka_is_the_one_that_the_tests_use():
+    for service in services().values():
+        name, _, tag = service["image"].partition(":")
+        assert tag
+        assert tag != "latest"
+        if "build" not in service:
+            assert re.match(r"\d+\.\d+\.\d+", tag), name
+        else:
+            assert service["pull_policy"] == "build"
+    pom = (ROOT / "deploy" / "local" / "kafka" / "pom.xml").read_text()
+    assert (
+        services()["kafka"]["image"]
+        == "apache/kafka:" + re.search(r"kafka_[\d.]+</artifactId>\s*<version>(.*?)<", pom)[1]
+    )
+
+
+def test_nothing_is_reachable_from_outside_and_nothing_reaches_out():
+    for service in services().values():
+        assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
+        assert all(compose()["networks"][network]["internal"] is True for network in service["networks"])
+        assert "network_mode" not in service
+
+
+def test_services_have_no_privileges():
+    for service in services().values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not service.keys() & {"privileged", "cap_add", "devices", "pid", "ipc", "userns_mode"}
+    for name in OURS:
+        service = services()[name]
+        assert service["read_only"] is True
+        assert service["init"] is True
+        assert all(volume["read_only"] and not volume["bind"]["create_host_path"] for volume in service["volumes"])
+        assert all(int(value) >= 1000 for value in re.findall(r":-(\d+)", service["user"]))
+
+
+def test_kafka_keeps_its_log_on_its_volume():
+    kafka = services()["kafka"]
+    assert f"kafka:{kafka['environment']['KAFKA_LOG_DIRS']}" in kafka["volumes"]
+    assert len(kafka["environment"]["CLUSTER_ID"]) == 22  # 16 bytes in base64, as Kafka wants them
+
+
+def test_redis_loses_no_verdict():
+    words = shlex.split(services()["redis"]["command"])
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--appendfsync"] == "always"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert "redis:/data" in services()["redis"]["volumes"]
+
+
+def test_workers_wait_for_what_they_need_and_can_be_many():
+    service = services()["worker"]
+    assert service["depends_on"] == {name: {"condition": "service_healthy"} for name in ("kafka", "redis")}
+    assert all(services()[name]["healthcheck"]["test"] for name in service["depends_on"])
+    assert not service.keys() & {"container_name", "ports", "hostname"}
+    assert service["healthcheck"]["test"] == ["CMD", "unmask-health", "/readyz"]
+    assert service["environment"]["UNMASK_HTTP_HOST"] == "0.0.0.0"
+    assert services()["submit"]["volumes"] == service["volumes"]
+    given, videos = variables(COMPOSE), service["volumes"][0]
+    assert given["UNMASK_URI_ALLOW"] == f"file://{videos['target']}"
+    # It is killed only after its drain.
+    assert float(given["UNMASK_STOP_GRACE"].removesuffix("s")) > float(given["UNMASK_DRAIN_S"])
+
+
+def test_nothing_is_set_that_a_worker_does_not_read():
+    for name in OURS:
+        assert services()[name]["environment"].keys() <= known_settings()
+    for path in DOCKERFILES:
+        (environment,) = stages(path)[-1].all("ENV")
+        assert set(re.findall(r"\bUNMASK_\w+(?==)", environment)) <= known_settings()
+
+
+def test_what_a_gpu_worker_compiles_goes_where_it_may_be_executed():
+    worker = compose(GPU)["services"]["worker"]
+    (mount,) = (mount.split(":") for mount in worker["tmpfs"])
+    assert "exec" in mount[1].split(",")
+    assert all(folder.startswith(f"{mount[0]}/") for folder in worker["environment"].values())
+
+
+def test_the_example_of_settings_is_complete_true_and_explained():
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    listed = {}
+    for above, line in itertools.pairwise(lines):
+        if found := re.fullmatch(r"#?([A-Z_]+)=(.+)", line):
+            listed[found[1]] = found[2]
+            assert re.match(r"# |#?[A-Z_]+=", above), f"{line}: no word on what it is"
+    taken = variables(COMPOSE) | variables(GPU)
+    environments = [services()[name]["environment"] for name in OURS]
+    assert listed.keys() == set(taken).union(*environments)
+    # A line that is commented out holds the default, wherever there is one.
+    fixed = {name: str(value) for environment in environments for name, value in environment.items()}
+    defaults = {name: value for name, value in (fixed | taken).items() if value not in ("", "None")}
+    assert {name: listed[name] for name in defaults} == defaults

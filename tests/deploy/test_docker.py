@@ -1,0 +1,267 @@
+"""Images without a Docker engine: what can be read off the files, and what their scripts do.
+
+`deploy/docker/install_check.sh` installs what the images install; that takes minutes and is no test.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from deploy.docker import health
+from tests.deploy.images import DOCKER, DOCKERFILES, ROOT, absent, copied, stages
+
+every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.suffix[1:])
+
+
+# Dockerfiles
+
+
+@every_dockerfile
+def test_hadolint_has_nothing_to_say(path):
+    where = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    hadolint = shutil.which("hadolint", path=where) or absent("hadolint")
+    done = subprocess.run([hadolint, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@every_dockerfile
+def test_base_images_are_pinned_and_one_python_builds_and_runs(path):
+    builder, final = stages(path)
+    assert builder.base == final.base
+    assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", final.base)
+
+
+@every_dockerfile
+def test_the_image_holds_the_environment_and_not_the_source_tree(path):
+    builder, final = stages(path)
+    assert builder.name == "builder"
+    assert final.all("COPY") == [
+        "--from=builder /opt/unmask /opt/unmask",
+        "--chmod=755 deploy/docker/health.py /usr/local/bin/unmask-health",
+    ]
+    assert not builder.all("ADD") + final.all("ADD")
+
+
+@every_dockerfile
+def test_the_image_runs_a_worker_without_privileges(path):
+    final = stages(path)[-1]
+    order = [name for name, _ in final.steps]
+    (user,) = final.all("USER")
+    uid, gid = map(int, user.split(":"))  # a number: Kubernetes cannot tell whether a name is root
+    assert min(uid, gid) >= 1000
+    assert f"--uid {uid} " in final.all("RUN")[0]
+    assert order.index("USER") > max(at for at, name in enumerate(order) if name in ("RUN", "COPY"))
+    assert [json.loads(rest) for rest in (*final.all("ENTRYPOINT"), *final.all("CMD"))] == [["unmask"], ["worker"]]
+    (check,) = final.all("HEALTHCHECK")
+    assert json.loads(check.split("CMD ")[1]) == ["unmask-health", "/healthz"]
+    assert float(re.search(r"--timeout=(\d+)s", check)[1]) > health.TIMEOUT_S
+
+
+@every_dockerfile
+def test_nothing_in_an_image_looks_like_a_secret(path):
+    for stage in stages(path):
+        named = " ".join(stage.all("ARG") + stage.all("ENV"))
+        assert not re.search(r"(?i)\w*(token|passw|secret|credential|api_?key)\w*=", named)
+
+
+def test_both_images_install_the_same_and_install_check_can_play_it():
+    cpu, cuda = (stages(path)[0] for path in DOCKERFILES)
+    assert cpu.steps[1:] == cuda.steps
+    assert cpu.steps[0] == ("ARG", 'TORCH_INDEX=""')
+    assert {name for name, _ in cpu.steps} <= {"ARG", "ENV", "WORKDIR", "COPY", "RUN"}
+
+
+# The build context
+
+
+@functools.cache
+def context_rules() -> list[tuple[bool, re.Pattern[str]]]:
+    """(whether it lets in, pattern), of which the last that matches decides."""
+    rules = []
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+        pattern = re.sub(r"\\\[(.*?)\\\]", r"[\1]", pattern)
+        # What matches a folder matches all in it.
+        rules.append((line.startswith("!"), re.compile(f"{pattern}(/.*)?")))
+    return rules
+
+
+def in_context(path: str) -> bool:
+    decisions = [lets_in for lets_in, pattern in context_rules() if pattern.fullmatch(path)]
+    return decisions[-1] if decisions else True
+
+
+@every_dockerfile
+def test_what_is_copied_is_there_and_in_the_context(path):
+    sources = {source for stage in stages(path) for rest in stage.all("COPY") if "--from" not in rest
+               for source in copied(rest)}  # fmt: skip
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(wheel["packages"]) <= sources
+    weights = {str(path.relative_to(ROOT)) for path in (ROOT / "models" / "weights").glob("*.safetensors")}
+    assert weights
+    for source in sources | weights:
+        assert (ROOT / source).exists()
+        assert in_context(source)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".env", ".git/config", ".venv/bin/python", "demo/original.mp4", "tests/media.py", "videos/private.mp4",
+     "requirements.lock", "models/__pycache__/base.cpython-311.pyc", "pipeline/video/old.pyc"],
+)  # fmt: skip
+def test_nothing_else_is_in_the_context(path):
+    assert not in_context(path)
+
+
+# Locks
+
+
+def locked(path: Path) -> dict[tuple[str, str], frozenset[str]]:
+    """Hashes by (name, version)."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for line in path.read_text().splitlines():
+        if pin := re.match(r"([a-z0-9.-]+)==([^ ]+)", line):
+            current = found.setdefault((pin[1], pin[2]), set())
+        elif digest := re.match(r" +--hash=(sha256:[0-9a-f]{64})", line):
+            current.add(digest[1])
+    return {pin: frozenset(hashes) for pin, hashes in found.items()}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "build.lock"])
+def test_the_images_install_what_was_tested(lock):
+    tested, installed = locked(ROOT / "requirements.lock"), locked(DOCKER / lock)
+    assert installed
+    assert all(installed.values())
+    assert installed.items() <= tested.items()  # else: make lock
+
+
+def test_the_images_lock_has_what_runs_and_not_what_tests_or_trains(project):
+    installed = {name for name, _ in locked(DOCKER / "requirements.lock")}
+    extras = project["project"]["optional-dependencies"]
+    needed = names(project["project"]["dependencies"]) | names(extras["remote"])
+    assert needed <= installed  # else: make lock
+    # These two come with what runs as well.
+    only_here = (names(extras["dev"]) | names(extras["train"])) - {"packaging", "pyyaml"}
+    assert not only_here & installed
+    assert names(project["build-system"]["requires"]) <= {name for name, _ in locked(DOCKER / "build.lock")}
+
+
+# What install.sh asks of pip: a `python` that notes its arguments, and the requirements it is given
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    log = tmp_path / "asked"
+    stub = tmp_path / "bin" / "python"
+    stub.parent.mkdir()
+    stub.write_text(f"""#!/bin/sh
+[ "$2" = pip ] || exit 0
+echo "pip $*" >>{log}
+while [ $# -gt 0 ]; do
+    [ "$1" != -r ] || cat "$2" >>{log}
+    shift
+done
+""")
+    stub.chmod(0o755)
+    return log
+
+
+def install(asked: Path, torch_index: str = "") -> list[tuple[list[str], set[str]]]:
+    """(arguments, names with versions) of each call of pip."""
+    environment = {"PATH": f"{asked.parent}/bin:/usr/bin:/bin", "TORCH_INDEX": torch_index}
+    subprocess.run([DOCKER / "install.sh", "dependencies", asked.parent / "venv"], env=environment, check=True)
+    calls = []
+    for call in asked.read_text().split("pip -m ")[1:]:
+        arguments, _, requirements = call.partition("\n")
+        calls.append((arguments.split(), set(re.findall(r"^[a-z0-9.-]+==[^ \n]+", requirements, re.M))))
+    return calls
+
+
+def pins() -> set[str]:
+    return {"==".join(pin) for pin in locked(DOCKER / "requirements.lock")}
+
+
+def test_dependencies_come_from_the_lock_as_hashed_wheels(asked):
+    ((arguments, requirements),) = install(asked)
+    assert {"--require-hashes", "--no-deps", "--only-binary"} <= set(arguments)
+    assert requirements == pins()
+
+
+def test_with_a_torch_index_cuda_stays_out_and_the_versions_stay(asked):
+    (hashed, rest), (torch, own) = install(asked, torch_index="https://example.org/cpu")
+    assert "--require-hashes" in hashed
+    assert torch[torch.index("--index-url") + 1] == "https://example.org/cpu"
+    assert {pin.split("==")[0] for pin in own} == {"torch", "torchvision"}
+    left_out = pins() - rest - own
+    assert left_out
+    assert own <= pins()
+    assert all(re.match("nvidia-|cuda-|triton==", pin) for pin in left_out)
+    assert not any(re.match("nvidia-|cuda-|triton==|torch", pin) for pin in rest)
+
+
+# The health check
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Of a server that is healthy and not ready."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/healthz" else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        # Looks often whether it shall end, so that the tests do not wait for it.
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["/healthz"], 0), (["/readyz"], 1)])
+def test_health_is_what_the_worker_answers(port, arguments, code, monkeypatch, capsys):
+    monkeypatch.setenv("UNMASK_HTTP_PORT", str(port))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["unmask-health", *arguments])
+    assert health.main() == code
+    assert ("503" in capsys.readouterr().out) == bool(code)
+
+
+def test_a_worker_that_is_not_there_is_not_healthy(monkeypatch, capsys):
+    monkeypatch.setenv("UNMASK_HTTP_PORT", "9")
+    monkeypatch.setattr(sys, "argv", ["unmask-health"])
+    assert health.main() == 1
+    assert "refused" in capsys.readouterr().out

@@ -1,0 +1,201 @@
+"""Figures of the service on this machine: how fast, and what poison does to it.
+
+python -m tests.e2e.measure throughput --clips 200     # one worker on one core, then two on two
+python -m tests.e2e.measure poison --clips 200 --broken 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from kafka import KafkaProducer
+
+from pipeline.contracts import Outcome, Topic, Verdict
+from pipeline.submit import item_of
+from pipeline.transport.history import read_topic
+from tests import media
+from tests.e2e.service import Platform, WorkerProcess, copies_of, done_count, outcomes, until
+
+PATIENCE_S = 3000
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def whole_clips(folder: Path) -> list[Path]:
+    """Four clips of two seconds, a face in each."""
+    paths = [folder / f"whole-{seed}.mp4" for seed in range(4)]
+    for seed, path in enumerate(paths):
+        media.make_clip(path, seconds=2, seed=seed)
+    return paths
+
+
+def throughput(folder: Path, count: int) -> bool:
+    """The same clips by one worker and by two, each on a core of its own; every verdict once, and the same bytes."""
+    good = True
+    rates = []
+    whole = whole_clips(folder)
+    for workers in (1, 2):
+        place = folder / str(workers)
+        list(copies_of(whole, count, place / "clips"))
+        with Platform(place, options=("--workers", "2")) as platform:
+            for core in range(workers):
+                platform.start_worker(core=core)
+            for worker in platform.workers:
+                until(lambda worker=worker: worker.ready, PATIENCE_S)
+            platform.unmask("submit", str(place / "clips"))
+            ids = sorted(platform.tasks().values())
+            # From a tenth to nine tenths: neither joining nor the last few on one worker are what is asked.
+            from_count = _wait_for(platform, ids, count // 10)
+            from_s = time.monotonic()
+            rates.append((_wait_for(platform, ids, count * 9 // 10) - from_count) / (time.monotonic() - from_s))
+            _wait_for(platform, ids, count)
+            until(lambda: platform.uncommitted() == 0, PATIENCE_S)
+            stored, records = platform.stored(ids), platform.records()
+            twice = sum(len(found) > 1 for found in records.values())
+            unequal = sum(found[0].value != stored[clip] for clip, found in records.items())
+            by = [_judged_by(worker) for worker in platform.workers]
+            say(
+                f"{workers} worker(s): {rates[-1]:.2f} clips/s; {dict(outcomes(stored))}, published twice {twice}, "
+                f"unequal to Redis {unequal}, clips by worker {by}"
+            )
+            good &= unequal == 0 and len(records) == count and outcomes(stored) == {"scored": count}
+    say(f"two workers / one: {rates[1] / rates[0]:.2f}")
+    return good
+
+
+def _wait_for(platform: Platform, ids: list[str], count: int) -> int:
+    until(lambda: done_count(platform, ids) >= count, PATIENCE_S)
+    return done_count(platform, ids)
+
+
+def _judged_by(worker: WorkerProcess) -> int:
+    lines = worker.get("/metrics")[1].splitlines()
+    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("unmask_clips_total")))
+
+
+@dataclass
+class Killer:
+    """Ends every decode child that has a certain file open, as a decoder's crash would."""
+
+    path: Path
+    killed: int = 0
+
+    def __post_init__(self) -> None:
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._end.wait(0.01):
+            for process in psutil.process_iter(["pid", "name", "cmdline"]):
+                if "pipeline.video.forkserver" not in (process.info["cmdline"] or ()):
+                    continue
+                with suppress(OSError, psutil.Error):
+                    links = [str(fd.readlink()) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+                    if str(self.path) in links:
+                        process.kill()
+                        self.killed += 1
+
+    def end(self) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+def broken_files(folder: Path, whole: Path, count: int) -> None:
+    """Files that are no videos, each broken in a way of its own."""
+    folder.mkdir(parents=True)
+    data = whole.read_bytes()
+    rng = np.random.default_rng(0)
+    media.tone(folder / "tone.mp4", seconds=2)
+    tone = (folder / "tone.mp4").read_bytes()
+    (folder / "tone.mp4").unlink()
+    makers = (
+        lambda n: data[: len(data) * (n + 1) // (2 * count)],
+        lambda n: rng.bytes(10_000 + n),
+        lambda n: b"",
+        lambda n: f"This is no video, number {n}.\n".encode() * 100,
+        lambda n: tone + bytes(n),
+        lambda n: data[:2000] + rng.bytes(len(data) - 2000),
+    )
+    for number in range(count):
+        (folder / f"broken-{number:03d}.mp4").write_bytes(makers[number % len(makers)](number))
+
+
+def poison(folder: Path, count: int, broken: int) -> bool:
+    """Broken files, broken messages, and a clip whose decoder is killed each time, among good ones."""
+    whole = whole_clips(folder)
+    clips = folder / "clips"
+    list(copies_of(whole, count - broken - 1, clips))
+    broken_files(clips / "broken", whole[0], broken)
+    shutil.copy(whole[0], clips / "deadly.mp4")
+    with (clips / "deadly.mp4").open("ab") as file:
+        file.write((8 + 6).to_bytes(4, "big") + b"free" + b"deadly")
+    killer = Killer(clips / "deadly.mp4")
+    with Platform(folder / "platform", options=("--workers", "2")) as platform:
+        workers = [platform.start_worker() for _ in range(2)]
+        for worker in workers:
+            until(lambda worker=worker: worker.ready, PATIENCE_S)
+        fields = {"schema": 1, "uri": "/x.mp4", "source_class": "upload", "submitted_at": 0}
+        bad = [b"", b"\xff\xfe", b"[1]", b"{}", json.dumps({**fields, "schema": 9, "video_id": "bad"}).encode()]
+        producer = KafkaProducer(bootstrap_servers=platform.kafka.bootstrap, acks="all")
+        for value in bad:
+            producer.send(str(Topic.VIDEOS), key=b"bad", value=value)
+        producer.close()
+        platform.unmask("submit", str(clips), "--recursive")
+        names = {item_of(str(path)).id: path for path in clips.rglob("*.mp4")}
+        ids = sorted(names)
+        until(lambda: done_count(platform, ids) == len(ids), PATIENCE_S)
+        killer.end()
+        stored = platform.stored(ids)
+        verdicts = {names[clip]: Verdict.model_validate_json(record or b"") for clip, record in stored.items()}
+        deadly = verdicts.pop(clips / "deadly.mp4")
+        good = Counter(str(v.outcome) for path, v in verdicts.items() if path.parent == clips)
+        ill = Counter((str(v.outcome), v.error) for path, v in verdicts.items() if path.parent != clips)
+        say(f"good: {dict(good)}")
+        for (outcome, error), number in ill.most_common():
+            say(f"broken: {number:3d} {outcome}: {error}")
+        say(f"deadly: {deadly.outcome}: {deadly.error} (killed {killer.killed} times)")
+        letters = list(read_topic(platform.kafka.bootstrap, Topic.DEAD))
+        for letter in letters:
+            say(f"dead letter: {letter.header('stage')}: {letter.header('error')}")
+        alive = [worker.process.poll() is None for worker in workers]
+        say(f"workers alive: {alive}")
+        return (
+            good == {"scored": count - broken - 1}
+            and Outcome.SCORED not in {outcome for outcome, _ in ill}
+            and deadly.outcome is Outcome.UNDECODABLE
+            and len(letters) == len(bad)
+            and all(alive)
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["throughput", "poison"])
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--broken", type=int, default=50)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.what == "throughput":
+            good = throughput(Path(folder), options.clips)
+        else:
+            good = poison(Path(folder), options.clips, options.broken)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
