@@ -19,12 +19,14 @@ from pipeline.access import UriAllow
 from pipeline.contracts import VIDEO_TOPICS
 from pipeline.results.redis import VerdictStore, connect
 from pipeline.scan import ClipCost
+from pipeline.scoring.leases import Scanners
+from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.telemetry import HealthServer, Metrics
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
 from pipeline.video.sampling import Sampling
-from pipeline.worker import Service, Worker
+from pipeline.worker import Worker
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +88,8 @@ def run(options: Options, settings: Settings) -> None:
                 batch_size=metrics.batch_crops.observe,
             )
         )
-        metrics.watch_engine(scanner.engine.stats)
+        scanners = stack.enter_context(Scanners(scanner))
+        metrics.watch_engine(scanners.stats)
         health.model = None
         try:
             publisher, consumer = _connect(settings.kafka, clips, signals, server.tick)
@@ -94,7 +97,7 @@ def run(options: Options, settings: Settings) -> None:
             return
         stack.enter_context(publisher)
         health.consumer = consumer
-        service = Service(scanner, VerdictStore(client, ttl_s=settings.ttl_s), publisher, consumer, metrics, allow,
+        service = Service(scanners, VerdictStore(client, ttl_s=settings.ttl_s), publisher, consumer, metrics, allow,
                           max_attempts=settings.max_attempts)  # fmt: skip
         worker = Worker(service, clips=clips, drain_s=settings.drain_s, tick=server.tick)
         signals.then(worker.drain, worker.stop)

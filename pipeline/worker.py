@@ -12,21 +12,17 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import redis
-import stamina
 import structlog
 
-from pipeline.access import UriAllow
 from pipeline.contracts import Outcome, Provenance, Verdict
-from pipeline.results.redis import VerdictStore
 from pipeline.scan import ScanInterruptedError, Scanner
+from pipeline.service import HandedBackError, Message, Service
 from pipeline.sources import Source, SourceError
-from pipeline.telemetry import Metrics
-from pipeline.transport.consumer import Delivery, TaskConsumer
-from pipeline.transport.kafka import MAX_RECORD_BYTES, Publisher, Sent, TooLargeError, TransportError
+from pipeline.transport.consumer import Delivery
+from pipeline.transport.kafka import MAX_RECORD_BYTES, TransportError
 from pipeline.transport.messages import ContractError, VideoTask
 from pipeline.types import Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge
@@ -34,39 +30,9 @@ from pipeline.video.sampling import parse_sampling
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 # What follows from the bytes, the weights and the sampling alone: the same content gets the same again.
 REUSABLE: Final = frozenset({Outcome.SCORED, Outcome.NO_FACE, Outcome.LOW_QUALITY})
-# Of a message that goes through from end to end.
-_TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
-_WAIT_MAX_S = 2.0
 _POLL_S = 0.2
-
-
-class HandedBackError(ScanInterruptedError):
-    """A task was left to another worker, or to this one's successor."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """What a worker works with; shared by all of its threads.
-
-    Attributes:
-        scanner: judges clips; a task's own sampling replaces its.
-        allow: what may be read.
-        max_attempts: tries of a clip before it ends as `model_error`.
-        retry_wait_s: before the second try; doubles from try to try.
-    """
-
-    scanner: Scanner
-    store: VerdictStore
-    publisher: Publisher
-    consumer: TaskConsumer
-    metrics: Metrics
-    allow: UriAllow
-    max_attempts: int = 5
-    retry_wait_s: float = 0.5
 
 
 class Worker:
@@ -140,16 +106,14 @@ class Worker:
                 log.exception("a message could not be served")
 
 
-class _Task:
-    """One message on its way to its verdict; lives on one thread."""
+class _Task(Message):
+    """A video on its way to its verdict."""
 
-    def __init__(self, service: Service, delivery: Delivery, stopping: threading.Event) -> None:
-        self.service, self._delivery, self._stopping = service, delivery, stopping
-        self._started_s = time.monotonic()
+    _scanner: Scanner
 
     def run(self) -> None:
         """Raises HandedBackError if the worker stops, or the partition moves, before the verdict is safe."""
-        delivery, metrics = self._delivery, self.service.metrics
+        delivery, metrics = self.delivery, self.service.metrics
         if self.gone():
             raise HandedBackError("before it was begun")
         try:
@@ -158,10 +122,14 @@ class _Task:
                 raise ContractError(f"source_class {task.source_class}: expected on {task.source_class.topic}")
         except ContractError as error:
             log.warning("no task", error=str(error))
-            self._bury(str(error), stage="parse", attempts=0)
+            self.bury(str(error), stage="parse", attempts=0)
         else:
             metrics.clip_age_seconds.observe(max(0.0, time.time() - task.submitted_at))
-            with structlog.contextvars.bound_contextvars(clip_id=task.video_id):
+            with (
+                # Its weights stay the same to the end, whatever comes meanwhile.
+                self.service.scanners.current() as self._scanner,
+                structlog.contextvars.bound_contextvars(clip_id=task.video_id),
+            ):
                 try:
                     self._judge(task)
                 except HandedBackError:
@@ -170,7 +138,7 @@ class _Task:
                     # A mistake of ours must not hold up the partition; the clip's verdict tells of it.
                     log.exception("a task could not be served")
                     why = f"{type(error).__name__}: {error}"
-                    verdict = _unscored(self.service.scanner, task, Failure(Outcome.MODEL_ERROR, why))
+                    verdict = _unscored(self._scanner, task, Failure(Outcome.MODEL_ERROR, why))
                     self._settle(task, self._finish(verdict, None), 1)
         self.service.consumer.done(delivery)
 
@@ -189,18 +157,18 @@ class _Task:
     def _settle(self, task: VideoTask, record: bytes, attempt: int) -> None:
         """Publish what is stored."""
         verdict = Verdict.model_validate_json(record)
-        self._publish(record, task.video_id)
+        self.publish(record, task.video_id)
         if verdict.outcome is Outcome.MODEL_ERROR:
-            self._bury(verdict.error or "", stage="score", attempts=attempt)
+            self.bury(verdict.error or "", stage="score", attempts=attempt)
         metrics = self.service.metrics
         metrics.clips.labels(verdict.outcome, task.source_class).inc()
-        metrics.clip_seconds.observe(time.monotonic() - self._started_s)
+        metrics.clip_seconds.observe(time.monotonic() - self.started_s)
         log.info("verdict", outcome=str(verdict.outcome), probability=verdict.probability, attempt=attempt)
 
     def _verdict(self, task: VideoTask, attempt: int) -> tuple[int, bytes]:
         """The stored record, and how many tries it took."""
         service = self.service
-        scanner = service.scanner
+        scanner = self._scanner
         if task.sampling is not None:
             scanner = scanner.with_sampling(parse_sampling(task.sampling))
         while attempt <= service.max_attempts:
@@ -238,30 +206,6 @@ class _Task:
             self.patiently(lambda: store.remember(fingerprint, verdict.id))
         return record
 
-    def _publish(self, record: bytes, clip_id: str) -> None:
-        headers = [(name, text) for name, text in self._delivery.headers if name in _TRACE_HEADERS]
-        try:
-            self._send(lambda: self.service.publisher.verdict(record, clip_id, headers))
-        except TooLargeError as error:
-            # The topic was made for less than we allow. The verdict stands in Redis.
-            log.error("verdict not published", error=str(error))
-            self._bury(str(error), stage="publish", attempts=1)
-
-    def _bury(self, error: str, *, stage: str, attempts: int) -> None:
-        delivery = self._delivery
-        self._send(
-            lambda: self.service.publisher.dead(
-                delivery.topic,
-                delivery.key,
-                delivery.value,
-                delivery.headers,
-                error=error,
-                stage=stage,
-                attempts=attempts,
-            )
-        )
-        self.service.metrics.dead.labels(stage).inc()
-
     def _release(self, task: VideoTask) -> None:
         try:
             self.service.store.release(task.video_id)
@@ -269,42 +213,9 @@ class _Task:
             # Then the try counts, though nothing was wrong with it.
             log.warning("try not taken back", error=str(error))
 
-    def _send(self, send: Callable[[], Sent]) -> None:
-        self.patiently(lambda: send().wait())
-
-    def patiently(self, action: Callable[[], T]) -> T:
-        """The action's result, tried for as long as Redis or Kafka is away.
-
-        Raises:
-            HandedBackError: they still are, and the task is not ours any more.
-        """
-
-        def passing(error: Exception) -> bool:
-            return (
-                isinstance(error, redis.RedisError | TransportError)
-                and not isinstance(error, TooLargeError)
-                and not self.gone()
-            )
-
-        try:
-            for again in stamina.retry_context(
-                on=passing, attempts=None, timeout=None, wait_initial=0.1, wait_max=_WAIT_MAX_S
-            ):
-                with again:
-                    return action()
-        except TooLargeError:
-            raise
-        except (redis.RedisError, TransportError) as error:
-            raise HandedBackError(f"{type(error).__name__}: {error}") from error
-        raise AssertionError("stamina ends with a result or an error")
-
     def _wait(self, seconds: float) -> None:
-        if self._stopping.wait(seconds) or self.gone():
+        if self.stopping.wait(seconds) or self.gone():
             raise HandedBackError("between two tries")
-
-    def gone(self) -> bool:
-        """Whether the task is not ours any more."""
-        return self._stopping.is_set() or self._delivery.moved
 
 
 class _Scan:

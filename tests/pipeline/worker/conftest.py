@@ -13,12 +13,13 @@ from pipeline.faces.detector import create_detector
 from pipeline.results.redis import VerdictStore, connect
 from pipeline.scan import Scanner
 from pipeline.scoring.engine import Engine
+from pipeline.scoring.leases import Scanners
+from pipeline.service import Service
 from pipeline.telemetry import Metrics
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher, ensure_topics
 from pipeline.video.sampling import Even
 from pipeline.video.sandbox import DecodeServer
-from pipeline.worker import Service
 from tests import media
 from tests.pipeline.quick import SPEC, QuickNetwork
 from tests.pipeline.records import PROVENANCE
@@ -78,8 +79,9 @@ def service(
 ) -> Callable[[TaskConsumer], Service]:
     allow = UriAllow.parse(f"file://{root}, file://{clips}")
     metrics = Metrics()
+    scanners = Scanners(scanner)
     return lambda consumer: Service(
-        scanner, store, publisher, consumer, metrics, allow, max_attempts=3, retry_wait_s=0.01
+        scanners, store, publisher, consumer, metrics, allow, max_attempts=3, retry_wait_s=0.01
     )
 
 

@@ -14,11 +14,12 @@ from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.contracts import VIDEO_TOPICS, SourceClass, Topic, Verdict
 from pipeline.results.redis import VerdictStore
+from pipeline.service import Service
 from pipeline.transport.consumer import GROUP, TaskConsumer
 from pipeline.transport.history import Message, read_topic
 from pipeline.transport.kafka import Publisher
 from pipeline.transport.messages import VideoTask
-from pipeline.worker import Service, Worker
+from pipeline.worker import Worker
 
 PATIENCE_S = 120
 

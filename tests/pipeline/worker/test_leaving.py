@@ -11,10 +11,10 @@ import pytest
 
 from pipeline.contracts import Outcome, State, Topic
 from pipeline.results.redis import VerdictStore
+from pipeline.service import Service
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher
 from pipeline.types import Floats, Image
-from pipeline.worker import Service
 from tests import media
 from tests.pipeline.quick import QuickNetwork
 from tests.pipeline.worker.serving import PATIENCE_S, committed_to_the_end, judged, published, serving, task, until

@@ -16,10 +16,11 @@ from pipeline.access import UriAllow
 from pipeline.contracts import Outcome, SourceClass, State, Topic, Verdict, clip_key, frames_key
 from pipeline.dead import RequeueError, letters, requeue
 from pipeline.results.redis import VerdictStore
+from pipeline.service import Service
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher
 from pipeline.types import Floats, Image
-from pipeline.worker import Service, Worker
+from pipeline.worker import Worker
 from tests import media
 from tests.pipeline.quick import QuickNetwork
 from tests.pipeline.worker.serving import committed_to_the_end, judged, published, serving, task, until
