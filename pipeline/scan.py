@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
 import structlog
 
 from models.checkpoint_info import Calibration, Thresholds
 from models.spec import InputSpec
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
-from pipeline.faces.crop import cut_crops
+from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
@@ -200,15 +199,7 @@ class _Clip:
             faces = faces.take(faces.quality >= MIN_QUALITY)
             if len(faces) == 0:
                 return 0
-            crops = Crops(
-                pixels=cut_crops(frame.image, faces, self.scanner.spec),
-                clip_id=frame.clip_id,
-                index=np.full(len(faces), frame.index, np.int64),
-                t_s=np.full(len(faces), frame.t_s, np.float64),
-                track_ids=faces.track_ids,
-                quality=faces.quality,
-                boxes=faces.boxes,
-            )
+            crops = crops_of(frame, faces, self.scanner.spec)
         with self.timed("queue"):
             self.waiting.append((crops, self.scanner.engine.submit(crops.pixels)))
         return len(faces)

@@ -28,13 +28,29 @@ class SceneCut:
     def update(self, image: Image) -> bool:
         """Whether there was a cut just before this frame, uint8 [H, W, 3]; never before the first."""
         small = cv2.resize(image, _SCENE_PX, interpolation=cv2.INTER_LINEAR)
-        bins = (small.reshape(-1, 3) // (256 // _BINS)) + np.arange(3, dtype=np.uint8) * _BINS
-        histogram = np.bincount(bins.ravel(), minlength=3 * _BINS).astype(np.float32) / bins.size
-        last, self._last = self._last, (small.astype(np.float32), histogram)
+        last, self._last = self._last, _scene(small)
         if last is None:
             return False
         levels, colours = (float(np.abs(now - before).sum()) for now, before in zip(self._last, last, strict=True))
         return colours / 2 > _CUT_HISTOGRAM or levels / small.size > _CUT_LEVELS
+
+    @property
+    def seen(self) -> Image | None:
+        """What is kept of the last frame, uint8 [36, 64, 3]; None before the first."""
+        return None if self._last is None else self._last[0].astype(np.uint8)
+
+    @classmethod
+    def after(cls, seen: Image | None) -> SceneCut:
+        """One that goes on after the frame of which another one kept `seen`."""
+        scene = cls()
+        scene._last = None if seen is None else _scene(seen)
+        return scene
+
+
+def _scene(small: Image) -> tuple[Floats, Floats]:
+    bins = (small.reshape(-1, 3) // (256 // _BINS)) + np.arange(3, dtype=np.uint8) * _BINS
+    histogram = np.bincount(bins.ravel(), minlength=3 * _BINS).astype(np.float32) / bins.size
+    return small.astype(np.float32), np.asarray(histogram, np.float32)
 
 
 def face_appearance(image: Image, box: Floats) -> Floats:

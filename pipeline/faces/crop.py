@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from models.spec import BoxMargin, CropGeometry, InputSpec, Interpolation, LandmarkTemplate
-from pipeline.types import Faces, Floats, Image
+from pipeline.types import Crops, Faces, Floats, Frame, Image
 
 # Side of the template's square over the box's longer side; outside, the landmarks are not those of the face in the box.
 # Faces of the shared clips, frontal to profile, have 0.78 to 1.06 by MTCNN and YuNet.
@@ -41,6 +41,19 @@ def cut_crops(image: Image, faces: Faces, spec: InputSpec) -> Image:
     for crop, (x0, y0, side) in zip(crops, crop_squares(faces, spec.geometry).tolist(), strict=True):
         crop[:] = cut_square(image, x0, y0, side, spec.size, spec.interpolation)
     return crops
+
+
+def crops_of(frame: Frame, faces: Faces, spec: InputSpec) -> Crops:
+    """The crops of a frame's faces, N of them, with the keys that lead back to them."""
+    return Crops(
+        pixels=cut_crops(frame.image, faces, spec),
+        clip_id=frame.clip_id,
+        index=np.full(len(faces), frame.index, np.int64),
+        t_s=np.full(len(faces), frame.t_s, np.float64),
+        track_ids=faces.track_ids,
+        quality=faces.quality,
+        boxes=faces.boxes,
+    )
 
 
 def cut_square(image: Image, x0: float, y0: float, side: float, size: int, interpolation: Interpolation) -> Image:

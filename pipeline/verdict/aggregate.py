@@ -78,10 +78,48 @@ def track_probability(
         logits: [N], log-odds of fake, N at least 1.
         quality: [N], weights in 0..1; all zero counts as equal weights.
     """
-    weights = np.asarray(quality, np.float64)
-    clipped = np.clip(np.asarray(logits, np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
-    mean = np.average(clipped, weights=weights if weights.sum() > 0 else None)
-    return float(probability(np.array([mean], np.float32), calibration)[0])
+    return LogitSum.of(logits, quality).probability(calibration)
+
+
+@dataclass(frozen=True, slots=True)
+class LogitSum:
+    """The frame logits of a track, summed up: what its probability follows from, however many they are.
+
+    Attributes:
+        weighted: sum of the clipped logits times their quality.
+        weight: sum of the qualities.
+        plain: sum of the clipped logits.
+        count: how many.
+    """
+
+    weighted: float = 0.0
+    weight: float = 0.0
+    plain: float = 0.0
+    count: int = 0
+
+    @classmethod
+    def of(cls, logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating]) -> LogitSum:
+        """Of logits [N] and their quality [N] in 0..1."""
+        weights = np.asarray(quality, np.float64)
+        clipped = np.clip(np.asarray(logits, np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
+        return cls(float(clipped @ weights), float(weights.sum()), float(clipped.sum()), len(clipped))
+
+    def __add__(self, other: LogitSum) -> LogitSum:
+        return LogitSum(
+            self.weighted + other.weighted,
+            self.weight + other.weight,
+            self.plain + other.plain,
+            self.count + other.count,
+        )
+
+    def probability(self, calibration: Calibration | None) -> float:
+        """Calibrated P(fake) of the quality-weighted mean; all qualities zero count as equal.
+
+        Raises:
+            ZeroDivisionError: of no logits.
+        """
+        mean = self.weighted / self.weight if self.weight > 0 else self.plain / self.count
+        return float(probability(np.array([mean], np.float32), calibration)[0])
 
 
 def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thresholds: Thresholds | None) -> Verdict:
@@ -104,6 +142,17 @@ def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thr
             )
         )
     shown = np.isin(scores.track_ids, [person.track for person in people])
+    return conclude(facts, people, _faces(scores, shown), len(np.unique(scores.index[shown])), thresholds)
+
+
+def conclude(
+    facts: ClipFacts,
+    people: list[Person],
+    frames: list[ScoredFace],
+    frames_scored: int,
+    thresholds: Thresholds | None,
+) -> Verdict:
+    """The verdict on what is known of each person."""
     supported = supported_people(people, facts.frames_sampled)
     failure = facts.failure or _shortcoming(facts, people, bool(supported))
     clip_probability: float | None = None
@@ -120,9 +169,9 @@ def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thr
         error=failure.error if failure else None,
         duration_s=None if facts.duration_s is None else round(facts.duration_s, 3),
         frames_sampled=facts.frames_sampled,
-        frames_scored=len(np.unique(scores.index[shown])),
+        frames_scored=frames_scored,
         people=people,
-        frames=_faces(scores, shown),
+        frames=frames,
         provenance=facts.provenance,
         elapsed_s=round(facts.elapsed_s, 3),
     )
