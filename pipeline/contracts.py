@@ -165,8 +165,46 @@ def frames_key(clip_id: str) -> str:
     return f"unmask:clip:{clip_id}:frames"
 
 
+# Scored faces of live streams as they come: a capped stream.
+LIVE_KEY: Final = "unmask:live"
+# Open live streams by the time of their last segment: a sorted set.
+STREAMS_KEY: Final = "unmask:streams"
+
+
+def stream_key(stream_id: str) -> str:
+    """The hash of a live stream: its state and its running verdict."""
+    return f"unmask:stream:{stream_id}"
+
+
+def stream_faces_key(stream_id: str) -> str:
+    """The list of a live stream's scored faces."""
+    return f"unmask:stream:{stream_id}:frames"
+
+
 # Dead letters that were sent again: a set of partition:offset.
 REQUEUED_KEY: Final = "unmask:dead:requeued"
+
+
+# The announced weights; on the channel, the same as it is set; announcements that were replaced, the latest first.
+ACTIVE_KEY: Final = "unmask:model:active"
+CHANGED_CHANNEL: Final = "unmask:model:changed"
+HISTORY_KEY: Final = "unmask:model:history"
+
+
+class Announcement(Contract):
+    """The weights that workers shall use: the value of `unmask:model:active`."""
+
+    schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the checkpoint")
+    name: str = Field(description="what verdicts call the model")
+    uri: str = Field(description="of the checkpoint in the registry")
+    promoted_at: float = Field(description="Unix seconds")
+    previous: str | None = Field(description="sha256 of the weights that these replaced; null for the first ones")
+    forced: bool = Field(description="whether the gate was passed over")
+
+    def to_json(self) -> str:
+        """The value as one line of JSON."""
+        return self.model_dump_json(by_alias=True)
 
 
 def content_key(fingerprint: str) -> str:

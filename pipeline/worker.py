@@ -17,7 +17,8 @@ from typing import Final
 import redis
 import structlog
 
-from pipeline.contracts import Outcome, Provenance, Verdict
+from pipeline.contracts import Outcome, Provenance, Topic, Verdict
+from pipeline.live.streams import Live, LiveStreams
 from pipeline.scan import ScanInterruptedError, Scanner
 from pipeline.service import HandedBackError, Message, Service
 from pipeline.sources import Source, SourceError
@@ -39,16 +40,24 @@ class Worker:
     """Runs a service: `run` on one thread, which owns the consumer; clips on others."""
 
     def __init__(
-        self, service: Service, *, clips: int, drain_s: float, tick: Callable[[], None] = lambda: None
+        self,
+        service: Service,
+        *,
+        clips: int,
+        drain_s: float,
+        live: Live | None = None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Does nothing yet.
 
         Args:
+            service: what it works with.
             clips: judged at once.
             drain_s: how long a worker that is told to stop finishes what it has begun.
+            live: how it serves the segments of live streams; None where its consumer takes none.
             tick: called each time the loop comes round.
         """
-        self._service, self._clips, self._drain_s, self._tick = service, clips, drain_s, tick
+        self._service, self._clips, self._drain_s, self._live, self._tick = service, clips, drain_s, live, tick
         self._draining = threading.Event()
         self._stopping = threading.Event()
 
@@ -63,27 +72,37 @@ class Worker:
 
     def run(self) -> None:
         """Serve until told to leave."""
-        consumer = self._service.consumer
-        with ThreadPoolExecutor(self._clips, thread_name_prefix="clip") as pool:
+        consumer, live = self._service.consumer, self._live
+        with (
+            ThreadPoolExecutor(self._clips, thread_name_prefix="clip") as pool,
+            # Threads of their own: a segment does not wait for a long clip to end.
+            ThreadPoolExecutor(live.at_once if live else 1, thread_name_prefix="live") as live_pool,
+        ):
+            streams = None if live is None else LiveStreams(self._service, live, live_pool, self._stopping)
             try:
                 while not self._draining.is_set():
-                    self._step(pool)
+                    self._step(pool, streams)
+                    if streams is not None:
+                        streams.close_idle()
                 log.info("leaving", tasks=consumer.waiting)
                 consumer.take_no_more()
                 deadline = time.monotonic() + self._drain_s
                 while consumer.waiting and not self._stopping.is_set() and time.monotonic() < deadline:
-                    self._step(pool)
+                    self._step(pool, streams)
             finally:
                 # From here on clips end at their next frame, and the pool waits for them.
                 self._stopping.set()
         consumer.close()
 
-    def _step(self, pool: ThreadPoolExecutor) -> None:
+    def _step(self, pool: ThreadPoolExecutor, streams: LiveStreams | None) -> None:
         consumer, metrics = self._service.consumer, self._service.metrics
         self._tick()
         try:
             for delivery in consumer.poll(_POLL_S):
-                pool.submit(self._serve, delivery)
+                if streams is not None and delivery.topic is Topic.SEGMENTS:
+                    streams.submit(delivery)
+                else:
+                    pool.submit(self._serve, delivery)
             for topic, messages in consumer.lag().items():
                 metrics.lag.labels(topic).set(messages)
         except TransportError as error:

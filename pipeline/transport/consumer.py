@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +84,7 @@ class TaskConsumer:
         self,
         bootstrap: str,
         *,
-        topics: Iterable[Topic],
-        capacity: int,
+        capacities: Mapping[tuple[Topic, ...], int],
         group: str = GROUP,
         patience_s: float = 30.0,
     ) -> None:
@@ -92,18 +92,19 @@ class TaskConsumer:
 
         Args:
             bootstrap: servers, `host:port` with commas between.
-            topics: by rank: while one has messages, those behind it are not fetched. They exist.
-            capacity: tasks that are delivered and not done, at most (one more just after a rebalance).
+            capacities: topics, which exist, by rank: while one has messages, those behind it are not fetched; and for
+                each group of them how many messages are delivered and not done, at most (one more just after a
+                rebalance).
             group: workers of one group share the tasks.
             patience_s: how long to wait for a broker that does not answer.
 
         Raises:
             TransportError: no broker answers, or a topic is missing.
         """
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}")
-        self.capacity = capacity
-        self._topics = tuple(topics)
+        if min(capacities.values(), default=0) < 1:
+            raise ValueError(f"capacities must be at least 1, got {dict(capacities)}")
+        self._capacities = dict(capacities)
+        self._topics = tuple(topic for group in capacities for topic in group)
         self._lock = threading.Lock()
         self._tenures: dict[TopicPartition, _Tenure] = {}
         self._member = False
@@ -158,11 +159,13 @@ class TaskConsumer:
             TransportError: Kafka refuses; a broker that is away is waited for.
         """
         self._commit()
-        room = self.capacity - self.waiting
+        rooms = self._rooms()
         try:
-            self._pause(room)
+            self._pause(rooms)
             self._unpark()
-            fetched = self._consumer.poll(int(timeout_s * 1000), max_records=max(room, 1))
+            # As many as each group has room for: who fills one must not overfill another.
+            at_most = min((room for room in rooms.values() if room > 0), default=1)
+            fetched = self._consumer.poll(int(timeout_s * 1000), max_records=at_most)
         except (RetriableError, IllegalStateError) as error:
             # IllegalStateError: a partition was taken away while we asked about it.
             log.warning("kafka is away or the group is changing", error=f"{type(error).__name__}: {error}")
@@ -173,7 +176,7 @@ class TaskConsumer:
         with self._lock:
             for partition, records in fetched.items():
                 # Taken away while the poll went on, or not wanted any more: the next owner gets them.
-                if (tenure := self._tenures.get(partition)) is None or self.capacity == 0:
+                if (tenure := self._tenures.get(partition)) is None or not self._capacities:
                     continue
                 for record in records:
                     # After a rebalance Kafka delivers again from what is committed; what was taken before is under way.
@@ -184,7 +187,19 @@ class TaskConsumer:
 
     def take_no_more(self) -> None:
         """From now on `poll` only keeps the membership alive and commits."""
-        self.capacity = 0
+        self._capacities = {}
+
+    def _rooms(self) -> dict[str, int]:
+        """By topic, how many more may be delivered; the topics of a group share its room."""
+        with self._lock:
+            waiting: Counter[str] = Counter()
+            for partition, tenure in self._tenures.items():
+                waiting[partition.topic] += tenure.water.waiting
+        rooms = dict.fromkeys(map(str, self._topics), 0)
+        for group, capacity in self._capacities.items():
+            room = capacity - sum(waiting[topic] for topic in group)
+            rooms.update((str(topic), room) for topic in group)
+        return rooms
 
     def done(self, delivery: Delivery) -> None:
         """Say that a task's result is safe; of no effect where its partition went to another worker meanwhile."""
@@ -201,13 +216,13 @@ class TaskConsumer:
             self._tenures.clear()
         self._consumer.close(timeout_ms=5000)
 
-    def _pause(self, room: int) -> None:
+    def _pause(self, rooms: Mapping[str, int]) -> None:
         """Fetch only the first topic that has messages and those before it, and nothing where there is no room."""
         assigned = self._consumer.assignment()
         self._look(assigned)
         rank = {str(topic): number for number, topic in enumerate(self._topics)}
         last = min((rank[p.topic] for p in assigned if self._behind(p)), default=len(rank))
-        wanted = {p for p in assigned if room > 0 and rank[p.topic] <= last}
+        wanted = {p for p in assigned if rooms[p.topic] > 0 and rank[p.topic] <= last}
         paused = self._consumer.paused()
         if stop := (assigned - wanted) - paused:
             self._consumer.pause(*stop)

@@ -142,7 +142,7 @@ def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thr
             )
         )
     shown = np.isin(scores.track_ids, [person.track for person in people])
-    return conclude(facts, people, _faces(scores, shown), len(np.unique(scores.index[shown])), thresholds)
+    return conclude(facts, people, scored_faces(scores, shown), len(np.unique(scores.index[shown])), thresholds)
 
 
 def conclude(
@@ -198,7 +198,8 @@ def _shortcoming(facts: ClipFacts, people: list[Person], supported: bool) -> Fai
     )
 
 
-def _faces(scores: Scores, shown: npt.NDArray[np.bool_]) -> list[ScoredFace]:
+def scored_faces(scores: Scores, shown: npt.NDArray[np.bool_]) -> list[ScoredFace]:
+    """Those under the mask, in the order of time and track, as the record lists them."""
     order = np.lexsort((scores.track_ids, scores.t_s))
     return [
         ScoredFace(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -197,3 +199,25 @@ def test_whatever_happens_ids_are_unique_and_never_reused(
         assert all(i in last_seen for i in ids if i <= highest)
         highest = max([highest, *ids])
         last_seen |= dict.fromkeys(ids, t_s)
+
+
+@given(st.integers(0, 39), st.lists(st.sampled_from(["both", "ann", "ben", "none"]), min_size=40, max_size=40))
+@settings(deadline=None, max_examples=30)
+def test_another_tracker_goes_on_from_a_snapshot_as_if_it_had_seen_all(cut: int, who: list[str]) -> None:
+    whole, first, second = Play(), Play(), Play()
+    for n, there in enumerate(who):
+        t_s = n / 4
+        people = {"ann": at(150 + 5 * n), "ben": at(480, 200, 60)}
+        shown = {name: box for name, box in people.items() if there in ("both", name)}
+        if n == cut:
+            snapshot = json.loads(json.dumps(first.tracker.snapshot()))
+            second.tracker = FaceTracker.restore(second.stage, snapshot, TrackerSettings())
+        background = 90 if n < 20 else 200
+        play = first if n < cut else second
+        assert play.show(t_s, background, **shown) == whole.show(t_s, background, **shown)
+
+
+@pytest.mark.parametrize("snapshot", [{}, {"tracks": []}, {"scene": "AAAA", "tracks": [], "next_id": 0}])
+def test_what_is_no_snapshot_is_refused(snapshot: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="no snapshot"):
+        FaceTracker.restore(Stage(), snapshot)

@@ -42,8 +42,8 @@ def join(kafka_bootstrap: str, topic: str) -> Iterator[Callable[..., TaskConsume
     group = f"group-{topic}"
 
     def make(**options: Any) -> TaskConsumer:
-        settings = {"capacity": 100, "group": group, "topics": (topic,)} | options
-        members.append(TaskConsumer(kafka_bootstrap, **settings))
+        capacities = {(options.get("topic", topic),): options.get("capacity", 100)}
+        members.append(TaskConsumer(kafka_bootstrap, capacities=capacities, group=group))
         return members[-1]
 
     yield make
@@ -244,7 +244,7 @@ def test_videos_come_before_the_archive(kafka_bootstrap: str) -> None:
         for i in range(30):
             producer.send(str(topic), key=mark, value=b"%d" % i, partition=i % 2)
     producer.flush()
-    member = TaskConsumer(kafka_bootstrap, topics=VIDEO_TOPICS, capacity=2, group=group)
+    member = TaskConsumer(kafka_bootstrap, capacities={VIDEO_TOPICS: 2}, group=group)
     order: list[Topic] = []
     try:
         for _ in range(PATIENCE):
@@ -267,14 +267,14 @@ def test_videos_come_before_the_archive(kafka_bootstrap: str) -> None:
 
 def test_a_broker_that_is_away_is_an_error() -> None:
     with pytest.raises(TransportError, match="no Kafka at"):
-        TaskConsumer(f"127.0.0.1:{free_port()}", topics=VIDEO_TOPICS, capacity=1, patience_s=0.5)
+        TaskConsumer(f"127.0.0.1:{free_port()}", capacities={VIDEO_TOPICS: 1}, patience_s=0.5)
 
 
 def test_a_topic_that_is_missing_is_an_error(join: Callable[..., TaskConsumer]) -> None:
     with pytest.raises(TransportError, match=r"no topic unmask\.nowhere"):
-        join(topics=("unmask.nowhere",))
+        join(topic="unmask.nowhere")
 
 
 def test_a_worker_without_room_is_refused(kafka_bootstrap: str) -> None:
-    with pytest.raises(ValueError, match="capacity"):
-        TaskConsumer(kafka_bootstrap, topics=VIDEO_TOPICS, capacity=0)
+    with pytest.raises(ValueError, match="capacities"):
+        TaskConsumer(kafka_bootstrap, capacities={VIDEO_TOPICS: 0})

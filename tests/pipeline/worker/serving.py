@@ -13,6 +13,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.contracts import VIDEO_TOPICS, SourceClass, Topic, Verdict
+from pipeline.live.streams import Live
 from pipeline.results.redis import VerdictStore
 from pipeline.service import Service
 from pipeline.transport.consumer import GROUP, TaskConsumer
@@ -25,10 +26,13 @@ PATIENCE_S = 120
 
 
 @contextmanager
-def serving(bootstrap: str, service: Callable[[TaskConsumer], Service], drain_s: float = 60.0) -> Iterator[Worker]:
+def serving(
+    bootstrap: str, service: Callable[[TaskConsumer], Service], drain_s: float = 60.0, live: Live | None = None
+) -> Iterator[Worker]:
     """A worker on a thread, told to leave at the end."""
-    consumer = TaskConsumer(bootstrap, topics=VIDEO_TOPICS, capacity=3)
-    worker = Worker(service(consumer), clips=2, drain_s=drain_s)
+    capacities = {(Topic.SEGMENTS,): 8, VIDEO_TOPICS: 3} if live else {VIDEO_TOPICS: 3}
+    consumer = TaskConsumer(bootstrap, capacities=capacities)
+    worker = Worker(service(consumer), clips=2, drain_s=drain_s, live=live)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:

@@ -1,0 +1,98 @@
+"""Live streams."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Live streams.", no_args_is_help=True)
+
+Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
+Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
+
+
+@app.command()
+def publish(
+    source: Annotated[str, typer.Argument(help="A file, or any URL that libav opens.")],
+    stream_id: Annotated[str | None, typer.Option("--id", help="Id of the stream.", show_default="a new one")] = None,
+    segment_s: Annotated[
+        float, typer.Option(help="Length of a segment at least; up to the next key frame.", min=0.1, max=60)
+    ] = 2.0,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Send each segment when its time has come, as a camera would.")
+    ] = False,
+    repeat: Annotated[int, typer.Option(help="So many times over, as one stream.", min=1)] = 1,
+    kafka: Kafka = None,
+) -> None:
+    """Cut a video into segments and send them as a live stream; packets stay as they are where key frames allow it.
+
+    Exit codes: 0 all was sent, 2 the source cannot be cut, 1 Kafka is away, 130 interrupted: the stream is left open, and
+    workers end it when it has been idle.
+    """
+    from pydantic import ValidationError
+
+    from pipeline.commands.services import services
+    from pipeline.live.cutter import CutError
+    from pipeline.live.sender import send
+    from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
+
+    settings = services(kafka=kafka)
+    stream_id = stream_id or f"stream-{uuid.uuid4().hex[:12]}"
+    try:
+        ensure_topics(settings.kafka)
+        with Publisher(settings.kafka) as publisher:
+            sent = send(
+                source,
+                stream_id,
+                publisher,
+                segment_s=segment_s,
+                repeat=repeat,
+                wait_until=(lambda at_s: time.sleep(max(0.0, at_s - time.monotonic()))) if realtime else None,
+            )
+    except (CutError, ValidationError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+    except TransportError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo("Interrupted; the stream is left open.", err=True)
+        raise typer.Exit(130) from error
+    typer.echo(f"{stream_id}: {sent.segments} segments, {sent.encoded} of them encoded anew, {sent.duration_s:.1f} s")
+
+
+@app.command()
+def show(stream_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a stream.")], redis: Redis = None) -> None:
+    """Show where a stream stands. Exit codes: 0 it is known, 1 it is not, or Redis is away."""
+    from redis import RedisError
+
+    from pipeline.commands.services import services
+    from pipeline.contracts import Verdict
+    from pipeline.live.store import StreamStore
+    from pipeline.results.redis import connect
+
+    settings = services(redis=redis)
+    try:
+        store = StreamStore(connect(settings.redis), ttl_s=settings.ttl_s)
+        state, record = store.load(stream_id), store.verdict(stream_id)
+    except RedisError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    if state is None or record is None:
+        typer.echo(f"{stream_id}: not known", err=True)
+        raise typer.Exit(1)
+    verdict = Verdict.model_validate_json(record)
+    chance = "" if verdict.probability is None else f"  P(fake) {verdict.probability:.3f}"
+    typer.echo(f"{stream_id}  {verdict.label or verdict.outcome}{chance}  {'ended' if state.closed else 'running'}")
+    typer.echo(
+        f"segments: {state.segments} looked at, {state.late} of them late, {state.missing} missing, "
+        f"{state.duplicated} duplicated, {state.shed} shed, {state.failed} failed"
+    )
+    for person in verdict.people:
+        typer.echo(
+            f"person {person.track}: P(fake) {person.probability:.3f}, {person.frames} frames, "
+            f"{person.first_s:.1f} to {person.last_s:.1f} s"
+        )

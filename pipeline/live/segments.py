@@ -1,0 +1,135 @@
+"""Looks at one segment: decode it in the sandbox, follow its faces on from the last one, score them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pipeline.faces.crop import crops_of
+from pipeline.faces.quality import MIN_QUALITY
+from pipeline.faces.tracker import FaceTracker
+from pipeline.scan import ScanInterruptedError, Scanner
+from pipeline.scoring.engine import ScoringError
+from pipeline.sources import Source, SourceError, open_source
+from pipeline.transport.messages import Segment
+from pipeline.types import Crops, Floats, Frame, Scores
+from pipeline.verdict.calibration import probability
+from pipeline.video.sandbox import DecodeError
+
+# The tracker's time between the last frame of a segment and the first of one that overlaps it.
+_TICK_S = 1e-3
+
+
+@dataclass(slots=True)
+class Looked:
+    """What a segment holds, in its stream's time and numbering.
+
+    Attributes:
+        scores: of its faces.
+        frames_decoded: all of them.
+        frames_sampled: those that were looked at.
+        faces_seen: good enough to be scored or not.
+        end_s: of the segment, in the stream's own time.
+        clock_s: of the tracker, behind its last frame.
+        error: why it could not be looked at to its end; None where it could.
+    """
+
+    scores: Scores
+    frames_decoded: int
+    frames_sampled: int
+    faces_seen: int
+    end_s: float
+    clock_s: float
+    decoder: str
+    error: str | None
+
+
+def look(
+    scanner: Scanner,
+    tracker: FaceTracker,
+    segment: Segment,
+    media: bytes,
+    *,
+    first_index: int,
+    clock_s: float,
+    stop: Callable[[], bool],
+) -> Looked:
+    """Look at a segment. What is wrong with it stands in `error`; what was seen before counts.
+
+    Args:
+        scanner: decoding, scoring and sampling; frames are sampled anew from the start of each segment.
+        tracker: of the stream; it goes on.
+        segment: what the message says.
+        media: its bytes; empty where it has a `uri`, which may be read.
+        first_index: number of the segment's first frame in the stream.
+        clock_s: behind the last frame that the tracker saw.
+        stop: asked at each frame, whether to leave.
+
+    Raises:
+        ScanInterruptedError: `stop` said so; the tracker is half-way through the segment.
+    """
+    clock_s = max(clock_s, segment.start_s)
+    found = Looked(Scores.join(segment.stream_id, []), 0, 0, 0, segment.start_s, clock_s, "none", None)
+    waiting: list[tuple[Crops, Future[Floats]]] = []
+    try:
+        with (
+            _opened(segment, media, scanner.max_fetch_bytes) as fd,
+            scanner.server.open(fd, segment.stream_id, scanner.sampling, scanner.limits) as reader,
+        ):
+            found.decoder = reader.info.decoder
+            for frame in reader:
+                if stop():
+                    raise ScanInterruptedError
+                found.frames_sampled += 1
+                faces = tracker.update(Frame(frame.image, clock_s + frame.t_s, frame.index, frame.clip_id))
+                found.clock_s = clock_s + frame.t_s + _TICK_S
+                found.end_s = max(found.end_s, segment.start_s + frame.t_s)
+                found.faces_seen += len(faces)
+                faces = faces.take(faces.quality >= MIN_QUALITY)
+                if len(faces):
+                    placed = Frame(
+                        frame.image, segment.start_s + frame.t_s, first_index + frame.index, segment.stream_id
+                    )
+                    crops = crops_of(placed, faces, scanner.spec)
+                    waiting.append((crops, scanner.engine.submit(crops.pixels)))
+            found.frames_decoded = reader.info.frames_decoded
+            if reader.info.duration_s is not None:
+                found.end_s = max(found.end_s, segment.start_s + reader.info.duration_s)
+    except (DecodeError, SourceError) as error:
+        found.error = str(error)
+    parts = []
+    for crops, future in waiting:
+        try:
+            logits = future.result()
+        except ScoringError as error:
+            found.error = str(error)
+            continue
+        parts.append(Scores.of(crops, logits, probability(logits, scanner.calibration)))
+    found.scores = Scores.join(segment.stream_id, parts)
+    found.frames_decoded = max(found.frames_decoded, found.frames_sampled)
+    return found
+
+
+@contextmanager
+def _opened(segment: Segment, media: bytes, max_fetch_bytes: int) -> Iterator[int]:
+    if segment.uri is not None:
+        with open_source(Source(segment.uri, segment.stream_id), max_fetch_bytes=max_fetch_bytes) as opened:
+            yield opened.fd
+        return
+    # The decode child wants a regular file; on Linux it never touches a disk.
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("segment", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile(prefix="unmask-") as file:
+            fd = os.dup(file.fileno())
+    try:
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(media)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,176 @@
+"""What is known of a live stream between two segments: enough for any worker to go on as if it had seen all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.checkpoint_info import Calibration, Thresholds
+from pipeline.contracts import Outcome, Person, Provenance, ScoredFace, Verdict
+from pipeline.types import Scores
+from pipeline.verdict.aggregate import CONFIRM_FRAMES, ClipFacts, Failure, LogitSum, conclude
+
+STATE_VERSION: Final = 1
+# Sequences that are missing and may still come. A stream that lost more has lost them for good.
+MAX_GAPS: Final = 1000
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="ignore", validate_assignment=False)
+
+
+class Track(_State):
+    """A person, summed up over all segments."""
+
+    weighted: float = 0.0
+    weight: float = 0.0
+    plain: float = 0.0
+    count: int = 0
+    frames: int = 0
+    first_s: float
+    last_s: float
+
+    @property
+    def logits(self) -> LogitSum:
+        """Its frame logits."""
+        return LogitSum(self.weighted, self.weight, self.plain, self.count)
+
+
+class StreamState(_State):
+    """A stream after some of its segments; as JSON in Redis, field `state` of its hash.
+
+    Attributes:
+        offset: in Kafka, of the last segment that was applied; -1 before the first.
+        next_sequence: behind the highest one that came.
+        gaps: sequences below it that did not come, the latest ones.
+        segments: that came and were looked at.
+        late: of these, those that came after a later one.
+        missing: sequences that did not come (so far).
+        duplicated: that came again, or after the end, and were passed over.
+        shed: too old when their turn came.
+        failed: could not be decoded or scored.
+        last_error: of the last one of these.
+        closed: the stream has ended.
+        clock_s: of the tracker, which wants time to go forward; late segments are put behind what came before.
+        end_s: of the last segment in the stream's own time.
+        tracks: people by number.
+        tracker: snapshot of the face tracker; None before the first segment.
+        weights_sha256: all that scored it.
+        started_at: Unix seconds.
+        updated_at: Unix seconds.
+    """
+
+    version: Literal[1] = 1
+    stream_id: str
+    offset: int = -1
+    next_sequence: int = 0
+    gaps: list[int] = Field(default_factory=list)
+    segments: int = 0
+    late: int = 0
+    missing: int = 0
+    duplicated: int = 0
+    shed: int = 0
+    failed: int = 0
+    last_error: str = ""
+    closed: bool = False
+    clock_s: float = 0.0
+    end_s: float = 0.0
+    frames_decoded: int = 0
+    frames_sampled: int = 0
+    frames_scored: int = 0
+    faces_seen: int = 0
+    tracks: dict[int, Track] = Field(default_factory=dict)
+    tracker: dict[str, Any] | None = None
+    weights_sha256: list[str] = Field(default_factory=list)
+    decoder: str = "none"
+    started_at: float
+    updated_at: float
+
+    def admit(self, sequence: int) -> bool:
+        """Take note that a segment came; False where it came before, or after the end."""
+        if self.closed or (sequence < self.next_sequence and sequence not in self.gaps):
+            self.duplicated += 1
+            return False
+        if sequence in self.gaps:
+            self.gaps.remove(sequence)
+            self.missing -= 1
+            self.late += 1
+        else:
+            skipped = sequence - self.next_sequence
+            self.missing += skipped
+            self.gaps = [*self.gaps, *range(max(self.next_sequence, sequence - MAX_GAPS), sequence)][-MAX_GAPS:]
+            self.next_sequence = sequence + 1
+        return True
+
+    def add(self, scores: Scores) -> None:
+        """Add the scored faces of a segment; times in the stream's own time."""
+        for track in np.unique(scores.track_ids).tolist():
+            of_track = scores.track_ids == track
+            sums = LogitSum.of(scores.logits[of_track], scores.quality[of_track])
+            times = scores.t_s[of_track]
+            known = self.tracks.get(track)
+            if known is None:
+                known = self.tracks[track] = Track(first_s=float(times.min()), last_s=float(times.max()))
+            total = known.logits + sums
+            known.weighted, known.weight, known.plain, known.count = (
+                total.weighted,
+                total.weight,
+                total.plain,
+                total.count,
+            )
+            known.frames += len(np.unique(scores.index[of_track]))
+            known.first_s = min(known.first_s, float(times.min()))
+            known.last_s = max(known.last_s, float(times.max()))
+        self.frames_scored += len(np.unique(scores.index))
+
+    def people(self, calibration: Calibration | None) -> list[Person]:
+        """Those who were seen often enough to be reported, by number."""
+        return list(self._people(calibration))
+
+    def _people(self, calibration: Calibration | None) -> Iterator[Person]:
+        for number, track in sorted(self.tracks.items()):
+            if track.frames >= min(CONFIRM_FRAMES, max(1, self.frames_sampled)):
+                yield Person(
+                    track=number,
+                    probability=track.logits.probability(calibration),
+                    frames=track.frames,
+                    first_s=round(track.first_s, 3),
+                    last_s=round(track.last_s, 3),
+                )
+
+    def verdict(
+        self,
+        provenance: Provenance,
+        calibration: Calibration | None,
+        thresholds: Thresholds | None,
+        frames: Sequence[ScoredFace],
+    ) -> Verdict:
+        """The verdict on what has come so far."""
+        people = self.people(calibration)
+        reported = {person.track for person in people}
+        facts = ClipFacts(
+            id=self.stream_id,
+            source=f"stream:{self.stream_id}",
+            duration_s=self.end_s,
+            frames_sampled=self.frames_sampled,
+            faces_seen=self.faces_seen,
+            failure=self._failure(),
+            provenance=provenance.model_copy(
+                update={"weights_sha256": self.weights_sha256 or provenance.weights_sha256, "decoder": self.decoder}
+            ),
+            elapsed_s=max(0.0, self.updated_at - self.started_at),
+        )
+        shown = [face for face in frames if face.track in reported]
+        return conclude(facts, people, shown, self.frames_scored, thresholds)
+
+    def _failure(self) -> Failure | None:
+        if self.frames_sampled:
+            return None
+        if self.failed:
+            return Failure(Outcome.UNDECODABLE, f"none of {self.segments} segments could be judged: {self.last_error}")
+        if self.shed:
+            return Failure(Outcome.SHED, f"all {self.shed} segments were too old when their turn came")
+        return None
