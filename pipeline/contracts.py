@@ -160,6 +160,11 @@ def clip_key(clip_id: str) -> str:
     return f"unmask:clip:{clip_id}"
 
 
+def parts_key(clip_id: str) -> str:
+    """The hash of a long clip's parts, one a field, until it has its verdict."""
+    return f"unmask:parts:{clip_id}"
+
+
 def frames_key(clip_id: str) -> str:
     """The hash of a clip's scored faces, one a field."""
     return f"unmask:clip:{clip_id}:frames"

@@ -20,6 +20,7 @@ from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
+from pipeline.part_result import PartResult, SeenFrame
 from pipeline.results.portraits import PortraitPicker
 from pipeline.results.report import AppliedThresholds, ClipReport
 from pipeline.scoring.engine import Engine, ScoringError
@@ -28,7 +29,7 @@ from pipeline.types import Crops, Floats, Frame, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
 from pipeline.verdict.calibration import probability
 from pipeline.video.sampling import Sampling
-from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits
+from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits, Window
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,18 @@ class ClipCost:
 
     seconds: dict[str, float]
     decoder_died: bool
+
+
+class LongClipError(Exception):
+    """A clip is longer than wanted; it was not begun.
+
+    Attributes:
+        duration_s: as its container tells.
+    """
+
+    def __init__(self, duration_s: float) -> None:
+        super().__init__(f"{duration_s:.1f} s long")
+        self.duration_s = duration_s
 
 
 class ScanInterruptedError(Exception):
@@ -94,6 +107,7 @@ class Scanner:
         *,
         done: Callable[[str | None], bool] | None = None,
         stop: Callable[[], bool] = lambda: False,
+        longest_s: float | None = None,
     ) -> ClipReport | None:
         """Judge one clip. Whatever is wrong with it ends in a typed outcome.
 
@@ -101,25 +115,50 @@ class Scanner:
             source: the clip.
             done: given the sha256 of its bytes, whether its verdict is there already.
             stop: asked at each frame, whether this clip shall end without a verdict.
+            longest_s: a clip that says it is longer is not begun.
 
         Returns:
             The verdict with its portraits, or None if it was there already.
 
         Raises:
             ScanInterruptedError: `stopping` was set, or `stop` said so.
+            LongClipError: it is longer than `longest_s`.
         """
         started = time.perf_counter()
         clip = _Clip(self, source, stop)
-        failure: Failure | None = None
-        died = False
+        clip.longest_s = longest_s
+        if not self._run(clip, done):
+            return None
+        return clip.report(time.perf_counter() - started)
+
+    def scan_part(self, source: Source, window: Window, *, stop: Callable[[], bool] = lambda: False) -> PartResult:
+        """Look at one part of a clip, for `judge_parts`. Whatever is wrong with it stands in the result.
+
+        Args:
+            source: the whole clip.
+            window: the part, see `plan_parts`.
+            stop: asked at each frame, whether this part shall end without a result.
+
+        Raises:
+            ScanInterruptedError: `stopping` was set, or `stop` said so.
+        """
+        started = time.perf_counter()
+        clip = _Clip(replace(self, portraits=False), source, stop, window)
+        self._run(clip, None)
+        return clip.part(window, time.perf_counter() - started)
+
+    def _run(self, clip: _Clip, done: Callable[[str | None], bool] | None) -> bool:
+        """Collect what there is to collect, or the reason why not; False if the clip's verdict was there already."""
+        started = time.perf_counter()
+        source, failure, died = clip.source, None, False
         try:
             with open_source(source, max_fetch_bytes=self.max_fetch_bytes) as opened:
                 clip.seconds["open"] = time.perf_counter() - started
                 clip.sha256 = opened.sha256
                 if done is not None and done(opened.sha256):
-                    return None
+                    return False
                 clip.run(opened)
-        except ScanInterruptedError:
+        except (ScanInterruptedError, LongClipError):
             raise
         except SourceError as error:
             failure = Failure(error.outcome, str(error), error.transient)
@@ -139,16 +178,23 @@ class Scanner:
             failure = failure or Failure(Outcome.MODEL_ERROR, str(error), transient=True)
         if self.cost is not None:
             self.cost(ClipCost(dict(clip.seconds), died))
-        return clip.report(failure, time.perf_counter() - started)
+        clip.failure = failure
+        return True
 
 
 class _Clip:
     """The state of one clip while it is scanned; lives on one thread."""
 
-    def __init__(self, scanner: Scanner, source: Source, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, scanner: Scanner, source: Source, stop: Callable[[], bool], window: Window | None = None
+    ) -> None:
         self.scanner = scanner
         self.source = source
         self.stop = stop
+        self.window = window
+        self.longest_s: float | None = None
+        self.failure: Failure | None = None
+        self.seen: list[SeenFrame] = []  # of a part only
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.sha256: str | None = None
         self.decoder = "none"
@@ -163,9 +209,11 @@ class _Clip:
     def run(self, opened: Opened) -> None:
         """Decode, find, cut and submit all frames."""
         scanner = self.scanner
-        with scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits) as reader:
+        with scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits, self.window) as reader:
             self.decoder = reader.info.decoder
             self.duration_s = reader.info.duration_s
+            if self.longest_s is not None and self.duration_s is not None and self.duration_s > self.longest_s:
+                raise LongClipError(self.duration_s)
             for frame in self._until_stopped(reader):
                 self.frames += 1
                 scored = self._look(frame)
@@ -196,6 +244,8 @@ class _Clip:
         with self.timed("faces"):
             faces = self.tracker.update(frame)
             self.faces += len(faces)
+            if self.window is not None:
+                self.seen.append(SeenFrame(frame.t_s, frame.index, faces))
             faces = faces.take(faces.quality >= MIN_QUALITY)
             if len(faces) == 0:
                 return 0
@@ -238,22 +288,30 @@ class _Clip:
                     quality=float(scores.quality[i]),
                 )
 
-    def report(self, failure: Failure | None, elapsed_s: float) -> ClipReport:
-        """The verdict on what was collected."""
-        scanner = self.scanner
-        facts = ClipFacts(
+    def _facts(self, elapsed_s: float) -> ClipFacts:
+        return ClipFacts(
             id=self.source.id,
             source=as_text(self.source.name),
             duration_s=self.duration_s,
             frames_sampled=self.frames,
             faces_seen=self.faces,
-            failure=failure,
-            provenance=scanner.provenance.model_copy(update={"decoder": self.decoder, "source_sha256": self.sha256}),
+            failure=self.failure,
+            provenance=self.scanner.provenance.model_copy(
+                update={"decoder": self.decoder, "source_sha256": self.sha256}
+            ),
             elapsed_s=elapsed_s,
         )
+
+    def part(self, window: Window, elapsed_s: float) -> PartResult:
+        """What was collected."""
+        return PartResult.of(self._facts(elapsed_s), window, self.seen, Scores.join(self.source.id, self.scored))
+
+    def report(self, elapsed_s: float) -> ClipReport:
+        """The verdict on what was collected."""
+        scanner = self.scanner
         scores = Scores.join(self.source.id, self.scored)
-        verdict = judge(facts, scores, scanner.calibration, scanner.thresholds)
-        transient = failure is not None and failure.transient
+        verdict = judge(self._facts(elapsed_s), scores, scanner.calibration, scanner.thresholds)
+        transient = self.failure is not None and self.failure.transient
         if self.picker is None:
             return ClipReport(verdict, transient=transient)
         return ClipReport(

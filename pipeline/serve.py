@@ -16,10 +16,15 @@ import structlog
 
 from pipeline import assembly
 from pipeline.access import UriAllow
-from pipeline.contracts import VIDEO_TOPICS
+from pipeline.contracts import VIDEO_TOPICS, Topic
+from pipeline.live.store import StreamStore
+from pipeline.live.streams import Live
+from pipeline.results.parts import PartStore
 from pipeline.results.redis import VerdictStore, connect
 from pipeline.scan import ClipCost
+from pipeline.scoring.backends import create_backend
 from pipeline.scoring.leases import Scanners
+from pipeline.scoring.reload import Follower, Loader
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.telemetry import HealthServer, Metrics
@@ -33,6 +38,8 @@ log = structlog.get_logger(__name__)
 # A probe wants its answer within a second or two.
 _CHECK_S = 1.0
 _WAIT_MAX_S = 5.0
+# Segments that are held, of 900 kB at most. Enough that one slow stream does not keep the others waiting.
+_SEGMENTS = 32
 
 
 @dataclass(frozen=True)
@@ -67,12 +74,24 @@ def run(options: Options, settings: Settings) -> None:
     health = _Health(client, settings.kafka)
     signals = _Signals()
     clips = options.clips or assembly.default_workers()
-    detector = assembly.load(architecture=None, weights=options.weights, untrained=False)
+    follower = _follower(options, settings, client, metrics)
     with ExitStack() as stack:
         server = stack.enter_context(
-            HealthServer(metrics, health.checks, host=settings.http_host, port=settings.http_port)
+            HealthServer(metrics, health.checks, facts=health.facts, host=settings.http_host, port=settings.http_port)
         )
-        log.info("starting", http=f"http://{settings.http_host}:{server.port}", model=detector.name, clips=clips)
+        announced = None if follower is None else follower.first()
+        if announced is None:
+            detector, scoring = assembly.load(architecture=None, weights=options.weights, untrained=False), None
+        else:
+            detector, scoring = announced.detector, announced.backend
+        log.info(
+            "starting",
+            http=f"http://{settings.http_host}:{server.port}",
+            model=detector.name,
+            weights=detector.sha256,
+            pinned=follower is None,
+            clips=clips,
+        )
         scanner = stack.enter_context(
             assembly.scanner(
                 detector,
@@ -86,10 +105,17 @@ def run(options: Options, settings: Settings) -> None:
                 portraits=False,
                 cost=lambda cost: _observe(metrics, cost),
                 batch_size=metrics.batch_crops.observe,
+                scoring=scoring,
             )
         )
+        # Nothing here shall hold the first weights once others serve.
+        del announced, detector, scoring
         scanners = stack.enter_context(Scanners(scanner))
         metrics.watch_engine(scanners.stats)
+        metrics.tell_weights(scanners.provenance.model, scanners.provenance.weights_sha256[0])
+        health.scanners = scanners
+        if follower is not None:
+            stack.enter_context(follower.following(scanners))
         health.model = None
         try:
             publisher, consumer = _connect(settings.kafka, clips, signals, server.tick)
@@ -97,13 +123,40 @@ def run(options: Options, settings: Settings) -> None:
             return
         stack.enter_context(publisher)
         health.consumer = consumer
-        service = Service(scanners, VerdictStore(client, ttl_s=settings.ttl_s), publisher, consumer, metrics, allow,
-                          max_attempts=settings.max_attempts)  # fmt: skip
-        worker = Worker(service, clips=clips, drain_s=settings.drain_s, tick=server.tick)
+        service = Service(
+            scanners,
+            VerdictStore(client, ttl_s=settings.ttl_s),
+            publisher,
+            consumer,
+            metrics,
+            allow,
+            parts=PartStore(client, settings.ttl_s),
+            split_s=settings.split_s,
+            max_attempts=settings.max_attempts,
+        )
+        live = Live(
+            StreamStore(client, ttl_s=settings.ttl_s),
+            at_once=clips,
+            max_age_s=settings.live_max_age_s,
+            idle_s=settings.stream_idle_s,
+        )
+        worker = Worker(service, clips=clips, drain_s=settings.drain_s, live=live, tick=server.tick)
         signals.then(worker.drain, worker.stop)
-        log.info("serving", kafka=settings.kafka, weights=scanner.provenance.weights_sha256[0][:16])
+        log.info("serving", kafka=settings.kafka, weights=scanners.provenance.weights_sha256[0])
         worker.run()
         log.info("left")
+
+
+def _follower(options: Options, settings: Settings, client: redis.Redis, metrics: Metrics) -> Follower | None:
+    """Who follows the announced weights; None where the worker was told its own."""
+    if options.weights:
+        return None
+    load = Loader(
+        settings.cache_dir / "weights",
+        lambda model: create_backend(model, backend=options.backend, device=options.device),
+        settings.registry,
+    )
+    return Follower(client, load, metrics, shadow_crops=settings.shadow_crops)
 
 
 def _connect(bootstrap: str, clips: int, signals: _Signals, tick: Callable[[], None]) -> tuple[Publisher, TaskConsumer]:
@@ -120,7 +173,8 @@ def _connect(bootstrap: str, clips: int, signals: _Signals, tick: Callable[[], N
                 publisher = Publisher(bootstrap)
                 try:
                     # One beyond what is judged at once: it waits here when a clip ends.
-                    return publisher, TaskConsumer(bootstrap, topics=VIDEO_TOPICS, capacity=clips + 1)
+                    capacities = {(Topic.SEGMENTS,): _SEGMENTS, VIDEO_TOPICS: clips + 1}
+                    return publisher, TaskConsumer(bootstrap, capacities=capacities)
                 except TransportError:
                     publisher.close()
                     raise
@@ -162,8 +216,10 @@ class _Health:
     def __init__(self, client: redis.Redis, bootstrap: str) -> None:
         self.model: str | None = "loading"
         self.consumer: TaskConsumer | None = None
+        self.scanners: Scanners | None = None
         self._client, self._bootstrap = client, bootstrap
         self.checks = {"model": lambda: self.model, "kafka": self._kafka, "redis": self._redis}
+        self.facts = {"weights": self._weights}
 
     def _kafka(self) -> str | None:
         if not any(_listens(server) for server in self._bootstrap.split(",")):
@@ -171,6 +227,9 @@ class _Health:
         if self.consumer is None or not self.consumer.is_member:
             return "no member of the group yet"
         return None
+
+    def _weights(self) -> str | None:
+        return None if self.scanners is None else self.scanners.provenance.weights_sha256[0]
 
     def _redis(self) -> str | None:
         try:

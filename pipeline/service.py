@@ -13,6 +13,7 @@ import stamina
 import structlog
 
 from pipeline.access import UriAllow
+from pipeline.results.parts import PartStore
 from pipeline.results.redis import VerdictStore
 from pipeline.scan import ScanInterruptedError
 from pipeline.scoring.leases import Scanners
@@ -40,6 +41,8 @@ class Service:
     Attributes:
         scanners: whom each clip and each segment asks once for its scanner; a task's own sampling replaces its.
         allow: what may be read.
+        parts: of long videos; None where they are not split.
+        split_s: videos longer than this are judged in parts; 0: never.
         max_attempts: tries of a clip before it ends as `model_error`.
         retry_wait_s: before the second try; doubles from try to try.
     """
@@ -50,6 +53,8 @@ class Service:
     consumer: TaskConsumer
     metrics: Metrics
     allow: UriAllow
+    parts: PartStore | None = None
+    split_s: float = 0.0
     max_attempts: int = 5
     retry_wait_s: float = 0.5
 
@@ -93,9 +98,9 @@ class Message:
 
     def publish(self, record: bytes, clip_id: str) -> None:
         """Send a stored record to the topic of verdicts, and wait until it is safe there."""
-        headers = [(name, text) for name, text in self.delivery.headers if name in _TRACE_HEADERS]
+        headers = self.trace_headers()
         try:
-            self._send(lambda: self.service.publisher.verdict(record, clip_id, headers))
+            self.send(lambda: self.service.publisher.verdict(record, clip_id, headers))
         except TooLargeError as error:
             # The topic was made for less than we allow. The verdict stands in Redis.
             log.error("verdict not published", error=str(error))
@@ -104,7 +109,7 @@ class Message:
     def bury(self, error: str, *, stage: str, attempts: int) -> None:
         """Send the message to the dead letters, and wait until it is safe there."""
         delivery = self.delivery
-        self._send(
+        self.send(
             lambda: self.service.publisher.dead(
                 delivery.topic,
                 delivery.key,
@@ -117,5 +122,19 @@ class Message:
         )
         self.service.metrics.dead.labels(stage).inc()
 
-    def _send(self, send: Callable[[], Sent]) -> None:
+    def send(self, send: Callable[[], Sent]) -> None:
+        """Send something, and wait until it is safe."""
         self.patiently(lambda: send().wait())
+
+    def trace_headers(self) -> list[tuple[str, bytes | None]]:
+        """The message's headers that go through from end to end."""
+        return [(name, text) for name, text in self.delivery.headers if name in _TRACE_HEADERS]
+
+    def wait(self, seconds: float) -> None:
+        """Pause between two tries.
+
+        Raises:
+            HandedBackError: the task is not ours any more.
+        """
+        if self.stopping.wait(seconds) or self.gone():
+            raise HandedBackError("between two tries")

@@ -19,12 +19,20 @@ class Settings(BaseSettings):
     max_fetch_bytes: int = Field(default=8 << 30, gt=0, description="largest clip that is fetched from a URI")
     kafka: str | None = Field(default=None, description="bootstrap servers, host:port with commas between")
     redis: str | None = Field(default=None, description="URL of Redis, redis://host:port/0")
+    registry: str | None = Field(default=None, description="registry of weights: a folder, or a URI that fsspec knows")
+    shadow_crops: int = Field(default=64, ge=0, description="live crops on which new weights are compared; 0: none")
     http_host: str = Field(default="127.0.0.1", description="where a worker answers /healthz, /readyz and /metrics")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0 takes a free one")
     uri_allow: str = Field(default="file", description="schemes and roots that a worker may read, commas between")
     max_attempts: int = Field(default=5, ge=1, description="tries of a clip before it ends as model_error")
     ttl_s: int = Field(default=30 * 86400, ge=60, description="how long Redis keeps a verdict")
+    split_s: float = Field(
+        default=600.0, ge=0, description="longer videos are judged in parts of this length by several workers; 0: never"
+    )
     drain_s: float = Field(default=30.0, ge=0, description="how long a worker that is told to stop finishes its clips")
+
+    live_max_age_s: float = Field(default=5.0, gt=0, description="segments older than this are shed")
+    stream_idle_s: float = Field(default=60.0, gt=0, description="a stream without segments for this long has ended")
 
     @property
     def cache_dir(self) -> Path:

@@ -82,6 +82,20 @@ class Metrics:
         self.handed_back = Counter("unmask_handed_back", "Clips left to another worker half-way.", registry=registry)
         self.dead = Counter("unmask_dead_letters", "Messages sent to the dead letters.", ["stage"], registry=registry)
         self.decoder_deaths = Counter("unmask_decoder_deaths", "Decode children that were killed.", registry=registry)
+        self.split = Counter("unmask_split", "Long videos that were judged in parts.", registry=registry)
+        self.segments = Counter(
+            "unmask_segments",
+            "Live segments: applied, late (of these), duplicated, shed, failed, after_end.",
+            ["what"],
+            registry=registry,
+        )
+        self.segment_seconds = Histogram(
+            "unmask_segment_seconds",
+            "From a segment's arrival in Kafka to its running verdict, of those that were looked at.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.streams_ended = Counter("unmask_streams_ended", "Live streams that got their verdict.", registry=registry)
         self.in_flight = Gauge("unmask_tasks_in_flight", "Tasks that are taken and not done.", registry=registry)
         self.lag = Gauge(
             "unmask_lag_messages", "Messages that wait in this worker's partitions.", ["topic"], registry=registry
@@ -89,6 +103,27 @@ class Metrics:
         self.batch_crops = Histogram(
             "unmask_batch_crops", "Crops in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
+
+        self.swaps = Counter(
+            "unmask_swaps", "Announced weights, by what became of them.", ["result"], registry=registry
+        )
+        for result in ("swapped", "refused", "failed"):
+            self.swaps.labels(result)
+        self.weights = Gauge("unmask_weights", "The weights in use: 1.", ["model", "sha256"], registry=registry)
+        self.shadow_crops = Gauge(
+            "unmask_shadow_crops", "Live crops on which the last new weights were compared.", registry=registry
+        )
+        self.shadow_difference = Gauge(
+            "unmask_shadow_difference",
+            "How far P(fake) of the last new weights lay from those before: mean, p95, max.",
+            ["stat"],
+            registry=registry,
+        )
+
+    def tell_weights(self, model: str, sha256: str) -> None:
+        """Which weights are in use from now on."""
+        self.weights.clear()
+        self.weights.labels(model, sha256).set(1)
 
     def watch_engine(self, stats: Callable[[], EngineStats]) -> None:
         """Tell an engine's counters whenever the metrics are read."""
@@ -116,6 +151,8 @@ class _EngineCollector:
 
 # Of each part of the service what is wrong with it, or None.
 Checks = Mapping[str, Callable[[], str | None]]
+# What `/readyz` tells besides; None is null.
+Facts = Mapping[str, Callable[[], str | None]]
 
 
 class HealthServer:
@@ -130,6 +167,7 @@ class HealthServer:
         metrics: Metrics,
         checks: Checks,
         *,
+        facts: Facts | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         clock: Callable[[], float] = time.monotonic,
@@ -139,7 +177,7 @@ class HealthServer:
         Raises:
             OSError: the port is taken.
         """
-        self._metrics, self._checks, self._clock = metrics, checks, clock
+        self._metrics, self._checks, self._facts, self._clock = metrics, checks, facts or {}, clock
         self._ticked_s = clock()
         outer = self
 
@@ -184,7 +222,8 @@ class HealthServer:
         if path == "/readyz":
             found = {name: check() for name, check in self._checks.items()}
             ready = not any(found.values())
-            return _json(ready, {"ready": ready, **{name: error or "ok" for name, error in found.items()}})
+            facts = {name: fact() for name, fact in self._facts.items()}
+            return _json(ready, {"ready": ready, **{name: error or "ok" for name, error in found.items()}, **facts})
         return HTTPStatus.NOT_FOUND, "text/plain", b"/healthz, /readyz or /metrics\n"
 
     def __enter__(self) -> Self:

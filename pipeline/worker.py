@@ -19,12 +19,14 @@ import structlog
 
 from pipeline.contracts import Outcome, Provenance, Topic, Verdict
 from pipeline.live.streams import Live, LiveStreams
-from pipeline.scan import ScanInterruptedError, Scanner
+from pipeline.long import PartOfVideo, can_be_split, split
+from pipeline.results.parts import PartStore
+from pipeline.scan import LongClipError, ScanInterruptedError, Scanner
 from pipeline.service import HandedBackError, Message, Service
 from pipeline.sources import Source, SourceError
 from pipeline.transport.consumer import Delivery
 from pipeline.transport.kafka import MAX_RECORD_BYTES, TransportError
-from pipeline.transport.messages import ContractError, VideoTask
+from pipeline.transport.messages import ContractError, Part, VideoTask
 from pipeline.types import Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge
 from pipeline.video.sampling import parse_sampling
@@ -150,7 +152,10 @@ class _Task(Message):
                 structlog.contextvars.bound_contextvars(clip_id=task.video_id),
             ):
                 try:
-                    self._judge(task)
+                    if task.part is not None and self.service.parts is not None:
+                        self._judge_part(task, task.part, self.service.parts)
+                    else:
+                        self._judge(task)
                 except HandedBackError:
                     raise
                 except Exception as error:
@@ -171,7 +176,30 @@ class _Task(Message):
             except HandedBackError:
                 self._release(task)
                 raise
+            except LongClipError as clip:
+                # Its verdict comes with the last of its parts.
+                split(self, task, clip.duration_s, self.service.split_s)
+                return
         self._settle(task, record, attempt)
+
+    def _judge_part(self, task: VideoTask, part: Part, store: PartStore) -> None:
+        service = self.service
+        if part.index == 0:
+            service.metrics.split.inc()
+        service.allow.check(task.uri)
+        scanner = self._sampled(task)
+        verdict = PartOfVideo(self, task, part, scanner, store).verdict()
+        if verdict is None:
+            return
+        if isinstance(verdict, Failure):
+            verdict = _unscored(scanner, task, verdict)
+        sha256 = verdict.provenance.source_sha256
+        known = None if sha256 is None else fingerprint(sha256, verdict.provenance)
+        self._settle(task, self._finish(verdict, known), 1)
+        self.patiently(lambda: store.drop(task.video_id))
+
+    def _sampled(self, task: VideoTask) -> Scanner:
+        return self._scanner if task.sampling is None else self._scanner.with_sampling(parse_sampling(task.sampling))
 
     def _settle(self, task: VideoTask, record: bytes, attempt: int) -> None:
         """Publish what is stored."""
@@ -187,9 +215,7 @@ class _Task(Message):
     def _verdict(self, task: VideoTask, attempt: int) -> tuple[int, bytes]:
         """The stored record, and how many tries it took."""
         service = self.service
-        scanner = self._scanner
-        if task.sampling is not None:
-            scanner = scanner.with_sampling(parse_sampling(task.sampling))
+        scanner = self._sampled(task)
         while attempt <= service.max_attempts:
             scan = _Scan(self, scanner, task)
             verdict, transient = scan.run()
@@ -197,7 +223,7 @@ class _Task(Message):
                 return attempt, self._finish(verdict, scan.fingerprint)
             log.warning("try failed", attempt=attempt, outcome=str(verdict.outcome), error=verdict.error)
             service.metrics.retries.inc()
-            self._wait(service.retry_wait_s * 2 ** (attempt - 1))
+            self.wait(service.retry_wait_s * 2 ** (attempt - 1))
             begun = self.patiently(lambda: service.store.begin(task.video_id))
             if begun.record is not None:
                 return attempt, begun.record
@@ -232,10 +258,6 @@ class _Task(Message):
             # Then the try counts, though nothing was wrong with it.
             log.warning("try not taken back", error=str(error))
 
-    def _wait(self, seconds: float) -> None:
-        if self.stopping.wait(seconds) or self.gone():
-            raise HandedBackError("between two tries")
-
 
 class _Scan:
     """One try of one task."""
@@ -251,7 +273,12 @@ class _Scan:
         started_s = time.monotonic()
         try:
             service.allow.check(task.uri)
-            report = self._scanner.scan(Source(task.uri, task.video_id), done=self._was_judged, stop=self._owner.gone)
+            report = self._scanner.scan(
+                Source(task.uri, task.video_id),
+                done=self._was_judged,
+                stop=self._owner.gone,
+                longest_s=service.split_s if service.parts and service.split_s and can_be_split(task) else None,
+            )
         except SourceError as error:
             return _unscored(self._scanner, task, Failure(error.outcome, str(error))), False
         except HandedBackError:

@@ -29,8 +29,8 @@ def publish(
 ) -> None:
     """Cut a video into segments and send them as a live stream; packets stay as they are where key frames allow it.
 
-    Exit codes: 0 all was sent, 2 the source cannot be cut, 1 Kafka is away, 130 interrupted: the stream is left open, and
-    workers end it when it has been idle.
+    Exit codes: 0 all was sent, 2 the source cannot be cut, 1 Kafka is away, 130 interrupted: the stream is left open,
+    and workers end it when it has been idle.
     """
     from pydantic import ValidationError
 

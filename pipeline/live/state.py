@@ -16,6 +16,8 @@ from pipeline.verdict.aggregate import CONFIRM_FRAMES, ClipFacts, Failure, Logit
 STATE_VERSION: Final = 1
 # Sequences that are missing and may still come. A stream that lost more has lost them for good.
 MAX_GAPS: Final = 1000
+# Far beyond the time for which the tracker looks for somebody who is lost.
+FORGET_S: Final = 60.0
 
 
 class _State(BaseModel):
@@ -125,6 +127,13 @@ class StreamState(_State):
             known.first_s = min(known.first_s, float(times.min()))
             known.last_s = max(known.last_s, float(times.max()))
         self.frames_scored += len(np.unique(scores.index))
+        # A crowd passes by in hours: who was seen once and is gone will not be reported, and need not be kept.
+        gone_s = max((track.last_s for track in self.tracks.values()), default=0.0) - FORGET_S
+        self.tracks = {
+            number: track
+            for number, track in self.tracks.items()
+            if track.frames >= CONFIRM_FRAMES or track.last_s >= gone_s
+        }
 
     def people(self, calibration: Calibration | None) -> list[Person]:
         """Those who were seen often enough to be reported, by number."""

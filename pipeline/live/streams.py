@@ -123,7 +123,8 @@ class LiveStreams:
 
     def _close_idle(self) -> None:
         for stream_id, known in list(self.known.items()):
-            if known.delivery.moved:
+            # Streams of others, and those that were idle and ended by another worker.
+            if known.delivery.moved or self.clock() - known.state.updated_at > 2 * self._idle_s:
                 self.known.pop(stream_id, None)
         try:
             for stream_id in self.store.idle(self._idle_s):
@@ -239,9 +240,15 @@ class _LiveSegment(Message):
             if not self.patiently(lambda: streams.store.apply(-1, state, text, faces)):
                 return None
         if looked is not None:
-            age_s = streams.clock() - self.delivery.timestamp_s
-            self.service.metrics.segment_seconds.observe(max(0.0, age_s))
-        log.debug("running verdict", outcome=str(verdict.outcome), probability=verdict.probability)
+            age_s = max(0.0, streams.clock() - self.delivery.timestamp_s)
+            self.service.metrics.segment_seconds.observe(age_s)
+            log.debug(
+                "running verdict",
+                sequence=segment.sequence,
+                age_s=round(age_s, 4),
+                outcome=str(verdict.outcome),
+                probability=verdict.probability,
+            )
         return state
 
     def _known(self, segment: Segment) -> _Known:

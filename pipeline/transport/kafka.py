@@ -124,6 +124,24 @@ class Publisher:
         """Send a video to its class's topic."""
         return self._send(task.source_class.topic, task.video_id.encode(), task.to_json(), headers)
 
+    def part(self, task: VideoTask, after: int, headers: Headers = ()) -> Sent:
+        """Send a part of a long video to a partition of its own, so that other workers get it.
+
+        Args:
+            task: with its `part`.
+            after: partition of the whole video's task, from which the parts go round.
+            headers: of that task.
+        """
+        if task.part is None:
+            raise ValueError("a task with a part is wanted")
+        topic = task.source_class.topic
+        try:
+            partitions = sorted(self._producer.partitions_for(str(topic)))
+        except KafkaError as error:
+            raise TransportError(f"{topic}: {_told(error)}") from error
+        partition = partitions[(after + task.part.index) % len(partitions)]
+        return self._send(topic, task.video_id.encode(), task.to_json(), headers, partition)
+
     def segment(self, segment: Segment, media: bytes, headers: Headers = ()) -> Sent:
         """Send a piece of a live stream; `media` is empty where the segment has a `uri`.
 
@@ -178,10 +196,13 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def _send(self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers) -> Sent:
+    def _send(
+        self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> Sent:
         """Raises TransportError where no broker answers in time, or the message is too large."""
         try:
-            return Sent(topic, self._producer.send(str(topic), key=key, value=value, headers=list(headers)))
+            future = self._producer.send(str(topic), key=key, value=value, headers=list(headers), partition=partition)
+            return Sent(topic, future)
         except KafkaError as error:
             raise _failure(topic, error) from error
 

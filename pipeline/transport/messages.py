@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.contracts import SCHEMA_VERSION, Contract, Id, SourceClass
 from pipeline.video.sampling import parse_sampling
@@ -35,6 +35,21 @@ def _needs_its_version(json_schema: dict[str, Any]) -> None:
     json_schema["required"] = ["schema", *json_schema["required"]]
 
 
+class Part(Contract):
+    """A share of a long video; workers make tasks of these."""
+
+    index: int = Field(ge=0)
+    count: int = Field(ge=1, le=4096)
+    start_s: float = Field(ge=0, allow_inf_nan=False)
+    end_s: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="null: to the end of the video")
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if self.index >= self.count or (self.end_s is not None and self.end_s <= self.start_s):
+            raise ValueError("expected index < count and start_s < end_s")
+        return self
+
+
 class VideoTask(Contract):
     """A video to judge: the value on `unmask.videos` and `unmask.archive`, under its `video_id` as the key."""
 
@@ -47,6 +62,9 @@ class VideoTask(Contract):
     submitted_at: float = Field(ge=0, allow_inf_nan=False, description="Unix seconds")
     sampling: str | None = Field(default=None, description="fps=F, frames=N, every=N or keyframes; null: the worker's")
     callback: str | None = Field(default=None, description="kept for the submitter; workers do not call it")
+    part: Part | None = Field(
+        default=None, description="of a long video that a worker has split; submitters leave it out"
+    )
 
     @field_validator("uri")
     @classmethod

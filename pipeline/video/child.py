@@ -20,6 +20,7 @@ from pipeline.video.clip import DecodeError, Limits
 from pipeline.video.reader import VideoReader
 from pipeline.video.ring import Ring
 from pipeline.video.sampling import parse_sampling
+from pipeline.video.window import parse_window
 from pipeline.video.wire import Channel, Message
 
 # A sign of life this often, far below any sensible `Limits.stall_s`.
@@ -118,7 +119,8 @@ class _Parent:
 
 def _decode(parent: _Parent, source: int, request: Message, limits: Limits) -> None:
     sampling = parse_sampling(request["sampling"])
-    reader = VideoReader(source, sampling, limits, request["threads"], parent.heartbeat)
+    window = None if request["window"] is None else parse_window(request["window"])
+    reader = VideoReader(source, sampling, limits, request["threads"], parent.heartbeat, window)
     parent.send({"type": "info", **asdict(reader.info)})
     for picture in reader:
         width, height = picture.size

@@ -61,6 +61,8 @@ class ClipInfo:
         pixel_format: of the first frame, "yuv420p".
         rotation: degrees clockwise that make the stored picture upright: 0, 90, 180 or 270.
         decoder: library, version and codec, "libavcodec 62.28.102 h264".
+        seek_s: told where a window was asked for: a window costs at most about this many seconds of video more than its
+            own, the longest stretch without a key frame; None where all before it has to be decoded as well.
         frames_decoded: so far; final once the clip is at its end.
         frames_corrupt: packets and frames given up so far.
     """
@@ -74,5 +76,6 @@ class ClipInfo:
     pixel_format: str
     rotation: int
     decoder: str
+    seek_s: float | None = None
     frames_decoded: int = 0
     frames_corrupt: int = 0

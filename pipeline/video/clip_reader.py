@@ -19,6 +19,7 @@ from pipeline.video import wire
 from pipeline.video.clip import ClipInfo, DecodeError, Failure, Limits
 from pipeline.video.ring import Ring, allocate, slots_for
 from pipeline.video.sampling import Sampling
+from pipeline.video.window import Window
 from pipeline.video.wire import REPORT, Channel, Message, ProtocolError
 
 # A killed process is gone within milliseconds; one that hangs in the kernel (a dead network disk) is given up.
@@ -63,18 +64,25 @@ class ClipReader:
             self._process = None
         self._ring: Ring | None = None
         self._held: int | None = None
+        self._window: Window | None = None
         self._ended = False
         self._error: DecodeError | None = None
         self._waited_s = 0.0
         self._waiting_since_s: float | None = None
 
-    def start(self, source: int, sampling: Sampling, threads: int) -> None:
+    def start(self, source: int, sampling: Sampling, threads: int, window: Window | None = None) -> None:
         """Send the request and wait until the first frame is decoded.
 
         Raises:
             DecodeError: there is nothing to read in it.
         """
-        request = {"sampling": sampling.describe(), "limits": asdict(self._limits), "threads": threads}
+        self._window = window
+        request = {
+            "sampling": sampling.describe(),
+            "limits": asdict(self._limits),
+            "threads": threads,
+            "window": None if window is None else window.describe(),
+        }
         with suppress(BrokenPipeError, ConnectionResetError):  # dead already: `_receive` finds out of what
             self._channel.send(request, [source])
         try:
@@ -125,6 +133,8 @@ class ClipReader:
             raise ProtocolError(f"{width} x {height} px do not fit into {self._ring.slot_bytes} bytes")
         index = wire.integer(message, "index", 0, _MAX_COUNT)
         t_s = wire.number(message, "t_s")
+        if self._window is not None and t_s not in self._window:
+            raise ProtocolError(f"a frame at {t_s} s, outside of {self._window.describe()}")
         self._held = slot
         return Frame(self._ring.view(slot, height, width), t_s, index, self.clip_id)
 
@@ -287,4 +297,5 @@ def _info(message: Message, limits: Limits) -> ClipInfo:
         pixel_format=wire.text(message, "pixel_format"),
         rotation=rotation,
         decoder=wire.text(message, "decoder"),
+        seek_s=wire.optional_number(message, "seek_s"),
     )

@@ -6,9 +6,10 @@ Runs in the decode child: av, numpy, cv2 and plain types of ours are all it impo
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,7 +21,9 @@ from av.stream import Disposition
 from pipeline.types import Image
 from pipeline.video.clip import ClipInfo, DecodeError, Limits
 from pipeline.video.colour import Orientation, ToRgb
-from pipeline.video.sampling import Even, Keyframes, Sampling
+from pipeline.video.sampling import Even, Every, Keyframes, Sampling
+from pipeline.video.seeking import Beginning, SeekIndex, VideoPacket, load_index
+from pipeline.video.window import Window
 
 # Demuxers that read the one file they are given. Absent on purpose: whatever opens other files or addresses (hls,
 # dash, concat, image2, sdp, rtsp), draws (svg), or makes a video of any text (tty).
@@ -80,6 +83,7 @@ class VideoReader:
         limits: Limits,
         threads: int = 1,
         heartbeat: Callable[[], None] = lambda: None,
+        window: Window | None = None,
     ) -> None:
         """Open the stream and decode its first frame.
 
@@ -89,6 +93,8 @@ class VideoReader:
             limits: pixels, frames and seconds; all others are the caller's to enforce.
             threads: decoding threads.
             heartbeat: called for every packet read.
+            window: only the sampled pictures in it; they are those that the whole clip yields there. Decoding begins
+                at a key frame before it where the file's index leads to one, else at the start.
 
         Raises:
             DecodeError: no video in it that libav can decode, or a limit is passed.
@@ -98,6 +104,8 @@ class VideoReader:
         self._sampling = sampling
         self._limits = limits
         self._heartbeat = heartbeat
+        self._threads = threads
+        self._window = window
         self.frames_decoded = 0
         self.frames_corrupt = 0
         self._container = self._open()
@@ -107,18 +115,13 @@ class VideoReader:
         if self._duration_s is not None and limits.max_duration_s is not None:
             self._check_duration(self._duration_s)
 
-        context = self._stream.codec_context
-        context.options = {"max_pixels": str(limits.max_pixels)}
-        context.thread_type = "AUTO"
-        context.thread_count = threads
-        if isinstance(sampling, Keyframes):
-            context.skip_frame = "NONKEY"
-        self._to_rgb = ToRgb(context.name)
+        self._index = self._load_index() if window is not None else None
+        self._prepare()
+        self._to_rgb = ToRgb(self._stream.codec_context.name)
         self._orientations: dict[int, Orientation] = {}
         # Of key frames that skip_frame lets through: presentation time to number.
         self._key_indices: dict[int | None, int] = {}
-        self._packets_read = 0
-        self._pictures = self._decode()
+        self._pictures = self._decode(Beginning(self._packets()))
         first = next(self._pictures, None)
         if first is None:
             raise DecodeError("undecodable", "not one frame of the video stream could be decoded")
@@ -127,14 +130,19 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Picture]:
         """The sampled pictures. To be called once."""
+        window = self._window or Window(0.0)
         taken = 0
         rest: Picture | None = None
-        for picture in itertools.chain([self._first], self._pictures):
+        for picture in self._near(window):
+            if picture.t_s >= window.end_s:
+                return
             due = self._sampling.due(picture.index, picture.t_s, self._duration_s)
-            rest = picture if due <= taken else None
+            inside = picture.t_s >= window.start_s
+            rest = picture if inside and due <= taken else None
             if due > taken:
                 taken = due
-                yield picture
+                if inside:
+                    yield picture
         if self._sampling.total is not None and taken < self._sampling.total and rest is not None:
             # The last instants lie after the last frame's: that is the one shown then.
             yield rest
@@ -146,6 +154,55 @@ class VideoReader:
         except av.error.FFmpegError as error:
             _raise_shortage(error)
             raise
+
+    def _near(self, window: Window) -> Iterator[Picture]:
+        """The pictures from the start of the clip on, or from some before the window on."""
+        if window.start_s > self._first.t_s and self._index is not None:
+            found = self._sought(window, self._index)
+            if found is not None:
+                return found
+            self._reopen()
+            self._prepare()
+            return self._decode(Beginning(self._packets()))
+        return itertools.chain([self._first], self._pictures)
+
+    def _sought(self, window: Window, index: SeekIndex) -> Iterator[Picture] | None:
+        """The last picture before the window and all later ones; None if what was found cannot be relied on.
+
+        The one before the window tells which samples are due already.
+        """
+        clock = _Clock(self._stream)
+        first_pts = self._first.frame.pts
+        if first_pts is None or clock.seconds(first_pts) != self._first.t_s or first_pts < (clock.start or 0):
+            return None  # a clock that was set right once may have gone wrong for good
+        self.frames_decoded = self.frames_corrupt = 0
+        begin = index.begin(self._container, self._stream, self._packets, clock.last_before(window.start_s))
+        if begin is None:
+            return None
+        pictures = self._decode(begin)
+        before = next(pictures, None)
+        # Of what only calls itself a key frame, the decoder yields later pictures, or broken ones.
+        if before is None or before.frame.pts != begin.pts or before.t_s >= window.start_s:
+            return None
+        inside: list[Picture] = []
+        for picture in pictures:
+            if picture.t_s >= window.start_s:
+                inside.append(picture)
+                break
+            before = picture
+        if self.frames_corrupt:
+            return None
+        return itertools.chain([before], inside, pictures)
+
+    def _load_index(self) -> SeekIndex | None:
+        if self._still or self._container.format.name in _CLOCKLESS_FORMATS:
+            return None
+        index = load_index(self._container, self._stream, self._duration_s, self._limits.max_frames)
+        if index is not None and not index.exact:
+            self._reopen()  # to load it, the container was moved
+            if isinstance(self._sampling, Every):
+                return None  # it needs the very numbers
+        return index
 
     def _open(self) -> av.container.InputContainer:
         os.lseek(self._fd, 0, os.SEEK_SET)
@@ -207,13 +264,25 @@ class VideoReader:
             packets += 1
             if packet.pts is not None:
                 end_s = max(end_s, clock.seconds(packet.pts + (packet.duration or 0)))
+        self._reopen()
+        return end_s or packets * clock.period_s
+
+    def _reopen(self) -> None:
         self._container.close()
         self._container = self._open()
         self._stream = self._best_stream()
-        self.frames_corrupt = 0
-        return end_s or packets * clock.period_s
+        self.frames_decoded = self.frames_corrupt = 0
 
-    def _packets(self) -> Iterator[av.Packet[av.VideoStream]]:
+    def _prepare(self) -> None:
+        """Set up the decoder, before its first packet."""
+        context = self._stream.codec_context
+        context.options = {"max_pixels": str(self._limits.max_pixels)}
+        context.thread_type = "AUTO"
+        context.thread_count = self._threads
+        if isinstance(self._sampling, Keyframes):
+            context.skip_frame = "NONKEY"
+
+    def _packets(self) -> Iterator[VideoPacket]:
         errors = 0
         while True:
             try:
@@ -229,25 +298,27 @@ class VideoReader:
                 if errors == _MAX_DEMUX_ERRORS:
                     return
 
-    def _decoded_frames(self) -> Iterator[av.VideoFrame]:
+    def _decoded_frames(self, packets: Iterable[VideoPacket], number: int) -> Iterator[av.VideoFrame]:
         context = self._stream.codec_context
-        for packet in itertools.chain(self._packets(), [None]):
+        for packet in itertools.chain(packets, [None]):
             if packet is not None and isinstance(self._sampling, Keyframes) and packet.is_keyframe:
-                self._key_indices[packet.pts] = self._packets_read
-            self._packets_read += 1
+                self._key_indices[packet.pts] = number
+            number += 1
             try:
                 yield from context.decode(packet)
             except av.error.FFmpegError as error:
                 _raise_shortage(error)
                 self.frames_corrupt += 1
 
-    def _decode(self) -> Iterator[Picture]:
+    def _decode(self, begin: Beginning) -> Iterator[Picture]:
         clock = _Clock(self._stream)
-        for frame in self._decoded_frames():
-            index = self._key_indices.pop(frame.pts, self.frames_decoded)
+        for number, frame in enumerate(self._from(begin), begin.frames_before):
+            index = self._key_indices.pop(frame.pts, number)
             t_s = clock.next(frame.pts if frame.pts is not None else frame.dts)
             self.frames_decoded += 1
-            if self.frames_decoded > self._limits.max_frames:
+            # Of key frames alone only those that were decoded count, as they do from the start.
+            frames = self.frames_decoded if isinstance(self._sampling, Keyframes) else number + 1
+            if frames > self._limits.max_frames:
                 raise DecodeError("over_limit", f"more than {self._limits.max_frames} frames")
             self._check_pixels(frame.width, frame.height)
             self._check_duration(t_s)
@@ -257,6 +328,16 @@ class VideoReader:
             yield Picture(frame, index, t_s, self._orientation(frame))
             if self._still:
                 return
+
+    def _from(self, begin: Beginning) -> Iterator[av.VideoFrame]:
+        """Frames from the key frame on; those shown before it, which have lost what they lean on, are left out."""
+        frames = self._decoded_frames(begin.packets, begin.packets_before)
+        if begin.pts is not None:
+            for frame in frames:
+                if frame.pts is None or frame.pts >= begin.pts:
+                    yield frame
+                    break
+        yield from frames
 
     def _orientation(self, frame: av.VideoFrame) -> Orientation:
         # A frame whose side data was looked at is kept in memory by a reference cycle of PyAV's until the garbage
@@ -292,6 +373,7 @@ class VideoReader:
             pixel_format=first.frame.format.name,
             rotation=first.orientation.clockwise_deg,
             decoder=f"libavcodec {version} {stream.codec_context.name}",
+            seek_s=self._index.seek_s if self._index is not None else None,
         )
 
 
@@ -308,14 +390,21 @@ class _Clock:
         rate = stream.average_rate or stream.guessed_rate or _DEFAULT_FPS
         self.period_s = float(1 / rate)
         self._time_base = stream.time_base or 1 / _DEFAULT_FPS
-        self._start = stream.start_time
+        self.start = stream.start_time
         self._last_s: float | None = None
 
     def seconds(self, pts: int) -> float:
         """The time that a timestamp tells; the first one asked for is 0 if the stream names no start."""
-        if self._start is None:
-            self._start = pts
-        return max(float((pts - self._start) * self._time_base), 0.0)
+        if self.start is None:
+            self.start = pts
+        return max(float((pts - self.start) * self._time_base), 0.0)
+
+    def last_before(self, t_s: float) -> int:
+        """The last timestamp whose time is before `t_s`, which is above 0."""
+        pts = (self.start or 0) + math.ceil(t_s / self._time_base)
+        while self.seconds(pts) >= t_s:
+            pts -= 1
+        return pts
 
     def next(self, pts: int | None) -> float:
         """The time of the next frame. A missing or backward timestamp counts as one frame period."""

@@ -24,9 +24,10 @@ from typing import Self
 from pipeline.video.clip import ClipInfo, DecodeError, Limits
 from pipeline.video.clip_reader import ClipReader
 from pipeline.video.sampling import Fps, Sampling
+from pipeline.video.window import Window
 from pipeline.video.wire import REPORT, Channel
 
-__all__ = ["ClipInfo", "ClipReader", "DecodeError", "DecodeServer", "Isolation", "Limits"]
+__all__ = ["ClipInfo", "ClipReader", "DecodeError", "DecodeServer", "Isolation", "Limits", "Window"]
 
 # The directory that holds our packages: the server must import the code that runs here, whatever its directory.
 _ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +88,7 @@ class DecodeServer:
         clip_id: str,
         sampling: Sampling | None = None,
         limits: Limits | None = None,
+        window: Window | None = None,
     ) -> ClipReader:
         """Open a clip and decode its first frame.
 
@@ -96,6 +98,9 @@ class DecodeServer:
             clip_id: goes into the frames.
             sampling: which frames to deliver; two a second if not given.
             limits: of the child; the defaults if not given.
+            window: deliver only the frames in it: those that the whole clip delivers there, with the same times and
+                pixels. Their `index` is the same too, but for Matroska (unless sampling is `Every`), where it is
+                estimated from time and average rate and right relative to each other.
 
         Raises:
             DecodeError: it cannot be opened ("unavailable"), has no video ("undecodable") or passes a limit
@@ -106,7 +111,7 @@ class DecodeServer:
         try:
             clip = self._fork(clip_id, limits or Limits())
             try:
-                clip.start(fd, sampling or Fps(), self._threads)
+                clip.start(fd, sampling or Fps(), self._threads, window)
             except BaseException:
                 clip.close()
                 raise

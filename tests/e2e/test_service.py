@@ -100,6 +100,21 @@ def test_the_log_tells_of_each_clip_in_json(platform: Platform, worker: WorkerPr
 
 
 @pytest.mark.usefixtures("worker")
+def test_a_file_is_published_as_a_live_stream(platform: Platform, folder: Path) -> None:
+    sent = platform.unmask("stream", "publish", str(folder / "face.mp4"), "--id", "live-1", "--segment-s", "1")
+    assert (sent.returncode, sent.stdout) == (0, "live-1: 2 segments, 0 of them encoded anew, 2.0 s\n")
+    until(lambda: platform.stored(["live-1"])["live-1"])
+    shown = platform.unmask("stream", "show", "live-1")
+    assert "ended" in shown.stdout
+    assert "segments: 2 looked at, 0 of them late, 0 missing, 0 duplicated, 0 shed, 0 failed" in shown.stdout
+    assert "person 0: " in shown.stdout
+    assert platform.unmask("stream", "show", "nobody-knows").returncode == 1
+    failed = platform.unmask("stream", "publish", str(folder / "broken.mp4"))
+    assert failed.returncode == 2
+    assert "broken.mp4" in failed.stderr
+
+
+@pytest.mark.usefixtures("worker")
 def test_a_program_in_another_language_submits_and_reads(platform: Platform, folder: Path) -> None:
     java = shutil.which("java")
     assert java is not None, "deploy/local/packages.sh installs it"

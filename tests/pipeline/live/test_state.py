@@ -73,6 +73,14 @@ def test_a_person_is_the_same_whole_or_in_segments(data: st.DataObject) -> None:
     assert (person.first_s, person.last_s) == (0.0, round((len(logits) - 1) / 2, 3))
 
 
+def test_who_was_seen_once_long_ago_is_forgotten() -> None:
+    state = fresh()
+    state.add(scores([1.0, 1.0, 1.0], [0, 1, 1]))
+    later = scores([1.0, 1.0], [2, 2], first=1000)
+    state.add(later)
+    assert set(state.tracks) == {1, 2}
+
+
 def test_it_survives_json_exactly() -> None:
     state = fresh()
     state.add(scores([0.1, 0.2, 1 / 3], [0, 1, 0]))

@@ -1,0 +1,125 @@
+"""Long videos: a worker that meets one makes tasks of its parts, and whoever finishes the last part ends the clip."""
+
+from __future__ import annotations
+
+import math
+
+import redis
+import structlog
+
+from pipeline.contracts import Outcome, Verdict
+from pipeline.parts import PartResult, judge_parts, plan_parts
+from pipeline.results.parts import PartStore
+from pipeline.scan import ScanInterruptedError, Scanner
+from pipeline.service import HandedBackError, Message
+from pipeline.sources import Source, is_uri
+from pipeline.transport.messages import Part, VideoTask
+from pipeline.verdict.aggregate import Failure
+from pipeline.video.window import Window
+
+log = structlog.get_logger(__name__)
+
+
+def can_be_split(task: VideoTask) -> bool:
+    """Whether parts of it are worth their while: what is fetched would be fetched for each of them."""
+    return task.part is None and (not is_uri(task.uri) or task.uri.startswith("file://"))
+
+
+def split(message: Message, task: VideoTask, duration_s: float, split_s: float) -> int:
+    """Send the parts of a long video, each to a partition of its own; returns how many."""
+    windows = plan_parts(duration_s, split_s)
+    for index, window in enumerate(windows):
+        end_s = None if math.isinf(window.end_s) else window.end_s
+        part = Part(index=index, count=len(windows), start_s=window.start_s, end_s=end_s)
+        send_part(message, task.model_copy(update={"part": part}))
+    log.info("split", parts=len(windows), duration_s=round(duration_s, 1))
+    return len(windows)
+
+
+def send_part(message: Message, task: VideoTask) -> None:
+    """Send a part, and wait until it is safe."""
+    delivery = message.delivery
+    message.send(lambda: message.service.publisher.part(task, delivery.partition, message.trace_headers()))
+
+
+class PartOfVideo:
+    """A part on its way: its result is stored once, and with the last one there is a verdict."""
+
+    def __init__(self, message: Message, task: VideoTask, part: Part, scanner: Scanner, store: PartStore) -> None:
+        self._message, self._task, self._part, self._scanner, self._store = message, task, part, scanner, store
+
+    def verdict(self) -> Verdict | Failure | None:
+        """Look at the part.
+
+        Returns:
+            The whole clip's verdict, where this was the last part that was missing; a failure that ends the clip; or
+            None, where others are missing, or the clip has its verdict.
+
+        Raises:
+            HandedBackError: the worker stops, or the partition moves.
+        """
+        message, task, part, store = self._message, self._task, self._part, self._store
+        if message.patiently(lambda: message.service.store.record(task.video_id)) is not None:
+            return None
+        attempt = message.patiently(lambda: store.begin(task.video_id, part.index))
+        try:
+            found = self._result(attempt)
+        except HandedBackError:
+            self._release()
+            raise
+        if found is None:
+            tries = message.service.max_attempts
+            why = f"part {part.index}: given up after {tries} tries that failed or ended their worker"
+            return Failure(Outcome.MODEL_ERROR, f"{why} (UNMASK_MAX_ATTEMPTS)")
+        results = message.patiently(lambda: store.put(task.video_id, part.index, part.count, found))
+        return self._joined(results) if results else None
+
+    def _result(self, attempt: int) -> bytes | None:
+        """The result of this part, perhaps of an earlier try; None where there were too many."""
+        message, task, part = self._message, self._task, self._part
+        service = message.service
+        while attempt <= service.max_attempts:
+            if attempt == 0:  # it is there: who stored it did not live to look for the others
+                return message.patiently(lambda: self._store.result(task.video_id, part.index))
+            window = Window(part.start_s, math.inf if part.end_s is None else part.end_s)
+            try:
+                result = self._scanner.scan_part(Source(task.uri, task.video_id), window, stop=message.gone)
+            except HandedBackError:
+                raise
+            except ScanInterruptedError:
+                raise HandedBackError("in the middle of a part") from None
+            if result.failure is None or not result.failure.transient or attempt == service.max_attempts:
+                log.info("part", index=part.index, count=part.count, seconds=round(result.elapsed_s, 1))
+                return result.to_bytes()
+            log.warning("try failed", attempt=attempt, part=part.index, error=result.failure.error)
+            service.metrics.retries.inc()
+            message.wait(service.retry_wait_s * 2 ** (attempt - 1))
+            attempt = message.patiently(lambda: self._store.begin(task.video_id, part.index))
+        return None
+
+    def _joined(self, results: list[bytes]) -> Verdict | None:
+        scanner = self._scanner
+        parts = [PartResult.from_bytes(data) for data in results]
+        ours = scanner.provenance.weights_sha256
+        if others := [index for index, found in enumerate(parts) if found.provenance.weights_sha256 != ours]:
+            self._again(parts, others)
+            return None
+        return judge_parts(parts, scanner.calibration, scanner.thresholds)
+
+    def _again(self, parts: list[PartResult], others: list[int]) -> None:
+        """Weights were swapped half-way: a clip is judged by one detector, so that the others' parts are done anew."""
+        message, task = self._message, self._task
+        log.warning("weights were swapped between parts; some are judged anew", parts=others)
+        for index in others:
+            window = parts[index].window
+            end_s = None if math.isinf(window.end_s) else window.end_s
+            part = Part(index=index, count=len(parts), start_s=window.start_s, end_s=end_s)
+            message.patiently(lambda index=index: self._store.retract(task.video_id, index))  # type: ignore[misc]
+            send_part(message, task.model_copy(update={"part": part}))
+
+    def _release(self) -> None:
+        try:
+            self._store.release(self._task.video_id, self._part.index)
+        except redis.RedisError as error:
+            # Then the try counts, though nothing was wrong with it.
+            log.warning("try not taken back", error=str(error))

@@ -1,0 +1,52 @@
+"""A stretch of a clip: what one part of a long video is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+# Thirty years: timestamps in every time base of libav's stay within 64 bits.
+_MAX_S = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The frames with `start_s` <= t_s < `end_s`, in seconds of presentation time from the start of the stream.
+
+    Attributes:
+        end_s: infinity takes in all that comes, however long the container says that it lasts.
+    """
+
+    start_s: float
+    end_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s <= _MAX_S:
+            raise ValueError(f"start_s must be in 0..{_MAX_S:g}, got {self.start_s}")
+        if not self.start_s < self.end_s:
+            raise ValueError(f"end_s must be after start_s ({self.start_s}), got {self.end_s}")
+
+    def __contains__(self, t_s: float) -> bool:
+        return self.start_s <= t_s < self.end_s
+
+    def describe(self) -> str:
+        """The form that `parse_window` reads, exactly: "59-120.5", or "540-" where it is open."""
+        end = "" if math.isinf(self.end_s) else repr(float(self.end_s))
+        return f"{float(self.start_s)!r}-{end}"
+
+
+def parse_window(text: str) -> Window:
+    """The window that `describe` wrote.
+
+    Raises:
+        ValueError: the text is none, or its numbers are out of range.
+    """
+    # Not before the first digit, nor the sign of an exponent.
+    head, dash, tail = text.strip().replace("e-", "e~").partition("-")
+    if not dash:
+        raise ValueError(f"unknown window {text!r}; give START-END or START- in seconds")
+    try:
+        start_s, end_s = (float(number.replace("e~", "e-")) if number else math.inf for number in (head, tail))
+        return Window(start_s, end_s)
+    except ValueError as error:
+        raise ValueError(f"window {text!r}: {error}") from error
