@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from models.zoo import default_detector
 from pipeline.contracts import Provenance
 from pipeline.faces.detector import create_detector
 from pipeline.scan import ClipCost, Progress, Scanner
-from pipeline.scoring.backends import create_backend
+from pipeline.scoring.backends import Backend, create_backend
 from pipeline.scoring.engine import Engine
 from pipeline.video.sampling import Sampling
 from pipeline.video.sandbox import DecodeServer, Limits
@@ -88,33 +89,31 @@ def scanner(
     progress: Progress | None = None,
     cost: Callable[[ClipCost], None] | None = None,
     batch_size: Callable[[int], None] | None = None,
+    scoring: Backend | None = None,
 ) -> Iterator[Scanner]:
     """A scanner with its engine and decode server, closed at the end of the block.
 
     Args:
         cost: told at the end of each clip.
         batch_size: told the number of crops of each batch.
+        scoring: of the detector, where it is there already; it is closed at the end.
     """
     with DecodeServer() as server:
         faces = create_detector(face_detector, weights=face_weights, streams=workers or default_workers())
-        scoring = create_backend(detector.model, backend=backend, device=device)
+        scoring = scoring or create_backend(detector.model, backend=backend, device=device)
         with Engine(scoring, batch_size=batch_size) as engine:
-            yield Scanner(
+            built = Scanner(
                 engine=engine,
                 spec=detector.model.input_spec,
                 detector=faces,
                 server=server,
                 sampling=sampling,
                 provenance=Provenance(
-                    model=detector.name,
-                    weights_sha256=[detector.sha256],
-                    input_spec=detector.model.input_spec.hash,
+                    **_told(detector, scoring),
                     detector=faces.name,
                     sampling=sampling.describe(),
                     decoder="none",
-                    software=f"unmask {version('unmask')} ({scoring.name})",
                     source_sha256=None,
-                    untrained=detector.info is None,
                 ),
                 calibration=detector.info.calibration if detector.info else None,
                 thresholds=detector.info.thresholds if detector.info else None,
@@ -124,6 +123,38 @@ def scanner(
                 progress=progress,
                 cost=cost,
             )
+            # Other weights may take over meanwhile; then nobody shall hold these.
+            del detector, scoring
+            yield built
+
+
+def with_detector(scanner: Scanner, detector: Detector, scoring: Backend) -> Scanner:
+    """The same scanner with other weights: an engine of its own, all else shared.
+
+    Args:
+        scanner: whose decode server and face detector stay open.
+        detector: the weights.
+        scoring: their backend; the new engine closes it.
+    """
+    return replace(
+        scanner,
+        engine=Engine(scoring, batch_size=scanner.engine.batch_size),
+        spec=detector.model.input_spec,
+        provenance=scanner.provenance.model_copy(update=_told(detector, scoring)),
+        calibration=detector.info.calibration if detector.info else None,
+        thresholds=detector.info.thresholds if detector.info else None,
+    )
+
+
+def _told(detector: Detector, scoring: Backend) -> dict[str, Any]:
+    """What a record's provenance says of the weights and of what computes with them."""
+    return {
+        "model": detector.name,
+        "weights_sha256": [detector.sha256],
+        "input_spec": detector.model.input_spec.hash,
+        "software": f"unmask {version('unmask')} ({scoring.name})",
+        "untrained": detector.info is None,
+    }
 
 
 def default_workers() -> int:

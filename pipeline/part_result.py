@@ -110,7 +110,7 @@ class PartResult:
         )
 
     def to_bytes(self) -> bytes:
-        """One line of JSON, exact to the bit: about 49 kB for 1,000 faces and 22 bytes for each sampled frame."""
+        """One line of JSON, exact to the bit: about 48 kB for 1,000 faces and 22 bytes for each sampled frame."""
         failure = self.failure
         return (
             _PartRecord(

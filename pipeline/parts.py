@@ -41,24 +41,30 @@ _SAME_FACE_IOU = 0.5
 def plan_parts(duration_s: float, part_s: float, overlap_s: float = 1.0) -> tuple[Window, ...]:
     """Even parts of a clip, each but the first beginning `overlap_s` before the one before it ends.
 
+    They end at whole seconds: a tracker that begins at one makes its full detections, one a second, at the frames at
+    which an unsplit scan makes most of them.
+
     Args:
         duration_s: of the clip. The last part is open, so that nothing is lost of a clip that is longer than it says.
-        part_s: the longest share of a part, its overlap not counted; all shares are equal and above half of it.
-        overlap_s: at most half of `part_s`. People are carried over a border by the sampled frames in it: it should
-            hold two or three, 1 s for two frames a second.
+        part_s: the longest share of a part, its overlap not counted; at least 2 s. All shares are equal, to a second.
+        overlap_s: at most half of `part_s`, in whole seconds. People are carried over a border by the sampled frames
+            in it: it should hold two or three, 1 s for two frames a second.
 
     Raises:
         ValueError: an argument is out of range.
     """
     if not 0 <= duration_s < math.inf:
         raise ValueError(f"duration_s must be a number from 0 on, got {duration_s}")
-    if not 1 <= part_s < math.inf:
-        raise ValueError(f"part_s must be at least 1 s, got {part_s}")
-    if not 0 <= overlap_s <= part_s / 2:
-        raise ValueError(f"overlap_s must be in 0..part_s / 2 ({part_s / 2}), got {overlap_s}")
+    if not 2 <= part_s < math.inf:
+        raise ValueError(f"part_s must be at least 2 s, got {part_s}")
+    if not 0 <= overlap_s <= part_s // 2:
+        raise ValueError(f"overlap_s must be in 0..{part_s // 2:g}, half of part_s, got {overlap_s}")
     count = min(max(1, math.ceil(duration_s / part_s)), MAX_PARTS)
-    borders = [k * duration_s / count for k in range(1, count)]
-    return tuple(Window(max(0.0, start_s - overlap_s), end_s) for start_s, end_s in pairwise([0.0, *borders, math.inf]))
+    ends_s = [float(math.floor(k * duration_s / count)) for k in range(1, count)]
+    return (
+        Window(0.0, ends_s[0] if ends_s else math.inf),
+        *(Window(a - overlap_s, b) for a, b in pairwise([*ends_s, math.inf])),
+    )
 
 
 def join_parts(parts: Sequence[PartResult]) -> tuple[ClipFacts, Scores]:

@@ -156,7 +156,7 @@ def _follower(options: Options, settings: Settings, client: redis.Redis, metrics
         lambda model: create_backend(model, backend=options.backend, device=options.device),
         settings.registry,
     )
-    return Follower(client, load, metrics, shadow_crops=settings.shadow_crops)
+    return Follower(client, load, metrics, shadow_crops=settings.shadow_crops, shadow_s=settings.shadow_s)
 
 
 def _connect(bootstrap: str, clips: int, signals: _Signals, tick: Callable[[], None]) -> tuple[Publisher, TaskConsumer]:

@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     redis: str | None = Field(default=None, description="URL of Redis, redis://host:port/0")
     registry: str | None = Field(default=None, description="registry of weights: a folder, or a URI that fsspec knows")
     shadow_crops: int = Field(default=64, ge=0, description="live crops on which new weights are compared; 0: none")
+    shadow_s: float = Field(default=10.0, ge=0, description="how long new weights wait for these crops")
     http_host: str = Field(default="127.0.0.1", description="where a worker answers /healthz, /readyz and /metrics")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0 takes a free one")
     uri_allow: str = Field(default="file", description="schemes and roots that a worker may read, commas between")

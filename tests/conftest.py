@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from deploy.local.services import KafkaServer, RedisServer, ServiceError, kafka_jars
+from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY
+from pipeline.results.redis import connect
 from pipeline.video.sandbox import DecodeServer
 from tests import media
 
@@ -38,6 +41,15 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.start()
     yield server.url
     server.stop()
+
+
+@pytest.fixture
+def announcements(redis_url: str) -> Iterator[redis.Redis]:
+    """A Redis in which no weights are announced."""
+    with connect(redis_url) as client:
+        client.delete(ACTIVE_KEY, HISTORY_KEY)
+        yield client
+        client.delete(ACTIVE_KEY, HISTORY_KEY)
 
 
 @pytest.fixture(scope="session")

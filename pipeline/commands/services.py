@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +40,21 @@ def services(*, kafka: str | None = "unused", redis: str | None = "unused") -> S
     if not redis:
         raise typer.BadParameter("no Redis: set UNMASK_REDIS, or give --redis redis://host:port/0")
     return Services(kafka, redis, settings.ttl_s)
+
+
+def open_registry(uri: str | None) -> Registry:
+    """The registry of weights, from a flag or the environment.
+
+    Raises:
+        typer.BadParameter: none is set, or it is of a kind that is not known here.
+    """
+    from pipeline.registry import Registry
+    from pipeline.settings import Settings
+
+    settings = Settings()
+    if not (named := uri or settings.registry):
+        raise typer.BadParameter("no registry of weights: set UNMASK_REGISTRY, or give --registry")
+    try:
+        return Registry(named, settings.cache_dir / "weights")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error

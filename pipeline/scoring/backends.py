@@ -105,7 +105,8 @@ class TorchBackend:
         done(result)
 
     def close(self) -> None:
-        """Nothing to free beyond the graph."""
+        """Let go of the graph: who holds the backend does not hold the weights."""
+        self._graph = _closed
 
     def _score(self, pixels: Image) -> Floats:
         count = len(pixels)
@@ -168,8 +169,9 @@ class OpenVinoBackend:
         self._threads.submit(self._score, self._requests[len(pixels)], pixels, done)
 
     def close(self) -> None:
-        """Wait for the last requests."""
+        """Wait for the last requests, and free all of them with their compiled networks."""
         self._threads.shutdown()
+        self._requests.clear()
 
     def _score(self, requests: queue.SimpleQueue[Any], pixels: Image, done: Done) -> None:
         request = requests.get()
@@ -180,6 +182,10 @@ class OpenVinoBackend:
             result = error
         requests.put(request)
         done(result)
+
+
+def _closed(pixels: Tensor) -> Tensor:
+    raise BackendError("the backend is closed")
 
 
 def convert(model: BaseModel) -> Any:
@@ -200,6 +206,16 @@ def convert(model: BaseModel) -> Any:
             return ov.convert_model(traced, example_input=example, input=[-1, size, size, 3])
     finally:
         model.mixed_precision = mixed
+        _forget_traced()
+
+
+def _forget_traced() -> None:
+    """Let go of what torch remembers of traced modules: it would keep the weights of each one until the process ends.
+
+    What its own tests call between two of them; scripted functions stay usable.
+    """
+    torch.jit._state._clear_class_state()
+    torch._C._jit_clear_class_registry()
 
 
 def backend_names(device: torch.device) -> Sequence[str]:

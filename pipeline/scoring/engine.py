@@ -89,7 +89,8 @@ class Engine:
         batch_size: Callable[[int], None] | None = None,
     ) -> None:
         self.backend = backend
-        self._batch_size = batch_size
+        self.batch_size = batch_size
+        self._tap: Callable[[Image, float], None] | None = None
         self._batcher = MicroBatcher[_Item](
             max_batch=backend.max_batch,
             max_delay_s=max_delay_s,
@@ -124,6 +125,10 @@ class Engine:
         request = _Request(future, np.zeros(len(pixels), np.float32), left=len(pixels))
         self._batcher.put([_Item(crop, request, i) for i, crop in enumerate(pixels)])
         return future
+
+    def tap(self, heard: Callable[[Image, float], None] | None) -> None:
+        """Tell `heard` each scored crop, uint8 [S, S, 3], with its log-odds, on any thread, until told None."""
+        self._tap = heard
 
     def stats(self) -> EngineStats:
         """Counters and the queue's depth and age."""
@@ -183,14 +188,17 @@ class Engine:
         with self._count_lock:
             self._batches += 1
             self._crops += len(items)
-        if self._batch_size is not None:
-            self._batch_size(len(items))
+        if self.batch_size is not None:
+            self.batch_size(len(items))
         if isinstance(result, Exception):
             self._fail(items[0], ScoringError(f"{self.backend.name} failed on a crop: {result!r}"))
             return ()
+        tap = self._tap
         for item, logit in zip(items, result, strict=True):
             if np.isfinite(logit):
                 item.request.answer(item.position, float(logit))
+                if tap is not None:
+                    tap(item.pixels, float(logit))
             else:
                 self._fail(item, ScoringError(f"{self.backend.name} gave {logit} for a crop"))
         return ()

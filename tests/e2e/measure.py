@@ -2,6 +2,7 @@
 
 python -m tests.e2e.measure throughput --clips 200     # one worker on one core, then two on two
 python -m tests.e2e.measure poison --clips 200 --broken 50
+python -m tests.e2e.measure long --minutes 120         # a long video by one worker, by two, and unsplit
 """
 
 from __future__ import annotations
@@ -183,15 +184,53 @@ def poison(folder: Path, count: int, broken: int) -> bool:
         )
 
 
+def long(folder: Path, minutes: float) -> bool:
+    """A long video by one worker on one core and by two on two; its verdict against that of an unsplit scan."""
+    path = folder / "long.mp4"
+    media.make_long_clip(path, minutes=minutes, size=(640, 360), fps=15)
+    seconds: dict[str, float] = {}
+    verdicts: dict[str, Verdict] = {}
+    for workers, split_s in ((1, 600), (2, 600), (1, 0)):
+        name = "unsplit" if not split_s else f"{workers} worker(s)"
+        settings = {"UNMASK_SPLIT_S": str(split_s)}
+        with Platform(folder / f"{workers}-{split_s}", options=("--workers", "2"), **settings) as platform:
+            for core in range(workers):
+                platform.start_worker(core=core)
+            for worker in platform.workers:
+                until(lambda worker=worker: worker.ready, PATIENCE_S)
+            largest = [0] * workers
+            started_s = time.monotonic()
+            clip = platform.unmask("submit", str(path)).stdout.splitlines()[-1].removeprefix("id: ")
+            while (record := platform.stored([clip])[clip]) is None:
+                time.sleep(1)
+                sizes = [psutil.Process(worker.process.pid).memory_info().rss for worker in platform.workers]
+                largest = [max(pair) for pair in zip(largest, sizes, strict=True)]
+            seconds[name] = time.monotonic() - started_s
+            verdicts[name] = verdict = Verdict.model_validate_json(record)
+            say(
+                f"{name}: {seconds[name]:.0f} s, {verdict.outcome} {verdict.probability}, "
+                f"{len(verdict.people)} people, {verdict.frames_sampled} frames sampled, "
+                f"{verdict.frames_scored} scored, "
+                f"{len(record) / 2**20:.1f} MiB record, largest RSS {[size >> 20 for size in largest]} MiB"
+            )
+    say(f"one worker / two: {seconds['1 worker(s)'] / seconds['2 worker(s)']:.2f}")
+    whole, parts = verdicts["unsplit"], verdicts["2 worker(s)"]
+    say(f"probability differs by {abs((whole.probability or 0) - (parts.probability or 0)):.4f}")
+    return whole.outcome == parts.outcome and whole.frames_sampled == parts.frames_sampled
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["throughput", "poison"])
+    parser.add_argument("what", choices=["throughput", "poison", "long"])
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--broken", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=120)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.what == "throughput":
             good = throughput(Path(folder), options.clips)
+        elif options.what == "long":
+            good = long(Path(folder), options.minutes)
         else:
             good = poison(Path(folder), options.clips, options.broken)
     return 0 if good else 1

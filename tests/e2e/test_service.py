@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.services import free_port, kafka_jars
+from models.zoo import default_detector, find_entry
 from pipeline.contracts import Outcome, Topic, Verdict
 from tests import media
 from tests.conftest import required_service
@@ -81,7 +82,9 @@ def test_a_folder_is_submitted_watched_and_read(platform: Platform, worker: Work
 def test_health_and_metrics_tell_what_is(worker: WorkerProcess) -> None:
     assert worker.get("/healthz") == (200, '{"alive": true}\n')
     status, body = worker.get("/readyz")
-    assert (status, json.loads(body)) == (200, {"ready": True, "model": "ok", "kafka": "ok", "redis": "ok"})
+    weights = find_entry(default_detector()).sha256
+    ready = {"ready": True, "model": "ok", "kafka": "ok", "redis": "ok", "weights": weights}
+    assert (status, json.loads(body)) == (200, ready)
     assert worker.get("/")[0] == 404
     _, text = worker.get("/metrics")
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))

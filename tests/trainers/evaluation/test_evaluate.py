@@ -25,6 +25,8 @@ from trainers.augment import degrade
 from trainers.data.images import ImageStore
 from trainers.data.manifest import Manifest
 from trainers.evaluation.scoring import score_manifest
+from trainers.promote import Evaluation as Evaluated
+from trainers.promote import compare
 
 # Compiling takes longer than scoring a few small crops.
 TORCH = ("--backend", "torch", "--resamples", 50)
@@ -323,3 +325,14 @@ def test_real_crops_in_shards(evaluate: Evaluate, weights: Path, data_dir: Path,
     assert result.exit_code == 0, result.output
     assert len(predicted(out)) == 60
     assert all(Path(row["path"]).is_absolute() for row in predicted(out))
+
+
+def test_the_gate_of_promotion_reads_it(evaluation: Evaluation, rows: Manifest, detector: LoadedDetector) -> None:
+    found = Evaluated.parse(json.dumps(evaluation.json).encode())
+    assert found.weights_sha256 == detector.sha256
+    (main,) = found.sets
+    assert main.rows == (rows.sha256, None, None, rows.sha256)
+    assert main.auc is not None
+    assert main.high is not None
+    assert main.auc < main.high
+    assert "active" in compare(found, found)

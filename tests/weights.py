@@ -1,0 +1,29 @@
+"""Checkpoints that are made on the spot, small or like the shipped ones, which differ by the bias of their head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from models.architectures import get_model
+from models.checkpoint import Calibration, read_checkpoint, save_checkpoint
+
+HEAD_BIAS = "head.linear.bias"
+
+
+def small_weights(path: Path, *, size_px: int = 64) -> str:
+    """Random weights of a small network; returns the sha256 of the file."""
+    torch.manual_seed(0)
+    model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=size_px)
+    model.save_checkpoint(path, epoch=0, name="small", calibration=Calibration(1.0, 0.0))
+    return read_checkpoint(path).sha256
+
+
+def shifted(source: Path, path: Path, by: float) -> str:
+    """The same weights, but for log-odds that lie higher by `by`; returns the sha256 of the file."""
+    checkpoint = read_checkpoint(source)
+    bias = checkpoint.weights[HEAD_BIAS]
+    weights = checkpoint.weights | {HEAD_BIAS: bias + torch.tensor([0.0, by], dtype=bias.dtype)}
+    return save_checkpoint(path, weights=weights, info=replace(checkpoint.info, name=f"{path.stem}"))

@@ -1,0 +1,56 @@
+"""Make weights the active ones: workers load them while they serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    weights: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A checkpoint, or named weights.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="What `unmask evaluate --json` wrote of these weights.", exists=True)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Pass over the gate; never over an invalid file.")] = False,
+    registry: Annotated[
+        str | None, typer.Option(help="Folder or URI of the registry.", envvar="UNMASK_REGISTRY")
+    ] = None,
+    redis: Annotated[str | None, typer.Option(help="URL of Redis.", envvar="UNMASK_REDIS")] = None,
+) -> None:
+    """Put weights into the registry and tell all workers to use them, if they do not lose to the active ones.
+
+    Exit codes: 0 done, 3 refused, 2 bad options or no such file, 1 the registry or Redis is away.
+    """
+    from pipeline.commands.services import open_registry, services
+
+    settings = services(redis=redis)
+    shelf = open_registry(registry)
+
+    from redis import RedisError
+
+    from models.zoo import ZooError
+    from pipeline.active import ActiveWeights
+    from pipeline.registry import RegistryError
+    from pipeline.results.redis import connect
+    from trainers.promote import RefusedError, promote
+
+    try:
+        text = None if evaluation is None else evaluation.read_bytes()
+        done = promote(weights, text, registry=shelf, active=ActiveWeights(connect(settings.redis)), force=force)
+    except RefusedError as error:
+        typer.echo(f"Refused: {error}", err=True)
+        raise typer.Exit(3) from error
+    except (RedisError, RegistryError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except (ZooError, OSError, ValueError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+    announcement = done.announcement
+    if announcement.forced and done.news:
+        typer.echo(f"Forced, though: {done.told}", err=True)
+    else:
+        typer.echo(done.told)
+    typer.echo(f"active: {announcement.name}, sha256 {announcement.sha256}")

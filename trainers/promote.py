@@ -1,0 +1,265 @@
+"""Promotion: which weights may take the place of the active ones, and how they do.
+
+The gate looks at the AUC over videos of one set of crops. It refuses a candidate whose whole 95 % bootstrap interval
+lies below what the active weights reached on the same rows: one that is only not known to be better passes, since a
+detector may be wanted for its robustness or its speed. The scores of single videos are not in an evaluation, so the
+comparison cannot be paired: it is the candidate's own interval that counts, and small losses pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from models.architectures import load_detector
+from models.checkpoint import CheckpointError
+from models.config import ConfigError
+from models.zoo import resolve
+from pipeline.registry import NotInRegistryError, Registry
+
+if TYPE_CHECKING:
+    from pipeline.active import ActiveWeights
+    from pipeline.contracts import Announcement
+
+# Of promotions at the same time one wins each round.
+_ROUNDS = 20
+
+
+class RefusedError(Exception):
+    """These weights are not promoted; the message says why."""
+
+
+class InvalidWeightsError(RefusedError):
+    """The file is no detector that could score. No force passes it."""
+
+
+class EvaluationError(RefusedError):
+    """An evaluation is missing, is none, or says nothing that the gate could use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an evaluation says of one set of crops.
+
+    Attributes:
+        rows: which rows: sha256 of the manifest, split, half, sha256 of the rows.
+        videos: reals and fakes with a score.
+        auc: over videos; None where it could not be had.
+        high: upper end of its interval; None without one.
+    """
+
+    name: str
+    rows: tuple[str, str | None, str | None, str]
+    videos: tuple[int, int]
+    auc: float | None
+    high: float | None
+
+    def told(self) -> str:
+        """The rows in words."""
+        manifest, split, half, _ = self.rows
+        return f"manifest {manifest[:16]}, {f'split {split}' if split else 'all splits'}, {half or 'no'} half"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What `unmask evaluate --json` wrote, as far as the gate needs it.
+
+    Attributes:
+        weights_sha256: of the weights that were evaluated.
+        sets: the sets of crops in the order in which they were named; the first is the main one.
+    """
+
+    weights_sha256: str
+    sets: tuple[Measured, ...]
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read an evaluation.
+
+        Raises:
+            EvaluationError: it is none, or has no set of crops.
+        """
+        try:
+            report = json.loads(data)
+            if report["schema"] != 1:
+                raise EvaluationError(f"an evaluation of schema {report['schema']}; this version knows 1")
+            found = cls(
+                str(report["model"]["weights_sha256"]),
+                tuple(_measured(each) for each in report["sets"] if each["kind"] == "crops"),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EvaluationError(
+                f"not what `unmask evaluate --json` writes: {type(error).__name__}: {error}"
+            ) from error
+        if not found.sets:
+            raise EvaluationError("an evaluation without a manifest of crops: only such sets can be compared")
+        return found
+
+
+def _measured(result: Mapping[str, Any]) -> Measured:
+    level = result["video"]
+    auc = {} if level is None else level["metrics"]["auc"]
+    counts = {"real": 0, "fake": 0} if level is None else level["counts"]
+    return Measured(
+        name=result["name"],
+        rows=(result["manifest_sha256"], result["split"], result["half"], result["rows_sha256"]),
+        videos=(counts["real"], counts["fake"]),
+        auc=auc.get("value"),
+        high=auc.get("high"),
+    )
+
+
+def compare(candidate: Evaluation, active: Evaluation | None) -> str:
+    """Pass the gate.
+
+    Args:
+        candidate: of the weights that shall be promoted.
+        active: of those in use; None where none are: then there is nothing to lose to.
+
+    Returns:
+        What was found, in words.
+
+    Raises:
+        EvaluationError: the two cannot be compared.
+        RefusedError: the candidate loses beyond its interval.
+    """
+    if active is None:
+        main = candidate.sets[0]
+        if main.auc is None:
+            raise EvaluationError(f"{main.name}: no AUC over videos")
+        return f"video AUC {main.auc:.4f} on {main.name}; no weights were active"
+    theirs = active.sets[0]
+    ours = next((each for each in candidate.sets if each.rows == theirs.rows), None)
+    if ours is None:
+        was = "; ".join(each.told() for each in candidate.sets)
+        raise EvaluationError(
+            f"evaluated on other rows than the active weights: on {was}, wanted {theirs.told()}. "
+            "Evaluate both on the same, and renew the active ones' evaluation by promoting them again"
+        )
+    if ours.videos != theirs.videos:
+        raise EvaluationError(
+            f"{ours.name}: {ours.videos[0]} real and {ours.videos[1]} fake videos got a score, of the active weights' "
+            f"{theirs.videos[0]} and {theirs.videos[1]}: no fair comparison"
+        )
+    if ours.auc is None or theirs.auc is None:
+        raise EvaluationError(f"{ours.name}: no AUC over videos")
+    if ours.high is None:
+        raise EvaluationError(f"{ours.name}: no interval of the AUC; evaluate without --resamples 0")
+    told = f"video AUC {ours.auc:.4f} (at most {ours.high:.4f}) on {ours.name}; active {theirs.auc:.4f}"
+    if ours.high < theirs.auc:
+        raise RefusedError(f"loses to the active weights: {told}")
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """What was done.
+
+    Attributes:
+        announcement: the active one; of the same weights where they were active already.
+        news: whether anything was announced.
+        told: what the gate found, or what it would have refused.
+    """
+
+    announcement: Announcement
+    news: bool
+    told: str
+
+
+def promote(
+    weights: str | Path, evaluation: bytes | None, *, registry: Registry, active: ActiveWeights, force: bool = False
+) -> Promoted:
+    """Put weights into the registry and announce them to the workers, if they pass the gate.
+
+    Weights that are active already are not announced again; their evaluation is renewed.
+
+    Args:
+        weights: a checkpoint's path or zoo name.
+        evaluation: what `unmask evaluate --json` wrote of it.
+        registry: takes them, and has those of the active ones.
+        active: the announcement.
+        force: pass over whatever the gate refuses; never over an invalid file.
+
+    Raises:
+        InvalidWeightsError: the file is damaged, or its header does not go with what is in it.
+        RefusedError: see `compare`; or no evaluation, or one of other weights.
+        models.zoo.ZooError: there is no such file.
+        pipeline.registry.RegistryError: the registry cannot be read or written.
+        redis.RedisError: Redis is away.
+    """
+    from pipeline.active import AnnouncementError, ChangedMeanwhileError
+
+    path = resolve(weights)
+    sha256, name = _valid(path)
+    for _ in range(_ROUNDS):
+        try:
+            now = active.read()
+        except AnnouncementError as error:
+            raise RefusedError(f"{error}. Another version of Unmask announced it?") from error
+        forced, own = False, evaluation
+        try:
+            measured = _of(sha256, evaluation)
+            if now is not None and now.announcement.sha256 == sha256:
+                registry.put_evaluation(sha256, evaluation or b"")
+                return Promoted(now.announcement, False, "active already; its evaluation was renewed")
+            told = compare(measured, None if now is None else _stored(registry, now.announcement.sha256))
+        except RefusedError as error:
+            if not force:
+                raise
+            forced, told = True, str(error)
+            if isinstance(error, EvaluationError) and not _belongs(sha256, evaluation):
+                own = None
+        uri = registry.put(path, sha256, own)
+        try:
+            return Promoted(
+                active.announce(sha256=sha256, name=name, uri=uri, forced=forced, replacing=now), True, told
+            )
+        except ChangedMeanwhileError:
+            continue  # the gate must pass it against the newcomer
+    raise RefusedError(f"others announced weights {_ROUNDS} times meanwhile")
+
+
+def _valid(path: Path) -> tuple[str, str]:
+    """Sha256 and name of a checkpoint that can score."""
+    try:
+        detector = load_detector(path)
+    except (CheckpointError, ConfigError) as error:
+        raise InvalidWeightsError(str(error)) from error
+    bad = [name for name, tensor in detector.model.state_dict().items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise InvalidWeightsError(f"{path}: {bad[0]} is not finite")
+    return detector.sha256, detector.info.name or detector.info.architecture
+
+
+def _of(sha256: str, evaluation: bytes | None) -> Evaluation:
+    if evaluation is None:
+        raise EvaluationError("no evaluation: run `unmask evaluate --json`, and name what it writes")
+    parsed = Evaluation.parse(evaluation)
+    if parsed.weights_sha256 != sha256:
+        raise EvaluationError(f"the evaluation is of weights {parsed.weights_sha256}, not of {sha256}")
+    return parsed
+
+
+def _belongs(sha256: str, evaluation: bytes | None) -> bool:
+    try:
+        _of(sha256, evaluation)
+    except EvaluationError:
+        return False
+    return True
+
+
+def _stored(registry: Registry, sha256: str) -> Evaluation:
+    """The evaluation of the active weights.
+
+    Raises:
+        EvaluationError: it is not there, or of no use.
+    """
+    try:
+        return _of(sha256, registry.evaluation(sha256))
+    except NotInRegistryError as error:
+        raise EvaluationError(f"nothing to compare with: no evaluation of the active weights: {error}") from error
+    except EvaluationError as error:
+        raise EvaluationError(f"nothing to compare with: the active weights': {error}") from error
