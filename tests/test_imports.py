@@ -78,7 +78,10 @@ def loaded_by(statement: str) -> set[str]:
     [
         ["--help"],
         ["--version"],
-        *([command, "--help"] for command in ("scan", "models", "doctor", "bench", "train", "evaluate", "data")),
+        *(
+            [command, "--help"]
+            for command in ("scan", "models", "doctor", "bench", "train", "evaluate", "data", "promote", "rollback")
+        ),
     ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
