@@ -33,6 +33,9 @@ from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits
 
 log = structlog.get_logger(__name__)
 
+# Of a part's length, what it may decode in vain before its first frame. Key frames are rarely ten seconds apart.
+_SEEK_SHARE = 0.5
+
 Progress = Callable[[Source, float | None, int], None]
 
 
@@ -115,14 +118,14 @@ class Scanner:
             source: the clip.
             done: given the sha256 of its bytes, whether its verdict is there already.
             stop: asked at each frame, whether this clip shall end without a verdict.
-            longest_s: a clip that says it is longer is not begun.
+            longest_s: a clip that says it is longer is not begun, if parts of this length cost no more than the whole.
 
         Returns:
             The verdict with its portraits, or None if it was there already.
 
         Raises:
             ScanInterruptedError: `stopping` was set, or `stop` said so.
-            LongClipError: it is longer than `longest_s`.
+            LongClipError: it is longer than `longest_s`, and can be decoded in parts.
         """
         started = time.perf_counter()
         clip = _Clip(self, source, stop)
@@ -208,12 +211,19 @@ class _Clip:
 
     def run(self, opened: Opened) -> None:
         """Decode, find, cut and submit all frames."""
+        if not self._read(opened, self.longest_s):
+            if self._can_be_split(opened):
+                raise LongClipError(self.duration_s or 0.0)
+            self._read(opened, None)
+
+    def _read(self, opened: Opened, longest_s: float | None) -> bool:
+        """Whether it was read; not if it is longer than `longest_s`."""
         scanner = self.scanner
         with scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits, self.window) as reader:
             self.decoder = reader.info.decoder
             self.duration_s = reader.info.duration_s
-            if self.longest_s is not None and self.duration_s is not None and self.duration_s > self.longest_s:
-                raise LongClipError(self.duration_s)
+            if longest_s is not None and self.duration_s is not None and self.duration_s > longest_s:
+                return False
             for frame in self._until_stopped(reader):
                 self.frames += 1
                 scored = self._look(frame)
@@ -221,6 +231,14 @@ class _Clip:
                 if scanner.progress is not None:
                     share = min(1.0, frame.t_s / self.duration_s) if self.duration_s else None
                     scanner.progress(self.source, share, scored)
+        return True
+
+    def _can_be_split(self, opened: Opened) -> bool:
+        """Where a part had to decode all before it, the cost of all would grow with the square of the length."""
+        scanner, start = self.scanner, Window(0.0, 1.0)
+        with scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits, start) as reader:
+            seek_s = reader.info.seek_s
+        return seek_s is not None and self.longest_s is not None and seek_s <= _SEEK_SHARE * self.longest_s
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

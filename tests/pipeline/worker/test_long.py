@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import redis
@@ -78,6 +79,29 @@ def test_its_verdict_is_that_of_the_whole(
     assert verdict.probability == pytest.approx(whole.probability, abs=0.01)
     assert verdict.provenance == whole.provenance
     assert [face.index for face in verdict.frames] == [face.index for face in whole.frames]
+
+
+def test_what_cannot_be_sought_is_judged_whole(
+    bootstrap: str,
+    splitting: Callable[[TaskConsumer], Service],
+    publisher: Publisher,
+    store: VerdictStore,
+    root: Path,
+    long_clip: Path,
+) -> None:
+    stream = root / "long_clip.ts"
+    with av.open(str(long_clip)) as source, av.open(str(stream), "w", format="mpegts") as target:
+        video = source.streams.video[0]
+        copy = target.add_stream_from_template(video)
+        for packet in source.demux(video):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    asked = task(stream, sampling=SAMPLING)
+    with serving(bootstrap, splitting):
+        verdict = judged(asked, publisher, store)
+    assert parts_sent(bootstrap, asked.video_id) == []
+    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 32)
 
 
 def test_parts_that_come_twice_or_after_the_verdict_change_nothing(
