@@ -30,8 +30,9 @@ log = structlog.get_logger(__name__)
 
 # How often streams without segments are looked for.
 _IDLE_EVERY_S = 5.0
-# Of a segment whose stream somebody else moves on: the former owner does so once at most.
-_TRIES = 3
+# Of a segment whose stream somebody else moves on: the former owner of its partition notices within a frame.
+_TRIES = 20
+_CONFLICT_S = 0.2
 
 
 @dataclass
@@ -118,8 +119,9 @@ class LiveStreams:
                 self.service.metrics.handed_back.inc()
                 log.info("handed back", reason=str(reason))
             except Exception:
-                # A mistake of ours. The offset stays where it is: the segment comes again when a worker starts.
-                log.exception("a segment could not be served")
+                # A mistake of ours where not even a dead letter could be sent. The offset stays where it is: the
+                # segment comes again when a worker starts.
+                log.exception("a segment could not be buried")
 
     def _close_idle(self) -> None:
         for stream_id, known in list(self.known.items()):
@@ -191,11 +193,19 @@ class _LiveSegment(Message):
             with structlog.contextvars.bound_contextvars(clip_id=segment.stream_id):
                 try:
                     self._apply(segment)
-                except BaseException:
-                    # Its tracker may be half-way through the segment; the next one asks Redis.
-                    self._streams.known.pop(segment.stream_id, None)
+                except HandedBackError:
+                    self._forget(segment)
                     raise
+                except Exception as error:
+                    # A mistake of ours must not hold up the partition: the segment is missing from its stream.
+                    log.exception("a segment could not be served")
+                    self._forget(segment)
+                    self.bury(f"{type(error).__name__}: {error}", stage="score", attempts=1)
         self.service.consumer.done(delivery)
+
+    def _forget(self, segment: Segment) -> None:
+        """Its tracker may be half-way through the segment; the next one asks Redis."""
+        self._streams.known.pop(segment.stream_id, None)
 
     def _apply(self, segment: Segment) -> None:
         streams = self._streams
@@ -218,7 +228,8 @@ class _LiveSegment(Message):
                     self._end(moved_on)
                 return
             # Its former owner was slower than the rebalance, and has moved it on: look again from there.
-            streams.known.pop(segment.stream_id, None)
+            self._forget(segment)
+            self.wait(_CONFLICT_S)
         raise HandedBackError("somebody else moves the stream on")
 
     def _move_on(self, segment: Segment, known: _Known, scanner: Scanner) -> StreamState | None:

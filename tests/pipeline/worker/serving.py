@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,10 @@ def published(bootstrap: str, topic: Topic, key: str) -> list[Message]:
     return [message for message in read_topic(bootstrap, topic) if message.key == key.encode()]
 
 
-def committed_to_the_end(bootstrap: str) -> bool:
+def committed_to_the_end(bootstrap: str, topics: Sequence[Topic] = VIDEO_TOPICS) -> bool:
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=GROUP)
     try:
-        partitions = [TopicPartition(str(topic), n) for topic in VIDEO_TOPICS for n in (0, 1)]
+        partitions = [TopicPartition(str(topic), n) for topic in topics for n in (0, 1)]
         ends = consumer.end_offsets(partitions)
         return all((consumer.committed(partition) or 0) == ends[partition] for partition in partitions)
     finally:

@@ -23,7 +23,7 @@ from pipeline.transport.kafka import Publisher
 from pipeline.transport.messages import ContentType, Segment
 from pipeline.worker import Worker
 from tests import media
-from tests.pipeline.worker.serving import published, serving, until
+from tests.pipeline.worker.serving import committed_to_the_end, published, serving, until
 
 Serve = Callable[..., AbstractContextManager[Worker]]
 
@@ -208,6 +208,34 @@ def test_a_broken_segment_spoils_itself_alone(
     assert (state.segments, state.failed) == (3, 1)
     assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 12)
     assert (letter.header("stage"), letter.header("topic")) == ("parse", "unmask.segments")
+
+
+def test_a_mistake_of_ours_costs_a_segment_and_holds_nobody_up(
+    serve: Serve,
+    bootstrap: str,
+    streams: StreamStore,
+    store: VerdictStore,
+    send: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    well = StreamState.admit
+
+    def broken(state: StreamState, sequence: int) -> bool:
+        if sequence == 1:
+            raise RuntimeError("never thought of this")
+        return well(state, sequence)
+
+    monkeypatch.setattr(StreamState, "admit", broken)
+    with serve():
+        stream = send(range(3))
+        verdict = judged(store, stream)
+        (letter,) = until(lambda: published(bootstrap, Topic.DEAD, stream))
+        until(lambda: committed_to_the_end(bootstrap, (Topic.SEGMENTS,)))
+    state = streams.load(stream)
+    assert state is not None
+    assert (state.segments, state.missing) == (2, 1)
+    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 12)
+    assert "never thought of this" in letter.header("error")
 
 
 def test_a_stream_without_segments_is_ended(
