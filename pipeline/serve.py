@@ -26,7 +26,7 @@ from pipeline.scoring.backends import create_backend
 from pipeline.scoring.leases import Scanners
 from pipeline.scoring.reload import Follower, Loader
 from pipeline.service import Service
-from pipeline.settings import Settings
+from pipeline.settings import REGISTRY_CACHE, Settings
 from pipeline.telemetry import HealthServer, Metrics
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
@@ -152,7 +152,7 @@ def _follower(options: Options, settings: Settings, client: redis.Redis, metrics
     if options.weights:
         return None
     load = Loader(
-        settings.cache_dir / "weights",
+        settings.cache_dir / REGISTRY_CACHE,
         lambda model: create_backend(model, backend=options.backend, device=options.device),
         settings.registry,
     )

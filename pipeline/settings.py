@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Below the cache folder: weights fetched from a registry. Not among those that were pulled by name.
+REGISTRY_CACHE: Final = "registry"
 
 
 class Settings(BaseSettings):
