@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pipeline.commands.options import Kafka, Redis
 
 if TYPE_CHECKING:
     from pipeline.dead import Letter
 
 app = typer.Typer(help="Messages that could not be served, and why.", no_args_is_help=True)
-
-Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
-Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
 
 
 @app.command("list")
@@ -24,12 +21,12 @@ def list_letters(
     redis: Redis = None,
 ) -> None:
     """List the dead letters, the oldest first."""
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.dead import letters
     from pipeline.results.redis import connect
 
     settings = services(kafka=kafka, redis=redis)
-    with _errors():
+    with reaching():
         for letter in letters(settings.kafka, connect(settings.redis)):
             if stage in (None, letter.stage):
                 again = "  (sent again)" if letter.requeued else ""
@@ -43,12 +40,12 @@ def show(
     redis: Redis = None,
 ) -> None:
     """Show one dead letter with its headers and its value. Exit code 1: there is none."""
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.dead import letters
     from pipeline.results.redis import connect
 
     settings = services(kafka=kafka, redis=redis)
-    with _errors():
+    with reaching():
         for letter in letters(settings.kafka, connect(settings.redis)):
             if letter.place == place:
                 _show(letter)
@@ -71,7 +68,7 @@ def requeue(
     """
     if bool(places) == every:
         raise typer.BadParameter("name the letters (PARTITION:OFFSET), or give --all")
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.dead import RequeueError, letters
     from pipeline.dead import requeue as send_again
     from pipeline.results.redis import VerdictStore, connect
@@ -82,7 +79,7 @@ def requeue(
     store = VerdictStore(client, ttl_s=settings.ttl_s)
     wanted = set(places or ())
     sent, failed = 0, 0
-    with _errors(), Publisher(settings.kafka) as publisher:
+    with reaching(), Publisher(settings.kafka) as publisher:
         for letter in letters(settings.kafka, client):
             if letter.place in wanted if wanted else not letter.requeued and stage in (None, letter.stage):
                 wanted.discard(letter.place)
@@ -110,16 +107,3 @@ def _show(letter: Letter) -> None:
     typer.echo(value[:4096].decode("utf-8", "backslashreplace"))
     if len(value) > 4096:
         typer.echo(f"... {len(value)} bytes in all")
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    from redis import RedisError
-
-    from pipeline.transport.kafka import TransportError
-
-    try:
-        yield
-    except (RedisError, TransportError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error

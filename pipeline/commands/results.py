@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.options import Kafka, Redis
+
 if TYPE_CHECKING:
     from pipeline.contracts import Verdict
 
 app = typer.Typer(help="Verdicts that the workers gave.", no_args_is_help=True)
-
-Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
-Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
 
 
 @app.command()
@@ -24,19 +23,14 @@ def show(
     redis: Redis = None,
 ) -> None:
     """Show what is known of a clip. Exit codes: 0 it has its verdict, 3 not yet, 1 it is not known."""
-    from redis import RedisError
-
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.contracts import Verdict
     from pipeline.results.redis import VerdictStore, connect
 
     settings = services(redis=redis)
-    try:
+    with reaching():
         store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
         record, state = store.record(clip_id), store.state(clip_id)
-    except RedisError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
     if record is not None:
         if as_json:
             typer.echo(record.decode())
@@ -59,20 +53,17 @@ def tail(
     kafka: Kafka = None,
 ) -> None:
     """Show verdicts as they come, until interrupted."""
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.contracts import Topic
     from pipeline.results.published import told
     from pipeline.transport.history import read_topic
-    from pipeline.transport.kafka import TransportError
 
     settings = services(kafka=kafka)
     try:
-        for message in read_topic(settings.kafka, Topic.VERDICTS, follow=True, beginning=beginning):
-            text = (message.value or b"").decode("utf-8", "replace") if as_json else told(message)
-            typer.echo(text)
-    except TransportError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        with reaching():
+            for message in read_topic(settings.kafka, Topic.VERDICTS, follow=True, beginning=beginning):
+                text = (message.value or b"").decode("utf-8", "replace") if as_json else told(message)
+                typer.echo(text)
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error
 
@@ -83,20 +74,15 @@ def export(
     kafka: Kafka = None,
 ) -> None:
     """Write all published records as JSON lines, one a clip."""
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.results.published import latest_records
-    from pipeline.transport.kafka import TransportError
 
     settings = services(kafka=kafka)
     count = 0
-    try:
-        with sys.stdout.buffer if out is None else out.open("wb") as file:
-            for record in latest_records(settings.kafka):
-                file.write(record + b"\n")
-                count += 1
-    except (OSError, TransportError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+    with reaching(), sys.stdout.buffer if out is None else out.open("wb") as file:
+        for record in latest_records(settings.kafka):
+            file.write(record + b"\n")
+            count += 1
     typer.echo(f"{count} records", err=True)
 
 
@@ -106,19 +92,13 @@ def restore(kafka: Kafka = None, redis: Redis = None) -> None:
 
     Exit codes: 0 all are there, 3 some messages are no records, 1 Kafka or Redis is away.
     """
-    from redis import RedisError
-
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.results.published import restore as bring_back
     from pipeline.results.redis import VerdictStore, connect
-    from pipeline.transport.kafka import TransportError
 
     settings = services(kafka=kafka, redis=redis)
-    try:
+    with reaching():
         done = bring_back(settings.kafka, VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s))
-    except (RedisError, TransportError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
     typer.echo(f"{done.restored} restored, {done.there} there already, {done.strange} no records")
     raise typer.Exit(3 if done.strange else 0)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
+from pipeline.commands.options import Redis
 
-def run(redis: Annotated[str | None, typer.Option(help="URL of Redis.", envvar="UNMASK_REDIS")] = None) -> None:
+
+def run(redis: Redis = None) -> None:
     """Tell all workers to use the weights that were active before these; a second time goes back one further.
 
     Exit codes: 0 done, 3 there are none to go back to, 2 bad options, 1 Redis is away, or weights were announced at

@@ -7,6 +7,16 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.options import (
+    Backend,
+    ClipsAtOnce,
+    Device,
+    FaceDetector,
+    FaceWeights,
+    Weights,
+    clips_at_once,
+)
+
 
 def run(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, globs or fsspec URIs.")],
@@ -17,26 +27,19 @@ def run(
     frames: Annotated[int | None, typer.Option(help="This many frames, evenly over the whole clip.", min=1)] = None,
     every: Annotated[int | None, typer.Option(help="Every n-th frame.", min=1)] = None,
     keyframes: Annotated[bool, typer.Option("--keyframes", help="Key frames only: fastest.")] = False,
-    detector: Annotated[str, typer.Option(help="Face detector: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
-    detector_weights: Annotated[
-        Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
-    ] = None,
+    detector: FaceDetector = "mtcnn",
+    detector_weights: FaceWeights = None,
     architecture: Annotated[
         str | None,
         typer.Option(help="Architecture of the deepfake detector.", show_default="xception, or that of the weights"),
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="Checkpoint path or zoo name.", envvar="UNMASK_WEIGHTS")] = None,
+    weights: Weights = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Random weights, to try the line out: scores mean nothing.")
     ] = False,
-    backend: Annotated[
-        str, typer.Option(help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
-    workers: Annotated[
-        str,
-        typer.Option(help="Clips at once: a number, or auto for one more than cores.", envvar="UNMASK_WORKERS"),
-    ] = "auto",
+    backend: Backend = "auto",
+    device: Device = "auto",
+    workers: ClipsAtOnce = "auto",
     jsonl: Annotated[Path | None, typer.Option(help="Write the records there; - is standard output.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report there.")] = None,
     resume: Annotated[
@@ -55,8 +58,7 @@ def run(
         raise typer.BadParameter("--weights and --untrained exclude each other")
     if resume and (jsonl is None or str(jsonl) == "-"):
         raise typer.BadParameter("--resume needs --jsonl FILE: it is where the earlier records stand")
-    if workers != "auto" and (not workers.isdecimal() or int(workers) < 1):
-        raise typer.BadParameter(f"--workers takes a number from 1 on, or auto; got {workers!r}")
+    clips = clips_at_once(workers)
 
     from pipeline import bulk
     from pipeline.video.sampling import Even, Every, Fps, Keyframes
@@ -78,7 +80,7 @@ def run(
         untrained=untrained,
         backend=backend,
         device=device,
-        workers=None if workers == "auto" else int(workers),
+        workers=clips,
         jsonl=jsonl,
         report=report,
         resume=resume,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +44,20 @@ def services(*, kafka: str | None = "unused", redis: str | None = "unused") -> S
     return Services(kafka, redis, settings.ttl_s)
 
 
+@contextmanager
+def reaching() -> Iterator[None]:
+    """End with exit code 1 and the reason where Kafka or Redis is away, or a file cannot be written."""
+    from redis import RedisError
+
+    from pipeline.transport.kafka import TransportError
+
+    try:
+        yield
+    except (OSError, RedisError, TransportError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
 def open_registry(uri: str | None) -> Registry:
     """The registry of weights, from a flag or the environment.
 
@@ -49,12 +65,12 @@ def open_registry(uri: str | None) -> Registry:
         typer.BadParameter: none is set, or it is of a kind that is not known here.
     """
     from pipeline.registry import Registry
-    from pipeline.settings import Settings
+    from pipeline.settings import REGISTRY_CACHE, Settings
 
     settings = Settings()
     if not (named := uri or settings.registry):
         raise typer.BadParameter("no registry of weights: set UNMASK_REGISTRY, or give --registry")
     try:
-        return Registry(named, settings.cache_dir / "weights")
+        return Registry(named, settings.cache_dir / REGISTRY_CACHE)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

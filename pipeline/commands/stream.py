@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Live streams.", no_args_is_help=True)
+from pipeline.commands.options import Kafka, Redis
 
-Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
-Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
+app = typer.Typer(help="Live streams.", no_args_is_help=True)
 
 
 @app.command()
@@ -34,30 +33,28 @@ def publish(
     """
     from pydantic import ValidationError
 
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.live.cutter import CutError
     from pipeline.live.sender import send
-    from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
+    from pipeline.transport.kafka import Publisher, ensure_topics
 
     settings = services(kafka=kafka)
     stream_id = stream_id or f"stream-{uuid.uuid4().hex[:12]}"
     try:
-        ensure_topics(settings.kafka)
-        with Publisher(settings.kafka) as publisher:
-            sent = send(
-                source,
-                stream_id,
-                publisher,
-                segment_s=segment_s,
-                repeat=repeat,
-                wait_until=(lambda at_s: time.sleep(max(0.0, at_s - time.monotonic()))) if realtime else None,
-            )
+        with reaching():
+            ensure_topics(settings.kafka)
+            with Publisher(settings.kafka) as publisher:
+                sent = send(
+                    source,
+                    stream_id,
+                    publisher,
+                    segment_s=segment_s,
+                    repeat=repeat,
+                    wait_until=(lambda at_s: time.sleep(max(0.0, at_s - time.monotonic()))) if realtime else None,
+                )
     except (CutError, ValidationError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
-    except TransportError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("Interrupted; the stream is left open.", err=True)
         raise typer.Exit(130) from error
@@ -67,20 +64,15 @@ def publish(
 @app.command()
 def show(stream_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a stream.")], redis: Redis = None) -> None:
     """Show where a stream stands. Exit codes: 0 it is known, 1 it is not, or Redis is away."""
-    from redis import RedisError
-
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.contracts import Verdict
     from pipeline.live.store import StreamStore
     from pipeline.results.redis import connect
 
     settings = services(redis=redis)
-    try:
+    with reaching():
         store = StreamStore(connect(settings.redis), ttl_s=settings.ttl_s)
         state, record = store.load(stream_id), store.verdict(stream_id)
-    except RedisError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
     if state is None or record is None:
         typer.echo(f"{stream_id}: not known", err=True)
         raise typer.Exit(1)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.options import Kafka, Redis
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,24 +31,23 @@ def run(
         str | None, typer.Option(help="fps=F, frames=N, every=N or keyframes.", show_default="the workers' own")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the verdicts.")] = False,
-    kafka: Annotated[str | None, typer.Option(help="Bootstrap servers.", envvar="UNMASK_KAFKA")] = None,
-    redis: Annotated[str | None, typer.Option(help="URL of Redis.", envvar="UNMASK_REDIS")] = None,
+    kafka: Kafka = None,
+    redis: Redis = None,
 ) -> None:
     """Hand videos to the workers: paths and URIs as they reach them.
 
     The same content is sent once, so an interrupted call can be made again. Exit codes: 0 all sent, or with --watch
     all scored; 3 some other outcome; 2 bad options or no input; 1 Kafka or Redis is away; 130 interrupted.
     """
-    from redis import RedisError
     from rich.console import Console
     from rich.progress import Progress
 
-    from pipeline.commands.services import services
+    from pipeline.commands.services import reaching, services
     from pipeline.contracts import SourceClass
     from pipeline.results.redis import VerdictStore, connect
     from pipeline.sources import expand
     from pipeline.submit import item_of, submit
-    from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
+    from pipeline.transport.kafka import Publisher, ensure_topics
     from pipeline.video.sampling import parse_sampling
 
     settings = services(kafka=kafka, redis=redis)
@@ -60,31 +61,29 @@ def run(
         raise typer.Exit(2)
     console = Console(stderr=True)
     try:
-        items = [item_of(source.name) for source in found.sources]
-        store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
-        ensure_topics(settings.kafka)
-        with Publisher(settings.kafka) as publisher, Progress(console=console) as progress:
-            bar = progress.add_task("submitting", total=len(items))
-            done = submit(
-                items,
-                publisher=publisher,
-                store=store,
-                source_class=SourceClass(source_class),
-                sampling=chosen,
-                sent=lambda count: progress.advance(bar, count),
-            )
-        skipped = f", {found.skipped} files skipped, no media by name or content" if found.skipped else ""
-        typer.echo(f"{done.sent} sent, {done.known} known already{skipped}")
-        if len(items) == 1:
-            typer.echo(f"id: {items[0].id}")
-        if watch:
-            raise typer.Exit(_watch(items, store, console))
+        with reaching():
+            items = [item_of(source.name) for source in found.sources]
+            store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
+            ensure_topics(settings.kafka)
+            with Publisher(settings.kafka) as publisher, Progress(console=console) as progress:
+                bar = progress.add_task("submitting", total=len(items))
+                done = submit(
+                    items,
+                    publisher=publisher,
+                    store=store,
+                    source_class=SourceClass(source_class),
+                    sampling=chosen,
+                    sent=lambda count: progress.advance(bar, count),
+                )
+            skipped = f", {found.skipped} files skipped, no media by name or content" if found.skipped else ""
+            typer.echo(f"{done.sent} sent, {done.known} known already{skipped}")
+            if len(items) == 1:
+                typer.echo(f"id: {items[0].id}")
+            if watch:
+                raise typer.Exit(_watch(items, store, console))
     except ValueError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
-    except (RedisError, TransportError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("Interrupted; the same command goes on from here.", err=True)
         raise typer.Exit(130) from error

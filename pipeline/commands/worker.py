@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pipeline.commands.options import (
+    Backend,
+    ClipsAtOnce,
+    Device,
+    FaceDetector,
+    FaceWeights,
+    Kafka,
+    Redis,
+    Weights,
+    clips_at_once,
+)
 
 
 def run(
     fps: Annotated[
         float, typer.Option(help="Scored frames a second of video, where a task names no sampling.", min=0.001)
     ] = 2.0,
-    detector: Annotated[str, typer.Option(help="Face detector: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
-    detector_weights: Annotated[
-        Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="Checkpoint path or zoo name.", envvar="UNMASK_WEIGHTS")] = None,
-    backend: Annotated[
-        str, typer.Option(help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
-    workers: Annotated[
-        str,
-        typer.Option(help="Clips at once: a number, or auto for one more than cores.", envvar="UNMASK_WORKERS"),
-    ] = "auto",
-    kafka: Annotated[str | None, typer.Option(help="Bootstrap servers.", envvar="UNMASK_KAFKA")] = None,
-    redis: Annotated[str | None, typer.Option(help="URL of Redis.", envvar="UNMASK_REDIS")] = None,
+    detector: FaceDetector = "mtcnn",
+    detector_weights: FaceWeights = None,
+    weights: Weights = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    workers: ClipsAtOnce = "auto",
+    kafka: Kafka = None,
+    redis: Redis = None,
     http_port: Annotated[
         int | None, typer.Option(help="Health and metrics; 0 takes a free one.", show_default="8080")
     ] = None,
@@ -40,8 +44,7 @@ def run(
     The first SIGTERM lets it finish what it has begun, for UNMASK_DRAIN_S seconds; a second one ends it at once, and
     others do the rest. Exit codes: 0 told to leave, 2 bad options.
     """
-    if workers != "auto" and (not workers.isdecimal() or int(workers) < 1):
-        raise typer.BadParameter(f"--workers takes a number from 1 on, or auto; got {workers!r}")
+    clips = clips_at_once(workers)
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"--log-level takes debug, info, warning or error; got {log_level!r}")
 
@@ -79,7 +82,7 @@ def run(
         weights=weights,
         backend=backend,
         device=device,
-        clips=None if workers == "auto" else int(workers),
+        clips=clips,
     )
     try:
         serve.run(options, settings)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +79,22 @@ def test_a_folder_is_submitted_watched_and_read(platform: Platform, worker: Work
     assert f"P(fake) {face.probability:.3f}" in shown.stdout
     assert platform.unmask("results", "show", face.id, "--json").stdout.encode().strip() == records[face.id]
     assert platform.unmask("results", "show", "nobody-knows").returncode == 1
+
+
+def test_verdicts_are_followed_as_they_come(platform: Platform, worker: WorkerProcess) -> None:
+    known = set(platform.records())
+    with subprocess.Popen(
+        [UNMASK, "results", "tail", "--from-beginning"],
+        env={**os.environ, **platform.environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as tail:
+        assert tail.stdout is not None
+        lines = [tail.stdout.readline() for _ in known]
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(60) == 130
+    assert {line.split()[0] for line in lines} == known
+    assert any("no_face" in line for line in lines)
 
 
 def test_health_and_metrics_tell_what_is(worker: WorkerProcess) -> None:

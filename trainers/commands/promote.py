@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.options import Redis
+
 
 def run(
     weights: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A checkpoint, or named weights.")],
@@ -17,7 +19,7 @@ def run(
     registry: Annotated[
         str | None, typer.Option(help="Folder or URI of the registry.", envvar="UNMASK_REGISTRY")
     ] = None,
-    redis: Annotated[str | None, typer.Option(help="URL of Redis.", envvar="UNMASK_REDIS")] = None,
+    redis: Redis = None,
 ) -> None:
     """Put weights into the registry and tell all workers to use them, if they do not lose to the active ones.
 

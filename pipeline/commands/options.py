@@ -1,0 +1,43 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
+Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
+
+FaceDetector = Annotated[
+    str, typer.Option("--detector", help="Face detector: mtcnn or yunet.", envvar="UNMASK_DETECTOR")
+]
+FaceWeights = Annotated[
+    Path | None,
+    typer.Option("--detector-weights", help="The face detector's network, if not its own or a pulled one."),
+]
+Weights = Annotated[str | None, typer.Option("--weights", help="Checkpoint path or zoo name.", envvar="UNMASK_WEIGHTS")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")]
+ClipsAtOnce = Annotated[
+    str,
+    typer.Option(
+        "--workers", help="Clips at once: a number, or auto for one more than cores.", envvar="UNMASK_WORKERS"
+    ),
+]
+
+
+def clips_at_once(text: str) -> int | None:
+    """The number that `ClipsAtOnce` gives; None for auto.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--workers takes a number from 1 on, or auto; got {text!r}")
+    return int(text)

@@ -1,0 +1,59 @@
+"""Health is told by what is, not by what was."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.telemetry import HealthServer, Metrics
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_loop_that_does_not_come_round_is_not_alive() -> None:
+    now = [0.0]
+    with HealthServer(Metrics(), {}, clock=lambda: now[0]) as server:
+        assert get(server.port, "/healthz")[0] == 200
+        now[0] = 59.0
+        server.tick()
+        now[0] = 118.0
+        assert get(server.port, "/healthz")[0] == 200
+        now[0] = 120.0
+        status, body = get(server.port, "/healthz")
+    assert status == 503
+    assert json.loads(body)["error"] == "no sign of the loop for 61 s"
+
+
+def test_who_is_ready_says_so_and_who_is_not_says_why() -> None:
+    wrong: dict[str, str | None] = {"kafka": None, "redis": "ConnectionError"}
+    checks: dict[str, Callable[[], str | None]] = {name: (lambda name=name: wrong[name]) for name in wrong}  # type: ignore[misc]
+    with HealthServer(Metrics(), checks) as server:
+        status, body = get(server.port, "/readyz?verbose")
+        assert (status, json.loads(body)) == (503, {"ready": False, "kafka": "ok", "redis": "ConnectionError"})
+        wrong["redis"] = None
+        assert get(server.port, "/readyz")[0] == 200
+        assert get(server.port, "/elsewhere")[0] == 404
+
+
+def test_metrics_are_prometheus_text() -> None:
+    metrics = Metrics()
+    metrics.clips.labels("scored", "upload").inc(3)
+    with HealthServer(metrics, {}) as server:
+        status, text = get(server.port, "/metrics")
+    assert status == 200
+    assert 'unmask_clips_total{outcome="scored",source_class="upload"} 3.0' in text
+
+
+def test_a_port_that_is_taken_is_an_error() -> None:
+    with HealthServer(Metrics(), {}) as server, pytest.raises(OSError, match="in use"):
+        HealthServer(Metrics(), {}, port=server.port)
