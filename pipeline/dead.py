@@ -11,9 +11,9 @@ import redis
 
 from pipeline.contracts import REQUEUED_KEY, Topic
 from pipeline.results.redis import VerdictStore
-from pipeline.transport.history import Message, read_topic
+from pipeline.transport.history import read_topic
 from pipeline.transport.kafka import REASON_HEADERS, Publisher
-from pipeline.transport.messages import ContractError, VideoTask
+from pipeline.transport.messages import ContractError, Message, VideoTask
 
 
 class RequeueError(Exception):

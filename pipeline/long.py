@@ -11,7 +11,7 @@ from pipeline.contracts import Outcome, Verdict
 from pipeline.parts import PartResult, judge_parts, plan_parts
 from pipeline.results.parts import PartStore
 from pipeline.scan import ScanInterruptedError, Scanner
-from pipeline.service import HandedBackError, Message
+from pipeline.service import HandedBackError, ServedMessage
 from pipeline.sources import Source, is_uri
 from pipeline.transport.messages import Part, VideoTask
 from pipeline.verdict.aggregate import Failure
@@ -25,7 +25,7 @@ def can_be_split(task: VideoTask) -> bool:
     return task.part is None and (not is_uri(task.uri) or task.uri.startswith("file://"))
 
 
-def split(message: Message, task: VideoTask, duration_s: float, split_s: float) -> int:
+def split(message: ServedMessage, task: VideoTask, duration_s: float, split_s: float) -> int:
     """Send the parts of a long video, each to a partition of its own; returns how many."""
     windows = plan_parts(duration_s, split_s)
     for index, window in enumerate(windows):
@@ -36,7 +36,7 @@ def split(message: Message, task: VideoTask, duration_s: float, split_s: float) 
     return len(windows)
 
 
-def send_part(message: Message, task: VideoTask) -> None:
+def send_part(message: ServedMessage, task: VideoTask) -> None:
     """Send a part, and wait until it is safe."""
     delivery = message.delivery
     message.send(lambda: message.service.publisher.part(task, delivery.partition, message.trace_headers()))
@@ -45,7 +45,7 @@ def send_part(message: Message, task: VideoTask) -> None:
 class PartOfVideo:
     """A part on its way: its result is stored once, and with the last one there is a verdict."""
 
-    def __init__(self, message: Message, task: VideoTask, part: Part, scanner: Scanner, store: PartStore) -> None:
+    def __init__(self, message: ServedMessage, task: VideoTask, part: Part, scanner: Scanner, store: PartStore) -> None:
         self._message, self._task, self._part, self._scanner, self._store = message, task, part, scanner, store
 
     def verdict(self) -> Verdict | Failure | None:

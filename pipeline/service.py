@@ -59,7 +59,7 @@ class Service:
     retry_wait_s: float = 0.5
 
 
-class Message:
+class ServedMessage:
     """A delivered message on its way to its end; lives on one thread."""
 
     def __init__(self, service: Service, delivery: Delivery, stopping: threading.Event) -> None:

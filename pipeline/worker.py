@@ -22,7 +22,7 @@ from pipeline.live.streams import Live, LiveStreams
 from pipeline.long import PartOfVideo, can_be_split, split
 from pipeline.results.parts import PartStore
 from pipeline.scan import LongClipError, ScanInterruptedError, Scanner
-from pipeline.service import HandedBackError, Message, Service
+from pipeline.service import HandedBackError, ServedMessage, Service
 from pipeline.sources import Source, SourceError
 from pipeline.transport.consumer import Delivery
 from pipeline.transport.kafka import MAX_RECORD_BYTES, TransportError
@@ -127,7 +127,7 @@ class Worker:
                 log.exception("a message could not be served")
 
 
-class _Task(Message):
+class _Task(ServedMessage):
     """A video on its way to its verdict."""
 
     _scanner: Scanner
@@ -179,16 +179,18 @@ class _Task(Message):
             except LongClipError as clip:
                 # Its verdict comes with the last of its parts.
                 split(self, task, clip.duration_s, self.service.split_s)
+                self.service.metrics.split.inc()
                 return
         self._settle(task, record, attempt)
 
     def _judge_part(self, task: VideoTask, part: Part, store: PartStore) -> None:
-        service = self.service
-        if part.index == 0:
-            service.metrics.split.inc()
-        service.allow.check(task.uri)
         scanner = self._sampled(task)
-        verdict = PartOfVideo(self, task, part, scanner, store).verdict()
+        verdict: Verdict | Failure | None
+        try:
+            self.service.allow.check(task.uri)
+            verdict = PartOfVideo(self, task, part, scanner, store).verdict()
+        except SourceError as error:
+            verdict = Failure(error.outcome, str(error))
         if verdict is None:
             return
         if isinstance(verdict, Failure):

@@ -19,7 +19,7 @@ from pipeline.live.segments import Looked, look
 from pipeline.live.state import StreamState
 from pipeline.live.store import StreamStore
 from pipeline.scan import Scanner
-from pipeline.service import HandedBackError, Message, Service
+from pipeline.service import HandedBackError, ServedMessage, Service
 from pipeline.sources import SourceError
 from pipeline.transport.consumer import Delivery
 from pipeline.transport.kafka import TransportError
@@ -172,7 +172,7 @@ def verdict_of(state: StreamState, scanner: Scanner, faces: Sequence[ScoredFace]
     return state.verdict(scanner.provenance, scanner.calibration, scanner.thresholds, faces)
 
 
-class _LiveSegment(Message):
+class _LiveSegment(ServedMessage):
     """A segment on its way into its stream's state; lives on one thread."""
 
     def __init__(self, streams: LiveStreams, delivery: Delivery) -> None:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from pipeline.contracts import Topic, Verdict
 from pipeline.results.redis import VerdictStore
-from pipeline.transport.history import Message, read_topic
+from pipeline.transport.history import read_topic
+from pipeline.transport.messages import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from kafka.errors import CommitFailedError, IllegalStateError, KafkaError, Retri
 
 from pipeline.contracts import Topic
 from pipeline.transport.kafka import TransportError
+from pipeline.transport.messages import Message, message_fields
 from pipeline.transport.offsets import LowWater
 
 log = structlog.get_logger(__name__)
@@ -50,20 +51,10 @@ class _Tenure:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """A message that was delivered and waits to be done.
-
-    Attributes:
-        timestamp_s: when it was sent, Unix seconds.
-    """
+class Delivery(Message):
+    """A message that was delivered and waits to be done."""
 
     topic: Topic
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-    timestamp_s: float
     _tenure: _Tenure = field(repr=False, compare=False)
 
     @property
@@ -182,7 +173,7 @@ class TaskConsumer:
                     # After a rebalance Kafka delivers again from what is committed; what was taken before is under way.
                     if tenure.water.next is None or record.offset >= tenure.water.next:
                         tenure.water.take(record.offset)
-                        deliveries.append(_delivery(record, tenure))
+                        deliveries.append(Delivery(**message_fields(record), topic=Topic(record.topic), _tenure=tenure))
         return deliveries
 
     def take_no_more(self) -> None:
@@ -333,16 +324,3 @@ class _Listener(AsyncConsumerRebalanceListener):
 
 def _metadata(offsets: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
     return {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
-
-
-def _delivery(record: Any, tenure: _Tenure) -> Delivery:
-    return Delivery(
-        topic=Topic(record.topic),
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        value=record.value,
-        headers=tuple(record.headers),
-        timestamp_s=record.timestamp / 1000,
-        _tenure=tenure,
-    )

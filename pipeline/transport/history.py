@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from pipeline.contracts import Topic
 from pipeline.transport.kafka import TransportError
+from pipeline.transport.messages import Message, message_fields
 
 _POLL_MS = 500
 _PATIENCE_MS = 30_000
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message as it lies in its topic.
-
-    Attributes:
-        timestamp_s: when it was sent, Unix seconds.
-    """
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-    timestamp_s: float
-
-    @property
-    def place(self) -> str:
-        """Where it lies: partition, colon, offset."""
-        return f"{self.partition}:{self.offset}"
-
-    def header(self, name: str) -> str:
-        """A header as text; empty where there is none."""
-        return next(((text or b"").decode("utf-8", "replace") for key, text in self.headers if key == name), "")
 
 
 def read_topic(bootstrap: str, topic: Topic, *, follow: bool = False, beginning: bool = True) -> Iterator[Message]:
@@ -72,14 +47,7 @@ def read_topic(bootstrap: str, topic: Topic, *, follow: bool = False, beginning:
                 for partition, records in consumer.poll(_POLL_MS).items():
                     for record in records:
                         if follow or record.offset < ends[partition]:
-                            yield Message(
-                                record.partition,
-                                record.offset,
-                                record.key,
-                                record.value,
-                                tuple(record.headers),
-                                record.timestamp / 1000,
-                            )
+                            yield Message(**message_fields(record))
         finally:
             consumer.close()
     except KafkaError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -15,6 +16,43 @@ from pipeline.video.sampling import parse_sampling
 
 # A broker takes 1 MB by default; the rest is for headers and the frame of the batch.
 MAX_SEGMENT_BYTES: Final = 900_000
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it lies in its topic.
+
+    Attributes:
+        timestamp_s: when it was sent, Unix seconds.
+    """
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_s: float
+
+    @property
+    def place(self) -> str:
+        """Where it lies: partition, colon, offset."""
+        return f"{self.partition}:{self.offset}"
+
+    def header(self, name: str) -> str:
+        """A header as text; empty where there is none."""
+        return next(((text or b"").decode("utf-8", "replace") for key, text in self.headers if key == name), "")
+
+
+def message_fields(record: Any) -> dict[str, Any]:
+    """The fields of a `Message` from a record of kafka-python's."""
+    return {
+        "partition": record.partition,
+        "offset": record.offset,
+        "key": record.key,
+        "value": record.value,
+        "headers": tuple(record.headers),
+        "timestamp_s": record.timestamp / 1000,
+    }
 
 
 class ContractError(ValueError):

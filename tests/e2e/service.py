@@ -25,8 +25,8 @@ from deploy.local.services import KafkaServer, RedisServer, free_port, kafka_jar
 from pipeline.contracts import VIDEO_TOPICS, Topic, Verdict, clip_key
 from pipeline.results.redis import connect
 from pipeline.transport.consumer import GROUP
-from pipeline.transport.history import Message, read_topic
-from pipeline.transport.messages import VideoTask
+from pipeline.transport.history import read_topic
+from pipeline.transport.messages import Message, VideoTask
 
 UNMASK = str(Path(sys.executable).with_name("unmask"))
 PATIENCE_S = 120

@@ -17,9 +17,9 @@ from pipeline.live.streams import Live
 from pipeline.results.redis import VerdictStore
 from pipeline.service import Service
 from pipeline.transport.consumer import GROUP, TaskConsumer
-from pipeline.transport.history import Message, read_topic
+from pipeline.transport.history import read_topic
 from pipeline.transport.kafka import Publisher
-from pipeline.transport.messages import VideoTask
+from pipeline.transport.messages import Message, VideoTask
 from pipeline.worker import Worker
 
 PATIENCE_S = 120

@@ -169,6 +169,16 @@ def test_a_part_that_ends_its_workers_is_given_up(
     assert "part 1: given up after 3 tries" in (verdict.error or "")
 
 
+def test_a_part_of_what_may_not_be_read_is_unavailable(
+    bootstrap: str, splitting: Callable[[TaskConsumer], Service], publisher: Publisher, store: VerdictStore
+) -> None:
+    asked = task("/etc/passwd", part=Part(index=0, count=2, start_s=0.0, end_s=5.0))
+    with serving(bootstrap, splitting):
+        publisher.part(asked, 0).wait()
+        record = until(lambda: store.record(asked.video_id))
+    assert Verdict.model_validate_json(record).outcome is Outcome.UNAVAILABLE
+
+
 @pytest.mark.parametrize(
     "part",
     [
