@@ -53,14 +53,12 @@ class PartOfVideo:
 
         Returns:
             The whole clip's verdict, where this was the last part that was missing; a failure that ends the clip; or
-            None, where others are missing, or the clip has its verdict.
+            None, where others are missing.
 
         Raises:
             HandedBackError: the worker stops, or the partition moves.
         """
         message, task, part, store = self._message, self._task, self._part, self._store
-        if message.patiently(lambda: message.service.store.record(task.video_id)) is not None:
-            return None
         attempt = message.patiently(lambda: store.begin(task.video_id, part.index))
         try:
             found = self._result(attempt)

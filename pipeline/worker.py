@@ -184,6 +184,12 @@ class _Task(ServedMessage):
         self._settle(task, record, attempt)
 
     def _judge_part(self, task: VideoTask, part: Part, store: PartStore) -> None:
+        record = self.patiently(lambda: self.service.store.record(task.video_id))
+        if record is not None:
+            # Who stored it may not have lived to publish it; its dead letter, if any, is not sent for each part.
+            self.publish(record, task.video_id)
+            self.patiently(lambda: store.drop(task.video_id))
+            return
         scanner = self._sampled(task)
         verdict: Verdict | Failure | None
         try:

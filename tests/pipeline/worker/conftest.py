@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import redis
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from pipeline.access import UriAllow
+from pipeline.contracts import VIDEO_TOPICS, Topic
 from pipeline.faces.detector import create_detector
 from pipeline.results.redis import VerdictStore, connect
 from pipeline.scan import Scanner
@@ -16,7 +18,7 @@ from pipeline.scoring.engine import Engine
 from pipeline.scoring.leases import Scanners
 from pipeline.service import Service
 from pipeline.telemetry import Metrics
-from pipeline.transport.consumer import TaskConsumer
+from pipeline.transport.consumer import GROUP, TaskConsumer
 from pipeline.transport.kafka import Publisher, ensure_topics
 from pipeline.video.sampling import Even
 from pipeline.video.sandbox import DecodeServer
@@ -46,7 +48,13 @@ def scanner(network: QuickNetwork, decode_server: DecodeServer) -> Iterator[Scan
 
 @pytest.fixture(scope="module")
 def bootstrap(kafka_bootstrap: str) -> str:
+    """A Kafka where nothing waits for the workers: other tests send what is no task."""
     ensure_topics(kafka_bootstrap, partitions=2, replicas=1)
+    group = KafkaConsumer(bootstrap_servers=kafka_bootstrap, group_id=GROUP, enable_auto_commit=False)
+    partitions = [TopicPartition(str(topic), n) for topic in (Topic.SEGMENTS, *VIDEO_TOPICS) for n in (0, 1)]
+    group.assign(partitions)
+    group.commit({p: OffsetAndMetadata(end, "", -1) for p, end in group.end_offsets(partitions).items()})
+    group.close()
     return kafka_bootstrap
 
 

@@ -22,6 +22,7 @@ from pipeline.transport.kafka import Publisher
 from pipeline.transport.messages import Part, VideoTask
 from tests import media
 from tests.pipeline.quick import QuickNetwork
+from tests.pipeline.records import record
 from tests.pipeline.worker.serving import committed_to_the_end, judged, published, serving, task, until
 
 SAMPLING = "fps=4"
@@ -123,12 +124,27 @@ def test_parts_that_come_twice_or_after_the_verdict_change_nothing(
         assert client.hget(parts_key(asked.video_id), "attempt:0") == b"1"
         assert store.record(asked.video_id) is None
         publisher.part(asked.model_copy(update={"part": last}), 0).wait()
-        record = until(lambda: store.record(asked.video_id))
+        stored = until(lambda: store.record(asked.video_id))
         for part in (last, first):
             publisher.part(asked.model_copy(update={"part": part}), 1).wait()
         until(lambda: committed_to_the_end(bootstrap))
-    assert store.record(asked.video_id) == record
-    assert Verdict.model_validate_json(record).frames_sampled == 24
+    assert store.record(asked.video_id) == stored
+    assert Verdict.model_validate_json(stored).frames_sampled == 24
+
+
+def test_a_verdict_whose_worker_did_not_live_to_publish_it_is_published(
+    bootstrap: str,
+    splitting: Callable[[TaskConsumer], Service],
+    publisher: Publisher,
+    store: VerdictStore,
+    long_clip: Path,
+) -> None:
+    asked = task(long_clip, part=Part(index=1, count=2, start_s=4.0))
+    stored = store.finish(record(id=asked.video_id))
+    with serving(bootstrap, splitting):
+        publisher.part(asked, 0).wait()
+        (message,) = until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
+    assert message.value == stored
 
 
 def test_a_part_that_fails_ends_the_clip(
@@ -175,8 +191,8 @@ def test_a_part_of_what_may_not_be_read_is_unavailable(
     asked = task("/etc/passwd", part=Part(index=0, count=2, start_s=0.0, end_s=5.0))
     with serving(bootstrap, splitting):
         publisher.part(asked, 0).wait()
-        record = until(lambda: store.record(asked.video_id))
-    assert Verdict.model_validate_json(record).outcome is Outcome.UNAVAILABLE
+        stored = until(lambda: store.record(asked.video_id))
+    assert Verdict.model_validate_json(stored).outcome is Outcome.UNAVAILABLE
 
 
 @pytest.mark.parametrize(
