@@ -16,10 +16,10 @@ from typing import Any
 
 import structlog
 from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import CommitFailedError, IllegalStateError, KafkaError, RetriableError
 
 from pipeline.contracts import Topic
+from pipeline.transport.assignor import EvenStickyAssignor
 from pipeline.transport.kafka import TransportError
 from pipeline.transport.messages import Message, message_fields
 from pipeline.transport.offsets import LowWater
@@ -113,8 +113,8 @@ class TaskConsumer:
                 session_timeout_ms=int(_SESSION_S * 1000),
                 max_poll_interval_ms=int(_POLL_INTERVAL_S * 1000),
                 # Eager: commits cannot fail for partitions that stay, as they can while a cooperative rebalance goes
-                # on. Sticky: partitions stay where they are as far as a fair share allows.
-                partition_assignment_strategy=[StickyPartitionAssignor],
+                # on.
+                partition_assignment_strategy=[EvenStickyAssignor],
             )
         except KafkaError as error:
             raise TransportError(f"no Kafka at {bootstrap}: {type(error).__name__}: {error}") from error

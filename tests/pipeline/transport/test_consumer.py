@@ -265,6 +265,28 @@ def test_videos_come_before_the_archive(kafka_bootstrap: str) -> None:
     assert late[-1] < 40
 
 
+def test_a_second_worker_gets_a_share_of_each_topic(kafka_bootstrap: str) -> None:
+    ensure_topics(kafka_bootstrap, partitions=2, replicas=1)
+    capacities = {(Topic.SEGMENTS,): 1, VIDEO_TOPICS: 1}
+    topics = {Topic.SEGMENTS, *VIDEO_TOPICS}
+    group = f"group-{uuid.uuid4()}"
+    members: list[TaskConsumer] = []
+    try:
+        for _ in range(2):
+            members.append(TaskConsumer(kafka_bootstrap, capacities=capacities, group=group))
+            for _ in range(PATIENCE):
+                for member in members:
+                    member.poll(0.1)
+                held = [{partition.topic for partition in member._consumer.assignment()} for member in members]
+                if all(member.is_member for member in members) and held == [topics] * len(members):
+                    break
+            else:
+                raise AssertionError(held)
+    finally:
+        for member in members:
+            member.close()
+
+
 def test_a_broker_that_is_away_is_an_error() -> None:
     with pytest.raises(TransportError, match="no Kafka at"):
         TaskConsumer(f"127.0.0.1:{free_port()}", capacities={VIDEO_TOPICS: 1}, patience_s=0.5)
