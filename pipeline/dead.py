@@ -9,7 +9,7 @@ from typing import cast
 
 import redis
 
-from pipeline.contracts import REQUEUED_KEY, Topic
+from pipeline.contracts import REQUEUED_KEY, Topic, parts_key
 from pipeline.results.redis import VerdictStore
 from pipeline.transport.history import read_topic
 from pipeline.transport.kafka import REASON_HEADERS, Publisher
@@ -72,6 +72,8 @@ def letters(bootstrap: str, client: redis.Redis) -> Iterator[Letter]:
 def requeue(letter: Letter, *, publisher: Publisher, store: VerdictStore, client: redis.Redis) -> None:
     """Send a letter to the topic that it came from. A verdict of `model_error` is forgotten before, others stand.
 
+    Of a part of a long video, the whole is sent: what the other parts found went with the verdict.
+
     Raises:
         RequeueError: no worker could serve it this time either: it is not what the contract says.
         TransportError: Kafka is away.
@@ -87,5 +89,9 @@ def requeue(letter: Letter, *, publisher: Publisher, store: VerdictStore, client
         raise RequeueError(f"still no task: {error}") from error
     store.forget_error(task.video_id)
     headers = [(name, text) for name, text in message.headers if name not in REASON_HEADERS]
-    publisher.again(Topic(topic), message.key, message.value, headers).wait()
+    if task.part is None:
+        publisher.again(Topic(topic), message.key, message.value, headers).wait()
+    else:
+        client.delete(parts_key(task.video_id))
+        publisher.submit(task.whole(), headers).wait()
     client.sadd(REQUEUED_KEY, letter.place)

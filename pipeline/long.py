@@ -25,9 +25,11 @@ def can_be_split(task: VideoTask) -> bool:
     return task.part is None and (not is_uri(task.uri) or task.uri.startswith("file://"))
 
 
-def split(message: ServedMessage, task: VideoTask, duration_s: float, split_s: float) -> int:
+def split(message: ServedMessage, task: VideoTask, store: PartStore, duration_s: float, split_s: float) -> int:
     """Send the parts of a long video, each to a partition of its own; returns how many."""
     windows = plan_parts(duration_s, split_s)
+    # Before they are: a part that finds nothing of it takes what the others found for lost.
+    message.patiently(lambda: store.sent(task.video_id))
     for index, window in enumerate(windows):
         end_s = None if math.isinf(window.end_s) else window.end_s
         part = Part(index=index, count=len(windows), start_s=window.start_s, end_s=end_s)
@@ -59,6 +61,8 @@ class PartOfVideo:
             HandedBackError: the worker stops, or the partition moves.
         """
         message, task, part, store = self._message, self._task, self._part, self._store
+        if not message.patiently(lambda: store.is_sent(task.video_id)):
+            self._begin_anew()
         attempt = message.patiently(lambda: store.begin(task.video_id, part.index))
         try:
             found = self._result(attempt)
@@ -94,6 +98,13 @@ class PartOfVideo:
             message.wait(service.retry_wait_s * 2 ** (attempt - 1))
             attempt = message.patiently(lambda: self._store.begin(task.video_id, part.index))
         return None
+
+    def _begin_anew(self) -> None:
+        """Redis has lost the clip's hash: of parts that were done before, nothing comes any more."""
+        message, task = self._message, self._task
+        log.warning("what other parts found is lost; the clip begins anew", part=self._part.index)
+        message.send(lambda: message.service.publisher.submit(task.whole(), message.trace_headers()))
+        message.patiently(lambda: self._store.sent(task.video_id))
 
     def _joined(self, results: list[bytes]) -> Verdict | None:
         scanner = self._scanner

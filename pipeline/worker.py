@@ -162,8 +162,7 @@ class _Task(ServedMessage):
                     # A mistake of ours must not hold up the partition; the clip's verdict tells of it.
                     log.exception("a task could not be served")
                     why = f"{type(error).__name__}: {error}"
-                    verdict = _unscored(self._scanner, task, Failure(Outcome.MODEL_ERROR, why))
-                    self._settle(task, self._finish(verdict, None), 1)
+                    self._end(task, _unscored(self._scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
         self.service.consumer.done(delivery)
 
     def _judge(self, task: VideoTask) -> None:
@@ -178,7 +177,8 @@ class _Task(ServedMessage):
                 raise
             except LongClipError as clip:
                 # Its verdict comes with the last of its parts.
-                split(self, task, clip.duration_s, self.service.split_s)
+                assert self.service.parts is not None
+                split(self, task, self.service.parts, clip.duration_s, self.service.split_s)
                 self.service.metrics.split.inc()
                 return
         self._settle(task, record, attempt)
@@ -186,7 +186,7 @@ class _Task(ServedMessage):
     def _judge_part(self, task: VideoTask, part: Part, store: PartStore) -> None:
         record = self.patiently(lambda: self.service.store.record(task.video_id))
         if record is not None:
-            # Who stored it may not have lived to publish it; its dead letter, if any, is not sent for each part.
+            # Who stored it may not have lived to publish it.
             self.publish(record, task.video_id)
             self.patiently(lambda: store.drop(task.video_id))
             return
@@ -203,17 +203,24 @@ class _Task(ServedMessage):
             verdict = _unscored(scanner, task, verdict)
         sha256 = verdict.provenance.source_sha256
         known = None if sha256 is None else fingerprint(sha256, verdict.provenance)
-        self._settle(task, self._finish(verdict, known), 1)
+        self._end(task, verdict, known)
         self.patiently(lambda: store.drop(task.video_id))
 
     def _sampled(self, task: VideoTask) -> Scanner:
         return self._scanner if task.sampling is None else self._scanner.with_sampling(parse_sampling(task.sampling))
 
-    def _settle(self, task: VideoTask, record: bytes, attempt: int) -> None:
+    def _end(self, task: VideoTask, verdict: Verdict, known: str | None) -> None:
+        """Store and publish a verdict, after its dead letter: later parts of the clip only see that there is one."""
+        early = task.part is not None and verdict.outcome is Outcome.MODEL_ERROR
+        if early:
+            self.bury(verdict.error or "", stage="score", attempts=1)
+        self._settle(task, self._finish(verdict, known), 1, bury=not early)
+
+    def _settle(self, task: VideoTask, record: bytes, attempt: int, *, bury: bool = True) -> None:
         """Publish what is stored."""
         verdict = Verdict.model_validate_json(record)
         self.publish(record, task.video_id)
-        if verdict.outcome is Outcome.MODEL_ERROR:
+        if bury and verdict.outcome is Outcome.MODEL_ERROR:
             self.bury(verdict.error or "", stage="score", attempts=attempt)
         metrics = self.service.metrics
         metrics.clips.labels(verdict.outcome, task.source_class).inc()

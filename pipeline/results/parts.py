@@ -46,6 +46,17 @@ class PartStore:
     client: redis.Redis
     ttl_s: int
 
+    def sent(self, clip_id: str) -> None:
+        """Remember that all parts of a clip are on their way."""
+        with self.client.pipeline() as pipe:
+            pipe.hset(parts_key(clip_id), "sent", "1")
+            pipe.expire(parts_key(clip_id), self.ttl_s)
+            pipe.execute()
+
+    def is_sent(self, clip_id: str) -> bool:
+        """Whether that is remembered. If not, Redis has lost it, and perhaps results with it."""
+        return bool(self.client.hexists(parts_key(clip_id), "sent"))
+
     def begin(self, clip_id: str, index: int) -> int:
         """Count one more try of a part; 0 where its result is there."""
         script = self.client.register_script(_BEGIN)

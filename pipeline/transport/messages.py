@@ -141,6 +141,10 @@ class VideoTask(Contract):
         """The value of the message."""
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
 
+    def whole(self) -> Self:
+        """The task of which this is a part."""
+        return self.model_copy(update={"part": None})
+
 
 class ContentType(StrEnum):
     """What a segment's bytes are."""

@@ -13,9 +13,10 @@ import pytest
 import redis
 
 from pipeline.contracts import Outcome, Topic, Verdict, parts_key
+from pipeline.dead import letters, requeue
 from pipeline.results.parts import PartStore
 from pipeline.results.redis import VerdictStore
-from pipeline.service import Service
+from pipeline.service import HandedBackError, ServedMessage, Service
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.history import read_topic
 from pipeline.transport.kafka import Publisher
@@ -110,12 +111,14 @@ def test_parts_that_come_twice_or_after_the_verdict_change_nothing(
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
     store: VerdictStore,
+    parts: PartStore,
     client: redis.Redis,
     long_clip: Path,
 ) -> None:
     asked = task(long_clip, sampling="fps=3")
     first = Part(index=0, count=2, start_s=0.0, end_s=5.0)
     last = Part(index=1, count=2, start_s=4.0, end_s=None)
+    parts.sent(asked.video_id)
     with serving(bootstrap, splitting):
         for part in (first, first):
             publisher.part(asked.model_copy(update={"part": part}), 0).wait()
@@ -152,20 +155,81 @@ def test_a_part_that_fails_ends_the_clip(
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
     store: VerdictStore,
+    client: redis.Redis,
     network: QuickNetwork,
     long_clip: Path,
 ) -> None:
+    asked = task(long_clip, sampling="fps=5")
     well = network.log_odds
     network.log_odds = lambda pixels: np.full(len(pixels), np.nan, np.float32)
     try:
         with serving(bootstrap, splitting):
-            asked = task(long_clip, sampling="fps=5")
             verdict = judged(asked, publisher, store)
-            until(lambda: published(bootstrap, Topic.DEAD, asked.video_id))
+            until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
+            until(lambda: committed_to_the_end(bootstrap))
     finally:
         network.log_odds = well
     assert verdict.outcome is Outcome.MODEL_ERROR
     assert "nan" in (verdict.error or "")
+
+    letter = next(found for found in letters(bootstrap, client) if found.key == asked.video_id)
+    assert VideoTask.parse(letter.message.value, letter.message.key).part is not None
+    requeue(letter, publisher=publisher, store=store, client=client)
+    with serving(bootstrap, splitting):
+        record = until(lambda: store.record(asked.video_id))
+        until(lambda: committed_to_the_end(bootstrap))
+    verdict = Verdict.model_validate_json(record)
+    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 40)
+
+
+def test_the_dead_letter_of_a_part_is_sent_though_its_worker_dies_with_the_verdict_stored(
+    bootstrap: str,
+    splitting: Callable[[TaskConsumer], Service],
+    publisher: Publisher,
+    store: VerdictStore,
+    parts: PartStore,
+    long_clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = task(long_clip, part=Part(index=1, count=2, start_s=4.0))
+    parts.sent(asked.video_id)
+    for _ in range(3):
+        parts.begin(asked.video_id, 1)
+
+    def dies(message: ServedMessage, record: bytes, clip_id: str) -> None:
+        raise HandedBackError("as a crash would")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ServedMessage, "publish", dies)
+        with serving(bootstrap, splitting):
+            publisher.part(asked, 0).wait()
+            stored = until(lambda: store.record(asked.video_id))
+            (letter,) = until(lambda: published(bootstrap, Topic.DEAD, asked.video_id))
+    assert Verdict.model_validate_json(stored).outcome is Outcome.MODEL_ERROR
+    assert letter.header("stage") == "score"
+    with serving(bootstrap, splitting):
+        until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
+        until(lambda: committed_to_the_end(bootstrap))
+    assert len(published(bootstrap, Topic.DEAD, asked.video_id)) == 1
+
+
+def test_a_clip_whose_parts_redis_has_lost_begins_anew(
+    bootstrap: str,
+    splitting: Callable[[TaskConsumer], Service],
+    publisher: Publisher,
+    store: VerdictStore,
+    client: redis.Redis,
+    long_clip: Path,
+) -> None:
+    # Of its three parts this one is left in Kafka, and nothing in Redis.
+    asked = task(long_clip, sampling="fps=7", part=Part(index=2, count=3, start_s=4.0))
+    with serving(bootstrap, splitting):
+        publisher.part(asked, 0).wait()
+        record = until(lambda: store.record(asked.video_id))
+        until(lambda: committed_to_the_end(bootstrap))
+        until(lambda: not client.exists(parts_key(asked.video_id)))
+    verdict = Verdict.model_validate_json(record)
+    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 56)
 
 
 def test_a_part_that_ends_its_workers_is_given_up(
