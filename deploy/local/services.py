@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -124,10 +125,21 @@ class KafkaServer(_Server):
         folder: for its log segments and its log; what an earlier server left there is kept.
         jars: folder with Kafka's jars; see `kafka_jars`.
         detached: it lives on when this process ends.
+        listeners: further ones, such as SASL_SSL://127.0.0.1:9093.
+        more: further lines of server.properties, by name.
     """
 
-    def __init__(self, folder: Path, jars: Path, *, detached: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        jars: Path,
+        *,
+        detached: bool = False,
+        listeners: Sequence[str] = (),
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder, self.jars, self.detached = folder, jars, detached
+        self._listeners, self._more = listeners, dict(more or {})
         self.port, self._controller_port = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
 
@@ -167,11 +179,12 @@ class KafkaServer(_Server):
         return ["java", "-Xmx512m", "-XX:+UseSerialGC", logging, "-cp", f"{self.jars}/*", main]
 
     def _config(self) -> str:
+        own = (f"PLAINTEXT://127.0.0.1:{self.port}", f"CONTROLLER://127.0.0.1:{self._controller_port}")
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "listeners": ",".join([*own, *self._listeners]),
             "controller.listener.names": "CONTROLLER",
             "log.dirs": str(self.folder / "data"),
             "auto.create.topics.enable": "false",
@@ -181,6 +194,7 @@ class KafkaServer(_Server):
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "transaction.state.log.num.partitions": "1",
+            **self._more,
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pipeline.registry import Registry
 
 
+_UNUSED = "unused"
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Addresses, and how long verdicts are kept in Redis."""
@@ -22,7 +25,7 @@ class Services:
     ttl_s: int
 
 
-def services(*, kafka: str | None = "unused", redis: str | None = "unused") -> Services:
+def services(*, kafka: str | None = _UNUSED, redis: str | None = _UNUSED) -> Services:
     """From flags and environment; an argument that is left out is not needed.
 
     Raises:
@@ -31,9 +34,12 @@ def services(*, kafka: str | None = "unused", redis: str | None = "unused") -> S
     from pydantic import ValidationError
 
     from pipeline.settings import Settings
+    from pipeline.transport.security import KafkaSecurity
 
     try:
         settings = Settings()
+        if kafka != _UNUSED:
+            KafkaSecurity()
     except ValidationError as error:
         raise typer.BadParameter(f"environment: {error}") from error
     kafka, redis = kafka or settings.kafka, redis or settings.redis

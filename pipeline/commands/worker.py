@@ -52,12 +52,14 @@ def run(
 
     from pipeline.access import UriAllow
     from pipeline.settings import Settings
+    from pipeline.transport.security import KafkaSecurity
 
     given: dict[str, Any] = {"kafka": kafka, "redis": redis, "http_port": http_port, "uri_allow": uri_allow}
     try:
         # Before anything that takes seconds to load.
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         UriAllow.parse(settings.uri_allow)
+        KafkaSecurity()
         if missing := [f"UNMASK_{name.upper()}" for name in ("kafka", "redis") if not getattr(settings, name)]:
             raise ValueError(f"{' and '.join(missing)} not set: tasks come from Kafka, verdicts are kept in Redis")
     except (ValidationError, ValueError) as error:

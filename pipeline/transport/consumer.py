@@ -23,6 +23,7 @@ from pipeline.transport.assignor import EvenStickyAssignor
 from pipeline.transport.kafka import TransportError
 from pipeline.transport.messages import Message, message_fields
 from pipeline.transport.offsets import LowWater
+from pipeline.transport.security import client_options
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +105,7 @@ class TaskConsumer:
         self._ends: dict[TopicPartition, int] = {}
         try:
             self._consumer = KafkaConsumer(
-                bootstrap_servers=bootstrap,
+                **client_options(bootstrap),
                 bootstrap_timeout_ms=int(patience_s * 1000),
                 group_id=group,
                 enable_auto_commit=False,

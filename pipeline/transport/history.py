@@ -10,6 +10,7 @@ from kafka.errors import KafkaError
 from pipeline.contracts import Topic
 from pipeline.transport.kafka import TransportError
 from pipeline.transport.messages import Message, message_fields
+from pipeline.transport.security import client_options
 
 _POLL_MS = 500
 _PATIENCE_MS = 30_000
@@ -29,7 +30,7 @@ def read_topic(bootstrap: str, topic: Topic, *, follow: bool = False, beginning:
     """
     try:
         consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap,
+            **client_options(bootstrap),
             bootstrap_timeout_ms=_PATIENCE_MS,
             enable_auto_commit=False,
             # With this, a topic that does not exist is not made by asking for it.

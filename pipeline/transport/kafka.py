@@ -13,6 +13,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLarg
 
 from pipeline.contracts import Topic
 from pipeline.transport.messages import Segment, VideoTask
+from pipeline.transport.security import client_options
 
 # A record lists every scored face, some 200 bytes each: ten hours of five people at two frames a second are 72 MB.
 MAX_RECORD_BYTES: Final = 64 << 20
@@ -53,7 +54,7 @@ def ensure_topics(bootstrap: str, *, partitions: int = 8, replicas: int = -1, pa
     """
     created = []
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=int(patience_s * 1000))
+        admin = KafkaAdminClient(**client_options(bootstrap), bootstrap_timeout_ms=int(patience_s * 1000))
         try:
             for topic in Topic:
                 try:
@@ -108,7 +109,7 @@ class Publisher:
         """
         try:
             self._producer = KafkaProducer(
-                bootstrap_servers=bootstrap,
+                **client_options(bootstrap),
                 acks="all",
                 enable_idempotence=True,
                 max_request_size=_MAX_REQUEST_BYTES,

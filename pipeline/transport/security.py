@@ -1,0 +1,62 @@
+"""How Kafka is spoken to: in the clear, or over TLS and with a name and a password, as managed brokers want it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, FilePath, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class KafkaSecurity(BaseSettings):
+    """From the environment alone: a password has no place on a command line."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="UNMASK_KAFKA_", extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="the protocol of the brokers' listener"
+    )
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="of SASL; PLAIN sends the password itself"
+    )
+    user: str | None = Field(default=None, description="of SASL")
+    password: SecretStr | None = Field(default=None, description="of SASL")
+    ca: FilePath | None = Field(default=None, description="PEM file of who signs the brokers; None: the system's")
+    cert: FilePath | None = Field(default=None, description="PEM file of our own certificate, where brokers want one")
+    key: FilePath | None = Field(default=None, description="PEM file of its key")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.security.startswith("SASL") and not (self.user and self.password):
+            raise ValueError(f"{self.security} needs UNMASK_KAFKA_USER and UNMASK_KAFKA_PASSWORD")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("UNMASK_KAFKA_CERT and UNMASK_KAFKA_KEY go together")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """What kafka-python's clients take."""
+        found: dict[str, Any] = {"security_protocol": self.security}
+        if self.security.endswith("SSL"):
+            files = {"ssl_cafile": self.ca, "ssl_certfile": self.cert, "ssl_keyfile": self.key}
+            found |= {name: str(path) for name, path in files.items() if path is not None}
+        if self.security.startswith("SASL") and self.password is not None:
+            found |= {
+                "sasl_mechanism": self.mechanism,
+                "sasl_plain_username": self.user,
+                "sasl_plain_password": self.password.get_secret_value(),
+            }
+        return found
+
+
+def client_options(bootstrap: str) -> dict[str, Any]:
+    """What every client of Kafka is made with.
+
+    Args:
+        bootstrap: servers, `host:port` with commas between.
+
+    Raises:
+        pydantic.ValidationError: the environment makes no sense. Commands look before they begin.
+    """
+    return {"bootstrap_servers": bootstrap, **KafkaSecurity().options()}

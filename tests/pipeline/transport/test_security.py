@@ -1,0 +1,154 @@
+"""A broker that wants TLS, a name and a password."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import UserScramCredentialUpsertion
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from deploy.local.services import KafkaServer, free_port, kafka_jars
+from pipeline.contracts import VIDEO_TOPICS, SourceClass, Topic
+from pipeline.transport.consumer import TaskConsumer
+from pipeline.transport.history import read_topic
+from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
+from pipeline.transport.messages import VideoTask
+from pipeline.transport.security import KafkaSecurity
+from tests.conftest import required_service
+
+USER, PASSWORD = "unmask", "a long secret"
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Where it listens with a guard, and who signed its certificate."""
+
+    bootstrap: str
+    ca: Path
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    store, ca, port = folder / "broker.p12", folder / "ca.pem", free_port()
+    keytool = ["keytool", "-keystore", str(store), "-storepass", "changeit", "-alias", "kafka"]
+    make = [*keytool, "-genkeypair", "-keyalg", "EC", "-dname", "CN=127.0.0.1", "-ext", "SAN=ip:127.0.0.1"]
+    with required_service():
+        jars = kafka_jars()
+    subprocess.run(make, check=True, capture_output=True)
+    subprocess.run([*keytool, "-exportcert", "-rfc", "-file", str(ca)], check=True, capture_output=True)
+    login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    settings = {
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config": login,
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": login,
+        "ssl.keystore.type": "PKCS12",
+        "ssl.keystore.location": str(store),
+        "ssl.keystore.password": "changeit",
+        "ssl.key.password": "changeit",
+    }
+    server = KafkaServer(folder / "kafka", jars, listeners=[f"SASL_SSL://127.0.0.1:{port}"], more=settings)
+    with required_service():
+        server.start()
+    admin = KafkaAdminClient(bootstrap_servers=server.bootstrap)
+    for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+        found = admin.alter_user_scram_credentials([UserScramCredentialUpsertion(USER, mechanism, PASSWORD)])
+        assert found == {USER: None}
+    admin.close()
+    yield Guarded(f"127.0.0.1:{port}", ca)
+    server.stop()
+
+
+@pytest.fixture
+def environment(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("UNMASK_KAFKA_SECURITY", "SASL_SSL")
+    monkeypatch.setenv("UNMASK_KAFKA_USER", USER)
+    monkeypatch.setenv("UNMASK_KAFKA_PASSWORD", PASSWORD)
+    monkeypatch.setenv("UNMASK_KAFKA_CA", str(guarded.ca))
+    return monkeypatch
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_tasks_come_through(guarded: Guarded, environment: pytest.MonkeyPatch, mechanism: str) -> None:
+    environment.setenv("UNMASK_KAFKA_MECHANISM", mechanism)
+    ensure_topics(guarded.bootstrap, partitions=1, replicas=1)
+    task = VideoTask(
+        video_id=f"test-{uuid.uuid4()}",
+        uri="/a.mp4",
+        source_class=SourceClass.UPLOAD,
+        submitted_at=time.time(),
+    )
+    with Publisher(guarded.bootstrap) as publisher:
+        publisher.submit(task).wait()
+    assert [m.value for m in read_topic(guarded.bootstrap, Topic.VIDEOS)][-1] == task.to_json()
+    consumer = TaskConsumer(guarded.bootstrap, capacities={VIDEO_TOPICS: 10}, group=f"group-{task.video_id}")
+    try:
+        taken: list[bytes | None] = []
+        for _ in range(100):
+            taken += [delivery.value for delivery in consumer.poll()]
+            if task.to_json() in taken:
+                break
+        assert task.to_json() in taken
+    finally:
+        consumer.close()
+
+
+def test_a_wrong_password_is_an_error(guarded: Guarded, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("UNMASK_KAFKA_PASSWORD", "guessed")
+    with pytest.raises(TransportError, match="no Kafka at"):
+        Publisher(guarded.bootstrap, patience_s=3)
+
+
+def test_a_broker_whose_certificate_nobody_knows_is_not_trusted(
+    guarded: Guarded, environment: pytest.MonkeyPatch
+) -> None:
+    environment.delenv("UNMASK_KAFKA_CA")
+    with pytest.raises(TransportError, match="no Kafka at"):
+        Publisher(guarded.bootstrap, patience_s=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"SECURITY": "SASL_SSL"}, "UNMASK_KAFKA_PASSWORD"),
+        ({"SECURITY": "TLS"}, "security"),
+        ({"SECURITY": "SSL", "CA": "/nowhere.pem"}, "ca"),
+        ({"SECURITY": "SSL", "CERT": __file__}, "go together"),
+        ({"SECURITY": "SASL_SSL", "USER": "me", "PASSWORD": "tell nobody", "MECHANISM": "GSSAPI"}, "mechanism"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_anything_begins(
+    settings: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.cli import build
+
+    for name, value in settings.items():
+        monkeypatch.setenv(f"UNMASK_KAFKA_{name}", value)
+    with pytest.raises(ValidationError):
+        KafkaSecurity()
+    done = CliRunner().invoke(
+        build(["dead"]), ["dead", "list", "--kafka", "127.0.0.1:1", "--redis", "redis://127.0.0.1:1/0"]
+    )
+    assert done.exit_code == 2
+    assert told in done.output
+    assert "tell nobody" not in done.output
+
+
+def test_empty_settings_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SECURITY", "MECHANISM", "USER", "PASSWORD", "CA", "CERT", "KEY"):
+        monkeypatch.setenv(f"UNMASK_KAFKA_{name}", "")
+    assert KafkaSecurity().options() == {"security_protocol": "PLAINTEXT"}
+
+
+def test_a_password_does_not_stand_in_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_KAFKA_PASSWORD", "tell nobody")
+    assert "tell nobody" not in repr(KafkaSecurity())
