@@ -41,6 +41,9 @@ _METADATA_S = 15.0
 # A worker that was killed is missed after this long, and its tasks go to others.
 _SESSION_S = 10.0
 _POLL_INTERVAL_S = 300.0
+# While it joins: kafka-python (3.0.12) throws away an answer of the group that comes between two polls, and joins anew,
+# for which all others must join again. So there is little between them, and they are long.
+_JOIN_POLL_S = 1.0
 
 
 class _Tenure:
@@ -138,14 +141,19 @@ class TaskConsumer:
         return self._member
 
     def lag(self) -> dict[Topic, int]:
-        """Messages of each topic, in this worker's partitions, that were not delivered yet, as far as it is known."""
+        """Messages of each topic, in this worker's partitions, that were not delivered yet, as far as it is known.
+
+        Empty while it has no share.
+        """
+        if not self._member:
+            return {}
         found = dict.fromkeys(self._topics, 0)
         for partition in self._consumer.assignment():
             found[Topic(partition.topic)] += self._behind(partition)
         return found
 
     def poll(self, timeout_s: float = 0.2) -> list[Delivery]:
-        """New tasks, none where there is no room; commits what is done.
+        """New tasks, none where there is no room; commits what is done. Takes a second where the group is changing.
 
         Raises:
             TransportError: Kafka refuses; a broker that is away is waited for.
@@ -153,8 +161,11 @@ class TaskConsumer:
         self._commit()
         rooms = self._rooms()
         try:
-            self._pause(rooms)
-            self._unpark()
+            if self._member:
+                self._pause(rooms)
+                self._unpark()
+            else:
+                timeout_s = max(timeout_s, _JOIN_POLL_S)
             # As many as each group has room for: who fills one must not overfill another.
             at_most = min((room for room in rooms.values() if room > 0), default=1)
             fetched = self._consumer.poll(int(timeout_s * 1000), max_records=at_most)

@@ -270,21 +270,31 @@ def test_a_second_worker_gets_a_share_of_each_topic(kafka_bootstrap: str) -> Non
     capacities = {(Topic.SEGMENTS,): 1, VIDEO_TOPICS: 1}
     topics = {Topic.SEGMENTS, *VIDEO_TOPICS}
     group = f"group-{uuid.uuid4()}"
+    stop = threading.Event()
     members: list[TaskConsumer] = []
+    threads: list[threading.Thread] = []
+
+    def serve(member: TaskConsumer) -> None:
+        while not stop.is_set():
+            member.poll()
+        member.close()
+
+    def held() -> list[set[str]]:
+        return [{partition.topic for partition in member._consumer.assignment()} for member in members]
+
     try:
         for _ in range(2):
             members.append(TaskConsumer(kafka_bootstrap, capacities=capacities, group=group))
-            for _ in range(PATIENCE):
-                for member in members:
-                    member.poll(0.1)
-                held = [{partition.topic for partition in member._consumer.assignment()} for member in members]
-                if all(member.is_member for member in members) and held == [topics] * len(members):
-                    break
-            else:
-                raise AssertionError(held)
+            threads.append(threading.Thread(target=serve, args=[members[-1]]))
+            threads[-1].start()
+            deadline = time.monotonic() + 60
+            while not (all(member.is_member for member in members) and held() == [topics] * len(members)):
+                assert time.monotonic() < deadline, held()
+                time.sleep(0.05)
     finally:
-        for member in members:
-            member.close()
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_broker_that_is_away_is_an_error() -> None:

@@ -201,7 +201,7 @@ def test_the_dead_letter_of_a_part_is_sent_though_its_worker_dies_with_the_verdi
 
     with monkeypatch.context() as patched:
         patched.setattr(ServedMessage, "publish", dies)
-        with serving(bootstrap, splitting):
+        with serving(bootstrap, splitting, drain_s=1.0):
             publisher.part(asked, 0).wait()
             stored = until(lambda: store.record(asked.video_id))
             (letter,) = until(lambda: published(bootstrap, Topic.DEAD, asked.video_id))

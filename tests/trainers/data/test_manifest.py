@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from trainers.data.manifest import FAKE, Manifest, ManifestError, join
 
-words = st.text("abcxyz019_-.", min_size=1, max_size=8)
+# But for "..", which does not lie below a manifest's folder and becomes absolute.
+words = st.text("abcxyz019_-.", min_size=1, max_size=8).filter(lambda text: text != "..")
 rows_of = st.lists(
     st.fixed_dictionaries(
         {
