@@ -29,11 +29,9 @@ else
 endif
 	@echo "Open $(DEMO)/report.html in a browser."
 
-# A process a core, each with services of its own, or one for those that are given; a file's tests share what starts slowly.
-PARALLEL := $(if $(UNMASK_TEST_KAFKA)$(UNMASK_TEST_REDIS),,-n logical --maxprocesses 4 --dist loadfile)
 test: setup
 	deploy/local/packages.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cuda" $(PARALLEL)
+	$(BIN)/python -m pytest -m "not cuda"
 
 check: setup
 	$(BIN)/ruff check .

@@ -212,10 +212,11 @@ def convert(model: BaseModel) -> Any:
 def _forget_traced() -> None:
     """Let go of what torch remembers of traced modules: it would keep the weights of each one until the process ends.
 
-    What its own tests call between two of them; scripted functions stay usable.
+    What its own tests call between two of them; scripted functions stay usable. Both are private: where a version of
+    torch has them no more, memory is what it costs.
     """
-    torch.jit._state._clear_class_state()
-    torch._C._jit_clear_class_registry()
+    for owner, name in ((torch.jit._state, "_clear_class_state"), (torch._C, "_jit_clear_class_registry")):
+        getattr(owner, name, lambda: None)()
 
 
 def backend_names(device: torch.device) -> Sequence[str]:

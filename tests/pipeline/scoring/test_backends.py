@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -196,6 +198,20 @@ def test_converting_leaves_the_model_as_it_was(model: BaseModel, crops: Image) -
     backends.convert(model)
     assert model.mixed_precision is mixed
     np.testing.assert_array_equal(by_hand(model, crops[:2]), before)
+
+
+def test_converted_models_leave_no_memory_behind() -> None:
+    process = psutil.Process()
+    sizes = []
+    for _ in range(3):
+        model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=32)
+        bytes_each = sum(parameter.nbytes for parameter in model.parameters())
+        backends.convert(model)
+        del model
+        gc.collect()
+        sizes.append(process.memory_info().rss)
+    # The first one brings libraries along.
+    assert sizes[-1] - sizes[0] < bytes_each
 
 
 @pytest.mark.parametrize(
