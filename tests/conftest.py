@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,10 @@ from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY
 from pipeline.results.redis import connect
 from pipeline.video.sandbox import DecodeServer
 from tests import media
+
+# A shell that runs the suite in the background has it ignore interrupts, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
