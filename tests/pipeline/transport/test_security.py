@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 import uuid
@@ -15,7 +16,7 @@ from kafka.admin import UserScramCredentialUpsertion
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from deploy.local.services import KafkaServer, free_port, kafka_jars
+from deploy.local.services import KafkaServer, ServiceError, free_port, kafka_jars
 from pipeline.contracts import VIDEO_TOPICS, SourceClass, Topic
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.history import read_topic
@@ -42,6 +43,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     keytool = ["keytool", "-keystore", str(store), "-storepass", "changeit", "-alias", "kafka"]
     make = [*keytool, "-genkeypair", "-keyalg", "EC", "-dname", "CN=127.0.0.1", "-ext", "SAN=ip:127.0.0.1"]
     with required_service():
+        if shutil.which("keytool") is None:
+            raise ServiceError("no keytool; it comes with Java")
         jars = kafka_jars()
     subprocess.run(make, check=True, capture_output=True)
     subprocess.run([*keytool, "-exportcert", "-rfc", "-file", str(ca)], check=True, capture_output=True)
