@@ -82,14 +82,14 @@ class PartOfVideo:
         service = message.service
         while attempt <= service.max_attempts:
             if attempt == 0:  # it is there: who stored it did not live to look for the others
-                return message.patiently(lambda: self._store.result(task.video_id, part.index))
+                stored = message.patiently(lambda: self._store.result(task.video_id, part.index))
+                if stored is not None:
+                    return stored
+                # Taken back meanwhile.
+                attempt = message.patiently(lambda: self._store.begin(task.video_id, part.index))
+                continue
             window = Window(part.start_s, math.inf if part.end_s is None else part.end_s)
-            try:
-                result = self._scanner.scan_part(Source(task.uri, task.video_id), window, stop=message.gone)
-            except HandedBackError:
-                raise
-            except ScanInterruptedError:
-                raise HandedBackError("in the middle of a part") from None
+            result = self._look(window)
             if result.failure is None or not result.failure.transient or attempt == service.max_attempts:
                 log.info("part", index=part.index, count=part.count, seconds=round(result.elapsed_s, 1))
                 return result.to_bytes()
@@ -111,20 +111,33 @@ class PartOfVideo:
         parts = [PartResult.from_bytes(data) for data in results]
         ours = scanner.provenance.weights_sha256
         if others := [index for index, found in enumerate(parts) if found.provenance.weights_sha256 != ours]:
-            self._again(parts, others)
-            return None
+            # A clip is judged by one detector: either weights were swapped half-way, or workers differ for good.
+            log.warning("parts of other weights are judged anew", parts=others)
+            if self._message.patiently(lambda: self._store.again(self._task.video_id)) == 1:
+                self._send_again(parts, others)
+                return None
+            # Sent out again, they might come back with other weights for ever.
+            parts = [self._look(found.window) if index in others else found for index, found in enumerate(parts)]
         return judge_parts(parts, scanner.calibration, scanner.thresholds)
 
-    def _again(self, parts: list[PartResult], others: list[int]) -> None:
-        """Weights were swapped half-way: a clip is judged by one detector, so that the others' parts are done anew."""
+    def _look(self, window: Window) -> PartResult:
+        task = self._task
+        try:
+            return self._scanner.scan_part(Source(task.uri, task.video_id), window, stop=self._message.gone)
+        except HandedBackError:
+            raise
+        except ScanInterruptedError:
+            raise HandedBackError("in the middle of a part") from None
+
+    def _send_again(self, parts: list[PartResult], others: list[int]) -> None:
         message, task = self._message, self._task
-        log.warning("weights were swapped between parts; some are judged anew", parts=others)
         for index in others:
             window = parts[index].window
             end_s = None if math.isinf(window.end_s) else window.end_s
             part = Part(index=index, count=len(parts), start_s=window.start_s, end_s=end_s)
-            message.patiently(lambda index=index: self._store.retract(task.video_id, index))  # type: ignore[misc]
+            # In this order: a crash between the two leaves a part under way, whoever takes it.
             send_part(message, task.model_copy(update={"part": part}))
+            message.patiently(lambda index=index: self._store.retract(task.video_id, index))  # type: ignore[misc]
 
     def _release(self) -> None:
         try:

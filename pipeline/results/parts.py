@@ -70,6 +70,10 @@ class PartStore:
         """The stored result of a part, or None."""
         return cast("bytes | None", self.client.hget(parts_key(clip_id), str(index)))
 
+    def again(self, clip_id: str) -> int:
+        """Count one more time that parts of a clip have to be done anew; returns how often that was."""
+        return self.client.hincrby(parts_key(clip_id), "again", 1)
+
     def retract(self, clip_id: str, index: int) -> None:
         """Forget the result of a part, and its tries."""
         self.client.hdel(parts_key(clip_id), str(index), f"attempt:{index}")

@@ -16,11 +16,15 @@ from pipeline.contracts import Outcome, Topic, Verdict, parts_key
 from pipeline.dead import letters, requeue
 from pipeline.results.parts import PartStore
 from pipeline.results.redis import VerdictStore
+from pipeline.scan import Scanner
 from pipeline.service import HandedBackError, ServedMessage, Service
+from pipeline.sources import Source
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.history import read_topic
 from pipeline.transport.kafka import Publisher
 from pipeline.transport.messages import Part, VideoTask
+from pipeline.video.sampling import parse_sampling
+from pipeline.video.window import Window
 from tests import media
 from tests.pipeline.quick import QuickNetwork
 from tests.pipeline.records import record
@@ -133,6 +137,41 @@ def test_parts_that_come_twice_or_after_the_verdict_change_nothing(
         until(lambda: committed_to_the_end(bootstrap))
     assert store.record(asked.video_id) == stored
     assert Verdict.model_validate_json(stored).frames_sampled == 24
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_parts_of_other_weights_are_judged_anew_and_not_for_ever(
+    bootstrap: str,
+    splitting: Callable[[TaskConsumer], Service],
+    publisher: Publisher,
+    store: VerdictStore,
+    parts: PartStore,
+    client: redis.Redis,
+    scanner: Scanner,
+    long_clip: Path,
+    before: int,
+) -> None:
+    sampling = f"fps={8 + before}"
+    asked = task(long_clip, sampling=sampling)
+    first = Part(index=0, count=2, start_s=0.0, end_s=5.0)
+    last = Part(index=1, count=2, start_s=4.0, end_s=None)
+    sampled = scanner.with_sampling(parse_sampling(sampling))
+    result = sampled.scan_part(Source(str(long_clip), asked.video_id), Window(0.0, 5.0))
+    other = result.provenance.model_copy(update={"weights_sha256": ["e" * 64]})
+    parts.sent(asked.video_id)
+    for _ in range(before):
+        parts.again(asked.video_id)
+    parts.put(asked.video_id, 0, 2, replace(result, provenance=other).to_bytes())
+    with serving(bootstrap, splitting):
+        publisher.part(asked.model_copy(update={"part": last}), 0).wait()
+        record = until(lambda: store.record(asked.video_id))
+        until(lambda: committed_to_the_end(bootstrap))
+        until(lambda: not client.exists(parts_key(asked.video_id)))
+    verdict = Verdict.model_validate_json(record)
+    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 8 * (8 + before))
+    assert verdict.provenance.weights_sha256 == scanner.provenance.weights_sha256
+    # Sent out the first time, done by the one who found it the next time.
+    assert [found.part for found in parts_sent(bootstrap, asked.video_id)].count(first) == 1 - before
 
 
 def test_a_verdict_whose_worker_did_not_live_to_publish_it_is_published(
