@@ -243,7 +243,7 @@ def load_autoencoders(folder: str) -> tuple[Autoencoder, ...]:
     if not files:
         raise AutoencodersMissingError(
             f"pseudo-fakes of the kind rerender need autoencoders; there are none in {folder or 'no folder'!r}. Make "
-            "them by `unmask data autoencoders MANIFEST FOLDER` and name them by --set data.blend.rerender.folder=FOLDER"
+            "them by `unmask data autoencoders MANIFEST FOLDER`, name them by --set data.blend.rerender.folder=FOLDER"
         )
     return tuple(_load(file) for file in files)
 
