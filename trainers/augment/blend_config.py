@@ -59,10 +59,16 @@ class RerenderConfig:
     # Pasted as a square with hard edges; the others are blended by a feathered mask.
     square_share: float = 0.2
     soften: tuple[float, float] = (0.008, 0.05)
-    # Sharpness alone must not tell: in so many, the real too is brought to the rendered one's sharpness; in so many
-    # others, the rendered one to the real's.
+    # So much of the real's detail (mean absolute Laplacian in the mask) the rendered face has at least, drawn between:
+    # what a small net loses is mixed back in from the real, at most by `mixed_back`.
+    detail: tuple[float, float] = (0.5, 0.95)
+    mixed_back: float = 0.75
+    # The rendered face gets the real's mean colour, in so many.
+    colour_share: float = 0.8
+    # Sharpness alone must not tell: in so many, the real is blurred to the rendered one's sharpness; in so many others,
+    # the rendered one is sharpened to the real's.
     blur_real_share: float = 0.3
-    sharpen_share: float = 0.35
+    sharpen_share: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ _LOWER_LIPS = (91, 181, 84, 17, 314, 405, 321, 95, 88, 178, 87, 14, 317, 402, 31
 _MOUTH_AREA = (*mesh.OUTER_LIPS, *mesh.CHIN, 205, 425, 187, 411, *mesh.JAW[4:17])
 # What stable points of two frontal heads differ by after the affine map, in eye distances.
 _FIT = 0.04
+# Lips that move by less, in eye distances, make a fake that no one can tell from its real; a jaw by more does not.
+_STILL, _VISIBLE = 0.025, 0.08
 # An open mouth shows its inside from this height on, in eye distances; below it is a line.
 _OPEN = 0.06
 # Depth of a mouth: the dark that a net or a renderer fills it with.
@@ -50,8 +52,12 @@ def reenactment(face: Face, donor: Face, rng: np.random.Generator, config: Blend
     source = mesh_of(face)
     mouth_only = rng.random() < how.mouth_share
     offset = expression(face, donor) * np.float32(rng.uniform(*how.gain))
-    if rng.random() < how.jaw_share:
-        offset = offset + _jaw(face, rng.uniform(*how.jaw))
+    lips = offset[mesh.places(*mesh.OUTER_LIPS)]
+    still = float(np.abs(lips).mean()) < _STILL * unit
+    opening = rng.uniform(*how.jaw)
+    if rng.random() < how.jaw_share or still:
+        # Two faces of one expression: the jaw moves, and down if there is no gap to close.
+        offset = offset + _jaw(face, max(opening, _VISIBLE) if still else opening)
     weights = _weights(mouth_only)
     offset = _limited(offset * (weights[:, None] > 0), weights * np.float32(how.largest) * unit)
     if not mouth_only and rng.random() < how.pose_share:

@@ -15,13 +15,16 @@ from trainers.augment import mean_mesh as mesh
 from trainers.augment.autoencoders import load_autoencoders
 from trainers.augment.blend_config import BlendConfig, choose
 from trainers.augment.blending import Blend, mixed
+from trainers.augment.colours import match_colours
 from trainers.augment.face import Face, mesh_of
 from trainers.augment.masks import hull, soft_mask
 
 _REGIONS = ("face", "mouth", "picture")
 _MOUTH_AREA = (*mesh.OUTER_LIPS, *mesh.CHIN, 205, 425, 187, 411, 2, *mesh.JAW[5:16])
-# The square that is rendered reaches so far beyond what is pasted.
-_MARGIN = 1.15
+# The square that is rendered is larger than what is pasted: nets are poor at the edges of their picture.
+_MARGIN = 1.2
+# A part of the square's side at each edge that is never pasted.
+_UNUSED = 0.06
 
 
 def rerender(face: Face, donor: Face, rng: np.random.Generator, config: BlendConfig) -> Blend:
@@ -41,11 +44,15 @@ def rerender(face: Face, donor: Face, rng: np.random.Generator, config: BlendCon
     hard = np.ones(size, np.float32) if region == "picture" else hull(points, size)
     if not hard.any():
         hard = np.ones(size, np.float32)
-    x, y, side = (0, 0, max(size)) if hard.all() else _square_around(hard, rng)
+    x, y, side = _square_around(hard, rng)
     rendered = _pasted(face.image, net.render(_cut(face.image, x, y, side)), x, y, side, rng)
+    if rng.random() < how.colour_share:
+        rendered = match_colours(rendered, face.image, hard, "mean")
+    rendered = _with_detail(rendered, face.image, hard, rng.uniform(*how.detail), how.mixed_back)
     if region != "picture" and rng.random() < how.square_share:
         hard = np.zeros(size, np.float32)
-        hard[max(0, y) : y + side, max(0, x) : x + side] = 1
+        edge = round(side * _UNUSED)
+        hard[max(0, y + edge) : y + side - edge, max(0, x + edge) : x + side - edge] = 1
         mask = hard
     elif hard.all():
         mask = hard
@@ -84,6 +91,13 @@ def _pasted(image: Image, rendered: Image, x: int, y: int, side: int, rng: np.ra
     right, bottom = min(image.shape[1], x + side), min(image.shape[0], y + side)
     result[top:bottom, left:right] = large[top - y : bottom - y, left - x : right - x]
     return result
+
+
+def _with_detail(rendered: Image, real: Image, where: Floats, wanted: float, most: float) -> Image:
+    """The rendered face mixed with the real one until it has a part `wanted` of its detail."""
+    has = _detail(rendered, where) / _detail(real, where)
+    share = min(most, max(0.0, (wanted - has) / max(1 - has, 1e-3)))
+    return mixed(real, rendered, np.full(where.shape, share, np.float32))
 
 
 def _detail(image: Image, where: Floats) -> float:
