@@ -63,6 +63,8 @@ class RerenderConfig:
     # what a small net loses is mixed back in from the real, at most by `mixed_back`.
     detail: tuple[float, float] = (0.5, 0.95)
     mixed_back: float = 0.75
+    # But never so much that the face moves by less than this on average inside the mask, in grey levels.
+    smallest: float = 1.5
     # The rendered face gets the real's mean colour, in so many.
     colour_share: float = 0.8
     # Sharpness alone must not tell: in so many, the real is blurred to the rendered one's sharpness; in so many others,

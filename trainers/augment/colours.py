@@ -45,10 +45,11 @@ def _histograms(source: Image, target: Image, inside: npt.NDArray[np.bool_]) -> 
     matched = np.empty_like(source)
     for channel in range(3):
         ours, theirs = (
-            np.bincount(picture[..., channel][inside], minlength=256).cumsum() / inside.sum()
-            for picture in (source, target)
+            np.bincount(picture[..., channel][inside], minlength=256) / inside.sum() for picture in (source, target)
         )
-        table = np.interp(ours, theirs, np.arange(256))
+        # Only levels that occur: on the plateaus in between, brighter source pixels would become 255.
+        levels = np.flatnonzero(theirs)
+        table = np.interp(ours.cumsum(), theirs.cumsum()[levels], levels)
         matched[..., channel] = np.rint(table).astype(np.uint8)[source[..., channel]]
     return matched
 

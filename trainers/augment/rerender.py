@@ -13,7 +13,7 @@ from pipeline.types import Floats, Image
 from trainers.augment import degrade
 from trainers.augment import mean_mesh as mesh
 from trainers.augment.autoencoders import load_autoencoders
-from trainers.augment.blend_config import BlendConfig, choose
+from trainers.augment.blend_config import BlendConfig, RerenderConfig, choose
 from trainers.augment.blending import Blend, mixed
 from trainers.augment.colours import match_colours
 from trainers.augment.face import Face, mesh_of
@@ -48,7 +48,7 @@ def rerender(face: Face, donor: Face, rng: np.random.Generator, config: BlendCon
     rendered = _pasted(face.image, net.render(_cut(face.image, x, y, side)), x, y, side, rng)
     if rng.random() < how.colour_share:
         rendered = match_colours(rendered, face.image, hard, "mean")
-    rendered = _with_detail(rendered, face.image, hard, rng.uniform(*how.detail), how.mixed_back)
+    rendered = _with_detail(rendered, face.image, hard, rng.uniform(*how.detail), how)
     if region != "picture" and rng.random() < how.square_share:
         hard = np.zeros(size, np.float32)
         edge = round(side * _UNUSED)
@@ -93,16 +93,19 @@ def _pasted(image: Image, rendered: Image, x: int, y: int, side: int, rng: np.ra
     return result
 
 
-def _with_detail(rendered: Image, real: Image, where: Floats, wanted: float, most: float) -> Image:
-    """The rendered face mixed with the real one until it has a part `wanted` of its detail."""
+def _with_detail(rendered: Image, real: Image, where: Floats, wanted: float, how: RerenderConfig) -> Image:
+    """The rendered face mixed with the real one until it has a part `wanted` of its detail, within the limits."""
     has = _detail(rendered, where) / _detail(real, where)
-    share = min(most, max(0.0, (wanted - has) / max(1 - has, 1e-3)))
+    level = float(np.abs(rendered.astype(np.float32) - real)[where > 0.5].mean())
+    visible = 1 - how.smallest / max(level, 1e-3)
+    share = max(0.0, min(how.mixed_back, visible, (wanted - has) / max(1 - has, 1e-3)))
     return mixed(real, rendered, np.full(where.shape, share, np.float32))
 
 
 def _detail(image: Image, where: Floats) -> float:
-    """Mean absolute Laplacian inside a mask: how sharp it is."""
-    laplacian = cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F)
+    """Mean absolute Laplacian inside a mask, without the finest px, which hold a decoder's lattice: how sharp it is."""
+    smooth = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.2)
+    laplacian = cv2.Laplacian(smooth, cv2.CV_32F)
     return max(float(np.abs(laplacian[where > 0.5]).mean()), 1e-3)
 
 
