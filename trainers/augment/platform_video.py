@@ -37,8 +37,11 @@ class PlatformConfig:
     # Of the second passes: only every second frame is left.
     half_rate_share: float = 0.4
     # Motion between two frames: shift in parts of the side, zoom as a factor, turn in degrees; standard deviations.
-    shift: float = 0.004
-    zoom: float = 0.003
+    # Landmarks of 13 talking heads at 22 to 30 frames a second, averaged over five frames: shift .001 to .014, zoom
+    # .002 to .009, turn .12 to .68 degrees, correlation with the next motion .5 to .9 in most (FaceForensics++, DFDC
+    # and others; YuNet).
+    shift: float = 0.007
+    zoom: float = 0.005
     turn_degrees: float = 0.35
     # Of the motion, what goes on into the next frame: heads move smoothly.
     persistence: float = 0.8
