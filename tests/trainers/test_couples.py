@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.trainers.crops import face, forged
 from trainers.augment.policy import NO_AUGMENTATION
+from trainers.augment.quality import ApartConfig
 from trainers.data.couples import SELF_BLEND, CoupleConfig, CoupleDataset, CouplePlan, couple_loader, difference_mask
 from trainers.data.manifest import FAKE, REAL, Manifest
 
@@ -84,6 +85,22 @@ def test_a_couple_has_its_images_labels_and_mask(manifest: Manifest) -> None:
     assert item["mask_known"].tolist() == [True, True]
     # The forgery is in the middle of the face.
     assert item["masks"][1][1:3, 1:3].mean() > item["masks"][1][:, 0].mean()
+
+
+def test_a_real_with_its_degraded_copy_is_two_reals(manifest: Manifest) -> None:
+    """Whatever the plan would have made of that place: both labels are real, and nothing is forged."""
+    copies = replace(NO_AUGMENTATION, degraded_real_share=1, apart=ApartConfig(compression_share=0))
+    dataset = CoupleDataset(plan(manifest), size_px=64, augmentation=copies)
+    for place in range(6):
+        item = dataset[place]
+        assert item["labels"].tolist() == [REAL, REAL]
+        assert not item["masks"].any()
+        assert item["mask_known"].all()
+        assert (item["images"][0] != item["images"][1]).any()
+    some = CoupleDataset(plan(manifest), size_px=64, augmentation=replace(copies, degraded_real_share=0.3))
+    labels = np.array([some[place]["labels"] for place in range(60)])
+    assert not labels[:, 0].any()
+    assert 0.5 < labels[:, 1].mean() < 0.9
 
 
 def test_reals_and_fakes_are_drawn_apart_where_that_is_wanted(manifest: Manifest) -> None:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.types import Floats, Image
 from trainers.augment.blending import Blend, BlendConfig, transplant
 from trainers.augment.outline import template_landmarks
-from trainers.augment.policy import AugmentConfig, augment
+from trainers.augment.policy import AugmentConfig, augment_couple, has_degraded_copy
 from trainers.augment.pseudo_fakes import KINDS, WITH_DONOR, Face, make, require
 from trainers.data.dense_store import DenseStore
 from trainers.data.images import ImageStore
@@ -211,7 +211,8 @@ class CoupleDataset(Dataset[dict[str, Any]]):
 
         Returns:
             `images`, uint8 [2, S, S, 3]: real and fake; `labels`, int64 [2]; `masks`, float32 [2, S / 16, S / 16]: how
-            much of each position is forged; `mask_known`, bool [2].
+            much of each position is forged; `mask_known`, bool [2]. Where the couple is a real and its degraded copy
+            (`AugmentConfig.degraded_real_share`), both labels are real and both masks are 0 and known.
 
         Raises:
             trainers.data.images.ImageError: an image is missing or damaged.
@@ -220,8 +221,13 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         rng = np.random.default_rng((self.plan.seed, 0, place))
         seeds = [int(seed) for seed in rng.integers(1 << 62, size=2)]
         real, landmarks = self._load(couple.real)
+        alike = couple.kind != "apart"
+        copied = alike and has_degraded_copy(seeds[0], self.augmentation)
+        fake: Image | None
         mask: Floats | None
-        if couple.fake is None:
+        if copied:
+            fake, fake_landmarks, mask = None, landmarks, None
+        elif couple.fake is None:
             blend = self._pseudo_fake(couple, real, landmarks, rng)
             real, fake, mask = blend.real, blend.fake, blend.mask
             fake_landmarks = landmarks
@@ -234,16 +240,14 @@ class CoupleDataset(Dataset[dict[str, Any]]):
                     blend = transplant(real, fake, landmarks, rng, self.blend)
                     mask = None if mask is None else mask * (blend.mask / max(float(blend.mask.max()), 1e-6))
                     fake = blend.fake
-        alike = couple.kind != "apart"
-        known = mask is not None
+        known = copied or mask is not None
         cells = self.size_px // MASK_STRIDE
-        # One set of landmarks for both, or a cut-out would differ.
-        real_image, _ = augment(real, landmarks, self.size_px, seeds[0], self.augmentation)
-        fake_image, moved = augment(
+        images, moved = augment_couple(
+            real,
             fake,
-            landmarks if alike else fake_landmarks,
+            (landmarks, fake_landmarks),
             self.size_px,
-            seeds[0 if alike else 1],
+            (seeds[0], seeds[0 if alike else 1]),
             self.augmentation,
             mask,
         )
@@ -251,8 +255,8 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         if moved is not None:
             masks[1] = cv2.resize(moved, (cells, cells), interpolation=cv2.INTER_AREA)
         return {
-            "images": np.stack([real_image, fake_image]),
-            "labels": np.array([REAL, FAKE], np.int64),
+            "images": images,
+            "labels": np.array([REAL, REAL if copied else FAKE], np.int64),
             "masks": masks,
             "mask_known": np.array([True, known]),
         }
