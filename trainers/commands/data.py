@@ -64,6 +64,16 @@ def prepare(
             "video alike: of several people in a fake perhaps one is forged, and nothing tells which.",
         ),
     ] = False,
+    all_real: Annotated[
+        bool, typer.Option("--all-real", help="Layout folder: everything below it is real, each picture by itself.")
+    ] = False,
+    tight: Annotated[
+        bool,
+        typer.Option(
+            "--tight",
+            help="Single pictures that show one face and little else: search with a margin, keep squares inside.",
+        ),
+    ] = False,
     detector: Annotated[str, typer.Option(help="Face detector: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
     detector_weights: Annotated[
         Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
@@ -86,6 +96,7 @@ def prepare(
     from trainers.data.layouts import LayoutError, LayoutOptions, Shares, read_layout
     from trainers.data.prepare import PrepareError, PrepareOptions
     from trainers.data.prepare import prepare as run
+    from trainers.data.tight_pictures import TightCutter
     from trainers.data.video_crops import Cutter
 
     threads = workers or available_cores() + 1
@@ -98,6 +109,7 @@ def prepare(
             official=official,
             split=split,
             dataset=dataset,
+            all_real=all_real,
         )
         listing = read_layout(layout, root, options)
         _print_listing(console, listing)
@@ -107,7 +119,9 @@ def prepare(
             prepared = run(
                 listing,
                 out,
-                Cutter(faces, server, InputSpec(size), frames=frames, all_people=all_people),
+                (TightCutter if tight else Cutter)(
+                    faces, server, InputSpec(size), frames=frames, all_people=all_people
+                ),
                 PrepareOptions("png" if png else "jpeg", quality, shard_mib, pairs),
                 workers=threads,
                 progress=lambda done: bar.update(task, completed=done.videos_done),

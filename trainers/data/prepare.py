@@ -30,6 +30,7 @@ from trainers.data.layouts.listing import Listing, SourceVideo
 from trainers.data.manifest import FAKE, REAL, Manifest
 from trainers.data.prepare_journal import Journal, PrepareError, UnitLine
 from trainers.data.shards import ShardError, ShardWriter
+from trainers.data.tight_pictures import TightCutter
 from trainers.data.video_crops import CroppedVideo, Cutter, FaceCrop, NoCropsError
 
 __all__ = ["PrepareError", "PrepareOptions", "Prepared", "UnitDone", "VideoFailure", "member_stem", "prepare"]
@@ -177,6 +178,7 @@ def _settings(listing: Listing, cutter: Cutter, options: PrepareOptions) -> dict
         "detector": cutter.detector.name,
         "input_spec": cutter.spec.to_dict(),
         **asdict(options),
+        **({"tight": True} if isinstance(cutter, TightCutter) else {}),
     }
 
 

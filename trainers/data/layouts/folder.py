@@ -6,6 +6,8 @@
     real/NAME.mp4                                clips may be videos, pictures, or folders of frames
     fake/NAME.mp4, fake/METHOD/NAME.mp4          fake/NAME/*.png is a clip NAME, fake/METHOD/NAME/*.png one of METHOD
 
+    NAME.jpg, NAME.mp4                           with `--all-real`: everything below the folder is real
+
 The column `pair` names the file of the real that a fake was made from (or of a fake, in a real's row). In sub-folders a
 fake belongs to the real of its own name, or to that of which the name goes on after an underscore (`7_3` or `7_blend`
 to `7`); what is left of the name ties a second real to it if there is one called so (`3`). Clips that are tied together
@@ -52,7 +54,9 @@ def read(root: Path, options: LayoutOptions) -> Listing:
     Raises:
         LayoutError: neither a table nor sub-folders, a malformed table, or no clips.
     """
-    if (root / TABLE).is_file():
+    if options.all_real:
+        rows = _all_real(root)
+    elif (root / TABLE).is_file():
         rows = _of_table(root)
     elif (root / "real").is_dir() or (root / "fake").is_dir():
         rows = _of_folders(root)
@@ -153,6 +157,14 @@ def _of_folders(root: Path) -> dict[str, _Row]:
         same = first.setdefault(clip_name(path), names[path])
         rows[names[path]] = _Row(path, FAKE, "/".join(folders) or "fake", (*ties, same))
     return rows
+
+
+def _all_real(root: Path) -> dict[str, _Row]:
+    paths = list(walk_clips(root, ()))
+    if not paths:
+        raise LayoutError(f"expected videos, pictures or folders of frames in {root}; {what_is_in(root)}")
+    names = _names([path.relative_to(root).as_posix() for path in paths])
+    return {name: _Row(path, REAL, "", ()) for name, path in zip(names, paths, strict=True)}
 
 
 def _reals_in(stem: str, reals: dict[str, str]) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ class LayoutOptions:
         official: keep to the splits that a set comes with; else split all of it by a hash of the identity.
         split: put everything into this one split, for a set that is only measured on.
         dataset: name of the set, if not the layout's own.
+        all_real: the folder layout takes all that it finds as real, whatever the names of sub-folders.
     """
 
     compression: Compression = "c23"
@@ -66,6 +67,7 @@ class LayoutOptions:
     official: bool = True
     split: str | None = None
     dataset: str | None = None
+    all_real: bool = False
 
 
 @dataclass(frozen=True, slots=True)
