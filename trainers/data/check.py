@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from models.precision import available_cores
 from pipeline.types import Image
+from trainers.data.actors import PUT_ASIDE
 from trainers.data.duplicates import Hashes, difference_hash, near, pixel_hash, same_shape, small_copy
 from trainers.data.images import ImageError, ImageStore
 from trainers.data.manifest import FAKE, LABELS, REAL, Manifest
@@ -91,7 +92,7 @@ def check(
         progress: called with the pictures read so far and all of them.
     """
     violations = [*_leaks(manifest), *_contradictions(manifest), *_bad_columns(manifest), *_bad_pairs(manifest)]
-    warnings: list[Finding] = []
+    warnings: list[Finding] = [*_shared_actors(manifest)]
     if images:
         looks = _looked_at(manifest, workers or available_cores(), progress)
         violations += _bad_images(manifest, looks)
@@ -127,6 +128,20 @@ def _leaks(manifest: Manifest) -> Iterator[Finding]:
                 if len(splits) > 1 and key
             ),
         )
+
+
+def _shared_actors(manifest: Manifest) -> Iterator[Finding]:
+    """A warning, not a violation: many sets' own splits share actors, and `unseen` rows are reported by themselves."""
+    by_actor = _by(manifest.actor.tolist(), manifest.split.tolist())
+    yield from _finding(
+        "actor_in_two_splits",
+        "actors in more than one split: figures on them flatter (`unmask data actors --unseen` puts rows aside)",
+        (
+            f"{actor}: {', '.join(sorted(splits - {PUT_ASIDE}))}"
+            for actor, splits in by_actor.items()
+            if actor and len(splits - {PUT_ASIDE}) > 1
+        ),
+    )
 
 
 def _contradictions(manifest: Manifest) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ REAL, FAKE = 0, 1
 LABELS = {"real": REAL, "fake": FAKE}
 REQUIRED = ("path", "label", "split", "group", "source_video", "method", "dataset")
 # Written only where a row has them.
-OPTIONAL = ("source_width", "landmarks", "pair")
+OPTIONAL = ("source_width", "landmarks", "pair", "actor")
 
 
 class ManifestError(ValueError):
@@ -45,6 +45,7 @@ class Manifest:
         source_width: float32 [N]: width in px of the crop before it was resized; nan where unknown.
         landmarks: float32 [N, 5, 2]: eyes, nose, corners of the mouth in px of the stored crop; nan where unknown.
         pair: str [N]: for a fake, the path of the real crop of the same frame and box; empty where there is none.
+        actor: str [N]: the person seen in the original video, in all groups alike; empty where it is unknown.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class Manifest:
     source_width: npt.NDArray[np.float32]
     landmarks: npt.NDArray[np.float32]
     pair: Strings
+    actor: Strings
 
     def __post_init__(self) -> None:
         n = len(self.path)
@@ -91,6 +93,7 @@ class Manifest:
                 -1, 5, 2
             ),
             pair=_strings([str(row.get("pair") or "") for row in rows]),
+            actor=_strings([str(row.get("actor") or "") for row in rows]),
             **{name: _strings(columns[name]) for name in REQUIRED if name != "label"},
         )
 
@@ -181,7 +184,7 @@ class Manifest:
     def _rows(self, folder: Path) -> list[dict[str, Any]]:
         names = {0: "real", 1: "fake"}
         widths, points = np.isfinite(self.source_width).any(), np.isfinite(self.landmarks).any()
-        pairs = (self.pair != "").any()
+        pairs, actors = (self.pair != "").any(), (self.actor != "").any()
         rows: list[dict[str, Any]] = []
         for i in range(len(self)):
             row: dict[str, Any] = {name: str(getattr(self, name)[i]) for name in REQUIRED if name != "label"}
@@ -194,6 +197,8 @@ class Manifest:
                 row["landmarks"] = [round(float(v), 2) for v in self.landmarks[i].ravel()] if known else None
             if pairs:
                 row["pair"] = self._relative(str(self.pair[i]), folder) if self.pair[i] else ""
+            if actors:
+                row["actor"] = str(self.actor[i])
             rows.append(row)
         return rows
 
