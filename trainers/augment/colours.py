@@ -47,9 +47,10 @@ def _histograms(source: Image, target: Image, inside: npt.NDArray[np.bool_]) -> 
         ours, theirs = (
             np.bincount(picture[..., channel][inside], minlength=256) / inside.sum() for picture in (source, target)
         )
-        # Only levels that occur: on the plateaus in between, brighter source pixels would become 255.
+        # Ranks of the middle of each level: the many pixels of an overexposed one are not the target's brightest. Only
+        # levels that occur: on the plateaus in between, brighter source pixels would become 255.
         levels = np.flatnonzero(theirs)
-        table = np.interp(ours.cumsum(), theirs.cumsum()[levels], levels)
+        table = np.interp(ours.cumsum() - ours / 2, (theirs.cumsum() - theirs / 2)[levels], levels)
         matched[..., channel] = np.rint(table).astype(np.uint8)[source[..., channel]]
     return matched
 

@@ -25,6 +25,13 @@ def test_no_matching_leaves_the_picture() -> None:
     assert match_colours(SOURCE, TARGET, np.zeros_like(WHERE), "reinhard") is SOURCE
 
 
+def test_an_overexposed_source_does_not_get_the_target_s_glint() -> None:
+    source, target = SOURCE.copy(), (TARGET // 2).astype(np.uint8)
+    source[20:70, 45:70] = 255
+    target[40:42, 40:42] = 255
+    assert match_colours(source, target, WHERE, "histogram")[20:70, 45:70].max() < 200
+
+
 def test_histograms_leave_the_target_s_range_nowhere() -> None:
     """Also outside the mask, where the source is brighter and darker than anything inside."""
     source = SOURCE.copy()
