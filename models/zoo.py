@@ -175,6 +175,20 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     return file
 
 
+def split_names(weights: str | os.PathLike[str]) -> tuple[str | os.PathLike[str], ...]:
+    """The members of an ensemble, named with commas between; a path, or text that is a file's path, is one alone.
+
+    Raises:
+        ZooError: there is nothing between two commas.
+    """
+    if not isinstance(weights, str) or "," not in weights or Path(weights).expanduser().is_file():
+        return (weights,)
+    names = tuple(name.strip() for name in weights.split(","))
+    if not all(names):
+        raise ZooError(f"{weights}: names or paths of weights with single commas between are wanted")
+    return names
+
+
 def pull(name: str, *, source: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
     """Put the file of named weights into the cache, checked against its sha256; done at once if it is there.
 
