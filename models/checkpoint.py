@@ -34,6 +34,7 @@ from models.checkpoint_info import (
 __all__ = [
     "FORMAT_VERSION",
     "MAX_PEOPLE",
+    "METADATA_KEY",
     "Calibration",
     "Checkpoint",
     "CheckpointError",
@@ -44,6 +45,7 @@ __all__ = [
     "library_versions",
     "read_checkpoint",
     "read_info",
+    "read_metadata",
     "read_state",
     "save_checkpoint",
     "weights_sha256",
@@ -52,7 +54,7 @@ __all__ = [
 FORMAT_VERSION = 1
 
 # A single key: safetensors writes several in random order, and equal contents shall give equal bytes.
-_METADATA_KEY = "unmask"
+METADATA_KEY = "unmask"
 # The limit of safetensors itself: no file makes us allocate more than this by claiming a long header.
 _MAX_HEADER_BYTES = 100_000_000
 
@@ -142,14 +144,28 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
         CheckpointError: as `read_checkpoint`, save for damage within the tensors.
     """
     path = Path(path)
+    return _parse_header(path, *_read_start(path))[1]
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON object in the header, of a whole checkpoint or of a difference (`models.difference`).
+
+    Raises:
+        CheckpointError: neither of them, truncated, damaged, or of a newer format.
+    """
+    path = Path(path)
+    return _parse_metadata(path, *_read_start(path))
+
+
+def _read_start(path: Path) -> tuple[bytes, int]:
+    """The header's bytes with the length before them, and the size of the file."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
             start += file.read(min(int.from_bytes(start, "little"), _MAX_HEADER_BYTES))
-            size_bytes = os.fstat(file.fileno()).st_size
+            return start, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    return _parse_header(path, start, size_bytes)[1]
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -229,7 +245,7 @@ def _serialize(weights: Mapping[str, torch.Tensor], info: CheckpointInfo) -> byt
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"config, metrics and versions must be plain JSON values: {error}") from error
     try:
-        return bytes(safetensors.torch.save(stored, {_METADATA_KEY: text}))
+        return bytes(safetensors.torch.save(stored, {METADATA_KEY: text}))
     except (KeyError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"safetensors cannot hold one of the tensors: {error}") from error
 
@@ -262,6 +278,19 @@ def _load_state(path: Path, *, read_from: Path | None = None) -> dict[str, Any]:
 
 def _parse_header(path: Path, start: bytes, size_bytes: int) -> tuple[dict[str, Any], CheckpointInfo]:
     """The JSON header and the info in it, from the first bytes of a file that has `size_bytes`."""
+    header = _parse_metadata(path, start, size_bytes)
+    if "base" in header:
+        raise CheckpointError(
+            f"{path}: a difference, not a whole detector: `unmask models build` makes the detector from it and its base"
+        )
+    try:
+        return header, CheckpointInfo.from_dict(header)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _parse_metadata(path: Path, start: bytes, size_bytes: int) -> dict[str, Any]:
+    """The JSON object of ours in a safetensors header."""
     if not start:
         raise CheckpointError(f"{path}: the file is empty")
     length = int.from_bytes(start[:8], "little")
@@ -271,7 +300,7 @@ def _parse_header(path: Path, start: bytes, size_bytes: int) -> tuple[dict[str, 
         raise CheckpointError(f"{path}: truncated within its header; fetch or save it again")
     try:
         raw = json.loads(start[8 : 8 + length])
-        text = raw.pop("__metadata__", {}).get(_METADATA_KEY)
+        text = raw.pop("__metadata__", {}).get(METADATA_KEY)
         header = None if text is None else json.loads(text)
         expected_bytes = 8 + length + max((entry["data_offsets"][1] for entry in raw.values()), default=0)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
@@ -287,10 +316,7 @@ def _parse_header(path: Path, start: bytes, size_bytes: int) -> tuple[dict[str, 
         )
     if size_bytes != expected_bytes:
         raise CheckpointError(f"{path}: {size_bytes} bytes where {expected_bytes} are due: truncated or damaged")
-    try:
-        return header, CheckpointInfo.from_dict(header)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    return header
 
 
 def _foreign_kind(start: bytes) -> str:

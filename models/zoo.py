@@ -1,6 +1,8 @@
-"""Weights by name: where they come from, their sha256 and licence, and where they lie on this machine.
+"""Weights by name: where they come from, their sha256 and licence, and where they are on this machine.
 
-Everything here is pinned: a file whose sha256 differs is never used, wherever it came from.
+An entry's file comes in one of three ways: with the package (`packaged`), by `pull` from its URI, or, where the package
+holds its difference from a pinned base, also by `build`. Everything here is pinned: a file with another sha256 is never
+used, wherever it came from.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class ZooEntry:
     Attributes:
         name: what commands and configs call them.
         kind: `detector`: a whole deepfake detector; `face_detector`: what finds the faces.
-        uri: where `pull` fetches the file.
+        uri: where `pull` fetches the file; empty where it is published nowhere.
         filename: its name on this machine.
         sha256: of the file, in hex.
         size_bytes: of the file.
@@ -44,6 +46,8 @@ class ZooEntry:
         card: where its makers describe it.
         description: one line.
         packaged: the file comes with the package, and is not fetched.
+        difference: the file in the package that `build` makes this one from (see `models.difference`).
+        install: the command that installs the base of the difference.
     """
 
     name: str
@@ -56,6 +60,15 @@ class ZooEntry:
     card: str
     description: str
     packaged: bool = False
+    difference: str | None = None
+    install: str | None = None
+
+    @property
+    def delivery(self) -> Literal["packaged", "built", "pulled"]:
+        """How the file gets onto a machine; one that can be built can be pulled too, if it has a URI."""
+        if self.packaged:
+            return "packaged"
+        return "pulled" if self.difference is None else "built"
 
 
 # What scores where no weights are named.
@@ -111,24 +124,28 @@ def find_entry(name: str) -> ZooEntry:
 
 
 def weights_dir() -> Path:
-    """Where pulled weights lie: `weights` in `$UNMASK_CACHE`, or in `~/.cache/unmask`."""
+    """Folder of pulled and built weights: `weights` in `$UNMASK_CACHE`, or in `~/.cache/unmask`."""
     return Path(os.environ.get("UNMASK_CACHE") or "~/.cache/unmask").expanduser() / "weights"
 
 
+def packaged_dir() -> Path:
+    """Folder of the weights and differences that come with the package."""
+    return Path(__file__).parent / "weights"
+
+
 def locate(entry: ZooEntry) -> Path | None:
-    """The entry's file on this machine, shipped within the package or pulled; None where it is absent.
+    """The entry's file on this machine, from the package, pulled or built; None where it is absent.
 
     Raises:
         ZooError: a file of that name is there, but has other contents.
     """
-    for folder in (Path(__file__).parent / "weights", weights_dir()):
+    for folder in (packaged_dir(), weights_dir()):
         file = folder / entry.filename
         if file.is_file():
             sha256 = _sha256(file)
             if sha256 != entry.sha256:
                 raise ZooError(
-                    f"{file} has sha256 {sha256}, but {entry.name} has {entry.sha256}; "
-                    f"`unmask models pull {entry.name}` replaces it"
+                    f"{file} has sha256 {sha256}, but {entry.name} has {entry.sha256}; {commands(entry)} replaces it"
                 )
             return file
     return None
@@ -154,11 +171,22 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     if file is None and entry.packaged:
         raise ZooError(f"the weights {entry.name} come with the package, but {entry.filename} is not in it: reinstall")
     if file is None:
-        raise ZooError(
-            f"the weights {entry.name} are not on this machine: run `unmask models pull {entry.name}`, or "
-            + _by_hand(entry)
-        )
+        raise ZooError(f"the weights {entry.name} are not on this machine: run {commands(entry)}, or {_by_hand(entry)}")
     return file
+
+
+def split_names(weights: str | os.PathLike[str]) -> tuple[str | os.PathLike[str], ...]:
+    """The members of an ensemble, named with commas between; a path, or text that is a file's path, is one alone.
+
+    Raises:
+        ZooError: there is nothing between two commas.
+    """
+    if not isinstance(weights, str) or "," not in weights or Path(weights).expanduser().is_file():
+        return (weights,)
+    names = tuple(name.strip() for name in weights.split(","))
+    if not all(names):
+        raise ZooError(f"{weights}: names or paths of weights with single commas between are wanted")
+    return names
 
 
 def pull(name: str, *, source: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
@@ -180,6 +208,8 @@ def pull(name: str, *, source: str | os.PathLike[str] | None = None, progress: P
     if entry.packaged and source is None:
         return resolve(name)
     uri = entry.uri if source is None else os.fspath(source)
+    if not uri:
+        raise ZooError(f"{entry.name} is published nowhere yet: run {commands(entry)}")
     target = weights_dir() / entry.filename
     if target.is_file() and _sha256(target) == entry.sha256:
         return target
@@ -191,6 +221,40 @@ def pull(name: str, *, source: str | os.PathLike[str] | None = None, progress: P
     except (OSError, http.client.HTTPException, ValueError) as error:  # the last one: malformed URIs
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise ZooError(f"{uri}: cannot be fetched ({reason}); {_by_hand(entry)}") from error
+    return target
+
+
+def build(name: str) -> Path:
+    """Make the file of named weights from the difference in the package and its base; done at once if it is there.
+
+    Nothing is downloaded. The file is the same, byte for byte, as the one that `pull` fetches.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ZooError: unknown name; it has no difference, or that is damaged; its base is not installed or is another one;
+            or the result is not the pinned file. Nothing is left behind then.
+    """
+    from models.checkpoint import CheckpointError
+    from models.difference import apply_difference, read_difference
+    from models.pretrained import WeightsUnavailableError
+
+    entry = find_entry(name)
+    if entry.difference is None:
+        other = "they come with the package" if entry.packaged else f"run `unmask models pull {name}`"
+        raise ZooError(f"the weights {name} are not built: {other}")
+    target = weights_dir() / entry.filename
+    if target.is_file() and _sha256(target) == entry.sha256:
+        return target
+    difference = packaged_dir() / entry.difference
+    try:
+        named = read_difference(difference).sha256
+        if named != entry.sha256:
+            raise ZooError(f"{difference}: gives a file with sha256 {named}, and {name} has {entry.sha256}: reinstall")
+        apply_difference(difference, target)
+    except (CheckpointError, WeightsUnavailableError, OSError) as error:
+        raise ZooError(f"{name} cannot be built: {error}") from error
     return target
 
 
@@ -235,8 +299,19 @@ def _open(uri: str, entry: ZooEntry) -> BinaryIO:
     return opened
 
 
+def commands(entry: ZooEntry) -> str:
+    """The commands that bring an entry's file."""
+    pull = f"`unmask models pull {entry.name}`"
+    if entry.difference is None:
+        return pull
+    needs = "" if entry.install is None else f" (after `{entry.install}`)"
+    built = f"`unmask models build {entry.name}`{needs}"
+    return f"{built} or {pull}" if entry.uri else built
+
+
 def _by_hand(entry: ZooEntry) -> str:
+    what = f"the file of {entry.uri}" if entry.uri else entry.filename
     return (
-        f"place the file of {entry.uri} (sha256 {entry.sha256}) at {weights_dir() / entry.filename}, "
+        f"place {what} (sha256 {entry.sha256}) at {weights_dir() / entry.filename}, "
         f"or run `unmask models pull {entry.name} --from FILE`"
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,14 +13,17 @@ import torch
 
 from models.architectures import get_model, load_detector
 from models.base import BaseModel
-from models.checkpoint import CheckpointInfo, weights_sha256
+from models.checkpoint import Calibration, CheckpointInfo, weights_sha256
+from models.ensemble import Combination, combined_thresholds
 from models.precision import available_cores
-from models.zoo import default_detector
+from models.zoo import default_detector, split_names
 from pipeline.contracts import Provenance
 from pipeline.faces.detector import create_detector
+from pipeline.faces.views import Looks
 from pipeline.scan import ClipCost, Progress, Scanner
 from pipeline.scoring.backends import Backend, create_backend
 from pipeline.scoring.engine import Engine
+from pipeline.scoring.group import EngineGroup
 from pipeline.video.sampling import Sampling
 from pipeline.video.sandbox import DecodeServer, Limits
 
@@ -73,9 +76,31 @@ def load(*, architecture: str | None, weights: str | Path | None, untrained: boo
     return Detector(loaded.model, loaded.info, loaded.sha256)
 
 
+def load_all(*, architecture: str | None, weights: str | Path | None, untrained: bool) -> tuple[Detector, ...]:
+    """The detector that was asked for, or the members of an ensemble: weights with commas between.
+
+    Args:
+        architecture: as for `load`; of an ensemble, that of every member.
+        weights: as for `load`, or several.
+        untrained: as for `load`.
+
+    Raises:
+        ValueError: as `load`; or the same weights are named twice.
+        CheckpointError: as `load`.
+        ZooError: as `load`.
+    """
+    if weights is None:
+        return (load(architecture=architecture, weights=None, untrained=untrained),)
+    names = [Path(name) if isinstance(name, Path) else str(name) for name in split_names(weights)]
+    members = tuple(load(architecture=architecture, weights=name, untrained=untrained) for name in names)
+    if len({member.sha256 for member in members}) < len(members):
+        raise ValueError(f"{weights}: an ensemble needs different weights, and some are named twice")
+    return members
+
+
 @contextmanager
 def scanner(
-    detector: Detector,
+    detector: Detector | Sequence[Detector],
     *,
     sampling: Sampling,
     face_detector: str = "mtcnn",
@@ -90,33 +115,47 @@ def scanner(
     cost: Callable[[ClipCost], None] | None = None,
     batch_size: Callable[[int], None] | None = None,
     scoring: Backend | None = None,
+    looks: Looks | None = None,
 ) -> Iterator[Scanner]:
     """A scanner with its engine and decode server, closed at the end of the block.
 
     Args:
+        detector: one, or the members of an ensemble.
         cost: told at the end of each clip.
         batch_size: told the number of crops of each batch.
-        scoring: of the detector, where it is there already; it is closed at the end.
+        scoring: of the only detector, where it is there already; it is closed at the end.
+        looks: at each face, beside the plain one; None: none.
+
+    Raises:
+        ValueError: `scoring` with several detectors.
     """
-    with DecodeServer() as server:
+    members = (detector,) if isinstance(detector, Detector) else tuple(detector)
+    if scoring is not None and len(members) > 1:
+        raise ValueError("a backend that is there already goes with one detector alone")
+    with ExitStack() as stack:
+        server = stack.enter_context(DecodeServer())
         faces = create_detector(face_detector, weights=face_weights, streams=workers or default_workers())
-        scoring = scoring or create_backend(detector.model, backend=backend, device=device)
-        with Engine(scoring, batch_size=batch_size) as engine:
+        backends = (
+            [create_backend(member.model, backend=backend, device=device) for member in members]
+            if scoring is None
+            else [scoring]
+        )
+        with _engine(members, backends, looks or Looks(), batch_size) as engine:
+            judging = _judging(members, engine, looks or Looks())
+            provenance = judging.pop("provenance")
             built = Scanner(
                 engine=engine,
-                spec=detector.model.input_spec,
+                **judging,
                 detector=faces,
                 server=server,
                 sampling=sampling,
                 provenance=Provenance(
-                    **_told(detector, scoring),
+                    **provenance,
                     detector=faces.name,
                     sampling=sampling.describe(),
                     decoder="none",
                     source_sha256=None,
                 ),
-                calibration=detector.info.calibration if detector.info else None,
-                thresholds=detector.info.thresholds if detector.info else None,
                 limits=limits or Limits(),
                 max_fetch_bytes=max_fetch_bytes,
                 portraits=portraits,
@@ -124,7 +163,7 @@ def scanner(
                 cost=cost,
             )
             # Other weights may take over meanwhile; then nobody shall hold these.
-            del detector, scoring
+            del detector, members, scoring, backends, engine
             yield built
 
 
@@ -136,25 +175,48 @@ def with_detector(scanner: Scanner, detector: Detector, scoring: Backend) -> Sca
         detector: the weights.
         scoring: their backend; the new engine closes it.
     """
-    return replace(
-        scanner,
-        engine=Engine(scoring, batch_size=scanner.engine.batch_size),
-        spec=detector.model.input_spec,
-        provenance=scanner.provenance.model_copy(update=_told(detector, scoring)),
-        calibration=detector.info.calibration if detector.info else None,
-        thresholds=detector.info.thresholds if detector.info else None,
-    )
+    engine = _engine((detector,), [scoring], scanner.looks, scanner.engine.batch_size)
+    judging = _judging((detector,), engine, scanner.looks)
+    provenance = scanner.provenance.model_copy(update=judging.pop("provenance"))
+    return replace(scanner, engine=engine, provenance=provenance, **judging)
 
 
-def _told(detector: Detector, scoring: Backend) -> dict[str, Any]:
-    """What a record's provenance says of the weights and of what computes with them."""
+def _engine(
+    members: Sequence[Detector], backends: Sequence[Backend], looks: Looks, batch_size: Callable[[int], None] | None
+) -> Engine | EngineGroup:
+    """One plain engine where that is enough, else a group."""
+    engines = [Engine(backend, batch_size=batch_size) for backend in backends]
+    if len(engines) == 1 and not looks:
+        return engines[0]
+    return EngineGroup(engines, [member.model.input_spec for member in members], combination(members), looks)
+
+
+def combination(members: Sequence[Detector]) -> Combination:
+    """How the members' scores become one."""
+    return Combination.of([member.info.calibration if member.info else Calibration() for member in members])
+
+
+def _judging(members: Sequence[Detector], engine: Engine | EngineGroup, looks: Looks) -> dict[str, Any]:
+    """The fields of a scanner that depend on its weights; of the provenance, what a record says of the weights."""
+    specs = [member.model.input_spec for member in members]
     return {
-        "model": detector.name,
-        "weights_sha256": [detector.sha256],
-        "input_spec": detector.model.input_spec.hash,
-        "software": f"unmask {version('unmask')} ({scoring.name})",
-        "untrained": detector.info is None,
+        "spec": max(specs, key=lambda spec: spec.size),
+        "calibration": combination(members).calibration if all(member.info for member in members) else None,
+        "thresholds": combined_thresholds([member.info.thresholds if member.info else None for member in members]),
+        "looks": looks,
+        "provenance": {
+            "model": "+".join(member.name for member in members),
+            "weights_sha256": [member.sha256 for member in members],
+            "input_spec": describe_input([spec.hash for spec in specs], looks),
+            "software": f"unmask {version('unmask')} ({engine.name})",
+            "untrained": any(member.info is None for member in members),
+        },
     }
+
+
+def describe_input(hashes: Sequence[str], looks: Looks) -> str:
+    """Input of the members and looks at each face, as the record has them: equal inputs, equal text."""
+    return "+".join(hashes) + (f";looks={looks.describe()}" if looks else "")
 
 
 def default_workers() -> int:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
+from pipeline.faces.views import Looks
 from pipeline.results.jsonl import JsonlError, VerdictLog, read_verdicts
 from pipeline.results.report import ClipReport, ReportClips, RunSummary, write_report
 from pipeline.results.terminal import ScanProgress, summary
@@ -50,6 +51,7 @@ class Options:
     architecture: str | None = None
     weights: str | None = None
     untrained: bool = False
+    looks: Looks = field(default_factory=Looks)
     backend: str = "auto"
     device: str = "auto"
     workers: int | None = None
@@ -142,12 +144,13 @@ class _Run:
         options = self.options
         with ExitStack() as stack:
             try:
-                detector = assembly.load(
+                detectors = assembly.load_all(
                     architecture=options.architecture, weights=options.weights, untrained=options.untrained
                 )
                 scanner = stack.enter_context(
                     assembly.scanner(
-                        detector,
+                        detectors,
+                        looks=options.looks,
                         sampling=options.sampling,
                         face_detector=options.face_detector,
                         face_weights=options.face_weights,

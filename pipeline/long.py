@@ -7,7 +7,7 @@ import math
 import redis
 import structlog
 
-from pipeline.contracts import Outcome, Verdict
+from pipeline.contracts import Outcome, Provenance, Verdict
 from pipeline.parts import PartResult, judge_parts, plan_parts
 from pipeline.results.parts import PartStore
 from pipeline.scan import ScanInterruptedError, Scanner
@@ -109,8 +109,8 @@ class PartOfVideo:
     def _joined(self, results: list[bytes]) -> Verdict | None:
         scanner = self._scanner
         parts = [PartResult.from_bytes(data) for data in results]
-        ours = scanner.provenance.weights_sha256
-        if others := [index for index, found in enumerate(parts) if found.provenance.weights_sha256 != ours]:
+        ours = _judges(scanner.provenance)
+        if others := [index for index, found in enumerate(parts) if _judges(found.provenance) != ours]:
             # A clip is judged by one detector: either weights were swapped half-way, or workers differ for good.
             log.warning("parts of other weights are judged anew", parts=others)
             if self._message.patiently(lambda: self._store.again(self._task.video_id)) == 1:
@@ -145,3 +145,8 @@ class PartOfVideo:
         except redis.RedisError as error:
             # Then the try counts, though nothing was wrong with it.
             log.warning("try not taken back", error=str(error))
+
+
+def _judges(provenance: Provenance) -> tuple[list[str], str]:
+    """What scored: weights, and how they look at a face."""
+    return provenance.weights_sha256, provenance.input_spec

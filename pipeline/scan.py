@@ -20,12 +20,14 @@ from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
+from pipeline.faces.views import Looks, crops_with_views
 from pipeline.part_result import PartResult, SeenFrame
 from pipeline.results.portraits import PortraitPicker
 from pipeline.results.report import AppliedThresholds, ClipReport
 from pipeline.scoring.engine import Engine, ScoringError
+from pipeline.scoring.group import EngineGroup
 from pipeline.sources import Opened, Source, SourceError, open_source
-from pipeline.types import Crops, Floats, Frame, Scores
+from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
 from pipeline.verdict.calibration import probability
 from pipeline.video.sampling import Sampling
@@ -73,8 +75,9 @@ class Scanner:
     """Everything that judging a clip takes; shared by all threads of a scan.
 
     Attributes:
-        engine: scores crops; its backend belongs to the same detector as `spec`.
-        spec: input of that detector.
+        engine: scores crops; its backend belongs to the same detector as `spec`. A group where several detectors score,
+            or one with more looks than the plain one.
+        spec: input of that detector; of an ensemble the largest one, for the pictures of reports.
         provenance: what is the same for all clips; decoder and source_sha256 are filled in for each.
         max_fetch_bytes: largest clip that is fetched from a URI.
         portraits: keep crops for a report.
@@ -82,9 +85,10 @@ class Scanner:
             duration is unknown) and the number of faces scored in it.
         cost: called at the end of each clip.
         stopping: set it to end the scan at the next frame.
+        looks: at each face, beside the plain one; the engine's group has the same.
     """
 
-    engine: Engine
+    engine: Engine | EngineGroup
     spec: InputSpec
     detector: FaceDetector
     server: DecodeServer
@@ -98,6 +102,19 @@ class Scanner:
     progress: Progress | None = None
     cost: Callable[[ClipCost], None] | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
+    looks: Looks = field(default_factory=Looks)
+
+    def cut(self, frame: Frame, faces: Faces) -> Crops:
+        """The crops of a frame's faces as the engine wants them."""
+        if isinstance(self.engine, EngineGroup):
+            return crops_with_views(frame, faces, self.spec, self.engine.views)
+        return crops_of(frame, faces, self.spec)
+
+    def submit(self, crops: Crops) -> Future[Floats]:
+        """Queue what `cut` gave; see `Engine.submit`. The future holds log-odds of fake before `calibration`."""
+        if isinstance(self.engine, EngineGroup):
+            return self.engine.submit(crops.views)
+        return self.engine.submit(crops.pixels)
 
     def with_sampling(self, sampling: Sampling) -> Scanner:
         """The same, but for the frames that are looked at."""
@@ -267,9 +284,10 @@ class _Clip:
             faces = faces.take(faces.quality >= MIN_QUALITY)
             if len(faces) == 0:
                 return 0
-            crops = crops_of(frame, faces, self.scanner.spec)
+            crops = self.scanner.cut(frame, faces)
         with self.timed("queue"):
-            self.waiting.append((crops, self.scanner.engine.submit(crops.pixels)))
+            # What waits for its scores needs no views any more.
+            self.waiting.append((replace(crops, views=()), self.scanner.submit(crops)))
         return len(faces)
 
     def _collect_ready(self) -> None:

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +17,7 @@ import structlog
 from pipeline import assembly
 from pipeline.access import UriAllow
 from pipeline.contracts import VIDEO_TOPICS, Topic
+from pipeline.faces.views import Looks
 from pipeline.live.store import StreamStore
 from pipeline.live.streams import Live
 from pipeline.results.parts import PartStore
@@ -50,6 +51,7 @@ class Options:
     face_detector: str = "mtcnn"
     face_weights: Path | None = None
     weights: str | None = None
+    looks: Looks = field(default_factory=Looks)
     backend: str = "auto"
     device: str = "auto"
     clips: int | None = None
@@ -81,20 +83,21 @@ def run(options: Options, settings: Settings) -> None:
         )
         announced = None if follower is None else follower.first()
         if announced is None:
-            detector, scoring = assembly.load(architecture=None, weights=options.weights, untrained=False), None
+            detectors, scoring = assembly.load_all(architecture=None, weights=options.weights, untrained=False), None
         else:
-            detector, scoring = announced.detector, announced.backend
+            detectors, scoring = (announced.detector,), announced.backend
         log.info(
             "starting",
             http=f"http://{settings.http_host}:{server.port}",
-            model=detector.name,
-            weights=detector.sha256,
+            model="+".join(detector.name for detector in detectors),
+            weights=",".join(detector.sha256 for detector in detectors),
             pinned=follower is None,
             clips=clips,
         )
         scanner = stack.enter_context(
             assembly.scanner(
-                detector,
+                detectors,
+                looks=options.looks,
                 sampling=options.sampling,
                 face_detector=options.face_detector,
                 face_weights=options.face_weights,
@@ -109,10 +112,10 @@ def run(options: Options, settings: Settings) -> None:
             )
         )
         # Nothing here shall hold the first weights once others serve.
-        del announced, detector, scoring
+        del announced, detectors, scoring
         scanners = stack.enter_context(Scanners(scanner))
         metrics.watch_engine(scanners.stats)
-        metrics.tell_weights(scanners.provenance.model, scanners.provenance.weights_sha256[0])
+        metrics.tell_weights(scanners.provenance.model, ",".join(scanners.provenance.weights_sha256))
         health.scanners = scanners
         if follower is not None:
             stack.enter_context(follower.following(scanners))
@@ -142,7 +145,7 @@ def run(options: Options, settings: Settings) -> None:
         )
         worker = Worker(service, clips=clips, drain_s=settings.drain_s, live=live, tick=server.tick)
         signals.then(worker.drain, worker.stop)
-        log.info("serving", kafka=settings.kafka, weights=scanners.provenance.weights_sha256[0])
+        log.info("serving", kafka=settings.kafka, weights=",".join(scanners.provenance.weights_sha256))
         worker.run()
         log.info("left")
 
@@ -229,7 +232,7 @@ class _Health:
         return None
 
     def _weights(self) -> str | None:
-        return None if self.scanners is None else self.scanners.provenance.weights_sha256[0]
+        return None if self.scanners is None else ",".join(self.scanners.provenance.weights_sha256)
 
     def _redis(self) -> str | None:
         try:

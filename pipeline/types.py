@@ -109,6 +109,7 @@ class Crops:
         track_ids: int64 [N].
         quality: float32 [N] in 0..1.
         boxes: float32 [N, 4], the face boxes in the upright frame (they travel on into the record).
+        views: the same faces as each view of an `EngineGroup` wants them, uint8 [N, S', S', 3]; empty for one engine.
     """
 
     pixels: Image
@@ -118,6 +119,7 @@ class Crops:
     track_ids: Ints
     quality: Floats
     boxes: Floats
+    views: tuple[Image, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)

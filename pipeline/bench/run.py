@@ -14,6 +14,7 @@ from typing import Any
 from pipeline import assembly
 from pipeline.bench import plain
 from pipeline.bench.stages import CountingDetector, Material, StageTimes, collect, measure
+from pipeline.faces.views import Looks
 from pipeline.scan import Scanner, scan_all
 from pipeline.sources import Source
 from pipeline.video.sampling import Every, Fps, Sampling
@@ -84,10 +85,11 @@ class Result:
 def bench(
     clip: Path,
     *,
-    architecture: str,
+    architecture: str | None,
     face_detector: str,
     face_weights: Path | None = None,
     weights: str | None = None,
+    looks: Looks | None = None,
     backend: str = "auto",
     device: str = "auto",
     workers: int | None = None,
@@ -100,7 +102,9 @@ def bench(
 
     Args:
         clip: shows at least one face in its first frames.
-        weights: checkpoint or zoo name; random weights cost the same time.
+        architecture: with random weights; None: that of the weights.
+        weights: checkpoints or zoo names, with commas between; random weights cost the same time.
+        looks: at each face, beside the plain one.
         sampling: every frame unless given.
         rounds: how often everything is measured; medians are reported.
         streams: also measure the whole at `STREAM_FPS`.
@@ -109,10 +113,12 @@ def bench(
     Raises:
         ValueError: the clip shows no face, or a name is unknown.
     """
-    detector = assembly.load(architecture=architecture, weights=weights, untrained=weights is None)
+    detectors = assembly.load_all(architecture=architecture, weights=weights, untrained=weights is None)
+    scored = "+".join(detector.model.architecture for detector in detectors)
     workers = workers or assembly.default_workers()
     with assembly.scanner(
-        detector,
+        detectors,
+        looks=looks,
         sampling=sampling or Every(1),
         face_detector=face_detector,
         face_weights=face_weights,
@@ -129,9 +135,9 @@ def bench(
             stages.append(measure(scanner, material, workers))
             wholes.append(_timed(scanner, clip, workers))
             if with_plain:
-                plains.append(plain.seconds_a_frame(detector.model, clip, frames=PLAIN_FRAMES))
+                plains.append(plain.seconds_a_frame(detectors[0].model, clip, frames=PLAIN_FRAMES))
         live = {f"{fps:g}": _streams(scanner, clip, workers, fps) for fps in STREAM_FPS} if streams else {}
-        return _result(clip, detector.model.architecture, scanner, material, workers, stages, wholes, live, plains)
+        return _result(clip, scored, scanner, material, workers, stages, wholes, live, plains)
 
 
 def _timed(scanner: Scanner, clip: Path, workers: int) -> WholeRun:
@@ -194,7 +200,7 @@ def _result(
         clip=clip.name,
         architecture=architecture,
         detector=scanner.detector.name,
-        backend=scanner.engine.backend.name,
+        backend=scanner.engine.name,
         sampling=scanner.sampling.describe(),
         workers=workers,
         rounds=len(wholes),

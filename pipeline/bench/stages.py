@@ -18,12 +18,11 @@ from threading import Lock
 
 import numpy as np
 
-from pipeline.faces.crop import cut_crops
 from pipeline.faces.detector import FaceDetector
 from pipeline.faces.tracker import FaceTracker
 from pipeline.scan import Scanner
 from pipeline.sources import Source, open_source
-from pipeline.types import Faces, Floats, Frame, Image
+from pipeline.types import Crops, Faces, Floats, Frame, Image
 
 # Frames held for the stages that work on pictures: 48 in 1080p are 300 MB.
 HELD_FRAMES = 48
@@ -138,10 +137,10 @@ def measure(scanner: Scanner, material: Material, workers: int) -> StageTimes:
     """
     frames, faces = material.frames, material.faces
     steps = [(frame.image, before.boxes) for frame, before in zip(frames[1:], faces, strict=False) if len(before)]
-    shown = [(frame.image, found) for frame, found in zip(frames, faces, strict=True) if len(found)]
+    shown = [(frame, found) for frame, found in zip(frames, faces, strict=True) if len(found)]
     if not steps:
         raise ValueError(f"{material.source.name} shows no face in its first {len(frames)} sampled frames")
-    cut = [cut_crops(image, found, scanner.spec) for image, found in shown]
+    cut = [scanner.cut(frame, found) for frame, found in shown]
 
     def decode(_: int) -> int:
         with reading(scanner, material.source) as stream:
@@ -164,8 +163,7 @@ def measure(scanner: Scanner, material: Material, workers: int) -> StageTimes:
         return len(frames)
 
     def crop(i: int) -> int:
-        image, found = shown[i % len(shown)]
-        return len(cut_crops(image, found, scanner.spec))
+        return len(scanner.cut(*shown[i % len(shown)]))
 
     with ThreadPoolExecutor(workers) as pool:
         return StageTimes(
@@ -189,15 +187,15 @@ def _seconds_a_unit(pool: ThreadPoolExecutor, job: Callable[[int], int], *, jobs
     return elapsed_s / units
 
 
-def _classify(scanner: Scanner, cut: Sequence[Image]) -> float:
+def _classify(scanner: Scanner, cut: Sequence[Crops]) -> float:
     """Seconds a crop with the engine's queue kept full."""
     for crops in cut[:4]:
-        scanner.engine.submit(crops).result()
+        scanner.submit(crops).result()
     waiting: deque[Future[Floats]] = deque()
     crops_done = 0
     started = time.perf_counter()
     for crops in cycle(cut):
-        waiting.append(scanner.engine.submit(crops))
+        waiting.append(scanner.submit(crops))
         crops_done += len(crops)
         while waiting and waiting[0].done():
             waiting.popleft().result()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.options import LooksOption
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -25,6 +27,11 @@ def run(
         typer.Argument(help="Clips with faces.", show_default=f"{' and '.join(_DATA_CLIPS)} of UNMASK_DATA"),
     ] = None,
     architecture: Annotated[str, typer.Option(help="One or several, by commas.")] = "xception,swin_transformer",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Instead of architectures: checkpoint path or zoo name; several by commas: an ensemble."),
+    ] = None,
+    looks: LooksOption = None,
     detector: Annotated[str, typer.Option(help="Face detectors, by commas.")] = "mtcnn,yunet",
     detector_weights: Annotated[Path | None, typer.Option(help="YuNet's network, if it was not pulled.")] = None,
     backend: Annotated[str, typer.Option(help="auto, openvino, torch or torch-compiled.")] = "auto",
@@ -41,7 +48,7 @@ def run(
     """Measure every stage alone and the whole line, each sampled frame scored, in one run.
 
     The bound is what the stages, measured alone on all cores, add up to; the whole cannot be faster. Weights are random
-    (they cost the same time). Let nothing else run meanwhile.
+    (they cost the same time) unless some are named. Let nothing else run meanwhile.
     """
     import json
     from dataclasses import asdict
@@ -51,6 +58,7 @@ def run(
     from pipeline.bench.machine import describe
     from pipeline.bench.refine import compare
     from pipeline.bench.run import bench
+    from pipeline.faces.views import Looks
     from pipeline.settings import data_dir
 
     # Tables wider than the default of a pipe would lose their columns.
@@ -64,6 +72,10 @@ def run(
         raise typer.BadParameter(f"no such file: {', '.join(missing)}")
     if detector_weights is None and data is not None:
         detector_weights = next(iter(sorted((data / "weights").glob("yunet_n_dynamic.onnx"))), None)
+    try:
+        chosen_looks = Looks.parse(looks)
+    except ValueError as error:
+        raise typer.BadParameter(f"--looks: {error}") from error
     machine = describe()
     if not as_json:
         console.print(machine, soft_wrap=True)
@@ -76,12 +88,14 @@ def run(
         return
     results: list[Result] = []
     for clip in clips:
-        for name in architecture.split(","):
+        for name in [None] if weights else architecture.split(","):
             for faces in detector.split(","):
-                with console.status(f"{clip.name}: {name}, {faces}"):
+                with console.status(f"{clip.name}: {name or weights}, {faces}"):
                     result = bench(
                         clip,
                         architecture=name,
+                        weights=weights,
+                        looks=chosen_looks,
                         face_detector=faces,
                         face_weights=detector_weights if faces == "yunet" else None,
                         backend=backend,

@@ -1,4 +1,4 @@
-"""List, show, fetch, import and export architectures and weights."""
+"""List, show, fetch, build, import and export architectures and weights."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-app = typer.Typer(help="List, show, fetch, import and export architectures and weights.", no_args_is_help=True)
+app = typer.Typer(help="List, show, fetch, build, import and export architectures and weights.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_all(as_json: AsJson = False) -> None:
     """Architectures with their defaults, and named weights with where they are."""
     from models.architectures import list_architectures
-    from models.zoo import list_entries
+    from models.zoo import commands, list_entries
 
     architectures = [_describe_architecture(name) for name in list_architectures()]
-    weights = [_describe_entry(entry) for entry in list_entries()]
+    entries = list_entries()
+    weights = [_describe_entry(entry) for entry in entries]
     if as_json:
         typer.echo(json.dumps({"architectures": architectures, "weights": weights}, indent=2))
         return
@@ -45,8 +46,8 @@ def list_all(as_json: AsJson = False) -> None:
     console.print(table)
     table = Table("name", "kind", "licence", title="Named weights", title_justify="left")
     table.add_column("here", overflow="fold")
-    for row in weights:
-        here = row["path"] or row["problem"] or f"no: unmask models pull {row['name']}"
+    for entry, row in zip(entries, weights, strict=True):
+        here = row["path"] or row["problem"] or f"no: {commands(entry)}"
         table.add_row(row["name"], row["kind"].replace("_", " "), row["licence"], here)
     console.print(table)
 
@@ -116,6 +117,77 @@ def pull(
         typer.echo(json.dumps(_describe_entry(entry), indent=2))
     else:
         typer.echo(f"{entry.name}: {path}")
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(help="Of the named weights: see `unmask models list`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make named weights from a pinned package and the difference that Unmask carries. Nothing is downloaded.
+
+    The file is the same, byte for byte, as the one that `unmask models pull` fetches.
+
+    Exit codes: 0 it is there, 2 no such name, 1 it cannot be built.
+    """
+    from models import zoo
+
+    try:
+        entry = zoo.find_entry(name)
+    except zoo.ZooError as error:
+        _fail(str(error))
+    try:
+        path = zoo.build(name)
+    except zoo.ZooError as error:
+        _fail(str(error), code=1)
+    if as_json:
+        typer.echo(json.dumps(_describe_entry(entry), indent=2))
+    else:
+        typer.echo(f"{entry.name}: {path}")
+
+
+@app.command()
+def difference(
+    checkpoint: Annotated[Path, typer.Argument(help="A whole checkpoint that was trained from a pinned base.")],
+    out: Annotated[Path, typer.Option(help="The difference to write.")],
+    base: Annotated[
+        str | None, typer.Option(help="Name of the base.", show_default="that of the checkpoint's backbone")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """For maintainers: write what a checkpoint has beyond its base, and check that the checkpoint comes back from it.
+
+    Exit codes: 0 written, 2 it cannot be written.
+    """
+    import tempfile
+
+    from models.bases import base_of_backbone, find_base
+    from models.checkpoint import CheckpointError, read_info
+    from models.difference import apply_difference, save_difference
+    from models.pretrained import WeightsUnavailableError
+
+    try:
+        backbone = str(read_info(checkpoint).config.get("backbone"))
+        chosen = base_of_backbone(backbone) if base is None else find_base(base)
+        difference_sha256 = save_difference(checkpoint, chosen, out)
+        with tempfile.TemporaryDirectory() as folder:
+            sha256 = apply_difference(out, Path(folder) / checkpoint.name)
+    except (CheckpointError, WeightsUnavailableError, ValueError, OSError) as error:
+        _fail(str(error))
+    described = {
+        "path": str(out),
+        "size_bytes": out.stat().st_size,
+        "sha256": difference_sha256,
+        "base": chosen.name,
+        "whole": {"sha256": sha256, "size_bytes": checkpoint.stat().st_size},
+    }
+    if as_json:
+        typer.echo(json.dumps(described, indent=2))
+        return
+    typer.echo(
+        f"{out}: {out.stat().st_size / 2**20:.2f} MiB beyond {chosen.name}, sha256 {difference_sha256}\n"
+        f"It gives {checkpoint.name} back: {checkpoint.stat().st_size:_} bytes, sha256 {sha256}"
+    )
 
 
 @app.command("import")
@@ -248,7 +320,7 @@ def _describe_entry(entry: ZooEntry) -> dict[str, Any]:
         path = locate(entry)
     except ZooError as error:
         path, problem = None, str(error)
-    return {**dataclasses.asdict(entry), "path": path and str(path), "problem": problem}
+    return {**dataclasses.asdict(entry), "delivery": entry.delivery, "path": path and str(path), "problem": problem}
 
 
 def _describe_checkpoint(path: Path) -> dict[str, Any]:

@@ -17,7 +17,20 @@ FaceWeights = Annotated[
     Path | None,
     typer.Option("--detector-weights", help="The face detector's network, if not its own or a pulled one."),
 ]
-Weights = Annotated[str | None, typer.Option("--weights", help="Checkpoint path or zoo name.", envvar="UNMASK_WEIGHTS")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", help="Checkpoint path or zoo name; several by commas: an ensemble.", envvar="UNMASK_WEIGHTS"
+    ),
+]
+LooksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--looks",
+        help="Further looks at each face, by commas: flip (twice the cost), scales (three times).",
+        envvar="UNMASK_LOOKS",
+    ),
+]
 Backend = Annotated[
     str, typer.Option("--backend", help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
 ]

@@ -13,6 +13,7 @@ from pipeline.commands.options import (
     Device,
     FaceDetector,
     FaceWeights,
+    LooksOption,
     Weights,
     clips_at_once,
 )
@@ -37,6 +38,7 @@ def run(
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Random weights, to try the line out: scores mean nothing.")
     ] = False,
+    looks: LooksOption = None,
     backend: Backend = "auto",
     device: Device = "auto",
     workers: ClipsAtOnce = "auto",
@@ -61,6 +63,7 @@ def run(
     clips = clips_at_once(workers)
 
     from pipeline import bulk
+    from pipeline.faces.views import Looks
     from pipeline.video.sampling import Even, Every, Fps, Keyframes
 
     if frames is not None:
@@ -69,6 +72,10 @@ def run(
         sampling = Every(every)
     else:
         sampling = Keyframes() if keyframes else Fps(fps or 2.0)
+    try:
+        chosen_looks = Looks.parse(looks)
+    except ValueError as error:
+        raise typer.BadParameter(f"--looks: {error}") from error
     options = bulk.Options(
         paths=tuple(paths),
         recursive=recursive,
@@ -78,6 +85,7 @@ def run(
         architecture=architecture,
         weights=weights,
         untrained=untrained,
+        looks=chosen_looks,
         backend=backend,
         device=device,
         workers=clips,

@@ -13,6 +13,7 @@ from pipeline.commands.options import (
     FaceDetector,
     FaceWeights,
     Kafka,
+    LooksOption,
     Redis,
     Weights,
     clips_at_once,
@@ -26,6 +27,7 @@ def run(
     detector: FaceDetector = "mtcnn",
     detector_weights: FaceWeights = None,
     weights: Weights = None,
+    looks: LooksOption = None,
     backend: Backend = "auto",
     device: Device = "auto",
     workers: ClipsAtOnce = "auto",
@@ -51,6 +53,7 @@ def run(
     from pydantic import ValidationError
 
     from pipeline.access import UriAllow
+    from pipeline.faces.views import Looks
     from pipeline.settings import Settings
     from pipeline.transport.security import KafkaSecurity
 
@@ -59,6 +62,7 @@ def run(
         # Before anything that takes seconds to load.
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         UriAllow.parse(settings.uri_allow)
+        chosen_looks = Looks.parse(looks)
         KafkaSecurity()
         if missing := [f"UNMASK_{name.upper()}" for name in ("kafka", "redis") if not getattr(settings, name)]:
             raise ValueError(f"{' and '.join(missing)} not set: tasks come from Kafka, verdicts are kept in Redis")
@@ -82,6 +86,7 @@ def run(
         face_detector=detector,
         face_weights=detector_weights,
         weights=weights,
+        looks=chosen_looks,
         backend=backend,
         device=device,
         clips=clips,

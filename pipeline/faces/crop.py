@@ -22,7 +22,7 @@ _INTERPOLATIONS = {
 }
 
 
-def cut_crops(image: Image, faces: Faces, spec: InputSpec) -> Image:
+def cut_crops(image: Image, faces: Faces, spec: InputSpec, *, zoom: float = 1.0) -> Image:
     """Cut each face as a deepfake detector wants to see it.
 
     The squares of `crop_squares` are rounded to whole pixels and resized. Interpolation "area" takes the mean of the
@@ -33,13 +33,15 @@ def cut_crops(image: Image, faces: Faces, spec: InputSpec) -> Image:
         image: uint8 [H, W, 3], RGB.
         faces: N faces in pixels of `image`.
         spec: size, geometry and interpolation of the crops.
+        zoom: side of the squares in parts of the geometry's, with the same middle.
 
     Returns:
         uint8 [N, size, size, 3], RGB.
     """
     crops = np.empty((len(faces), spec.size, spec.size, 3), np.uint8)
     for crop, (x0, y0, side) in zip(crops, crop_squares(faces, spec.geometry).tolist(), strict=True):
-        crop[:] = cut_square(image, x0, y0, side, spec.size, spec.interpolation)
+        border = side * (1 - zoom) / 2
+        crop[:] = cut_square(image, x0 + border, y0 + border, side * zoom, spec.size, spec.interpolation)
     return crops
 
 

@@ -7,9 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.faces.crop import crops_of
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
 from pipeline.scan import ScanInterruptedError, Scanner
@@ -94,8 +93,8 @@ def look(
                     placed = Frame(
                         frame.image, segment.start_s + frame.t_s, first_index + frame.index, segment.stream_id
                     )
-                    crops = crops_of(placed, faces, scanner.spec)
-                    waiting.append((crops, scanner.engine.submit(crops.pixels)))
+                    crops = scanner.cut(placed, faces)
+                    waiting.append((replace(crops, views=()), scanner.submit(crops)))
             found.frames_decoded = reader.info.frames_decoded
             if reader.info.duration_s is not None:
                 found.end_s = max(found.end_s, segment.start_s + reader.info.duration_s)

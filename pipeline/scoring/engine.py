@@ -102,6 +102,11 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name=f"engine-{backend.name}", daemon=True)
         self._thread.start()
 
+    @property
+    def name(self) -> str:
+        """Of the backend."""
+        return self.backend.name
+
     def submit(self, pixels: Image) -> Future[Floats]:
         """Queue crops of one frame or clip; blocks while the queue is full.
 

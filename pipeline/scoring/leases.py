@@ -104,4 +104,4 @@ class Scanners:
             self._crops += stats.crops
             self._batches += stats.batches
             self._failed += stats.failed
-        log.info("weights closed", weights=held.scanner.provenance.weights_sha256[0])
+        log.info("weights closed", weights=",".join(held.scanner.provenance.weights_sha256))

@@ -241,7 +241,12 @@ class Follower:
         return None
 
     def _change(self, announcement: Announcement, scanners: Scanners) -> None:
-        if announcement.sha256 == scanners.provenance.weights_sha256[0]:
+        members = scanners.provenance.weights_sha256
+        if len(members) > 1:
+            raise RefusedError(
+                f"this worker scores with an ensemble of {len(members)} weights, which announced weights cannot replace"
+            )
+        if announcement.sha256 == members[0]:
             return
         started_s = self._clock()
         log.info("weights announced", weights=announcement.sha256, model=announcement.name, forced=announcement.forced)

@@ -14,6 +14,7 @@ import numpy as np
 from models.checkpoint_info import Calibration
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.engine import Engine, ScoringError
+from pipeline.scoring.group import EngineGroup
 from pipeline.types import Floats, Image
 from pipeline.verdict.calibration import probability
 
@@ -35,7 +36,7 @@ class LiveCrops:
         self.full = threading.Event()
 
     @contextmanager
-    def of(self, engine: Engine) -> Iterator[None]:
+    def of(self, engine: Engine | EngineGroup) -> Iterator[None]:
         """Take crops of this engine within the block."""
         if self._count:
             engine.tap(self._heard)

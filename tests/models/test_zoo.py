@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from models import zoo
-from models.architectures import load_detector
+from models.architectures import get_model, list_architectures, load_detector
+from models.bases import find_base
+from models.checkpoint import CheckpointError
+from models.difference import read_difference
 from models.zoo import (
     ZooEntry,
     ZooError,
@@ -23,6 +26,7 @@ from models.zoo import (
     locate,
     pull,
     resolve,
+    split_names,
     weights_dir,
 )
 
@@ -244,8 +248,9 @@ def test_entries_are_complete() -> None:
     assert len({entry.name for entry in entries}) == len(entries)
     assert len({entry.filename for entry in entries}) == len(entries)
     for entry in entries:
-        assert entry.uri.startswith("package:" if entry.packaged else "https://")
-        assert entry.uri.endswith(f"/{entry.filename}")
+        if entry.uri or entry.delivery != "built":
+            assert entry.uri.startswith("package:" if entry.packaged else "https://")
+            assert entry.uri.endswith(f"/{entry.filename}")
         assert len(bytes.fromhex(entry.sha256)) == 32
         assert entry.size_bytes > 0
         assert entry.licence
@@ -261,13 +266,58 @@ def test_yunet_is_what_the_zoo_says(data_dir: Path) -> None:
     assert resolve("yunet") == path
 
 
-def test_the_shipped_weights_are_in_the_package_and_small() -> None:
-    entry = find_entry(default_detector())
-    path = locate(entry)
+DETECTORS = [entry for entry in list_entries() if entry.kind == "detector"]
+PACKAGED = [entry for entry in DETECTORS if entry.packaged]
+BUILT = [entry for entry in DETECTORS if entry.difference is not None]
+MAX_FILE_BYTES = 16 << 20  # of one file in the package
+
+
+@pytest.mark.parametrize("entry", PACKAGED, ids=lambda entry: entry.name)
+def test_packaged_weights_are_there_small_and_as_pinned(entry: ZooEntry) -> None:
+    path = locate(entry)  # raises where the sha256 differs
     assert path is not None
-    assert path.parent == Path(zoo.__file__).parent / "weights"
-    assert path.stat().st_size == entry.size_bytes <= 16 << 20
+    assert path.parent == zoo.packaged_dir()
+    assert path.stat().st_size == entry.size_bytes <= MAX_FILE_BYTES
     assert pull(entry.name) == path
+
+
+@pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.name)
+def test_differences_are_there_small_and_give_the_pinned_file(entry: ZooEntry) -> None:
+    path = zoo.packaged_dir() / str(entry.difference)
+    assert path.stat().st_size <= MAX_FILE_BYTES
+    found = read_difference(path)
+    base = find_base(found.base_name)
+    assert (found.sha256, found.base_sha256) == (entry.sha256, base.sha256)
+    assert found.info.architecture in list_architectures()
+    assert entry.install == base.install
+
+
+@pytest.mark.parametrize("entry", DETECTORS, ids=lambda entry: entry.name)
+def test_every_detector_has_a_card_here(entry: ZooEntry) -> None:
+    card = Path(__file__).parents[2] / entry.card
+    assert card.is_file()
+    assert entry.name in card.read_text()
+
+
+@pytest.mark.parametrize("entry", PACKAGED, ids=lambda entry: entry.name)
+def test_packaged_weights_load_offline_by_name(entry: ZooEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_OFFLINE", "1")
+    loaded = load_detector(entry.name)
+    assert loaded.sha256 == entry.sha256
+    assert loaded.info.name == entry.name
+    model = get_model(loaded.info.architecture, pretrained=entry.name).eval()
+    images = torch.rand(2, 3, model.input_spec.size, model.input_spec.size)
+    with torch.inference_mode():
+        scores = model(images)
+        assert torch.equal(scores, loaded.model(images))
+    assert scores.isfinite().all()
+    for other in set(list_architectures()) - {loaded.info.architecture}:
+        with pytest.raises(CheckpointError, match=f"not a {other}"):
+            get_model(other, pretrained=entry.name)
+
+
+def test_the_default_detector_is_packaged() -> None:
+    assert find_entry(default_detector()) in PACKAGED
 
 
 def test_shipped_weights_that_are_missing_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,12 +328,25 @@ def test_shipped_weights_that_are_missing_are_not_fetched(monkeypatch: pytest.Mo
             ask(entry.name)
 
 
-def test_shipped_weights_can_be_asked() -> None:
-    """They have thresholds, stand for a real training, and are stored in half precision."""
-    loaded = load_detector(default_detector())
+@pytest.mark.parametrize("entry", PACKAGED, ids=lambda entry: entry.name)
+def test_packaged_weights_were_trained_and_calibrated(entry: ZooEntry) -> None:
+    loaded = load_detector(entry.name)
     assert loaded.info.thresholds is not None
     assert loaded.info.data_manifest_sha256 is not None
     assert loaded.info.step > 0
     assert {tensor.dtype for tensor in loaded.model.state_dict().values()} <= {torch.float32, torch.int64}
-    scores = loaded.model(torch.zeros(2, 3, loaded.info.input_spec.size, loaded.info.input_spec.size))
-    assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("unmask-small", ("unmask-small",)), ("a, b,c.safetensors", ("a", "b", "c.safetensors"))],
+)
+def test_members_of_an_ensemble_have_commas_between(text: str, names: tuple[str, ...]) -> None:
+    assert split_names(text) == names
+    assert split_names(Path(text)) == (Path(text),)
+
+
+@pytest.mark.parametrize("text", [",", "a,", ",a", "a,,b"])
+def test_a_member_without_a_name_is_refused(text: str) -> None:
+    with pytest.raises(ZooError, match="single commas"):
+        split_names(text)

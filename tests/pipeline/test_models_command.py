@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 
 from models import zoo
 from models.architectures import get_model, list_architectures
+from models.bases import Base, register_base, unregister_base
 from models.checkpoint import CheckpointInfo, Thresholds, save_checkpoint
 from models.spec import InputSpec
 from pipeline.commands.models import app
@@ -172,3 +175,66 @@ def test_commands_are_light_to_import(module: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+@pytest.fixture
+def tiny_base() -> Iterator[Base]:
+    state = {"w": torch.arange(64.0).reshape(8, 8)}
+    yield register_base(Base("tiny", "test_vit", "5" * 64, lambda: state, "pip install tiny"))
+    unregister_base("tiny")
+
+
+@pytest.fixture
+def large(tiny_base: Base, tmp_path: Path) -> Path:
+    info = CheckpointInfo("xception", {"backbone": "test_vit.r160_in1k"}, InputSpec(size=64), name="large")
+    weights = {"backbone.net.w": tiny_base.read()["w"].half(), "head": torch.ones(2)}
+    save_checkpoint(tmp_path / "large.safetensors", weights=weights, info=info)
+    return tmp_path / "large.safetensors"
+
+
+def test_a_difference_is_made_and_built_again(
+    large: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packaged = tmp_path / "packaged"
+    packaged.mkdir()
+    code, output, _ = call("difference", str(large), "--out", str(packaged / "large.difference"), "--json")
+    assert code == 0
+    made = json.loads(output)
+    assert made["base"] == "tiny"
+    assert made["whole"]["sha256"] == hashlib.sha256(large.read_bytes()).hexdigest()
+    entry = replace(
+        ENTRY,
+        name="large",
+        kind="detector",
+        uri="",
+        filename="large.safetensors",
+        difference="large.difference",
+        install="pip install tiny",
+        **made["whole"],
+    )
+    monkeypatch.setattr(zoo, "list_entries", lambda: (entry,))
+    monkeypatch.setattr(zoo, "packaged_dir", lambda: packaged)
+    # The table may break lines anywhere.
+    listed = re.sub(r"[│\s]+", "", call("list")[1])
+    assert "no:`unmaskmodelsbuildlarge`(after`pipinstalltiny`)" in listed
+    code, output, _ = call("build", "large", "--json")
+    assert code == 0
+    assert json.loads(output)["path"] == str(cache / "large.safetensors")
+    assert (cache / "large.safetensors").read_bytes() == large.read_bytes()
+    assert json.loads(call("show", "large", "--json")[1])["delivery"] == "built"
+
+
+def test_a_build_that_fails_says_why(large: Path) -> None:
+    code, _, error = call("build", "yunet")
+    assert code == 1
+    assert "unmask models pull yunet" in error
+    assert call("build", "nowhere")[0] == 2
+
+
+def test_a_difference_needs_a_base(large: Path, checkpoint: tuple[Path, str], tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    code, _, error = call("difference", str(checkpoint[0]), "--out", out)
+    assert code == 2
+    assert "no base holds the backbone" in error
+    assert call("difference", str(large), "--out", out, "--base", "nowhere")[0] == 2
+    assert not Path(out).exists()

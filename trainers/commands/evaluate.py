@@ -32,7 +32,14 @@ def run(
     ],
     weights: Annotated[
         str | None,
-        typer.Option(help="Checkpoint path or zoo name.", show_default="the shipped ones", envvar="UNMASK_WEIGHTS"),
+        typer.Option(
+            help="Checkpoint path or zoo name; several by commas: an ensemble.",
+            show_default="the shipped ones",
+            envvar="UNMASK_WEIGHTS",
+        ),
+    ] = None,
+    looks: Annotated[
+        str | None, typer.Option(help="Further looks at each face, by commas: flip, scales.", envvar="UNMASK_LOOKS")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Rows of this split only.", show_default="all rows")] = None,
     half: Annotated[Half | None, typer.Option(help="Of these rows, one half by the hash of the group.")] = None,
@@ -62,15 +69,21 @@ def run(
     """
     import structlog
 
+    from pipeline.faces.views import Looks
     from trainers.evaluation.clips import ScanOptions
     from trainers.evaluation.run import EvaluateOptions
     from trainers.evaluation.run import run as evaluate
 
     # Standard output belongs to the numbers.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        chosen_looks = Looks.parse(looks)
+    except ValueError as error:
+        raise typer.BadParameter(f"--looks: {error}") from error
     options = EvaluateOptions(
         manifests=tuple(manifest),
         weights=weights,
+        looks=chosen_looks,
         split=split,
         half=None if half is None else half.value,
         ladder=ladder.value,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.architectures import LoadedDetector
 from trainers.evaluation.items import Items
+from trainers.evaluation.panel import Panel
 from trainers.evaluation.sets import Clip, ClipSet, SetError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class ScanOptions:
 
 
 def scan_clips(
-    clips: ClipSet, detector: LoadedDetector, options: ScanOptions, *, progress: Callable[[int], None] | None = None
+    clips: ClipSet, detector: Panel, options: ScanOptions, *, progress: Callable[[int], None] | None = None
 ) -> ScannedClips:
     """Judge each clip as `unmask scan` does.
 
@@ -99,7 +99,8 @@ def scan_clips(
         try:
             scanner = stack.enter_context(
                 assembly.scanner(
-                    assembly.Detector(detector.model, detector.info, detector.sha256),
+                    [assembly.Detector(each.model, each.info, each.sha256) for each in detector.members],
+                    looks=detector.looks,
                     sampling=sampling,
                     face_detector=options.face_detector,
                     face_weights=options.face_weights,
@@ -111,7 +112,7 @@ def scan_clips(
             )
         except (DetectorError, ValueError) as error:
             raise SetError(f"{clips.source}: {error}") from error
-        backend, face_detector = scanner.engine.backend.name, scanner.provenance.detector
+        backend, face_detector = scanner.engine.name, scanner.provenance.detector
         for source, report in scan_all(scanner, [Source(name) for name in names], workers=workers):
             if report is not None:  # None only where earlier verdicts are kept, and here are none
                 found[source.name] = _verdict(names[source.name], report.verdict)

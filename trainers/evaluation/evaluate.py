@@ -11,13 +11,13 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from models.architectures import LoadedDetector
 from models.checkpoint_info import library_versions
 from pipeline.scoring.backends import Backend
 from trainers.evaluation import clips as clip_scan
 from trainers.evaluation.clips import ClipVerdict, ScanOptions
 from trainers.evaluation.items import Judged, frames_of, judge
 from trainers.evaluation.ladder import Ladder, Step, climb
+from trainers.evaluation.panel import Panel, PanelBackend
 from trainers.evaluation.scoring import Measures, Progress, score_images
 from trainers.evaluation.sets import ClipSet, CropSet, Half
 from trainers.evaluation.summary import Bin, Group, Judging, Level, Slice, bins, groups, jpeg_size, level, slices
@@ -115,7 +115,8 @@ class Report:
     """What `--json` holds; `to_dict` gives its JSON form.
 
     Attributes:
-        model: name, architecture, weights and their sha256, input spec and its hash, calibration, thresholds.
+        model: name, architecture, weights and their sha256, input spec and its hash, calibration, thresholds, looks,
+            members. Of an ensemble, names and sha256 have + between, and so no promotion takes them for one detector.
         settings: what numbers depend on beside model and data.
         software: versions.
         created_at: Unix seconds.
@@ -138,8 +139,8 @@ class Report:
 
 def evaluate_crops(
     crops: CropSet,
-    detector: LoadedDetector,
-    backend: Backend,
+    detector: Panel,
+    backend: Backend | PanelBackend,
     judging: Judging,
     *,
     steps: tuple[Step, ...],
@@ -215,7 +216,7 @@ def evaluate_crops(
 
 
 def evaluate_clips(
-    clips: ClipSet, detector: LoadedDetector, judging: Judging, options: ScanOptions, *, announce: Announce
+    clips: ClipSet, detector: Panel, judging: Judging, options: ScanOptions, *, announce: Announce
 ) -> Evaluated:
     """Send clips through the pipeline and judge its verdicts.
 
@@ -258,7 +259,7 @@ def evaluate_clips(
 
 
 def report_on(
-    detector: LoadedDetector, weights: str, settings: dict[str, Any], results: list[SetResult], started_at: float
+    detector: Panel, weights: str, settings: dict[str, Any], results: list[SetResult], started_at: float
 ) -> Report:
     """The report on a detector.
 
@@ -280,6 +281,8 @@ def report_on(
             "input_spec_hash": info.input_spec.hash,
             "calibration": asdict(info.calibration),
             "thresholds": None if info.thresholds is None else asdict(info.thresholds),
+            "looks": detector.looks.describe(),
+            "members": [{"name": each.info.name, "weights_sha256": each.sha256} for each in detector.members],
             "data_manifest_sha256": info.data_manifest_sha256,
         },
         settings=settings,

@@ -17,6 +17,7 @@ from trainers.augment import degrade
 from trainers.data.images import ImageError
 from trainers.data.manifest import Manifest
 from trainers.evaluation.items import judge
+from trainers.evaluation.panel import PanelBackend
 from trainers.evaluation.scoring import Progress, Transform, score_images
 from trainers.evaluation.summary import Judging, Level, Share, level, share_called_fake
 
@@ -145,7 +146,7 @@ class Ladder:
 
 def climb(
     steps: tuple[Step, ...],
-    backend: Backend,
+    backend: Backend | PanelBackend,
     info: CheckpointInfo,
     manifest: Manifest,
     clean: Floats,

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from models.architectures import LoadedDetector, load_detector
 from models.atomic import atomic_write
 from models.checkpoint import CheckpointError
 from models.config import ConfigError
 from models.precision import DeviceError
 from models.zoo import ZooError
+from pipeline.faces.views import Looks
 from pipeline.scoring.backends import BackendError
 from trainers.data.manifest import ManifestError
 from trainers.evaluation.clips import ScanOptions
 from trainers.evaluation.console import announce, complain, say, show
 from trainers.evaluation.evaluate import Evaluated, Report, SetResult, evaluate_clips, evaluate_crops, report_on
 from trainers.evaluation.ladder import STEPS, LadderName
+from trainers.evaluation.panel import Panel, load_panel
 from trainers.evaluation.report import write_report
-from trainers.evaluation.scoring import open_backend
 from trainers.evaluation.sets import CropSet, Half, SetError, find_sets
 from trainers.evaluation.summary import Judging
 from trainers.evaluation.tables import overview, tables
@@ -42,7 +42,8 @@ class EvaluateOptions:
 
     Attributes:
         manifests: .csv or .parquet files, or folders of clips with labels.csv; each is a set.
-        weights: a checkpoint's path or name; None: the shipped ones.
+        weights: a checkpoint's path or name, or several with commas between; None: the shipped ones.
+        looks: at each face.
         split: rows of manifests to take; None: all.
         half: of these rows, the one to select on or the one to report on; None: both.
         ladder: of degradations; `short` has three.
@@ -58,6 +59,7 @@ class EvaluateOptions:
 
     manifests: tuple[Path, ...]
     weights: str | None = None
+    looks: Looks = field(default_factory=Looks)
     split: str | None = None
     half: Half | None = None
     ladder: LadderName = "full"
@@ -129,7 +131,7 @@ def evaluate(options: EvaluateOptions) -> tuple[Report, list[Evaluated]]:
     _check_outputs(options)
     sets = find_sets(options.manifests, options.split, options.half)
     weights = options.weights if options.weights is not None else _shipped()
-    detector = load_detector(weights)
+    detector = load_panel(weights, options.looks)
     judging = Judging(detector.info.thresholds is not None, options.resamples, options.seed)
     crops = [each for each in sets if isinstance(each, CropSet)]
     evaluated = {each.name: done for each, done in zip(crops, _crops(crops, detector, judging, options), strict=True)}
@@ -147,12 +149,10 @@ def _shipped() -> str:
     return str(default_detector())
 
 
-def _crops(
-    sets: Sequence[CropSet], detector: LoadedDetector, judging: Judging, options: EvaluateOptions
-) -> list[Evaluated]:
+def _crops(sets: Sequence[CropSet], detector: Panel, judging: Judging, options: EvaluateOptions) -> list[Evaluated]:
     if not sets:
         return []
-    with open_backend(detector, backend=options.scan.backend, device=options.scan.device) as backend:
+    with detector.backend(backend=options.scan.backend, device=options.scan.device) as backend:
         return [
             evaluate_crops(
                 each,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,11 +18,15 @@ from models.precision import available_cores
 from models.spec import InputSpec
 from pipeline.faces.crop import resized
 from pipeline.faces.quality import PATCH_PX, sharpness
+from pipeline.faces.views import View
 from pipeline.scoring.backends import Backend, BackendError, create_backend
 from pipeline.types import Floats, Image
 from trainers.augment.degrade import jpeg_size_bytes
 from trainers.data.images import ImageError, ImageStore
 from trainers.data.manifest import Manifest
+
+if TYPE_CHECKING:
+    from trainers.evaluation.panel import PanelBackend
 
 Transform = Callable[[Image, int], Image]
 Progress = Callable[[int], None]
@@ -108,7 +112,7 @@ def open_backend(
 
 
 def score_images(
-    backend: Backend,
+    backend: Backend | PanelBackend,
     spec: InputSpec,
     manifest: Manifest,
     *,
@@ -120,7 +124,7 @@ def score_images(
     """As `score_manifest`, with the reasons of failures and, if asked, measures of the stored crops.
 
     Args:
-        backend: computes the scores.
+        backend: computes the scores; of a panel, each image is resized for each of its views.
         spec: input of its detector.
         manifest: N rows.
         transform: see `score_manifest`. It may raise `ImageError`.
@@ -134,22 +138,24 @@ def score_images(
     if backend.input_size != spec.size:
         raise BackendError(f"the backend takes {backend.input_size} px, the input spec has {spec.size} px")
     store = ImageStore(manifest.root)
+    views = getattr(backend, "views", (View.of(spec),))
     rows = len(manifest)
     logits, measures = np.full(rows, np.nan, np.float32), np.full((3, rows), np.nan, np.float32)
     failures: dict[int, str] = {}
 
-    def load(row: int) -> Image | str:
+    def load(row: int) -> list[Image] | str:
         try:
             image = store.load(str(manifest.path[row]))
             if measure:
                 measures[:, row] = _measure(image)
-            return resized(image if transform is None else transform(image, row), spec.size, spec.interpolation)
+            picture = image if transform is None else transform(image, row)
+            return [view.of_picture(picture) for view in views]
         except ImageError as error:
             return str(error)
 
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="images") as pool:
 
-        def ahead(start: int) -> list[Future[Image | str]]:
+        def ahead(start: int) -> list[Future[list[Image] | str]]:
             return [pool.submit(load, row) for row in range(start, min(start + batch, rows))]
 
         loading = ahead(0)
@@ -159,11 +165,20 @@ def score_images(
             good = [i for i, image in enumerate(loaded) if not isinstance(image, str)]
             failures.update({start + i: image for i, image in enumerate(loaded) if isinstance(image, str)})
             if good:
-                pixels = np.stack([image for image in loaded if not isinstance(image, str)])
-                logits[[start + i for i in good]] = infer(backend, pixels)
+                columns = zip(*(image for image in loaded if not isinstance(image, str)), strict=True)
+                crops = [np.stack(column) for column in columns]
+                rows_scored = [start + i for i in good]
+                logits[rows_scored] = _infer(backend, crops)
             if progress is not None:
                 progress(min(start + batch, rows))
     return ScoredImages(logits, failures, Measures(*measures))
+
+
+def _infer(backend: Backend | PanelBackend, crops: Sequence[Image]) -> Floats:
+    """Of the crops of each view."""
+    from trainers.evaluation.panel import PanelBackend
+
+    return backend.infer(crops) if isinstance(backend, PanelBackend) else infer(backend, crops[0])
 
 
 def infer(backend: Backend, pixels: Image) -> Floats:

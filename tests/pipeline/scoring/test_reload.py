@@ -301,6 +301,18 @@ def test_a_backend_that_cannot_be_had_is_no_end(bench: Bench, scanners: Scanners
         until(lambda: bench.told("swapped") == 1)
 
 
+def test_an_ensemble_keeps_its_weights(bench: Bench, scanners: Scanners) -> None:
+    with scanners.current() as scanner:
+        members = [*scanner.provenance.weights_sha256, "0" * 64]
+        ensemble = replace(scanner, provenance=scanner.provenance.model_copy(update={"weights_sha256": members}))
+    with Scanners(replace(ensemble, engine=Engine(QuickNetwork()))) as several:
+        with capture_logs() as logs, bench.follower().following(several):
+            bench.announce(bench.put(1))
+            until(lambda: bench.told("refused") == 1)
+        assert several.provenance.weights_sha256 == members
+    assert any("ensemble of 2 weights" in str(line.get("error")) for line in logs)
+
+
 def test_a_rollback_is_followed_and_a_lost_message_found(bench: Bench, scanners: Scanners) -> None:
     one, two = bench.put(1), bench.put(2)
     with bench.follower().following(scanners):

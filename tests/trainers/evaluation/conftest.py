@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import structlog
 import torch
 import typer
 from click.testing import Result
@@ -140,7 +141,11 @@ def evaluate() -> Evaluate:
     app.command()(command.run)
 
     def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        try:
+            return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        finally:
+            # The command logs to a standard error that ends with this call.
+            structlog.reset_defaults()
 
     return run
 

@@ -1,0 +1,126 @@
+"""Engines that answer as one: an ensemble's members, or one detector that looks at each face more than once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from models.ensemble import Combination
+from models.spec import InputSpec
+from pipeline.faces.views import Looks, View
+from pipeline.scoring.engine import Engine, EngineStats
+from pipeline.types import Floats, Image
+
+
+class EngineGroup:
+    """One engine for each member; a face's score is what `combination` makes of theirs. Thread-safe.
+
+    Members whose crops are equal share them. A member's log-odds are the mean over its looks.
+    """
+
+    def __init__(
+        self, engines: Sequence[Engine], specs: Sequence[InputSpec], combination: Combination, looks: Looks
+    ) -> None:
+        """Own the engines from now on.
+
+        Args:
+            engines: of the members.
+            specs: their inputs.
+            combination: of the members, in the same order.
+            looks: at each face.
+
+        Raises:
+            ValueError: as many engines, specs and calibrations are wanted.
+        """
+        if not len(engines) == len(specs) == len(combination.members) > 0:
+            raise ValueError("an ensemble needs an engine, an input spec and a calibration for each member")
+        self._engines, self._combination = tuple(engines), combination
+        wanted = [looks.views(spec) for spec in specs]
+        self.views: tuple[View, ...] = tuple(dict.fromkeys(view for views in wanted for view in views))
+        self._views_of = [[self.views.index(view) for view in views] for views in wanted]
+        self.batch_size: Callable[[int], None] | None = engines[0].batch_size
+
+    @property
+    def name(self) -> str:
+        """Of the members' backends."""
+        return "+".join(dict.fromkeys(engine.name for engine in self._engines))
+
+    def submit(self, views: Sequence[Image]) -> Future[Floats]:
+        """Queue crops; blocks while a member's queue is full.
+
+        Args:
+            views: uint8 [N, S, S, 3] for each of `self.views`, in its order.
+
+        Returns:
+            A future of float32 [N], log-odds of fake before the combination's calibration; it holds a `ScoringError`
+            if a member failed on one of the crops.
+
+        Raises:
+            ValueError: another number of views, or crops that do not have a member's input size.
+            QueueClosedError: the engines were closed.
+        """
+        if len(views) != len(self.views):
+            raise ValueError(f"crops of {len(self.views)} views are wanted, got {len(views)}")
+        parts = [
+            [engine.submit(views[index]) for index in indices]
+            for engine, indices in zip(self._engines, self._views_of, strict=True)
+        ]
+        return _joined(parts, self._combination)
+
+    def tap(self, heard: Callable[[Image, float], None] | None) -> None:
+        """As `Engine.tap`, of the first member: each of its looks is heard with its own log-odds."""
+        self._engines[0].tap(heard)
+
+    def stats(self) -> EngineStats:
+        """Sums over the members: a face counts once for each member and look. The age is that of the oldest crop."""
+        found = [engine.stats() for engine in self._engines]
+        return EngineStats(
+            crops=sum(stats.crops for stats in found),
+            batches=sum(stats.batches for stats in found),
+            failed=sum(stats.failed for stats in found),
+            waiting=sum(stats.waiting for stats in found),
+            oldest_age_s=max(stats.oldest_age_s for stats in found),
+        )
+
+    def close(self) -> None:
+        """Score what waits, then stop. Idempotent."""
+        for engine in self._engines:
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _joined(parts: Sequence[Sequence[Future[Floats]]], combination: Combination) -> Future[Floats]:
+    """A future of the combined scores, done with the last of the parts."""
+    joined: Future[Floats] = Future()
+    lock = threading.Lock()
+    left = sum(len(looks) for looks in parts)
+
+    def done(_: Future[Floats]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left:
+                return
+        try:
+            joined.set_result(
+                combination.combine(np.stack([np.mean([part.result() for part in looks], axis=0) for looks in parts]))
+            )
+        except Exception as error:  # noqa: BLE001 - whatever a member met, it belongs to these crops
+            joined.set_exception(error)
+
+    for looks in parts:
+        for part in looks:
+            part.add_done_callback(done)
+    return joined
