@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.trainers.crops import face, forged
 from trainers.augment.policy import NO_AUGMENTATION
 from trainers.data.couples import SELF_BLEND, CoupleConfig, CoupleDataset, CouplePlan, couple_loader, difference_mask
+from trainers.data.kinds import BLENDED, REAL_FACE, REAL_FAKE
 from trainers.data.manifest import FAKE, REAL, Manifest
 
 SHARES = {SELF_BLEND: 0.3, "dfdc": 0.7}
@@ -82,8 +83,21 @@ def test_a_couple_has_its_images_labels_and_mask(manifest: Manifest) -> None:
     assert item["masks"].shape == (2, 4, 4)
     assert not item["masks"][0].any()
     assert item["mask_known"].tolist() == [True, True]
+    assert item["kind"].tolist() == [REAL_FACE, REAL_FAKE]
     # The forgery is in the middle of the face.
     assert item["masks"][1][1:3, 1:3].mean() > item["masks"][1][:, 0].mean()
+
+
+def test_rows_are_those_of_the_stored_crops(manifest: Manifest) -> None:
+    stored = CoupleDataset(plan(manifest, shares={"dfdc": 1}, transplant_share=0), size_px=64)
+    couple, item = stored.plan[3], stored[3]
+    assert item["row"].tolist() == [couple.real, couple.fake]
+    # A fake that is made here has none.
+    made = CoupleDataset(plan(manifest, shares={"dfdc": 1}, transplant_share=1), size_px=64)
+    assert made[3]["row"].tolist() == [made.plan[3].real, -1]
+    blends = CoupleDataset(plan(manifest, shares={SELF_BLEND: 1}), size_px=64)
+    assert blends[3]["row"].tolist() == [blends.plan[3].real, -1]
+    assert blends[3]["kind"].tolist() == [REAL_FACE, BLENDED]
 
 
 def test_reals_and_fakes_are_drawn_apart_where_that_is_wanted(manifest: Manifest) -> None:

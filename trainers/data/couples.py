@@ -23,6 +23,7 @@ from trainers.augment.blending import BlendConfig, self_blend, transplant
 from trainers.augment.outline import template_landmarks
 from trainers.augment.policy import AugmentConfig, augment
 from trainers.data.images import ImageStore
+from trainers.data.kinds import REAL_FACE, kind_of_fake
 from trainers.data.manifest import FAKE, REAL, Manifest
 
 SELF_BLEND = "self_blend"
@@ -151,7 +152,8 @@ class CoupleDataset(Dataset[dict[str, Any]]):
 
         Returns:
             `images`, uint8 [2, S, S, 3]: real and fake; `labels`, int64 [2]; `masks`, float32 [2, S / 16, S / 16]: how
-            much of each position is forged; `mask_known`, bool [2].
+            much of each position is forged; `mask_known`, bool [2]; `kind`, int64 [2], see `trainers.data.kinds`;
+            `row`, int64 [2]: rows of the manifest whose stored crops these are, augmented, -1 where the crop was made.
 
         Raises:
             trainers.data.images.ImageError: an image is missing or damaged.
@@ -161,6 +163,7 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         seeds = [int(seed) for seed in rng.integers(1 << 62, size=2)]
         real, landmarks = self._load(couple.real)
         mask: Floats | None
+        fake_row = -1 if couple.fake is None else couple.fake
         if couple.fake is None:
             blend = self_blend(real, landmarks, rng, self.blend)
             real, fake, mask = blend.real, blend.fake, blend.mask
@@ -173,7 +176,7 @@ class CoupleDataset(Dataset[dict[str, Any]]):
                 if rng.random() < self.plan.config.transplant_share:
                     blend = transplant(real, fake, landmarks, rng, self.blend)
                     mask = None if mask is None else mask * (blend.mask / max(float(blend.mask.max()), 1e-6))
-                    fake = blend.fake
+                    fake, fake_row = blend.fake, -1
         alike = couple.kind != "apart"
         known = mask is not None
         cells = self.size_px // MASK_STRIDE
@@ -190,11 +193,14 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         masks = np.zeros((2, cells, cells), np.float32)
         if moved is not None:
             masks[1] = cv2.resize(moved, (cells, cells), interpolation=cv2.INTER_AREA)
+        labels = np.array([REAL, FAKE], np.int64)
         return {
             "images": np.stack([real_image, fake_image]),
-            "labels": np.array([REAL, FAKE], np.int64),
+            "labels": labels,
             "masks": masks,
             "mask_known": np.array([True, known]),
+            "kind": np.where(labels == REAL, REAL_FACE, kind_of_fake(couple.kind)),
+            "row": np.array([couple.real, fake_row], np.int64),
         }
 
     def _load(self, row: int) -> tuple[Image, Floats]:
@@ -259,7 +265,7 @@ def couple_loader(
 
     Returns:
         Batches of `images`, uint8 [B, 3, S, S] in channels_last; `labels`, int64 [B]; `masks`, float32 [B, S / 16,
-        S / 16]; `mask_known`, bool [B].
+        S / 16]; `mask_known`, bool [B]; `kind` and `row`, int64 [B].
     """
     return DataLoader(
         dataset,
