@@ -85,27 +85,28 @@ class Trainee(nn.Module):
             pixels = torch.cat([pixels, batch["degraded"]])
         with self._levels() as levels:
             features, logits = read_out(self.model, self.normalize(pixels))
-        parts = {"class_loss": self._class_loss(batch, logits[:count])}
+        own_features, logits = _first(features, count), _first(logits, count)
+        parts = {"class_loss": self._class_loss(batch, logits)}
         losses = self.losses
         loss = losses.class_weight * parts["class_loss"]
         parts["mask_loss"] = torch.zeros((), device=pixels.device)
         if self.mask_layer is not None:
-            parts["mask_loss"] = self._mask_loss(batch, self.mask_layer(levels[0][self.level][:count].float()))
+            parts["mask_loss"] = self._mask_loss(batch, self.mask_layer(_first(levels[0][self.level], count).float()))
         loss = loss + self.mask_weight * parts["mask_loss"]
         if self.ordered_heads is not None:
-            answers = self.ordered_heads(features[:count])
+            answers = self.ordered_heads(own_features)
             parts["ordered_loss"] = ordered_loss(answers, batch["thresholds"], batch["kind_known"])
             loss = loss + losses.ordered.weight * parts["ordered_loss"]
         for name, weight, part in (
             *self._consistency(batch, features, count),
-            *self._distillation(batch, features[:count], logits[:count]),
+            *self._distillation(batch, own_features, logits),
         ):
             parts[name] = part
             loss = loss + weight * part
         return {
             "loss": loss,
             **{name: part.detach() for name, part in parts.items()},
-            "logits": logits[:count].detach(),
+            "logits": logits.detach(),
         }
 
     def auxiliary(self) -> nn.ModuleList:
@@ -177,3 +178,8 @@ class Trainee(nn.Module):
             predicted = self.projections(features)
             targets = [batch[f"teacher_features_{i}"] for i in range(len(predicted))]
             yield "distil_feature_loss", config.feature_weight, feature_distillation(targets, predicted, known)
+
+
+def _first(values: Tensor, count: int) -> Tensor:
+    """The first rows; all of them without a slice, whose gradient would come in another memory format and rounding."""
+    return values if len(values) == count else values[:count]
