@@ -78,11 +78,24 @@ class ValidationConfig:
     split: str = "val"
     # Samples between two validations.
     every: int = 10_000
-    # Rows of each set, balanced between the classes, drawn with seed 0.
+    # Rows of each set of crops (clean, CRF 35, half size), balanced between the classes, drawn with seed 0.
     rows: int = 800
-    # Datasets scored as crops (clean, CRF 35, half size, self-blends of the reals), and those scored by video.
+    # Rows of each pseudo-fake kind, half of them the reals that they are made of; 0: no such sets.
+    pseudo_rows: int = 200
+    # Rows of each degraded set, balanced between the classes; 0: no such sets.
+    degraded_rows: int = 240
+    # Frames of each set that is judged by video, taken in turn from all videos.
+    video_rows: int = 300
+    # Datasets scored as crops, and those scored by video: forged clips, and live face swaps.
     crops: str = "dfdc"
     videos: str = "ffpp_c23"
+    live: str = "dfl"
+    # Pseudo-fake kinds, see trainers.augment.pseudo_fakes; empty: all there are.
+    kinds: tuple[str, ...] = ()
+    # Leave out people whom other splits show, where that leaves anybody.
+    unseen_actors: bool = True
+    # False alarms on degraded reals are counted at the threshold that this share of the clean reals exceeds.
+    false_alarm_fpr: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,10 +76,10 @@ class _Run:
     def __init__(self, config: TrainConfig, folder: Path, processes: Processes, say: Callable[[str], None]) -> None:
         if config.batch_size % (2 * processes.world):
             raise RunError(f"a batch of {config.batch_size} does not part into couples for {processes.world} processes")
-        if config.data.augment.h264_share > 0 and find_spec("av") is None:
+        if config.data.augment.needs_video and find_spec("av") is None:
             raise RunError(
-                "H.264 degradation needs PyAV, which is not installed: pip install av, or go without by "
-                "--set data.augment.h264_share=0"
+                "H.264 degradation needs PyAV, which is not installed: pip install av, or go without by --set "
+                "data.augment.h264_share=0, data.augment.platform.share=0 and data.augment.apart.h264_share=0"
             )
         self.config, self.folder, self.processes, self.say = config, folder, processes, say
         self.precision: Precision = precision_for(processes.device)
@@ -227,12 +227,19 @@ class _Run:
         if not self.processes.leads:
             return []
         manifest = Manifest.read(Path(self.config.data.manifest))
-        return validation_sets(manifest, self.config.validation, self.model.input_spec.size)
+        return validation_sets(
+            manifest,
+            self.config.validation,
+            self.model.input_spec.size,
+            trained=[name for name, share in self.config.data.couples.shares.items() if share > 0],
+            blend=self.config.data.blend,
+        )
 
     def _validate(self, sets: list[ScoredSet], log: RunLog) -> None:
         """Leader only: score the averaged weights, keep them if they are the best."""
         averaged = self.ema.module
-        self.metrics = validate(averaged, sets, self.processes.device)
+        fpr = self.config.validation.false_alarm_fpr
+        self.metrics = validate(averaged, sets, self.processes.device, fpr=fpr)
         samples = self.step * self.config.samples_per_step
         self.say(f"  {samples} samples: " + "  ".join(f"{name} {value:.4f}" for name, value in self.metrics.items()))
         log.write({"step": self.step, "samples": samples, **{f"val/{k}": v for k, v in self.metrics.items()}})

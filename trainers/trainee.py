@@ -181,5 +181,5 @@ class Trainee(nn.Module):
 
 
 def _first(values: Tensor, count: int) -> Tensor:
-    """The first rows; all of them without a slice, whose gradient would come in another memory format and rounding."""
+    """The first rows; the tensor itself where that is all of them."""
     return values if len(values) == count else values[:count]

@@ -1,14 +1,12 @@
 """How good the weights are while they are trained: several small sets, and their mean, by which the best are chosen.
 
 One set would mislead: of two runs, the one with the better AUC on DFDC's own validation crops was the worse one on
-other methods, sources and compressions. All sets come from the selection half of the validation split.
+other methods, sources and compressions. `trainers.validation_sets` makes the sets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,93 +15,69 @@ import torch
 from models.base import BaseModel
 from models.layers.normalize import Normalize
 from models.precision import precision_for
-from pipeline.faces.crop import resized
 from pipeline.types import Floats, Image
-from trainers.augment import degrade
-from trainers.augment.blending import self_blend
-from trainers.augment.outline import template_landmarks
-from trainers.config import ValidationConfig
-from trainers.data.images import ImageStore
-from trainers.data.manifest import FAKE, REAL, Manifest
+from trainers.data.manifest import FAKE, REAL
 from trainers.metrics import roc_auc, video_logits
+from trainers.validation_sets import ScoredSet, validation_sets
 
-Transform = Callable[[Image], Image]
+__all__ = ["ScoredSet", "alarm_threshold", "measured", "score", "validate", "validation_sets"]
 
-# Sets of crops made of the same rows; "clean" as stored.
-CROP_SETS: dict[str, Transform] = {
-    "clean": lambda image: image,
-    "crf35": lambda image: degrade.h264(image, 35),
-    "half": lambda image: degrade.resize(image, 0.5),
-}
+CLEAN = "clean"
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredSet:
-    """Crops at the network's size, ready to be scored.
+def validate(
+    model: BaseModel, sets: Sequence[ScoredSet], device: torch.device, *, fpr: float = 0.01
+) -> dict[str, float]:
+    """Score all sets; see `measured` for the names of the figures."""
+    return measured(sets, {scored.name: score(model, scored.pixels, device) for scored in sets}, fpr=fpr)
 
-    Attributes:
-        pixels: uint8 [N, S, S, 3].
-        label: int8 [N].
-        video: int64 [N]: crops of one number are averaged before they are judged.
-        selects: whether it counts in the mean.
+
+def measured(sets: Sequence[ScoredSet], logits: Mapping[str, Floats], *, fpr: float = 0.01) -> dict[str, float]:
+    """The figures of scored sets.
+
+    Args:
+        sets: what was scored.
+        logits: by the name of the set, float32 [N], log-odds of fake.
+        fpr: share of the clean set's reals above the threshold at which false alarms are counted.
+
+    Returns:
+        By the name of its set, each AUC. For degraded sets `alarms_NAME`, the share of reals called fake, and
+        `caught_NAME`, the share of fakes called fake; `caught_clean` beside them. `selection`: the mean of the AUCs
+        that select and of 1 - the mean false alarms of those degraded sets that do; nan without any.
     """
-
-    name: str
-    pixels: Image
-    label: npt.NDArray[np.int8]
-    video: npt.NDArray[np.int64]
-    selects: bool = True
-
-
-def validation_sets(manifest: Manifest, config: ValidationConfig, size_px: int) -> list[ScoredSet]:
-    """The sets of a run, made once; empty where the manifest has nothing to validate on.
-
-    Without PyAV those that H.264 makes are left out; `selection` is then the mean of fewer.
-
-    Raises:
-        trainers.data.images.ImageError: an image is missing or damaged.
-    """
-    rows = manifest.where(split=config.split).halves()[0]
-    store = ImageStore(manifest.root)
-    has_video = find_spec("av") is not None
-    sets = []
-    crops = _balanced(rows.where(dataset=config.crops), config.rows)
-    if len(crops):
-        images = [store.load(path) for path in crops.path]
-        video = np.arange(len(crops))
-        for name, transform in CROP_SETS.items():
-            if name == "crf35" and not has_video:
-                continue
-            pixels = np.stack([resized(transform(image), size_px, "area") for image in images])
-            sets.append(ScoredSet(name, pixels, crops.label, video))
-        sets.append(_self_blends(crops, images, size_px))
-    videos = rows.where(dataset=config.videos)
-    if len(set(videos.label)) == 2:
-        images = [store.load(path) for path in videos.path]
-        numbers = np.unique(videos.source_video, return_inverse=True)[1]
-        for name, transform, selects in (
-            ("videos", CROP_SETS["clean"], True),
-            # Watched, not selected on.
-            ("videos_crf40", lambda image: degrade.h264(image, 40), False),
-        ):
-            if name == "videos_crf40" and not has_video:
-                continue
-            pixels = np.stack([resized(transform(image), size_px, "area") for image in images])
-            sets.append(ScoredSet(name, pixels, videos.label, numbers, selects))
-    return sets
-
-
-def validate(model: BaseModel, sets: list[ScoredSet], device: torch.device) -> dict[str, float]:
-    """AUC of each set, and `selection`, the mean of those that select (nan without any)."""
-    found = {}
+    found: dict[str, float] = {}
+    terms: list[float] = []
+    alarms: list[float] = []
+    threshold: float | None = None
     for scored in sets:
-        logits = score(model, scored.pixels, device)
-        videos = video_logits(logits, scored.video)
+        if scored.measure != "auc":
+            continue
+        videos = video_logits(logits[scored.name], scored.video)
         labels = np.zeros(len(videos), np.int8)
         labels[scored.video] = scored.label
         found[scored.name] = float(roc_auc(labels, videos))
-    selecting = [found[scored.name] for scored in sets if scored.selects]
-    return {**found, "selection": float(np.mean(selecting)) if selecting else float("nan")}
+        if scored.selects:
+            terms.append(found[scored.name])
+        if scored.name == CLEAN:
+            clean = np.asarray(logits[scored.name])
+            threshold = alarm_threshold(clean[scored.label == REAL], fpr)
+            found["caught_clean"] = float((clean[scored.label == FAKE] > threshold).mean())
+    for scored in sets:
+        if scored.measure == "alarms" and threshold is not None:
+            called = np.asarray(logits[scored.name]) > threshold
+            found[f"alarms_{scored.name}"] = float(called[scored.label == REAL].mean())
+            found[f"caught_{scored.name}"] = float(called[scored.label == FAKE].mean())
+            if scored.selects:
+                alarms.append(found[f"alarms_{scored.name}"])
+    if alarms:
+        terms.append(1 - float(np.mean(alarms)))
+    return {**found, "selection": float(np.mean(terms)) if terms else float("nan")}
+
+
+def alarm_threshold(reals: npt.NDArray[np.floating], fpr: float) -> float:
+    """The lowest threshold that at most a share `fpr` of these reals' scores exceeds."""
+    descending = np.sort(reals)[::-1]
+    return float(descending[min(int(fpr * len(reals)), len(reals) - 1)])
 
 
 def score(model: BaseModel, pixels: Image, device: torch.device, batch: int = 32) -> Floats:
@@ -122,24 +96,3 @@ def score(model: BaseModel, pixels: Image, device: torch.device, batch: int = 32
     finally:
         model.train(was_training)
     return np.concatenate(scores) if scores else np.zeros(0, np.float32)
-
-
-def _balanced(rows: Manifest, count: int) -> Manifest:
-    """At most `count` rows, as many of each class as the rarer one allows, always the same ones."""
-    rng = np.random.default_rng(0)
-    classes = [rng.permutation(np.flatnonzero(rows.label == label)) for label in (REAL, FAKE)]
-    each = min(count // 2, *(len(members) for members in classes))
-    return rows.take(np.sort(np.concatenate([members[:each] for members in classes])))
-
-
-def _self_blends(crops: Manifest, images: list[Image], size_px: int) -> ScoredSet:
-    """The reals of a set against their own self-blends."""
-    pixels, labels = [], []
-    for i in np.flatnonzero(crops.label == REAL):
-        landmarks = crops.landmarks[i]
-        if not np.isfinite(landmarks).all():
-            landmarks = template_landmarks(images[i].shape[0])
-        blend = self_blend(images[i], landmarks, np.random.default_rng(int(i)))
-        pixels += [resized(blend.real, size_px, "area"), resized(blend.fake, size_px, "area")]
-        labels += [REAL, FAKE]
-    return ScoredSet("self_blends", np.stack(pixels), np.array(labels, np.int8), np.arange(len(labels)))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.trainers.crops import face, forged
 from trainers.augment.policy import NO_AUGMENTATION
+from trainers.augment.quality import ApartConfig
 from trainers.data.couples import SELF_BLEND, CoupleConfig, CoupleDataset, CouplePlan, couple_loader, difference_mask
 from trainers.data.kinds import BLENDED, REAL_FACE, REAL_FAKE
 from trainers.data.manifest import FAKE, REAL, Manifest
@@ -98,6 +99,24 @@ def test_rows_are_those_of_the_stored_crops(manifest: Manifest) -> None:
     blends = CoupleDataset(plan(manifest, shares={SELF_BLEND: 1}), size_px=64)
     assert blends[3]["row"].tolist() == [blends.plan[3].real, -1]
     assert blends[3]["kind"].tolist() == [REAL_FACE, BLENDED]
+
+
+def test_a_real_with_its_degraded_copy_is_two_reals(manifest: Manifest) -> None:
+    """Whatever the plan would have made of that place: both labels are real, and nothing is forged."""
+    copies = replace(NO_AUGMENTATION, degraded_real_share=1, apart=ApartConfig(compression_share=0))
+    dataset = CoupleDataset(plan(manifest), size_px=64, augmentation=copies)
+    for place in range(6):
+        item = dataset[place]
+        assert item["labels"].tolist() == [REAL, REAL]
+        assert not item["masks"].any()
+        assert item["mask_known"].all()
+        assert item["kind"].tolist() == [REAL_FACE, REAL_FACE]
+        assert item["row"].tolist() == [dataset.plan[place].real] * 2
+        assert (item["images"][0] != item["images"][1]).any()
+    some = CoupleDataset(plan(manifest), size_px=64, augmentation=replace(copies, degraded_real_share=0.3))
+    labels = np.array([some[place]["labels"] for place in range(60)])
+    assert not labels[:, 0].any()
+    assert 0.5 < labels[:, 1].mean() < 0.9
 
 
 def test_reals_and_fakes_are_drawn_apart_where_that_is_wanted(manifest: Manifest) -> None:

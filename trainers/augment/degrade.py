@@ -1,10 +1,11 @@
-"""What happens to real-life pictures on their way: compression, resizing, blur, noise. Each is a pure function.
+"""What happens to pictures on their way: compression, resizing, blur, noise, filters. Each is a pure function.
 
-All take and give uint8 [H, W, 3], RGB, of one size.
+All take and return uint8 [H, W, 3], RGB, of one size.
 """
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import cv2
@@ -87,12 +88,69 @@ def blur(image: Image, sigma_px: float) -> Image:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px))
 
 
-def noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """White Gaussian noise of standard deviation `sigma` in grey levels of 0..255."""
-    noisy = image + rng.standard_normal(image.shape, np.float32) * sigma
+def defocus(image: Image, radius_px: float) -> Image:
+    """The blur of a lens out of focus: a point becomes a disc of this radius, with a soft edge of one px."""
+    reach = math.ceil(radius_px)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
+    disc = (radius_px + 0.5 - np.hypot(x, y)).clip(0, 1)
+    return np.asarray(cv2.filter2D(image, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT_101))
+
+
+def motion_blur(image: Image, length_px: float, angle_degrees: float) -> Image:
+    """The blur of a straight movement during the exposure, over `length_px` in a direction (0: along x)."""
+    # The middles of pieces of half a px, each shared between the four px around it.
+    count = max(2, math.ceil(2 * length_px))
+    along = ((np.arange(count) + 0.5) / count - 0.5) * length_px
+    turn = math.radians(angle_degrees)
+    reach = math.ceil(length_px / 2) + 1
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    x, y = along * math.cos(turn) + reach, along * math.sin(turn) + reach
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        weight = np.abs(1 - dx - (x - left)) * np.abs(1 - dy - (y - top))
+        # A weight of 0 may belong to a px outside the kernel.
+        at = np.minimum(top + dy, 2 * reach), np.minimum(left + dx, 2 * reach)
+        np.add.at(kernel, at, weight.astype(np.float32))
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101))
+
+
+def noise(image: Image, sigma: float, rng: np.random.Generator, *, luma: bool = False, grain_px: float = 0.0) -> Image:
+    """Gaussian noise.
+
+    Args:
+        image: the picture.
+        sigma: standard deviation in grey levels of 0..255.
+        rng: of the noise.
+        luma: the same noise in all channels, as film and strong denoising leave it; else each channel has its own.
+        grain_px: sigma of the blur that makes the noise coarse, as demosaicing and enlarging do; 0: white.
+    """
+    field = rng.standard_normal(image.shape[:2] if luma else image.shape, np.float32)
+    if grain_px > 0:
+        field = cv2.GaussianBlur(field, (0, 0), grain_px)
+        field *= 1 / max(float(field.std()), 1e-6)
+    noisy = image + (field[..., None] if luma else field) * sigma
     return np.rint(noisy).clip(0, 255).astype(np.uint8)
 
 
-def sharpen(image: Image, amount: float) -> Image:
-    """Unsharp mask with a radius of one px: 0 changes nothing, 1 doubles what the blur takes away."""
-    return np.asarray(cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), 1.0), -amount, 0))
+def mosaic(image: Image, cell_px: float) -> Image:
+    """Pixelation: squares of about `cell_px`, each of one colour."""
+    height, width = image.shape[:2]
+    cells = max(1, round(width / cell_px)), max(1, round(height / cell_px))
+    small = cv2.resize(image, cells, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST))
+
+
+def sharpen(image: Image, amount: float, radius_px: float = 1.0) -> Image:
+    """Unsharp mask: an `amount` of 0 changes nothing, 1 doubles what a blur of sigma `radius_px` takes away."""
+    return np.asarray(cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), radius_px), -amount, 0))
+
+
+# Rows: what R, G and B of the toned picture take from the original's. The values of the sepia filter of the W3C's
+# Filter Effects Module, https://www.w3.org/TR/filter-effects-1/#sepiaEquivalent.
+_SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]], np.float32)
+
+
+def sepia(image: Image, amount: float) -> Image:
+    """Toned like an old photograph: 0 changes nothing, 1 leaves nothing of the colours."""
+    matrix = np.eye(3, dtype=np.float32) * np.float32(1 - amount) + _SEPIA * np.float32(amount)
+    return np.asarray(cv2.transform(image, matrix))

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from models.spec import LandmarkTemplate
 from pipeline.types import Floats
@@ -39,6 +40,12 @@ def template_landmarks(size_px: int, template: LandmarkTemplate | None = None) -
     return np.asarray(FIVE_POINTS * eye_distance + [size_px / 2, template.eyes_y * size_px], np.float32)
 
 
+def affine_to(landmarks: Floats) -> npt.NDArray[np.float64]:
+    """The least-squares affine map, float64 [3, 2], from `FIVE_POINTS` to landmarks float32 [5, 2]."""
+    known = np.concatenate([FIVE_POINTS, np.ones((5, 1), np.float32)], axis=1)
+    return np.asarray(np.linalg.lstsq(known, landmarks.astype(np.float64), rcond=None)[0])
+
+
 def region_mask(
     landmarks: Floats,
     region: Region,
@@ -65,9 +72,7 @@ def region_mask(
     outline = np.concatenate([half, half * [-1, 1]])
     if rng is not None:
         outline = outline + rng.normal(0, spread, outline.shape)
-    known = np.concatenate([FIVE_POINTS, np.ones((5, 1), np.float32)], axis=1)
-    affine, *_ = np.linalg.lstsq(known, landmarks.astype(np.float64), rcond=None)
-    points = np.concatenate([outline, np.ones((len(outline), 1))], axis=1) @ affine
+    points = np.concatenate([outline, np.ones((len(outline), 1))], axis=1) @ affine_to(landmarks)
     mask = np.zeros(size, np.float32)
     cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(points).astype(np.int32)), 1.0)
     return mask

@@ -1,8 +1,14 @@
-"""What is done to a training crop at random. One draw is applied to both members of a couple, so it tells nothing."""
+"""What is done to a training crop at random.
+
+One draw is applied to both members of a couple, so that it tells nothing; where the members differ in quality
+(`ApartConfig`), either of them is the worse one equally often, which tells nothing either.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -10,7 +16,15 @@ import numpy as np
 from pipeline.faces.crop import cut_square
 from pipeline.types import Floats, Image
 from trainers.augment import degrade
-from trainers.augment.outline import REGIONS, region_mask
+from trainers.augment.cutouts import blanked, choose_part, cut_out
+from trainers.augment.platform_video import PlatformConfig, platform_video
+from trainers.augment.quality import ApartConfig, StrongConfig, draw_damage, strongly_degraded
+
+# What is done to one picture, which keeps its size.
+Change = Callable[[Image], Image]
+# Steps of a crop's random numbers: each has its own generator, so that how many numbers one draws does not change the
+# others. New steps get new numbers: a run that goes on sees what it would have seen.
+_COLOURS, _PARTS, _SIZE, _CODEC, _PLACE, _STRONG, _PLATFORM, _APART, _LANDMARK_PARTS, _COPY = range(10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,19 @@ class AugmentConfig:
     grey_share: float = 0.03
     # A part of the face, or a rectangle, is blanked: the network shall not rest on one cue.
     cutout_share: float = 0.1
+    # Of the couples: eyes, nose or mouth are blanked in both members, by their landmarks.
+    landmark_cutout_share: float = 0.0
+    # Of the couples: a real with a degraded copy of itself, both labelled real.
+    degraded_real_share: float = 0.0
+    strong: StrongConfig = field(default_factory=StrongConfig)
+    apart: ApartConfig = field(default_factory=ApartConfig)
+    platform: PlatformConfig = field(default_factory=PlatformConfig)
+
+    @property
+    def needs_video(self) -> bool:
+        """Whether any of it encodes H.264, which needs PyAV."""
+        unequal = (self.apart.share > 0 or self.degraded_real_share > 0) and self.apart.compression_share > 0
+        return self.h264_share > 0 or self.platform.share > 0 or (unequal and self.apart.h264_share > 0)
 
 
 NO_AUGMENTATION = AugmentConfig(
@@ -61,7 +88,14 @@ NO_AUGMENTATION = AugmentConfig(
 
 
 def augment(
-    image: Image, landmarks: Floats, size_px: int, seed: int, config: AugmentConfig, mask: Floats | None = None
+    image: Image,
+    landmarks: Floats,
+    size_px: int,
+    seed: int,
+    config: AugmentConfig,
+    mask: Floats | None = None,
+    *,
+    own: Change | None = None,
 ) -> tuple[Image, Floats | None]:
     """Degrade a crop, and cut and resize it with the code that serves.
 
@@ -74,18 +108,26 @@ def augment(
         seed: all that is random.
         config: how often and how much.
         mask: float32 [H, H], moved along.
+        own: what happens to this picture alone, before resolution and compression.
 
     Returns:
         uint8 [size_px, size_px, 3], and the mask float32 [size_px, size_px] or None.
     """
-    # A generator for each step: how many numbers one of them draws does not change the next.
-    colours, parts, size, codec, place = (np.random.default_rng((seed, step)) for step in range(5))
-    image = _cut_out(_coloured(image, colours, config), landmarks, parts, config)
+    colours, parts, size, codec, place, strong, platform = (_generator(seed, step) for step in range(_PLATFORM + 1))
+    image = _coloured(image, colours, config)
+    if parts.random() < config.cutout_share:
+        image = cut_out(image, landmarks, parts)
+    image = strongly_degraded(image, strong, config.strong)
+    if own is not None:
+        image = own(image)
     side = image.shape[0]
     if size.random() < config.small_share:
         small = max(32, round(side * size.uniform(*config.small)))
         image = np.asarray(cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA))
-    image = _compressed(image, codec, config)
+    if platform.random() < config.platform.share:
+        image = platform_video(image, platform, config.platform, _tracks(config.platform.tracks))
+    else:
+        image = _compressed(image, codec, config)
     flip = place.random() < config.flip_share
     rotates = place.random() < config.rotation_share
     angle = place.uniform(-config.rotation_degrees, config.rotation_degrees)
@@ -106,6 +148,77 @@ def augment(
     return placed(image), placed(levels)[..., 0].astype(np.float32) / np.float32(255)
 
 
+def has_degraded_copy(seed: int, config: AugmentConfig) -> bool:
+    """Whether the couple of this seed is a real with its own degraded copy: no fake is needed for it."""
+    return bool(_generator(seed, _COPY).random() < config.degraded_real_share)
+
+
+def augment_couple(
+    real: Image,
+    fake: Image | None,
+    landmarks: tuple[Floats, Floats],
+    size_px: int,
+    seeds: tuple[int, int],
+    config: AugmentConfig,
+    mask: Floats | None = None,
+) -> tuple[Image, Floats | None]:
+    """Both members of a couple.
+
+    Under equal seeds they share colours, geometry and cut-outs, and in most couples all the rest; in `apart.share` of
+    them one is blurred, shrunk, noised or compressed more than the other. Under different seeds nothing is shared.
+
+    Args:
+        real: uint8 [H, H, 3], RGB.
+        fake: uint8 [H, H, 3]; None for a degraded copy of the real, see `has_degraded_copy`.
+        landmarks: of both, float32 [5, 2] each, px. Equal seeds take the first ones for both, or cut-outs would differ.
+        size_px: side of the result.
+        seeds: of both.
+        config: how often and how much.
+        mask: float32 [H, H] in 0..1, where the fake is forged; moved along.
+
+    Returns:
+        Both, uint8 [2, size_px, size_px, 3], and the mask, float32 [size_px, size_px] or None.
+    """
+    seed, together = seeds[0], seeds[0] == seeds[1]
+    changes: tuple[Change | None, Change | None] = (None, None)
+    if together:
+        landmarks = landmarks[0], landmarks[0]
+        changes = _own_changes(seed, config, copy=fake is None)
+    pictures = [real, real if fake is None else fake]
+    parts = _generator(seed, _LANDMARK_PARTS)
+    if together and parts.random() < config.landmark_cutout_share:
+        hidden = choose_part(landmarks[0], mask, real.shape[:2], parts)
+        fill = int(parts.integers(1 << 62))
+        pictures = [blanked(picture, hidden, fill) for picture in pictures]
+        mask = None if mask is None else np.where(hidden, np.float32(0), mask)
+    first, _ = augment(pictures[0], landmarks[0], size_px, seeds[0], config, own=changes[0])
+    second, moved = augment(pictures[1], landmarks[1], size_px, seeds[1], config, mask, own=changes[1])
+    return np.stack([first, second]), moved
+
+
+def _own_changes(seed: int, config: AugmentConfig, *, copy: bool) -> tuple[Change | None, Change | None]:
+    """What happens to each member alone."""
+    rng = _generator(seed, _APART)
+    apart = rng.random() < config.apart.share
+    real_is_worse = rng.random() < config.apart.real_share
+    more, less = draw_damage(rng, config.apart)
+    if copy:
+        return less, more
+    if not apart:
+        return None, None
+    return (more, less) if real_is_worse else (less, more)
+
+
+def _generator(seed: int, step: int) -> np.random.Generator:
+    return np.random.default_rng((seed, step))
+
+
+@functools.cache
+def _tracks(file: str) -> Floats | None:
+    """Motion of real heads, loaded once in each process; None for an empty name."""
+    return np.load(file) if file else None
+
+
 def _coloured(image: Image, rng: np.random.Generator, config: AugmentConfig) -> Image:
     if rng.random() >= config.colour_share:
         changed = image.astype(np.float32)
@@ -119,23 +232,6 @@ def _coloured(image: Image, rng: np.random.Generator, config: AugmentConfig) -> 
     if rng.random() < config.grey_share:
         changed = np.repeat(changed.mean(axis=2, keepdims=True), 3, axis=2)
     return np.rint(changed).clip(0, 255).astype(np.uint8)
-
-
-def _cut_out(image: Image, landmarks: Floats, rng: np.random.Generator, config: AugmentConfig) -> Image:
-    if rng.random() >= config.cutout_share:
-        return image
-    side = image.shape[0]
-    if rng.random() < 0.5:
-        region = REGIONS[rng.integers(2, len(REGIONS))]  # not the whole face
-        mask = region_mask(landmarks, region, (side, side), rng) > 0
-    else:
-        width, height = (rng.uniform(0.15, 0.45, 2) * side).astype(int)
-        x, y = int(rng.integers(0, side - width)), int(rng.integers(0, side - height))
-        mask = np.zeros((side, side), bool)
-        mask[y : y + height, x : x + width] = True
-    blanked = image.copy()
-    blanked[mask] = rng.integers(0, 256, 3) if rng.random() < 0.5 else 0
-    return blanked
 
 
 def _compressed(image: Image, rng: np.random.Generator, config: AugmentConfig) -> Image:

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.types import Floats, Image
-from trainers.augment.blending import Blend, BlendConfig, self_blend
+from trainers.augment.autoencoders import load_autoencoders
+from trainers.augment.blend_config import BlendConfig
+from trainers.augment.blending import Blend, self_blend
+from trainers.augment.face import Face
+from trainers.augment.frequency import frequency
+from trainers.augment.mesh_swap import mesh_swap
+from trainers.augment.reenactment import reenactment
+from trainers.augment.rerender import rerender
 
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """A real face that a pseudo-fake is made from.
-
-    Attributes:
-        image: uint8 [H, W, 3], RGB.
-        landmarks: float32 [5, 2], px: eyes, nose, corners of the mouth.
-        dense: float32 [P, 2], px: a dense mesh of the face; None where it is unknown.
-    """
-
-    image: Image
-    landmarks: Floats
-    dense: Floats | None = None
-
+__all__ = ["KINDS", "WITH_DONOR", "Face", "Maker", "make", "require"]
 
 # From a face, a donor (another person's face) and a generator of random numbers to a pseudo-fake.
 Maker = Callable[[Face, Face, np.random.Generator, BlendConfig], Blend]
 
 
 def _self_blend(face: Face, donor: Face, rng: np.random.Generator, config: BlendConfig) -> Blend:
-    return self_blend(face.image, face.landmarks, rng, config)
+    return self_blend(face.image, face.landmarks, rng, config, face.dense)
 
 
-KINDS: Mapping[str, Maker] = {"self_blend": _self_blend}
+KINDS: Mapping[str, Maker] = {
+    "self_blend": _self_blend,
+    "mesh_swap": mesh_swap,
+    "reenactment": reenactment,
+    "rerender": rerender,
+    "frequency": frequency,
+}
+
+
+# They look at the donor.
+WITH_DONOR = frozenset({"mesh_swap", "reenactment", "frequency"})
 
 
 def make(kind: str, face: Face, donor: Face, rng: np.random.Generator, config: BlendConfig | None = None) -> Blend:
@@ -43,13 +44,24 @@ def make(kind: str, face: Face, donor: Face, rng: np.random.Generator, config: B
     Args:
         kind: a key of `KINDS`.
         face: the real that is changed.
-        donor: a face of another person; kinds that change the face's own picture do not look at it.
+        donor: a face of another person; kinds that are not in `WITH_DONOR` do not look at it.
         rng: all that is random.
         config: how.
 
     Raises:
         ValueError: no such kind; the message lists them.
+        trainers.augment.autoencoders.AutoencodersMissingError: `rerender` without autoencoders.
     """
     if kind not in KINDS:
         raise ValueError(f"no pseudo-fake kind {kind!r}; there are: {', '.join(KINDS)}")
     return KINDS[kind](face, donor, rng, config or BlendConfig())
+
+
+def require(kind: str, config: BlendConfig) -> None:
+    """Check that what a kind needs is there, before a run starts.
+
+    Raises:
+        trainers.augment.autoencoders.AutoencodersMissingError: `rerender` without autoencoders.
+    """
+    if kind == "rerender":
+        load_autoencoders(config.rerender.folder)

@@ -268,3 +268,69 @@ def clean(
         f"{report.held_out} of {hold_out} held out for the thresholds"
     )
     typer.echo(f"manifest: {out / 'manifest.parquet'}")
+
+
+@app.command()
+def landmarks(
+    manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
+    task: Annotated[Path, typer.Option(help="MediaPipe's face_landmarker_v2_with_blendshapes.task.")],
+    fakes: Annotated[bool, typer.Option("--fakes", help="Also of fakes; pseudo-fakes need reals alone.")] = False,
+) -> None:
+    """Find 478 points of each face and write them to dense.safetensors beside the manifest.
+
+    Pseudo-fakes use them where the file exists; without it they lay an average mesh on the five landmarks.
+
+    Exit codes: 0 done, 2 bad input.
+    """
+    from trainers.data.dense_landmarks import DenseLandmarker, TaskFileError, write_landmarks
+    from trainers.data.dense_store import DENSE_FILE
+    from trainers.data.images import ImageError
+    from trainers.data.manifest import Manifest, ManifestError
+
+    try:
+        table = Manifest.read(manifest)
+        with _progress(_console()) as bar:
+            work = bar.add_task("faces", total=None)
+            looked, sure = write_landmarks(
+                table,
+                DenseLandmarker(task),
+                fakes=fakes,
+                progress=lambda done, rows: bar.update(work, completed=done, total=rows),
+            )
+    except (TaskFileError, ImageError, ManifestError, ImportError, OSError) as error:
+        _fail(str(error))
+    _say(_console(stderr=False), f"{table.root / DENSE_FILE}: {sure} of {looked} faces with a sure mesh")
+
+
+@app.command()
+def autoencoders(
+    manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the autoencoders.")],
+    minutes: Annotated[float, typer.Option(help="Processor time to train for, all of them together.", min=0.01)] = 8.0,
+    steps: Annotated[int, typer.Option(help="Most steps of each.", min=1)] = 100_000,
+    split: Annotated[str, typer.Option(help="Whose reals are trained on.")] = "train",
+    images: Annotated[int, typer.Option(help="Reals that are held in memory.", min=1)] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the weights and the choice of reals.")] = 0,
+) -> None:
+    """Train the small autoencoders that pseudo-fakes of the kind `rerender` pass faces through.
+
+    Exit codes: 0 done, 2 bad input.
+    """
+    import time
+
+    from trainers.augment.autoencoders import SPECS, Budget, save_autoencoder, train_autoencoder
+    from trainers.data.images import ImageError
+    from trainers.data.manifest import Manifest, ManifestError
+    from trainers.data.real_faces import sample_reals
+
+    try:
+        reals = sample_reals(Manifest.read(manifest), split=split, count=images, seed=seed)
+        out.mkdir(parents=True, exist_ok=True)
+        budget = Budget(minutes * 60 / len(SPECS), steps)
+        for number, spec in enumerate(SPECS):
+            # Not the wall's clock: on a busy machine they train as long.
+            net, error = train_autoencoder(spec, reals, budget, clock=time.process_time, seed=seed + number)
+            file = save_autoencoder(net, out)
+            _say(_console(stderr=False), f"{file}: mean error {error:.1f} grey levels of 255")
+    except (ImageError, ManifestError, ValueError, OSError) as error:
+        _fail(str(error))

@@ -19,12 +19,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.types import Floats, Image
-from trainers.augment.blending import BlendConfig, self_blend, transplant
+from trainers.augment.blending import Blend, BlendConfig, transplant
 from trainers.augment.outline import template_landmarks
-from trainers.augment.policy import AugmentConfig, augment
+from trainers.augment.policy import AugmentConfig, augment_couple, has_degraded_copy
+from trainers.augment.pseudo_fakes import KINDS, WITH_DONOR, Face, make, require
+from trainers.data.dense_store import DenseStore
 from trainers.data.images import ImageStore
 from trainers.data.kinds import REAL_FACE, kind_of_fake
 from trainers.data.manifest import FAKE, REAL, Manifest
+from trainers.data.pools import Pool, nearest_donor, shapes
 
 SELF_BLEND = "self_blend"
 # Couples are dealt out in rounds of so many, each with its exact shares.
@@ -40,30 +43,48 @@ class CoupleConfig:
     """Which couples there are.
 
     Attributes:
-        shares: of `self_blend`, and of the fakes of each dataset by its name; relative to each other.
+        shares: of each kind of pseudo-fake (keys of `pseudo_fakes.KINDS`), and of the fakes of each dataset by its
+            name; relative to each other.
         transplant_share: of the couples of one frame, how many have the fake in a part of the face only.
         coupled: False draws real and fake apart, and augments them apart, as a plain balanced loader would.
+        balance: image: each image of a pool comes equally often; group: each group (identity, original video) of each
+            dataset does, however many images it has.
+        bases: whose reals pseudo-fakes are made from: shares of datasets, relative to each other; empty: all reals.
+        donors: pseudo-fakes with another person's face take the one of so many random faces of the same dataset whose
+            pose and proportions are nearest.
     """
 
     shares: Mapping[str, float] = field(default_factory=lambda: {SELF_BLEND: 0.3, "dfdc": 0.7})
     transplant_share: float = 0.1
     coupled: bool = True
+    balance: Literal["image", "group"] = "image"
+    bases: Mapping[str, float] = field(default_factory=dict)
+    donors: int = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Couple:
-    """Rows of the manifest: `fake` is None where the fake is made of `real`."""
+    """Rows of the manifest.
 
-    kind: Literal["self_blend", "same_frame", "same_group", "apart"]
+    Attributes:
+        kind: of a pseudo-fake, a key of `pseudo_fakes.KINDS`; else same_frame, same_group or apart.
+        real: row.
+        fake: row; None where the fake is made of `real`.
+        donor: row of another person's real, where a pseudo-fake needs one.
+    """
+
+    kind: str
     real: int
     fake: int | None
+    donor: int | None = None
 
 
 class CouplePlan:
     """Which couple comes at which place.
 
     Raises:
-        ValueError: a share of something that the manifest does not hold, or no share above 0.
+        ValueError: a share of something that the manifest does not hold, no share above 0, fewer than one donor, or
+            no second person for pseudo-fakes that need one.
     """
 
     def __init__(self, manifest: Manifest, config: CoupleConfig, seed: int) -> None:
@@ -77,33 +98,45 @@ class CouplePlan:
         self._reals: dict[tuple[str, str], list[int]] = defaultdict(list)
         for i in reals:
             self._reals[manifest.dataset[i], manifest.group[i]].append(int(i))
-        self._pools: dict[str, npt.NDArray[np.int64]] = {}
-        for name in shares:
-            pool = reals if name == SELF_BLEND else fakes[manifest.dataset[fakes] == name]
-            if name != SELF_BLEND and config.coupled:
-                pool = np.array([i for i in pool if self._reals.get((name, str(manifest.group[i])))], np.int64)
-            if not len(pool):
-                known = ", ".join(sorted(set(manifest.dataset)))
-                raise ValueError(f"share of {name!r}: the manifest has no such couples; its datasets are: {known}")
-            self._pools[name] = pool
+        self._all_reals = reals
+        rows: dict[str, npt.NDArray[np.int64]] = {}
+        # The kind of pseudo-fake that a pool is for; pools of datasets' fakes have none.
+        self._kinds: dict[str, str] = {}
         total = sum(shares.values())
-        exact = {name: share / total * _ROUND for name, share in shares.items()}
+        exact: dict[str, float] = {}
+        for name, share in shares.items():
+            if name in KINDS:
+                for pool, part, members in self._bases(name, reals):
+                    rows[pool], self._kinds[pool], exact[pool] = members, name, part * share / total * _ROUND
+                continue
+            members = fakes[manifest.dataset[fakes] == name]
+            if config.coupled:
+                members = np.array([i for i in members if self._reals.get((name, str(manifest.group[i])))], np.int64)
+            rows[name], exact[name] = members, share / total * _ROUND
+        for name, members in rows.items():
+            if not len(members):
+                raise ValueError(
+                    f"share of {name!r}: the manifest has no such couples; its datasets are: "
+                    f"{', '.join(sorted(set(manifest.dataset)))}; kinds of pseudo-fakes are: {', '.join(KINDS)}"
+                )
         self._counts = {name: int(value) for name, value in exact.items()}
         by_rest = sorted(exact, key=lambda name: exact[name] - self._counts[name], reverse=True)
         for name in by_rest[: _ROUND - sum(self._counts.values())]:
             self._counts[name] += 1
-        self._names = sorted(shares)
-        self._orders: dict[str, tuple[int, npt.NDArray[np.int64]]] = {}
+        self._pools = {
+            name: Pool(rows[name], manifest if config.balance == "group" else None, (seed, 2, number))
+            for number, name in enumerate(sorted(rows))
+        }
+        self._check_donors()
+        self._shapes = shapes(manifest)
         self._rounds: dict[int, list[tuple[str, int]]] = {}
 
     def __getitem__(self, place: int) -> Couple:
         number, within = divmod(place, _ROUND)
         name, nth = self._round(number)[within]
-        pool = self._pools[name]
-        passed, position = divmod(nth, len(pool))
-        row = int(pool[self._order(name, passed)[position]])
-        if name == SELF_BLEND:
-            return Couple("self_blend", row, None)
+        row = self._pools[name].row(nth)
+        if (kind := self._kinds.get(name)) is not None:
+            return Couple(kind, row, None, self._donor(row, place) if kind in WITH_DONOR else None)
         rng = np.random.default_rng((self.seed, 1, place))
         manifest = self.manifest
         if not self.config.coupled:
@@ -115,12 +148,31 @@ class CouplePlan:
         candidates = self._reals[name, str(manifest.group[row])]
         return Couple("same_group", candidates[rng.integers(len(candidates))], row)
 
-    def _order(self, name: str, passed: int) -> npt.NDArray[np.int64]:
-        """The order in which a pool is gone through for the `passed`-th time; the last one is remembered."""
-        if self._orders.get(name, (-1,))[0] != passed:
-            rng = np.random.default_rng((self.seed, 2, self._names.index(name), passed))
-            self._orders[name] = passed, rng.permutation(len(self._pools[name]))
-        return self._orders[name][1]
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of pseudo-fakes that occur."""
+        return set(self._kinds.values())
+
+    def _bases(self, kind: str, reals: npt.NDArray[np.int64]) -> Iterator[tuple[str, float, npt.NDArray[np.int64]]]:
+        """For each pool of a kind its name, its part of the kind's share, and its rows."""
+        bases = {name: share for name, share in self.config.bases.items() if share > 0}
+        if not bases:
+            yield kind, 1.0, reals
+        for name, share in bases.items():
+            yield f"{kind} of {name}", share / sum(bases.values()), reals[self.manifest.dataset[reals] == name]
+
+    def _check_donors(self) -> None:
+        if self.config.donors < 1:
+            raise ValueError(f"donors must be at least 1, got {self.config.donors}")
+        if not self.kinds.isdisjoint(WITH_DONOR) and len(self._reals) < 2:
+            raise ValueError(
+                f"pseudo-fakes of the kinds {', '.join(sorted(WITH_DONOR))} need reals of at least two groups"
+            )
+
+    def _donor(self, row: int, place: int) -> int:
+        """A real of another group than the row's: of the same dataset if it has one."""
+        rng = np.random.default_rng((self.seed, 5, place))
+        return nearest_donor(self.manifest, self._all_reals, row, self._shapes, self.config.donors, rng)
 
     def _round(self, number: int) -> list[tuple[str, int]]:
         """For each place of a round the pool and the draw's number within it."""
@@ -142,10 +194,18 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         augmentation: AugmentConfig | None = None,
         blend: BlendConfig | None = None,
     ) -> None:
-        """See the configs; `size_px` is the side of the network's input."""
+        """See the configs; `size_px` is the side of the network's input.
+
+        Raises:
+            trainers.augment.autoencoders.AutoencodersMissingError: a share of `rerender` without autoencoders.
+            trainers.data.dense_store.DenseLandmarksError: the manifest's dense landmarks cannot be read.
+        """
         self.plan, self.size_px = plan, size_px
         self.augmentation, self.blend = augmentation or AugmentConfig(), blend or BlendConfig()
         self.store = ImageStore(plan.manifest.root)
+        self.dense = DenseStore.beside(plan.manifest.root) if self.blend.dense and plan.kinds else None
+        for kind in sorted(plan.kinds):
+            require(kind, self.blend)
 
     def __getitem__(self, place: int) -> dict[str, Any]:
         """The couple at a place.
@@ -154,6 +214,8 @@ class CoupleDataset(Dataset[dict[str, Any]]):
             `images`, uint8 [2, S, S, 3]: real and fake; `labels`, int64 [2]; `masks`, float32 [2, S / 16, S / 16]: how
             much of each position is forged; `mask_known`, bool [2]; `kind`, int64 [2], see `trainers.data.kinds`;
             `row`, int64 [2]: rows of the manifest whose stored crops these are, augmented, -1 where the crop was made.
+            Where the couple is a real and its degraded copy (`AugmentConfig.degraded_real_share`), both labels are real
+            and both masks are 0 and known.
 
         Raises:
             trainers.data.images.ImageError: an image is missing or damaged.
@@ -162,10 +224,15 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         rng = np.random.default_rng((self.plan.seed, 0, place))
         seeds = [int(seed) for seed in rng.integers(1 << 62, size=2)]
         real, landmarks = self._load(couple.real)
+        alike = couple.kind != "apart"
+        copied = alike and has_degraded_copy(seeds[0], self.augmentation)
+        fake: Image | None
         mask: Floats | None
         fake_row = -1 if couple.fake is None else couple.fake
-        if couple.fake is None:
-            blend = self_blend(real, landmarks, rng, self.blend)
+        if copied:
+            fake, fake_landmarks, mask, fake_row = None, landmarks, None, couple.real
+        elif couple.fake is None:
+            blend = self._pseudo_fake(couple, real, landmarks, rng)
             real, fake, mask = blend.real, blend.fake, blend.mask
             fake_landmarks = landmarks
         else:
@@ -177,31 +244,39 @@ class CoupleDataset(Dataset[dict[str, Any]]):
                     blend = transplant(real, fake, landmarks, rng, self.blend)
                     mask = None if mask is None else mask * (blend.mask / max(float(blend.mask.max()), 1e-6))
                     fake, fake_row = blend.fake, -1
-        alike = couple.kind != "apart"
-        known = mask is not None
+        known = copied or mask is not None
         cells = self.size_px // MASK_STRIDE
-        # One set of landmarks for both, or a cut-out would differ.
-        real_image, _ = augment(real, landmarks, self.size_px, seeds[0], self.augmentation)
-        fake_image, moved = augment(
+        images, moved = augment_couple(
+            real,
             fake,
-            landmarks if alike else fake_landmarks,
+            (landmarks, fake_landmarks),
             self.size_px,
-            seeds[0 if alike else 1],
+            (seeds[0], seeds[0 if alike else 1]),
             self.augmentation,
             mask,
         )
         masks = np.zeros((2, cells, cells), np.float32)
         if moved is not None:
             masks[1] = cv2.resize(moved, (cells, cells), interpolation=cv2.INTER_AREA)
-        labels = np.array([REAL, FAKE], np.int64)
+        labels = np.array([REAL, REAL if copied else FAKE], np.int64)
         return {
-            "images": np.stack([real_image, fake_image]),
+            "images": images,
             "labels": labels,
             "masks": masks,
             "mask_known": np.array([True, known]),
             "kind": np.where(labels == REAL, REAL_FACE, kind_of_fake(couple.kind)),
             "row": np.array([couple.real, fake_row], np.int64),
         }
+
+    def _pseudo_fake(self, couple: Couple, real: Image, landmarks: Floats, rng: np.random.Generator) -> Blend:
+        face = Face(real, landmarks, self._dense_points(couple.real))
+        donor = face
+        if couple.donor is not None:
+            donor = Face(*self._load(couple.donor), self._dense_points(couple.donor))
+        return make(couple.kind, face, donor, rng, self.blend)
+
+    def _dense_points(self, row: int) -> Floats | None:
+        return None if self.dense is None else self.dense.points(str(self.plan.manifest.path[row]))
 
     def _load(self, row: int) -> tuple[Image, Floats]:
         manifest = self.plan.manifest

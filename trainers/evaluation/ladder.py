@@ -18,7 +18,7 @@ from trainers.data.images import ImageError
 from trainers.data.manifest import Manifest
 from trainers.evaluation.items import judge
 from trainers.evaluation.scoring import Progress, Transform, score_images
-from trainers.evaluation.summary import Judging, Level, level
+from trainers.evaluation.summary import Judging, Level, Share, level, share_called_fake
 
 LadderName = Literal["full", "short", "none"]
 
@@ -36,13 +36,20 @@ class Step:
         strength: how much; rising strengths degrade more or less, as the kind has it.
     """
 
-    kind: Literal["clean", "jpeg", "h264", "resize", "blur", "noise"]
+    kind: Literal["clean", "jpeg", "h264", "resize", "blur", "defocus", "motion", "mosaic", "noise"]
     strength: float | None = None
 
     @property
     def name(self) -> str:
         """For people: "jpeg 50", "h264 crf 35"."""
-        unit = {"h264": " crf", "blur": " sigma", "noise": " sigma"}.get(self.kind, "")
+        unit = {
+            "h264": " crf",
+            "blur": " sigma",
+            "noise": " sigma",
+            "defocus": " radius",
+            "motion": " length",
+            "mosaic": " cell",
+        }.get(self.kind, "")
         return self.kind if self.strength is None else f"{self.kind}{unit} {self.strength:g}"
 
     def transform(self, seed: int) -> Transform | None:
@@ -63,6 +70,10 @@ class Step:
             "h264": lambda image, row: _h264(image, strength),
             "resize": lambda image, row: degrade.resize(image, strength),
             "blur": lambda image, row: degrade.blur(image, strength),
+            "defocus": lambda image, row: degrade.defocus(image, strength),
+            # Directions in steps of the golden angle: spread evenly over any rows.
+            "motion": lambda image, row: degrade.motion_blur(image, strength, row * 137.5 % 180),
+            "mosaic": lambda image, row: degrade.mosaic(image, strength),
             "noise": noisy,
         }
         return of[self.kind]
@@ -75,8 +86,12 @@ STEPS: dict[LadderName, tuple[Step, ...]] = {
         *(Step("jpeg", quality) for quality in (90, 70, 50, 30)),
         *(Step("h264", crf) for crf in (23, 28, 35, 40)),
         *(Step("resize", factor) for factor in (0.5, 0.25)),
-        *(Step("blur", sigma_px) for sigma_px in (1, 2)),
-        *(Step("noise", sigma) for sigma in (5, 10)),
+        # Lengths in px of the stored crop, which has 224 px in most sets.
+        *(Step("blur", sigma_px) for sigma_px in (1, 2, 3, 5, 8)),
+        *(Step("defocus", radius_px) for radius_px in (4, 8)),
+        *(Step("motion", length_px) for length_px in (8, 16)),
+        *(Step("mosaic", cell_px) for cell_px in (4, 8)),
+        *(Step("noise", sigma) for sigma in (5, 10, 25)),
     ),
     # What the shipped weights are chosen by.
     "short": (CLEAN, Step("h264", 35), Step("resize", 0.5), Step("jpeg", 50)),
@@ -86,7 +101,10 @@ STEPS: dict[LadderName, tuple[Step, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """The numbers under one degradation; AUC and EER only.
+    """The numbers under one degradation.
+
+    Metrics are AUC and EER only. The shares are over videos where there are any, over frames elsewhere, and None where
+    the weights have no thresholds.
 
     Attributes:
         name: of the step.
@@ -94,6 +112,8 @@ class Rung:
         strength: of the step; None for the clean pictures.
         failed: pictures without a score.
         reason: why the step was left out; None if it was not.
+        false_alarms: share of the reals that the weights' own thresholds call fake.
+        caught: share of the fakes that they call fake.
     """
 
     name: str
@@ -103,6 +123,8 @@ class Rung:
     frame: Level | None
     video: Level | None
     reason: str | None = None
+    false_alarms: Share | None = None
+    caught: Share | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +186,10 @@ def climb(
             logits = score_images(backend, spec, sample, transform=transform, batch=batch, progress=told).logits
         judged = judge(sample, logits, info.calibration, info.thresholds)
         failed = int(np.isnan(logits).sum())
-        rungs.append(Rung(*facts, failed, level(judged.frames, brief), level(judged.videos, brief)))
+        frames, videos = level(judged.frames, brief), level(judged.videos, brief)
+        called = best.called if (best := videos or frames) is not None else None
+        shares = (None, None) if called is None else (share_called_fake(called.reals), share_called_fake(called.fakes))
+        rungs.append(Rung(*facts, failed, frames, videos, None, *shares))
     return Ladder(len(sample), len(manifest), judging.seed, tuple(rungs))
 
 

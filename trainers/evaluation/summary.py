@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from trainers.weighted import ECE_BINS
 
 # Finer parts would have intervals wider than what tells them apart.
 PARTS = 3
+# The normal distribution's quantile at 97.5 %.
+NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,23 @@ class Words:
     fake: int
     inconclusive: int
     real: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share with its 95 % interval.
+
+    Attributes:
+        value: None of no items.
+        low: end of the interval.
+        high: end of the interval.
+        items: of which it is a share.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    items: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +181,23 @@ def called(items: Items) -> Called:
         return Words(len(given), *(given.count(word) for word in ("fake", "inconclusive", "real")))
 
     return Called(reals=of(0), fakes=of(1))
+
+
+def share_called_fake(given: Words) -> Share:
+    """How many were called fake, with Wilson's interval (J. Am. Stat. Assoc. 22, 1927).
+
+    A bootstrap would give no interval to a share of 0, which is the one that is hoped for among reals.
+    """
+    count, total = given.fake, given.total
+    if total == 0:
+        return Share(None, None, None, 0)
+    value, square = count / total, NORMAL_95**2
+    centre = (value + square / (2 * total)) / (1 + square / total)
+    half = NORMAL_95 * math.sqrt(value * (1 - value) / total + square / (4 * total**2)) / (1 + square / total)
+    # Rounding must not put the end of the interval of 0, or of 1, on its wrong side.
+    low = 0.0 if count == 0 else max(0.0, centre - half)
+    high = 1.0 if count == total else min(1.0, centre + half)
+    return Share(value, low, high, total)
 
 
 def groups(judged: Judged, judging: Judging) -> tuple[list[Group], list[Group]]:

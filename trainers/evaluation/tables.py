@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainers.evaluation.evaluate import Report, SetResult
 from trainers.evaluation.scoring import JPEG_SIZE_QUALITY
-from trainers.evaluation.summary import Group, Level, Words
+from trainers.evaluation.summary import Group, Level, Share, Words
 from trainers.metrics import TPR_AT, Estimate
 
 NAMES = {
@@ -52,6 +52,13 @@ def with_interval(estimate: Estimate | None) -> str:
     if estimate.low is None or estimate.high is None:
         return number(estimate.value)
     return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
+
+
+def percent_with_interval(share: Share | None) -> str:
+    """`1.2 % (0.6 to 2.3)`, or a dash without any items or thresholds."""
+    if share is None or share.value is None or share.low is None or share.high is None:
+        return NOTHING
+    return f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
 def overview(report: Report) -> Table:
@@ -112,7 +119,7 @@ def words(result: SetResult) -> Table:
 
 
 def ladder(result: SetResult) -> Table:
-    """AUC under each degradation, and the words."""
+    """AUC under each degradation, with the share of reals and of fakes that are called fake."""
     if result.ladder is None:
         return Table("Robustness ladder", (), ())
     rows = []
@@ -120,23 +127,24 @@ def ladder(result: SetResult) -> Table:
         if rung.frame is None:
             rows.append((rung.name, f"{NOTHING} ({rung.reason})", *[NOTHING] * 5))
             continue
-        called = rung.frame.called
         rows.append(
             (
                 rung.name,
                 _metric(rung.frame, "auc"),
                 _metric(rung.video, "auc"),
                 _metric(rung.frame, "eer"),
-                _shares(called.reals)[0] if called else NOTHING,
-                _shares(called.fakes)[2] if called else NOTHING,
+                percent_with_interval(rung.false_alarms),
+                percent_with_interval(rung.caught),
                 str(rung.failed),
             )
         )
-    heads = ("degraded by", "AUC, frames", "AUC, videos", "EER, frames", "reals called fake", "fakes called real")
+    heads = ("degraded by", "AUC, frames", "AUC, videos", "EER, frames", "reals called fake", "fakes called fake")
     sampled = result.ladder.rows < result.ladder.of
     note = f"{result.ladder.rows:,} of {result.ladder.of:,} crops" + (
         f", drawn evenly from both classes with seed {result.ladder.seed}." if sampled else "."
     )
+    if any(rung.false_alarms for rung in result.ladder.rungs):
+        note += " What is called fake, over videos where there are any: at the weights' own threshold for one person."
     return Table("Robustness ladder", (*heads, "failed"), tuple(rows), note)
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.types import Image
 from tests.trainers.crops import face
@@ -29,8 +31,30 @@ def image() -> Image:
             lambda x: degrade.noise(x, 20, np.random.default_rng(0)),
         ),
         (lambda x: degrade.sharpen(x, 0.1), lambda x: degrade.sharpen(x, 2)),
+        (lambda x: degrade.sharpen(x, 1, 0.8), lambda x: degrade.sharpen(x, 1, 3)),
+        (lambda x: degrade.defocus(x, 1), lambda x: degrade.defocus(x, 7)),
+        (lambda x: degrade.motion_blur(x, 3, 20), lambda x: degrade.motion_blur(x, 16, 20)),
+        (lambda x: degrade.mosaic(x, 2), lambda x: degrade.mosaic(x, 9)),
+        (lambda x: degrade.sepia(x, 0.1), lambda x: degrade.sepia(x, 1)),
+        (
+            lambda x: degrade.noise(x, 2, np.random.default_rng(0), luma=True, grain_px=1),
+            lambda x: degrade.noise(x, 20, np.random.default_rng(0), luma=True, grain_px=1),
+        ),
     ],
-    ids=["jpeg", "h264", "resize", "blur", "noise", "sharpen"],
+    ids=[
+        "jpeg",
+        "h264",
+        "resize",
+        "blur",
+        "noise",
+        "sharpen",
+        "sharpen radius",
+        "defocus",
+        "motion",
+        "mosaic",
+        "sepia",
+        "luma noise",
+    ],
 )
 def test_more_is_worse_and_the_picture_stays(image: Image, weak, strong) -> None:
     little, much = weak(image), strong(image)
@@ -40,6 +64,60 @@ def test_more_is_worse_and_the_picture_stays(image: Image, weak, strong) -> None
     # It is still the same picture, with its channels in their places.
     for channel in range(3):
         assert np.corrcoef(much[..., channel].ravel(), image[..., channel].ravel())[0, 1] > 0.7
+
+
+def point(side: int = 41) -> Image:
+    image = np.zeros((side, side, 3), np.uint8)
+    image[side // 2, side // 2] = 255
+    return image
+
+
+@given(length_px=st.floats(2, 20), angle=st.floats(0, 180))
+@settings(max_examples=40, deadline=None)
+def test_a_moving_point_leaves_a_line_of_that_length_and_direction(length_px: float, angle: float) -> None:
+    weight = degrade.motion_blur(point(), length_px, angle)[..., 0].astype(float)
+    y, x = np.mgrid[-20:21, -20:21]
+    covariance = np.cov(np.stack([x.ravel(), y.ravel()]), aweights=weight.ravel(), ddof=0)
+    values, vectors = np.linalg.eigh(covariance)
+    assert values[1] == pytest.approx(length_px**2 / 12, rel=0.1, abs=0.6)
+    assert values[0] < 0.6
+    if length_px > 6:
+        direction = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1])) % 180
+        assert min(abs(direction - angle), 180 - abs(direction - angle)) < 6
+
+
+@given(radius_px=st.floats(1.5, 12))
+@settings(max_examples=20, deadline=None)
+def test_a_point_out_of_focus_is_an_even_disc(radius_px: float) -> None:
+    weight = degrade.defocus(point(), radius_px)[..., 0]
+    y, x = np.mgrid[-20:21, -20:21]
+    distance_px = np.hypot(x, y)
+    inside = weight[distance_px < radius_px - 0.5]
+    assert inside.max() - inside.min() <= 1
+    assert not weight[distance_px > radius_px + 0.5].any()
+
+
+@given(cell_px=st.floats(2, 16))
+@settings(max_examples=20, deadline=None)
+def test_a_mosaic_has_one_colour_a_cell(cell_px: float) -> None:
+    colours = np.unique(degrade.mosaic(face(1, 96), cell_px).reshape(-1, 3), axis=0)
+    assert len(colours) <= round(96 / cell_px) ** 2
+
+
+def test_luma_noise_has_no_colour_of_its_own_and_grain_is_coarse() -> None:
+    grey = np.full((96, 96, 3), 128, np.uint8)
+    luma = degrade.noise(grey, 15, np.random.default_rng(0), luma=True, grain_px=1.5).astype(float)
+    assert (luma[..., 0] == luma[..., 2]).all()
+    assert luma.std() == pytest.approx(15, rel=0.1)
+    white = degrade.noise(grey, 15, np.random.default_rng(0)).astype(float)
+    neighbours = [float(np.corrcoef(n[:, 1:, 0].ravel(), n[:, :-1, 0].ravel())[0, 1]) for n in (luma, white)]
+    assert neighbours[0] > 0.6 > 0.1 > abs(neighbours[1])
+
+
+def test_sepia_is_yellowish() -> None:
+    grey = np.full((16, 16, 3), 120, np.uint8)
+    red, green, blue = degrade.sepia(grey, 1)[0, 0]
+    assert red > green > blue
 
 
 @pytest.mark.parametrize("side", [(63, 80), (64, 81), (33, 47)])

@@ -14,6 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from models.architectures import LoadedDetector
@@ -25,6 +28,7 @@ from trainers.augment import degrade
 from trainers.data.images import ImageStore
 from trainers.data.manifest import Manifest
 from trainers.evaluation.scoring import score_manifest
+from trainers.evaluation.summary import Words, share_called_fake
 from trainers.promote import Evaluation as Evaluated
 from trainers.promote import compare
 
@@ -154,12 +158,44 @@ def test_the_ladder_has_every_rung(only: dict[str, Any]) -> None:
     assert [rung["name"] for rung in only["ladder"]["rungs"]] == [
         "clean", "jpeg 90", "jpeg 70", "jpeg 50", "jpeg 30",
         "h264 crf 23", "h264 crf 28", "h264 crf 35", "h264 crf 40",
-        "resize 0.5", "resize 0.25", "blur sigma 1", "blur sigma 2", "noise sigma 5", "noise sigma 10",
+        "resize 0.5", "resize 0.25",
+        "blur sigma 1", "blur sigma 2", "blur sigma 3", "blur sigma 5", "blur sigma 8",
+        "defocus radius 4", "defocus radius 8", "motion length 8", "motion length 16", "mosaic cell 4", "mosaic cell 8",
+        "noise sigma 5", "noise sigma 10", "noise sigma 25",
     ]  # fmt: skip
     assert (only["ladder"]["rows"], only["ladder"]["of"]) == (60, 60)
     clean = only["ladder"]["rungs"][0]
     assert clean["frame"]["metrics"]["auc"] == only["frame"]["metrics"]["auc"]
     assert clean["video"]["called"] == only["video"]["called"]
+
+
+def test_a_rung_tells_how_many_reals_and_fakes_are_called_fake(evaluation: Evaluation, only: dict[str, Any]) -> None:
+    for rung in only["ladder"]["rungs"]:
+        called = rung["video"]["called"]
+        for name, members in (("false_alarms", "reals"), ("caught", "fakes")):
+            share, given = rung[name], called[members]
+            assert share["items"] == given["total"]
+            assert share["value"] == pytest.approx(given["fake"] / given["total"])
+            assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
+            # The interval of a few videos is wide, also around 0 and 1.
+            assert share["high"] - share["low"] > 0.1
+    blur = next(rung for rung in only["ladder"]["rungs"] if rung["name"] == "blur sigma 8")["false_alarms"]
+    text = f"{100 * blur['value']:.1f} % ({100 * blur['low']:.1f} to {100 * blur['high']:.1f})"
+    row = next(line for line in evaluation.report.read_text().splitlines() if line.startswith("| blur sigma 8 "))
+    assert text in row
+
+
+@given(total=st.integers(1, 3000), data=st.data())
+def test_the_interval_of_a_share_holds_it(total: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, total))
+    share = share_called_fake(Words(total, count, 0, total - count))
+    assert share.value is not None
+    assert share.low is not None
+    assert share.high is not None
+    assert 0 <= share.low <= share.value <= share.high <= 1
+    # scipy's, which has the same formula.
+    theirs = binomtest(count, total).proportion_ci(method="wilson")
+    assert (share.low, share.high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
 
 def test_a_rung_is_the_set_with_each_stored_crop_degraded(
