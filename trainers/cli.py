@@ -1,4 +1,4 @@
-"""`python -m trainers train|evaluate|calibrate ...`: by argparse, for machines without the command's libraries."""
+"""`python -m trainers train|evaluate|calibrate|distil ...`: by argparse, without the command's libraries."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_train(commands.add_parser("train", help="train a recipe, or go on with it"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a detector on manifests"))
     _add_calibrate(commands.add_parser("calibrate", help="choose thresholds, write the detector that is shipped"))
+    _add_distil(commands.add_parser("distil", help="store teachers' answers to images, for runs that learn from them"))
     given = parser.parse_args(arguments)
     return int(given.call(given))
 
@@ -123,6 +124,31 @@ def _calibrate(given: argparse.Namespace) -> int:
         device=given.device,
     )
     return calibrate(options, say=_out, fail=_err)
+
+
+def _add_distil(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--teacher", action="append", required=True, help="checkpoint path or zoo name; repeatable")
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="file of answers; one that is there is continued")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--uncalibrated", action="store_true", help="take log-odds as they are")
+    parser.add_argument("--device", default="auto")
+    parser.set_defaults(call=_distil)
+
+
+def _distil(given: argparse.Namespace) -> int:
+    from trainers.teacher_cache import PrepareOptions
+    from trainers.teacher_cache import run as distil
+
+    options = PrepareOptions(
+        teachers=tuple(given.teacher),
+        manifest=given.manifest,
+        out=given.out,
+        split=given.split,
+        calibrated=not given.uncalibrated,
+        device=given.device,
+    )
+    return distil(options, say=_out, fail=_err)
 
 
 def _out(line: str) -> None:

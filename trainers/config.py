@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from trainers.augment.blending import BlendConfig
 from trainers.augment.policy import AugmentConfig
 from trainers.data.couples import CoupleConfig
+from trainers.losses.config import LossConfig
 
 Config = TypeVar("Config")
 
@@ -120,6 +121,8 @@ class TrainConfig:
     label_smoothing: float = 0.02
     # Of the auxiliary loss that learns where a picture is forged; its layer is not part of the detector.
     mask_weight: float = 0.2
+    # Further losses, all off by default.
+    losses: LossConfig = field(default_factory=LossConfig)
     seed: int = 0
     # Processes that load and augment; 0: the one that trains.
     workers: int = 1
@@ -188,7 +191,10 @@ def _changed(config: Any, path: list[str], value: Any, key: str) -> Any:
         if head not in hints:
             raise SettingError(f"no setting {key!r}; here there are: {', '.join(hints)}")
         value = _changed(getattr(config, head), rest, value, key) if rest else _typed(hints[head], value, key)
-        return replace(config, **{head: value})
+        try:
+            return replace(config, **{head: value})
+        except ValueError as error:
+            raise SettingError(str(error)) from error
     if isinstance(config, Mapping):
         inner = config.get(head, {} if rest else None)
         return {**config, head: _changed(inner, rest, value, key) if rest else value}
@@ -230,6 +236,8 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
             return None
         return _typed(next(arg for arg in args if arg is not type(None)), value, key)
     if origin is tuple:
+        if isinstance(value, str) and args == (str, ...):
+            return (value,)
         if isinstance(value, (list, tuple)) and (args[-1] is Ellipsis or len(args) == len(value)):
             return tuple(_typed(args[0], item, key) for item in value)
         raise SettingError(f"{key} must be a list of {len(args)} values, got {value!r}")

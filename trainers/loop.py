@@ -6,38 +6,31 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from models.architectures import get_model, load_detector
 from models.atomic import durable_rename
-from models.base import BaseModel
 from models.precision import Precision, precision_for
-from trainers.config import TrainConfig, from_json, to_json
+from trainers.config import TrainConfig
 from trainers.data.couples import CoupleDataset, CouplePlan, couple_loader
 from trainers.data.manifest import Manifest
 from trainers.depthwise import use_fast_gradients
 from trainers.meter import Meter
 from trainers.optim import create_optimizer
-from trainers.pretrained import start_from_pretrained
+from trainers.preparation import Preparation
 from trainers.processes import Processes, joined_processes, stop_signals
 from trainers.runlog import RunLog
 from trainers.schedules import drop_rates, learning_rates
+from trainers.start import RunError, claim, first_model, training_rows
 from trainers.trainee import Trainee
 from trainers.validation import ScoredSet, validate, validation_sets
 
-LAST, BEST, CONFIG = "last.safetensors", "best.safetensors", "config.json"
-
-
-class RunError(RuntimeError):
-    """A run cannot start or go on; the message says why and what to do."""
+LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 class StoppedError(RuntimeError):
@@ -90,16 +83,29 @@ class _Run:
             )
         self.config, self.folder, self.processes, self.say = config, folder, processes, say
         self.precision: Precision = precision_for(processes.device)
-        _claim(folder, config, processes)
+        claim(folder, config, processes)
         self.manifest = training_rows(config)
         # The same first weights in all processes, and in a run that starts again before its first checkpoint.
         torch.manual_seed(config.seed)
-        self.model, self.start = _first_model(config)
+        self.model, self.start = first_model(config)
         if processes.device.type == "cpu":
             use_fast_gradients(self.model)
-        self.trainee = Trainee(self.model, label_smoothing=config.label_smoothing, mask_weight=config.mask_weight)
+        self.preparation = Preparation(
+            config.losses,
+            self.manifest,
+            self.model.input_spec.geometry,
+            processes.device,
+            mixed_precision=config.mixed_precision,
+        )
+        self.trainee = Trainee(
+            self.model,
+            label_smoothing=config.label_smoothing,
+            mask_weight=config.mask_weight,
+            losses=config.losses,
+            teacher_widths=self.preparation.teacher_widths,
+        )
         self.trainee.to(processes.device).to(memory_format=self.precision.memory_format)
-        self.optimizer = create_optimizer(self.model, config.optim, self.trainee.mask_layer)
+        self.optimizer = create_optimizer(self.model, config.optim, self.trainee.auxiliary())
         self.schedule = learning_rates(self.optimizer, config)
         self.scaler = self.precision.scaler() if config.mixed_precision else torch.amp.GradScaler("cpu", enabled=False)
         # With a warm-up of its own: early averages forget the first weights.
@@ -121,8 +127,10 @@ class _Run:
         self.schedule.load_state_dict(state["scheduler"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        if self.trainee.mask_layer is not None:
-            self.trainee.mask_layer.load_state_dict(extra["mask_layer"])
+        self.trainee.load_auxiliary_state(extra)
+        # A file can have been replaced under its name.
+        if tuple(extra.get("teachers", ())) != self.preparation.teacher_sha256:
+            raise RunError(f"{self.folder}: the teachers are other checkpoints than those that the run began with")
         self.step, self.trained_s = resume.info.step, extra["trained_s"]
         # A branch of another run has no best weights of its own yet.
         self.best = extra["best"] if (self.folder / BEST).exists() else -math.inf
@@ -190,22 +198,20 @@ class _Run:
 
     def _step(self, network: nn.Module, batches: Iterator[dict[str, Tensor]], meter: Meter) -> dict[str, Tensor]:
         """One optimizer step; the losses of its batches, averaged."""
-        config, device = self.config, self.processes.device
-        # Dropout of step n is the same whether the run was interrupted before it or not.
-        torch.manual_seed(
-            int(np.random.SeedSequence((config.seed, self.step, self.processes.rank)).generate_state(1)[0])
-        )
+        config = self.config
+        # What is random in step n is the same whether the run was interrupted before it or not.
+        place = (config.seed, self.step, self.processes.rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         dropout, drop_path = drop_rates(config.schedule, self.model, self.step / config.total_steps)
         self.model.set_drop_rates(dropout, drop_path)
         self.optimizer.zero_grad(set_to_none=True)
         parts: dict[str, Tensor] = {}
-        for _ in range(config.optim.accumulation):
+        for number in range(config.optim.accumulation):
             with meter.waiting():
                 batch = next(batches)
-            batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-            result = network(batch)
+            result = network(self.preparation(batch, np.random.default_rng((*place, number))))
             self.scaler.scale(result["loss"] / config.optim.accumulation).backward()
-            for name in ("loss", "class_loss", "mask_loss"):
+            for name in (name for name in result if name.endswith("loss")):
                 parts[name] = parts.get(name, 0) + result[name].detach() / config.optim.accumulation
         self.scaler.unscale_(self.optimizer)
         if config.optim.clip_norm > 0:
@@ -248,7 +254,6 @@ class _Run:
     def _save(self) -> None:
         if not self.processes.leads:
             return
-        mask_layer = self.trainee.mask_layer
         self.model.save_checkpoint(
             self.folder / LAST,
             epoch=self.step * self.config.samples_per_step // max(1, len(self.manifest)),
@@ -257,7 +262,8 @@ class _Run:
             scaler=self.scaler,
             ema=self.ema.module.state_dict(),
             extra={
-                "mask_layer": None if mask_layer is None else mask_layer.state_dict(),
+                **self.trainee.auxiliary_state(),
+                "teachers": list(self.preparation.teacher_sha256),
                 "best": self.best,
                 "trained_s": self.trained_s,
             },
@@ -276,61 +282,5 @@ class _Run:
             f"start: {self.start}; {len(self.manifest)} rows; {self.processes.device}, {dtype or torch.float32}; "
             f"step {self.step} of {config.total_steps} of {config.samples_per_step} images"
         )
-
-
-def training_rows(config: TrainConfig) -> Manifest:
-    """The rows that a run trains on.
-
-    Raises:
-        RunError: there are none.
-        trainers.data.manifest.ManifestError: the manifest cannot be read.
-    """
-    if not config.data.manifest:
-        raise RunError("say what to train on: --manifest FILE, or --set data.manifest=FILE")
-    rows = Manifest.read(Path(config.data.manifest)).where(split=config.data.split)
-    if not len(rows):
-        raise RunError(f"{config.data.manifest} has no rows of the split {config.data.split!r}")
-    rng = np.random.default_rng((config.seed, 4))
-    if config.data.limit:
-        rows = rows.take(np.sort(rng.permutation(len(rows))[: config.data.limit]))
-    if config.data.shuffle_labels:
-        # Pairs would give the classes away again.
-        rows = replace(rows, label=rng.permutation(rows.label), pair=np.full_like(rows.pair, ""))
-    return rows
-
-
-def _first_model(config: TrainConfig) -> tuple[BaseModel, str]:
-    """The model before its first step, and where its weights are from."""
-    options: dict[str, Any] = {**config.model, "mixed_precision": config.mixed_precision}
-    if config.start not in ("pretrained", "imagenet", "random"):
-        loaded = load_detector(config.start)
-        model = get_model(config.architecture, pretrained=config.start, **options)
-        return model, f"{config.start} (sha256 {loaded.sha256[:16]}, {loaded.info.step} steps)"
-    model = get_model(config.architecture, pretrained=False, **options)
-    return model, "random weights" if config.start == "random" else start_from_pretrained(model)
-
-
-def _claim(folder: Path, config: TrainConfig, processes: Processes) -> None:
-    """Write the run's config, or check that it is the one that is there."""
-    path = folder / CONFIG
-    if path.exists():
-        stored = from_json(TrainConfig, path.read_text())
-        # A run with a constant rate can be made longer; the place where it is trained may change.
-        longer = config.schedule.kind == "constant"
-        same = replace(
-            config,
-            workers=stored.workers,
-            compile=stored.compile,
-            checkpoint_every_s=stored.checkpoint_every_s,
-            samples=stored.samples if longer else config.samples,
-        )
-        if same != stored:
-            raise RunError(
-                f"{folder} holds a run of another config (its {CONFIG} says which): give this one another --name, or "
-                "delete the folder"
-            )
-    if processes.leads:
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = folder / f".{CONFIG}.tmp"
-        copy.write_text(to_json(config))
-        durable_rename(copy, path)
+        if teachers := self.preparation.describe():
+            self.say(teachers)

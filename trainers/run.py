@@ -63,7 +63,8 @@ def run(options: TrainOptions, say: Callable[[str], None], fail: Callable[[str],
     from models.zoo import ZooError
     from trainers.data.images import ImageError
     from trainers.data.manifest import ManifestError
-    from trainers.loop import RunError, StoppedError, train
+    from trainers.loop import StoppedError, train
+    from trainers.start import RunError
 
     try:
         config = _config(options)
@@ -119,7 +120,8 @@ def branch(parent: Path, folder: Path, config: TrainConfig) -> TrainConfig:
     Raises:
         SettingError: the other run has no constant rate, or already decays.
     """
-    from trainers.loop import CONFIG, LAST
+    from trainers.loop import LAST
+    from trainers.start import CONFIG
 
     if (folder / CONFIG).exists():
         return from_json(TrainConfig, (folder / CONFIG).read_text())
@@ -153,7 +155,7 @@ def _only_the_decay(options: TrainOptions) -> None:
 def measure_input(config: TrainConfig, say: Callable[[str], None]) -> float:
     """Images a second that the loader yields when nothing else is done; said, and returned."""
     from trainers.data.couples import CoupleDataset, CouplePlan, couple_loader
-    from trainers.loop import training_rows
+    from trainers.start import training_rows
 
     dataset = CoupleDataset(
         CouplePlan(training_rows(config), config.data.couples, config.seed),

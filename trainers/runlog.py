@@ -71,9 +71,9 @@ def draw_curves(folder: Path) -> Path | None:
     figure = Figure(figsize=(10, 7), layout="constrained")
     loss, validation, speed = figure.subplots(3, 1, sharex=True, height_ratios=(2, 3, 1))
     training = [line for line in lines if "loss" in line]
-    samples = [line["samples"] for line in training]
-    for name in ("class_loss", "mask_loss"):
-        loss.plot(samples, _smooth([line[name] for line in training]), label=name.replace("_", " "))
+    for name in sorted({name for line in training for name in line if name.endswith("_loss")}):
+        samples, values = zip(*((line["samples"], line[name]) for line in training if name in line), strict=True)
+        loss.plot(samples, _smooth(list(values)), label=name.replace("_", " "))
     loss.set_ylabel("loss (smoothed)")
     validated = [line for line in lines if "val/selection" in line]
     names = sorted({name for line in validated for name in line if name.startswith("val/")})
@@ -82,7 +82,7 @@ def draw_curves(folder: Path) -> Path | None:
         width = 2.5 if name == "val/selection" else 1.0
         validation.plot(*zip(*points, strict=True), label=name.removeprefix("val/"), linewidth=width, marker=".")
     validation.set_ylabel("validation AUC")
-    speed.plot(samples, [line["images_per_s"] for line in training], linewidth=0.8)
+    speed.plot([line["samples"] for line in training], [line["images_per_s"] for line in training], linewidth=0.8)
     speed.set_ylabel("images/s")
     speed.set_xlabel("images shown")
     for axes in (loss, validation):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +67,37 @@ def test_settings_are_typed_and_nested() -> None:
     ],
 )
 def test_a_bad_setting_is_named(setting: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message.replace(".", r"\.")):
+        with_settings(find_recipe("probe"), [setting])
+
+
+def test_losses_are_off_until_they_are_set() -> None:
+    config = find_recipe("probe")
+    stored = json.loads(to_json(config))
+    del stored["losses"]
+    # A run from before there were further losses.
+    assert from_json(TrainConfig, json.dumps(stored)) == config
+    settings = ["losses.ordered.weight=0.2", "losses.mixup.share=0.3", "losses.distil.teachers=unmask-small"]
+    changed = with_settings(config, [*settings, "losses.consistency.jpeg_quality=(20, 60)"])
+    assert changed.losses.distil.teachers == ("unmask-small",)
+    assert from_json(TrainConfig, to_json(changed)) == changed
+    several = with_settings(config, ["losses.distil.teachers=['a.safetensors', 'b.safetensors']"])
+    assert several.losses.distil.teachers == ("a.safetensors", "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("losses.class_weight=-1", "at least 0"),
+        ("losses.ordered.weight=-1", "at least 0"),
+        ("losses.mixup.share=1.5", "within 0..1"),
+        ("losses.mixup.alpha=0", "above 0"),
+        ("losses.consistency.small=(0.9, 0.2)", "must rise"),
+        ("losses.distil.temperature=0", "above 0"),
+        ("losses.distil.cache=x", "needs losses.distil.teachers"),
+    ],
+)
+def test_a_loss_out_of_range_is_refused(setting: str, message: str) -> None:
     with pytest.raises(SettingError, match=message.replace(".", r"\.")):
         with_settings(find_recipe("probe"), [setting])
 

@@ -14,6 +14,7 @@ from tests.trainers.crops import face, forged
 from trainers.augment.policy import NO_AUGMENTATION
 from trainers.augment.quality import ApartConfig
 from trainers.data.couples import SELF_BLEND, CoupleConfig, CoupleDataset, CouplePlan, couple_loader, difference_mask
+from trainers.data.kinds import BLENDED, REAL_FACE, REAL_FAKE
 from trainers.data.manifest import FAKE, REAL, Manifest
 
 SHARES = {SELF_BLEND: 0.3, "dfdc": 0.7}
@@ -83,8 +84,21 @@ def test_a_couple_has_its_images_labels_and_mask(manifest: Manifest) -> None:
     assert item["masks"].shape == (2, 4, 4)
     assert not item["masks"][0].any()
     assert item["mask_known"].tolist() == [True, True]
+    assert item["kind"].tolist() == [REAL_FACE, REAL_FAKE]
     # The forgery is in the middle of the face.
     assert item["masks"][1][1:3, 1:3].mean() > item["masks"][1][:, 0].mean()
+
+
+def test_rows_are_those_of_the_stored_crops(manifest: Manifest) -> None:
+    stored = CoupleDataset(plan(manifest, shares={"dfdc": 1}, transplant_share=0), size_px=64)
+    couple, item = stored.plan[3], stored[3]
+    assert item["row"].tolist() == [couple.real, couple.fake]
+    # A fake that is made here has none.
+    made = CoupleDataset(plan(manifest, shares={"dfdc": 1}, transplant_share=1), size_px=64)
+    assert made[3]["row"].tolist() == [made.plan[3].real, -1]
+    blends = CoupleDataset(plan(manifest, shares={SELF_BLEND: 1}), size_px=64)
+    assert blends[3]["row"].tolist() == [blends.plan[3].real, -1]
+    assert blends[3]["kind"].tolist() == [REAL_FACE, BLENDED]
 
 
 def test_a_real_with_its_degraded_copy_is_two_reals(manifest: Manifest) -> None:
@@ -96,6 +110,8 @@ def test_a_real_with_its_degraded_copy_is_two_reals(manifest: Manifest) -> None:
         assert item["labels"].tolist() == [REAL, REAL]
         assert not item["masks"].any()
         assert item["mask_known"].all()
+        assert item["kind"].tolist() == [REAL_FACE, REAL_FACE]
+        assert item["row"].tolist() == [dataset.plan[place].real] * 2
         assert (item["images"][0] != item["images"][1]).any()
     some = CoupleDataset(plan(manifest), size_px=64, augmentation=replace(copies, degraded_real_share=0.3))
     labels = np.array([some[place]["labels"] for place in range(60)])

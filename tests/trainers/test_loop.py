@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,14 +16,20 @@ import pytest
 import torch
 
 from models.architectures import list_architectures, load_detector
-from models.checkpoint import read_checkpoint, read_state
+from models.checkpoint import read_checkpoint, read_state, save_checkpoint
+from tests.trainers.teaching import make_teacher
 from trainers.config import TrainConfig, with_settings
-from trainers.loop import BEST, LAST, RunError, train
+from trainers.data.manifest import Manifest
+from trainers.loop import BEST, LAST, train
+from trainers.losses.config import DistilConfig
 from trainers.recipes import probe
 from trainers.run import TrainOptions, branch, measure_input, run
 from trainers.runlog import CURVES, read_log
+from trainers.start import CONFIG, RunError
+from trainers.teacher_cache import prepare
 from trainers.validation_sets import BLURRED, DEGRADED
 
+CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "start=random",
@@ -101,6 +108,71 @@ def test_a_run_goes_on_bit_for_bit(small: Callable[..., TrainConfig], tmp_path: 
     assert_same(whole["extra"]["mask_layer"], parts["extra"]["mask_layer"])
     for key, moments in whole["optimizer"]["state"].items():
         assert_same(moments, parts["optimizer"]["state"][key])
+
+
+EVERYTHING = (
+    "model.dropout_rate=0.3",
+    "model.backbone=test_resnet.r160_in1k",
+    "model.drop_path_rate=0",
+    "validation.split=absent",
+    "mask_weight=0.3",
+    "losses.ordered.weight=0.2",
+    "losses.mixup.share=0.5",
+    "losses.consistency.weight=0.5",
+    "losses.consistency.feature_weight=0.1",
+)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_run_with_every_loss_goes_on_bit_for_bit(
+    small: Callable[..., TrainConfig], crops: Path, tmp_path: Path, cached: bool
+) -> None:
+    teachers = [str(make_teacher(tmp_path / f"{seed}.safetensors", seed=seed)) for seed in (1, 2)]
+    settings = [*EVERYTHING, f"losses.distil.teachers={teachers}", "losses.distil.share=0.5", "samples=32"]
+    if cached:
+        settings.append(f"losses.distil.cache={tmp_path / 'answers.safetensors'}")
+        rows = Manifest.read(crops).where(split="train")
+        prepare(rows, DistilConfig(teachers=tuple(teachers)), tmp_path / "answers.safetensors", device=CPU)
+    config = small(*settings)
+    lines: list[str] = []
+    train(config, tmp_path / "whole", device="cpu", say=lines.append)
+    assert any("teachers: " in line for line in lines)
+    for stop in (1, 3, None):
+        train(config, tmp_path / "parts", device="cpu", say=quiet, stop_at_step=stop)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    whole, parts = (read_state(tmp_path / name / LAST) for name in ("whole", "parts"))
+    assert_same(whole["model"], parts["model"])
+    for name in ("mask_layer", "ordered_heads", "projections"):
+        assert_same(whole["extra"][name], parts["extra"][name])
+    for key, moments in whole["optimizer"]["state"].items():
+        assert_same(moments, parts["optimizer"]["state"][key])
+    line = read_log(tmp_path / "whole")[-1]
+    assert {"ordered_loss", "consistency_loss", "feature_consistency_loss", "distil_loss"} < line.keys()
+    assert not [name for name in weights(tmp_path / "whole") if "ordered" in name or "projection" in name]
+
+
+def test_a_teacher_that_was_replaced_ends_the_run(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    teacher = make_teacher(tmp_path / "teacher.safetensors")
+    config = small(*EVERYTHING, f"losses.distil.teachers={teacher}", "samples=24")
+    train(config, tmp_path / "run", device="cpu", say=quiet, stop_at_step=1)
+    make_teacher(teacher, seed=9)
+    with pytest.raises(RunError, match="other checkpoints"):
+        train(config, tmp_path / "run", device="cpu", say=quiet)
+
+
+def test_a_run_from_before_there_were_further_losses_goes_on(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = small("samples=16", "validation.split=absent")
+    train(config, tmp_path / "whole", device="cpu", say=quiet)
+    old = tmp_path / "old"
+    train(config, old, device="cpu", say=quiet, stop_at_step=1)
+    checkpoint, state = read_checkpoint(old / LAST), read_state(old / LAST)
+    state["extra"] = {name: state["extra"][name] for name in ("mask_layer", "best", "trained_s")}
+    save_checkpoint(old / LAST, weights=checkpoint.weights, info=checkpoint.info, state=state)
+    stored = json.loads((old / CONFIG).read_text())
+    del stored["losses"]
+    (old / CONFIG).write_text(json.dumps(stored))
+    train(config, old, device="cpu", say=quiet)
+    assert_same(weights(tmp_path / "whole"), weights(old))
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from trainers.augment.policy import AugmentConfig, augment_couple, has_degraded_
 from trainers.augment.pseudo_fakes import KINDS, WITH_DONOR, Face, make, require
 from trainers.data.dense_store import DenseStore
 from trainers.data.images import ImageStore
+from trainers.data.kinds import REAL_FACE, kind_of_fake
 from trainers.data.manifest import FAKE, REAL, Manifest
 from trainers.data.pools import Pool, nearest_donor, shapes
 
@@ -211,8 +212,10 @@ class CoupleDataset(Dataset[dict[str, Any]]):
 
         Returns:
             `images`, uint8 [2, S, S, 3]: real and fake; `labels`, int64 [2]; `masks`, float32 [2, S / 16, S / 16]: how
-            much of each position is forged; `mask_known`, bool [2]. Where the couple is a real and its degraded copy
-            (`AugmentConfig.degraded_real_share`), both labels are real and both masks are 0 and known.
+            much of each position is forged; `mask_known`, bool [2]; `kind`, int64 [2], see `trainers.data.kinds`;
+            `row`, int64 [2]: rows of the manifest whose stored crops these are, augmented, -1 where the crop was made.
+            Where the couple is a real and its degraded copy (`AugmentConfig.degraded_real_share`), both labels are real
+            and both masks are 0 and known.
 
         Raises:
             trainers.data.images.ImageError: an image is missing or damaged.
@@ -225,8 +228,9 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         copied = alike and has_degraded_copy(seeds[0], self.augmentation)
         fake: Image | None
         mask: Floats | None
+        fake_row = -1 if couple.fake is None else couple.fake
         if copied:
-            fake, fake_landmarks, mask = None, landmarks, None
+            fake, fake_landmarks, mask, fake_row = None, landmarks, None, couple.real
         elif couple.fake is None:
             blend = self._pseudo_fake(couple, real, landmarks, rng)
             real, fake, mask = blend.real, blend.fake, blend.mask
@@ -239,7 +243,7 @@ class CoupleDataset(Dataset[dict[str, Any]]):
                 if rng.random() < self.plan.config.transplant_share:
                     blend = transplant(real, fake, landmarks, rng, self.blend)
                     mask = None if mask is None else mask * (blend.mask / max(float(blend.mask.max()), 1e-6))
-                    fake = blend.fake
+                    fake, fake_row = blend.fake, -1
         known = copied or mask is not None
         cells = self.size_px // MASK_STRIDE
         images, moved = augment_couple(
@@ -254,11 +258,14 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         masks = np.zeros((2, cells, cells), np.float32)
         if moved is not None:
             masks[1] = cv2.resize(moved, (cells, cells), interpolation=cv2.INTER_AREA)
+        labels = np.array([REAL, REAL if copied else FAKE], np.int64)
         return {
             "images": images,
-            "labels": np.array([REAL, REAL if copied else FAKE], np.int64),
+            "labels": labels,
             "masks": masks,
             "mask_known": np.array([True, known]),
+            "kind": np.where(labels == REAL, REAL_FACE, kind_of_fake(couple.kind)),
+            "row": np.array([couple.real, fake_row], np.int64),
         }
 
     def _pseudo_fake(self, couple: Couple, real: Image, landmarks: Floats, rng: np.random.Generator) -> Blend:
@@ -333,7 +340,7 @@ def couple_loader(
 
     Returns:
         Batches of `images`, uint8 [B, 3, S, S] in channels_last; `labels`, int64 [B]; `masks`, float32 [B, S / 16,
-        S / 16]; `mask_known`, bool [B].
+        S / 16]; `mask_known`, bool [B]; `kind` and `row`, int64 [B].
     """
     return DataLoader(
         dataset,

@@ -1,0 +1,122 @@
+"""Teachers: detectors whose mean log-odds, and whose features, a smaller one learns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.architectures import load_detector
+from models.base import BaseModel
+from models.checkpoint_info import Calibration
+from models.layers.normalize import Normalize
+from models.precision import precision_for
+from models.spec import CropGeometry
+from models.zoo import resolve
+from trainers.losses.config import DistilConfig
+from trainers.readout import log_odds, read_out
+
+
+class TeacherError(ValueError):
+    """Teachers that do not go with the student or with each other; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What teachers have found in B images.
+
+    Attributes:
+        log_odds: float32 [B], the mean over the teachers.
+        features: float32 [B, width], one a teacher.
+    """
+
+    log_odds: Tensor
+    features: tuple[Tensor, ...]
+
+
+class Teachers:
+    """One or several detectors that look at the same images, each at its own size and normalisation.
+
+    Attributes:
+        sha256: of each checkpoint.
+        size_px: of the largest input among them.
+        widths: of the features of each.
+    """
+
+    def __init__(
+        self, config: DistilConfig, geometry: CropGeometry | None, device: torch.device, *, mixed_precision: bool
+    ) -> None:
+        """Load them.
+
+        Args:
+            config: names them, and says whether their calibration counts.
+            geometry: of the student's crops, which the teachers see too; None takes that of the first teacher.
+            device: where they run.
+            mixed_precision: whether they run in the reduced precision that the device computes fast.
+
+        Raises:
+            TeacherError: one was trained on another crop geometry, or has other than two classes.
+            models.zoo.ZooError: no such file or name.
+            models.checkpoint.CheckpointError: not a checkpoint.
+        """
+        self._layout = precision_for(device).memory_format
+        loaded = [load_detector(name) for name in config.teachers]
+        geometry = geometry or loaded[0].model.input_spec.geometry
+        for name, one in zip(config.teachers, loaded, strict=True):
+            if one.model.input_spec.geometry != geometry:
+                raise TeacherError(
+                    f"teacher {name} needs crops by {one.model.input_spec.geometry}, but gets those by {geometry}"
+                )
+            if one.model.config.num_classes != 2:
+                raise TeacherError(f"teacher {name} must have 2 classes, it has {one.model.config.num_classes}")
+        self._parts = [
+            _Teacher(
+                one.model.requires_grad_(False).to(device).to(memory_format=self._layout),
+                Normalize(one.model.input_spec).to(device),
+                one.info.calibration if config.calibrated else Calibration(),
+            )
+            for one in loaded
+        ]
+        for part in self._parts:
+            part.model.mixed_precision = mixed_precision
+        self.sha256 = tuple(one.sha256 for one in loaded)
+        self.size_px = max(one.model.input_spec.size for one in loaded)
+        self.widths = tuple(part.model.num_features for part in self._parts)
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> Answers:
+        """What they find in uint8 [B, 3, S, S], on their device; a teacher of another size gets it resized."""
+        found = [self._ask(part, pixels) for part in self._parts]
+        return Answers(torch.stack([answer for answer, _ in found]).mean(0), tuple(features for _, features in found))
+
+    def _ask(self, part: _Teacher, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        images, size = pixels.float(), part.model.input_spec.size
+        if images.shape[-1] != size:
+            images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+        images = part.normalize(images).contiguous(memory_format=self._layout)
+        features, logits = read_out(part.model, images)
+        return log_odds(logits) * part.calibration.scale + part.calibration.bias, features.float()
+
+
+@dataclass(frozen=True, slots=True)
+class _Teacher:
+    model: BaseModel
+    normalize: Normalize
+    calibration: Calibration
+
+
+def teachers_sha256(names: Sequence[str]) -> tuple[str, ...]:
+    """sha256 of the checkpoint of each teacher, without loading it.
+
+    Raises:
+        models.zoo.ZooError: no such file or name.
+    """
+    digests = []
+    for name in names:
+        with resolve(name).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return tuple(digests)
