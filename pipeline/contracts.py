@@ -94,6 +94,11 @@ class Verdict(Contract):
     frames_scored: int = Field(ge=0, description="sampled frames with at least one scored face")
     people: list[Person]
     frames: list[ScoredFace]
+    not_judged: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="faces that were found but not scored, by reason: tiny, cut_off, turned, unclear; "
+        "reasons may be added",
+    )
     provenance: Provenance
     elapsed_s: float = Field(ge=0.0)
 

@@ -54,6 +54,7 @@ class PartResult:
         track_ids: int64 [N], people as this part numbers them.
         boxes: float32 [N, 4].
         quality: float32 [N] in 0..1.
+        flaws: int64 [N], see `Faces`.
         logits: float32 [N], log-odds of fake before calibration; NaN where the face was not scored.
         probability: float32 [N], calibrated P(fake) of the single frame; NaN where it was not scored.
     """
@@ -71,6 +72,7 @@ class PartResult:
     track_ids: Ints
     boxes: Floats
     quality: Floats
+    flaws: Ints
     logits: Floats
     probability: Floats
 
@@ -105,12 +107,13 @@ class PartResult:
             track_ids=track_ids,
             boxes=np.concatenate([np.zeros((0, 4), np.float32), *(found.boxes for found in faces)]),
             quality=np.concatenate([np.zeros(0, np.float32), *(found.quality for found in faces)]),
+            flaws=np.concatenate([np.zeros(0, np.int64), *(found.flaws for found in faces)]),
             logits=logits,
             probability=probability,
         )
 
     def to_bytes(self) -> bytes:
-        """One line of JSON, exact to the bit: about 48 kB for 1,000 faces and 22 bytes for each sampled frame."""
+        """One line of JSON, exact to the bit: about 49 kB for 1,000 faces and 22 bytes for each sampled frame."""
         failure = self.failure
         return (
             _PartRecord(
@@ -141,8 +144,12 @@ class PartResult:
             record = _PartRecord.model_validate_json(data)
             window = parse_window(record.window)
             columns: dict[str, Any] = {
-                name: _unpacked(record.columns[name], stored, dtype) for name, (stored, dtype) in _COLUMNS.items()
+                name: _unpacked(record.columns[name], stored, dtype)
+                for name, (stored, dtype) in _COLUMNS.items()
+                if name not in _ADDED or name in record.columns
             }
+            for name in _ADDED - columns.keys():
+                columns[name] = np.zeros(len(columns["frame"]), _COLUMNS[name][1])
             columns["boxes"] = columns["boxes"].reshape(-1, 4)
         except (ValidationError, KeyError, ValueError) as error:  # ValueError: wrong length, bad base64, no window
             raise PartError(f"no result of a part (version {PART_VERSION}): {error}") from error
@@ -161,7 +168,7 @@ class PartResult:
         return part
 
     def _check(self) -> None:
-        per_face = (self.track_ids, self.boxes, self.quality, self.logits, self.probability)
+        per_face = (self.track_ids, self.boxes, self.quality, self.flaws, self.logits, self.probability)
         frames, faces = len(self.t_s), len(self.frame)
         if len(self.index) != frames or any(len(column) != faces for column in per_face):
             raise PartError("a part's columns differ in length")
@@ -177,6 +184,7 @@ class PartResult:
             np.isfinite(self.boxes).all(),
             _in_unit(self.quality) and _in_unit(self.probability[scored]) and np.isfinite(self.logits[scored]).all(),
             np.isnan(self.probability[~scored]).all(),
+            (self.flaws >= 0).all() and not self.flaws[scored].any(),
         )
         if not all(sound):
             raise PartError("a part's columns hold what they never should")
@@ -186,8 +194,10 @@ class PartResult:
 _COLUMNS: Mapping[str, tuple[str, type[np.generic]]] = {
     "t_s": ("<f8", np.float64), "index": ("<i8", np.int64), "frame": ("<i4", np.int64), "track_ids": ("<i4", np.int64),
     "boxes": ("<f4", np.float32), "quality": ("<f4", np.float32), "logits": ("<f4", np.float32),
-    "probability": ("<f4", np.float32),
+    "probability": ("<f4", np.float32), "flaws": ("<i1", np.int64),
 }  # fmt: skip
+# Columns that earlier workers did not write; zeros stand in for them.
+_ADDED = frozenset({"flaws"})
 
 
 class _FailureRecord(Contract):

@@ -16,6 +16,7 @@ The `index` of a frame is the unsplit one: where a part could only estimate it, 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +27,7 @@ import numpy as np
 from models.checkpoint_info import Calibration, Thresholds
 from pipeline.contracts import Provenance, Verdict
 from pipeline.faces.boxes import iou
+from pipeline.faces.flaws import flaw_counts
 from pipeline.part_result import PartError, PartResult
 from pipeline.types import Ints, Scores
 from pipeline.verdict.aggregate import ClipFacts, judge
@@ -95,6 +97,7 @@ def join_parts(parts: Sequence[PartResult]) -> tuple[ClipFacts, Scores]:
         failure=parts[-1].failure,
         provenance=_provenance(parts),
         elapsed_s=sum(part.elapsed_s for part in parts),
+        not_judged=joined.not_judged,
     )
     return facts, Scores.join(facts.id, joined.scores)
 
@@ -160,6 +163,7 @@ class _Joined:
     def __init__(self) -> None:
         self.frames = 0
         self.faces = 0
+        self.not_judged: Counter[str] = Counter()
         self.scores: list[Scores] = []
         self._last: PartResult | None = None  # with the clip's numbers of frames and people
         self._people = 0
@@ -182,6 +186,7 @@ class _Joined:
         part = replace(part, track_ids=np.array([known.get(track, -1) for track in part.track_ids.tolist()], np.int64))
         self.frames += len(part.t_s) - fresh_from
         self.faces += int(fresh.sum())
+        self.not_judged += flaw_counts(part.flaws[fresh])
         scored = fresh & np.isfinite(part.logits)
         self.scores.append(
             Scores(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from models.spec import InputSpec
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
+from pipeline.faces.flaws import flaw_counts
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
 from pipeline.faces.views import Looks, crops_with_views
@@ -221,6 +222,7 @@ class _Clip:
         self.duration_s: float | None = None
         self.frames = 0
         self.faces = 0
+        self.not_judged: Counter[str] = Counter()
         self.picker = PortraitPicker() if scanner.portraits else None
         self.waiting: deque[tuple[Crops, Future[Floats]]] = deque()
         self.scored: list[Scores] = []
@@ -279,6 +281,7 @@ class _Clip:
         with self.timed("faces"):
             faces = self.tracker.update(frame)
             self.faces += len(faces)
+            self.not_judged += flaw_counts(faces.flaws)
             if self.window is not None:
                 self.seen.append(SeenFrame(frame.t_s, frame.index, faces))
             faces = faces.take(faces.quality >= MIN_QUALITY)
@@ -336,6 +339,7 @@ class _Clip:
                 update={"decoder": self.decoder, "source_sha256": self.sha256}
             ),
             elapsed_s=elapsed_s,
+            not_judged=self.not_judged,
         )
 
     def part(self, window: Window, elapsed_s: float) -> PartResult:

@@ -45,6 +45,8 @@ class Faces:
             left and right as seen in the picture.
         quality: float32 [N] in 0..1; 0 until `pipeline.faces.quality` has looked.
         track_ids: int64 [N]; -1 until the tracker has looked.
+        flaws: int64 [N], values of `pipeline.faces.flaws.Flaw`: why a face is not judged; 0 where it is, and until
+            `pipeline.faces.quality` has looked.
     """
 
     boxes: Floats
@@ -52,6 +54,7 @@ class Faces:
     landmarks: Floats
     quality: Floats
     track_ids: Ints
+    flaws: Ints
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
@@ -61,6 +64,7 @@ class Faces:
             "landmarks": (self.landmarks.shape, (n, 5, 2)),
             "quality": (self.quality.shape, (n,)),
             "track_ids": (self.track_ids.shape, (n,)),
+            "flaws": (self.flaws.shape, (n,)),
         }
         for name, (got, wanted) in shapes.items():
             if got != wanted:
@@ -79,6 +83,7 @@ class Faces:
             landmarks=np.asarray(landmarks, np.float32).reshape(n, 5, 2),
             quality=np.zeros(n, np.float32),
             track_ids=np.full(n, -1, np.int64),
+            flaws=np.zeros(n, np.int64),
         )
 
     @classmethod
@@ -94,6 +99,7 @@ class Faces:
             self.landmarks[which],
             self.quality[which],
             self.track_ids[which],
+            self.flaws[which],
         )
 
 

@@ -11,7 +11,7 @@ from pipeline.types import Faces, Floats, Image
 
 Backend = Literal["auto", "openvino", "torch"]
 DETECTORS = ("mtcnn", "yunet")
-# Faces under 30 px are not scored (pipeline.faces.quality), and the networks find faces down to three quarters of the
+# Faces under 32 px are not scored (pipeline.faces.flaws), and the networks find faces down to three quarters of the
 # size that they are asked for; time goes by the square of it.
 MIN_FACE_PX = 40.0
 

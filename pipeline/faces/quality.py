@@ -1,31 +1,31 @@
-"""How much a face can tell: size, sharpness, pose and truncation, and one number from them, 0..1.
+"""How much evidence of a forgery a face can carry: one number in 0..1 from size, clarity, pose and truncation.
 
-quality = size x sharpness x pose x visible (`quality_of`), each in 0..1: a product, because each of them alone can
-make a face useless. It weighs the frames of a person against each other.
+quality = size x clarity x pose x visible (`quality_of`), each in 0..1: a product, because each of them alone can make
+a face useless. It weighs the frames of a person against each other. A face that is not judged carries the reason
+(`Flaw`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.faces.boxes import areas, intersections, squares
+from pipeline.faces.clarity import PATCH_PX, clarity
+from pipeline.faces.flaws import SMALLEST_FACE_PX, Flaw
 from pipeline.faces.pyramid import Pyramid
-from pipeline.types import Faces, Floats, Image
+from pipeline.types import Faces, Floats, Image, Ints
 
-# A face below this is not scored: enlarged to a detector's 224 px or more it would be the resampler's invention, or a
-# part of a face. Of ordinary sharpness (0.1) it is reached facing the camera at 29 px, at 60 px turned away by 79
-# degrees, at 112 px with 56 % in the frame.
+# A face below this is not scored. A clear one that faces the camera reaches it at 28 px (but see `SMALLEST_FACE_PX`),
+# turned away at 60 px by 80 degrees, at 112 px with 55 % in the frame, and at 112 px with a clarity of 0.1.
 MIN_QUALITY = 0.1
 # From nothing to full, by the logarithm: 24 px is what R-Net looks at, and compression in blocks of 8 px leaves nothing
 # of a forgery there; 112 px is the size of the crops of face recognition.
 SIZE_PX = (24.0, 112.0)
-# From blurred to sharp, by the logarithm. Talking heads in the shared clips have 0.1 to 0.6, walkers out of focus or in
-# motion 0.02 to 0.15. Blur alone takes half at most: whole videos are soft, and are scored.
-SHARPNESS, SHARPNESS_FLOOR = (0.01, 0.2), 0.5
-PATCH_PX = 64  # the face is brought to this size before sharpness is measured, so that size counts once
 VISIBLE = (0.5, 1.0)  # part of the box inside the frame; from nothing to full
 # Of a head: how far the tip of the nose stands out before the plane of eyes and mouth, in eye distances and in
 # distances from eyes to mouth; and how far below the eyes it lies in the latter (mean of MTCNN and YuNet on the shared
@@ -49,7 +49,7 @@ class Pose:
 
 
 def with_quality(image: Image, faces: Faces) -> Faces:
-    """The same faces with `quality` filled in.
+    """The same faces with `quality` and `flaws` filled in. Those with a flaw have a quality below `MIN_QUALITY`.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -58,47 +58,32 @@ def with_quality(image: Image, faces: Faces) -> Faces:
     if not len(faces):
         return faces
     height, width = image.shape[:2]
-    quality = quality_of(
-        np.sqrt(areas(faces.boxes)),
-        np.array([sharpness(_patch(image, square)) for square in squares(faces.boxes)], np.float32),
-        pose_of(faces.landmarks),
-        visible_share(faces.boxes, width, height),
-    )
-    return replace(faces, quality=quality)
+    size_px = np.sqrt(areas(faces.boxes))
+    large = size_px >= SMALLEST_FACE_PX
+    clear = np.zeros(len(faces), np.float32)
+    for i in np.flatnonzero(large):
+        clear[i] = clarity(_patch(image, squares(faces.boxes[i : i + 1])[0]))
+    pose, visible = pose_of(faces.landmarks), visible_share(faces.boxes, width, height)
+    quality = np.where(large, quality_of(size_px, clear, pose, visible), np.float32(0))
+    flaws = _flaws(quality, large, np.stack([_whole(visible), _facing(pose), clear]))
+    return replace(faces, quality=quality, flaws=flaws)
 
 
-def quality_of(size_px: Floats, sharp: Floats, pose: Pose, visible: Floats) -> Floats:
+def quality_of(size_px: Floats, clear: Floats, pose: Pose, visible: Floats) -> Floats:
     """Combine the measures of N faces: float32 [N] in 0..1.
 
-    size and sharpness grow with the logarithm between `SIZE_PX` and between `SHARPNESS`; pose is the product of the
-    angles' cosines, 0 from 90 degrees; visible grows evenly between `VISIBLE`.
+    size grows with the logarithm between `SIZE_PX`; clarity counts as it is; pose is the product of the angles'
+    cosines, 0 from 90 degrees; visible grows evenly between `VISIBLE`.
 
     Args:
         size_px: float32 [N], square root of the box's area.
-        sharp: float32 [N], see `sharpness`.
+        clear: float32 [N] in 0..1, see `pipeline.faces.clarity`.
         pose: see `pose_of`. Angles that are not finite make a quality of 0.
         visible: float32 [N], see `visible_share`.
     """
-    size = _log_ramp(size_px, SIZE_PX)
-    clear = SHARPNESS_FLOOR + (1 - SHARPNESS_FLOOR) * _log_ramp(sharp, SHARPNESS)
-    facing = np.cos(pose.yaw).clip(0) * np.cos(pose.pitch).clip(0) * np.cos(pose.roll).clip(0)
-    whole = ((visible - VISIBLE[0]) / (VISIBLE[1] - VISIBLE[0])).clip(0, 1)
-    quality: Floats = np.nan_to_num(size * clear * facing * whole, nan=0.0).astype(np.float32)
+    product = _log_ramp(size_px, SIZE_PX) * clear * _facing(pose) * _whole(visible)
+    quality: Floats = np.nan_to_num(product, nan=0.0).astype(np.float32)
     return quality
-
-
-def sharpness(patch: Image) -> float:
-    """Variance of the Laplacian (Pech-Pacheco et al. 2000, doi:10.1109/ICPR.2000.903548) over the variance.
-
-    The division takes contrast out.
-
-    Args:
-        patch: uint8 [S, S], grey. A plain one has 0.
-    """
-    _, spread = cv2.meanStdDev(patch)
-    _, edges = cv2.meanStdDev(cv2.Laplacian(patch, cv2.CV_32F))
-    # One grey level: below it the variance is rounding.
-    return float((edges[0, 0] / max(spread[0, 0], 1.0)) ** 2)
 
 
 def pose_of(landmarks: Floats) -> Pose:
@@ -133,9 +118,36 @@ def visible_share(boxes: Floats, width: int, height: int) -> Floats:
     return intersections(boxes, frame)[:, 0] / area
 
 
+def _flaws(quality: Floats, large: npt.NDArray[np.bool_], shares: Floats) -> Ints:
+    """The reason of each face that is not judged: too small, or else the least of its shares [3, N]."""
+    named = np.array([Flaw.CUT_OFF, Flaw.TURNED, Flaw.UNCLEAR], np.int64)
+    least = named[np.nan_to_num(shares, nan=0.0).argmin(axis=0)]
+    reasons = np.where(large, least, np.int64(Flaw.TINY))
+    return np.asarray(np.where(quality < MIN_QUALITY, reasons, np.int64(Flaw.NONE)))
+
+
+def _facing(pose: Pose) -> Floats:
+    return np.asarray(np.cos(pose.yaw).clip(0) * np.cos(pose.pitch).clip(0) * np.cos(pose.roll).clip(0))
+
+
+def _whole(visible: Floats) -> Floats:
+    return np.asarray(((visible - VISIBLE[0]) / (VISIBLE[1] - VISIBLE[0])).clip(0, 1))
+
+
 def _patch(image: Image, square: Floats) -> Image:
+    """The part of a square that lies inside the picture, grey, the whole square at `PATCH_PX`.
+
+    What lies outside would be black, and its border an edge that no camera made.
+    """
     patch = Pyramid.around(image, square).patches(square[None], PATCH_PX)[0]
-    return np.asarray(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY))
+    x0, y0, side = square.tolist()
+    scale, (height, width) = PATCH_PX / max(side, 1.0), image.shape[:2]
+    top, left = (max(0, math.ceil(-start * scale) + 1) if start < 0 else 0 for start in (y0, x0))
+    bottom, right = (
+        math.floor((end - start) * scale) - 1 if start + side > end else PATCH_PX
+        for start, end in ((y0, height), (x0, width))
+    )
+    return np.asarray(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)[top : max(bottom, top), left : max(right, left)])
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

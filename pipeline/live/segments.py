@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from pipeline.faces.flaws import flaw_counts
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
 from pipeline.scan import ScanInterruptedError, Scanner
@@ -35,6 +37,7 @@ class Looked:
         end_s: of the segment, in the stream's own time.
         clock_s: of the tracker, behind its last frame.
         error: why it could not be looked at to its end; None where it could.
+        not_judged: of the faces seen, how many have which flaw.
     """
 
     scores: Scores
@@ -45,6 +48,7 @@ class Looked:
     clock_s: float
     decoder: str
     error: str | None
+    not_judged: Counter[str] = field(default_factory=Counter)
 
 
 def look(
@@ -88,6 +92,7 @@ def look(
                 found.clock_s = clock_s + frame.t_s + _TICK_S
                 found.end_s = max(found.end_s, segment.start_s + frame.t_s)
                 found.faces_seen += len(faces)
+                found.not_judged += flaw_counts(faces.flaws)
                 faces = faces.take(faces.quality >= MIN_QUALITY)
                 if len(faces):
                     placed = Frame(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -58,6 +59,7 @@ class StreamState(_State):
         closed: the stream has ended.
         clock_s: of the tracker, which wants time to go forward; late segments are put behind what came before.
         end_s: of the last segment in the stream's own time.
+        not_judged: of the faces seen, how many have which flaw.
         tracks: people by number.
         tracker: snapshot of the face tracker; None before the first segment.
         weights_sha256: all that scored it.
@@ -84,6 +86,7 @@ class StreamState(_State):
     frames_sampled: int = 0
     frames_scored: int = 0
     faces_seen: int = 0
+    not_judged: dict[str, int] = Field(default_factory=dict)
     tracks: dict[int, Track] = Field(default_factory=dict)
     tracker: dict[str, Any] | None = None
     weights_sha256: list[str] = Field(default_factory=list)
@@ -135,6 +138,10 @@ class StreamState(_State):
             if track.frames >= CONFIRM_FRAMES or track.last_s >= gone_s
         }
 
+    def add_not_judged(self, counts: Mapping[str, int]) -> None:
+        """Add the faces of a segment that have a flaw."""
+        self.not_judged = dict(Counter(self.not_judged) + Counter(counts))
+
     def people(self, calibration: Calibration | None) -> list[Person]:
         """Those who were seen often enough to be reported, by number."""
         return list(self._people(calibration))
@@ -171,6 +178,7 @@ class StreamState(_State):
                 update={"weights_sha256": self.weights_sha256 or provenance.weights_sha256, "decoder": self.decoder}
             ),
             elapsed_s=max(0.0, self.updated_at - self.started_at),
+            not_judged=self.not_judged,
         )
         shown = [face for face in frames if face.track in reported]
         return conclude(facts, people, shown, self.frames_scored, thresholds)

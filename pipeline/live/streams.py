@@ -314,6 +314,7 @@ class _LiveSegment(ServedMessage):
         state.frames_decoded += looked.frames_decoded
         state.frames_sampled += looked.frames_sampled
         state.faces_seen += looked.faces_seen
+        state.add_not_judged(looked.not_judged)
         state.end_s, state.clock_s = max(state.end_s, looked.end_s), looked.clock_s
         state.decoder = looked.decoder if looked.decoder != "none" else state.decoder
         state.tracker = tracker.snapshot()

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from models.atomic import atomic_write
 from pipeline.contracts import Person, Verdict
+from pipeline.faces.flaws import flaws_text
 from pipeline.results import wording
 from pipeline.results.portraits import Portrait, PortraitPicker
 from pipeline.results.timeline import Timeline, sampling_step_s, timeline_of
@@ -243,6 +244,7 @@ def _environment() -> jinja2.Environment:
         "tick": wording.tick_text,
         "utc": wording.utc_text,
         "short_name": wording.short_name,
+        "flaws": flaws_text,
         "data_uri": lambda jpeg: Markup(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"),
     }
     return environment

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint_info import LOGIT_LIMIT, Calibration, Thresholds
 from pipeline.contracts import Label, Outcome, Person, Provenance, ScoredFace, Verdict
+from pipeline.faces.flaws import flaws_text
 from pipeline.types import Scores
 from pipeline.verdict.calibration import label, probability
 
@@ -47,6 +48,7 @@ class ClipFacts:
         faces_seen: faces found in all of them, those too poor to be scored included.
         failure: what ended the clip early, if anything did.
         elapsed_s: seconds of wall clock spent on it.
+        not_judged: of the faces seen, how many have which flaw; see `pipeline.faces.flaws`.
     """
 
     id: str
@@ -57,6 +59,7 @@ class ClipFacts:
     failure: Failure | None
     provenance: Provenance
     elapsed_s: float
+    not_judged: Mapping[str, int] = field(default_factory=dict)
 
 
 def support_needed(frames_sampled: int) -> int:
@@ -172,6 +175,7 @@ def conclude(
         frames_scored=frames_scored,
         people=people,
         frames=frames,
+        not_judged={name: count for name, count in sorted(facts.not_judged.items()) if count},
         provenance=facts.provenance,
         elapsed_s=round(facts.elapsed_s, 3),
     )
@@ -185,17 +189,24 @@ def _shortcoming(facts: ClipFacts, people: list[Person], supported: bool) -> Fai
     sampled = f"{facts.frames_sampled} sampled frame{'s' if facts.frames_sampled > 1 else ''}"
     if facts.faces_seen == 0:
         return Failure(Outcome.NO_FACE, f"no face in {sampled}")
-    if not people:
-        return Failure(
-            Outcome.LOW_QUALITY,
-            f"{facts.faces_seen} faces in {sampled}, none good enough, or seen twice, to be scored",
+    return Failure(Outcome.LOW_QUALITY, _too_little(facts, people, sampled))
+
+
+def _too_little(facts: ClipFacts, people: list[Person], sampled: str) -> str:
+    """Why the faces of a clip are not enough, with the counts of those that could not be judged."""
+    reasons = flaws_text(facts.not_judged)
+    if people:
+        best = max(person.frames for person in people)
+        text = (
+            f"the person seen best has {best} scored frames of {facts.frames_sampled} sampled; "
+            f"{support_needed(facts.frames_sampled)} are needed"
         )
-    best = max(person.frames for person in people)
-    return Failure(
-        Outcome.LOW_QUALITY,
-        f"the person seen best has {best} scored frames of {facts.frames_sampled} sampled; "
-        f"{support_needed(facts.frames_sampled)} are needed",
-    )
+        return f"{text}; faces not judged: {reasons}" if reasons else text
+    faces = f"{facts.faces_seen:,} face{'s' if facts.faces_seen > 1 else ''} in {sampled}"
+    unconfirmed = facts.faces_seen - sum(facts.not_judged.values())
+    if not reasons:
+        return f"{faces}, none seen in a second frame"
+    return f"{faces}: {reasons}" + (f", {unconfirmed:,} not seen in a second frame" if unconfirmed > 0 else "")
 
 
 def scored_faces(scores: Scores, shown: npt.NDArray[np.bool_]) -> list[ScoredFace]:

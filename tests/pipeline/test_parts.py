@@ -227,7 +227,7 @@ class TestForm:
         frames = seen_frames([(0, 30)] * 10, 30)
         size = len(result(frames, Window(0)).to_bytes()) - len(result([], Window(0)).to_bytes())
         faces = sum(len(look.faces) for look in frames)
-        assert size == pytest.approx(48 * faces + 22 * len(frames), rel=0.01)
+        assert size == pytest.approx(49 * faces + 22 * len(frames), rel=0.01)
 
     @pytest.mark.parametrize(
         "change",

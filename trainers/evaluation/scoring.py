@@ -16,8 +16,8 @@ from models.architectures import LoadedDetector
 from models.base import BaseModel
 from models.precision import available_cores
 from models.spec import InputSpec
+from pipeline.faces.clarity import PATCH_PX, clarity
 from pipeline.faces.crop import resized
-from pipeline.faces.quality import PATCH_PX, sharpness
 from pipeline.faces.views import View
 from pipeline.scoring.backends import Backend, BackendError, create_backend
 from pipeline.types import Floats, Image
@@ -39,7 +39,7 @@ class Measures(NamedTuple):
     """What is measured on each stored crop beside its score: float32 [N] each, nan where it could not be read.
 
     Attributes:
-        sharpness: see `pipeline.faces.quality.sharpness`, on the whole crop.
+        sharpness: see `pipeline.faces.clarity.clarity`, on the whole crop.
         brightness: mean grey level, 0..255.
         jpeg_bytes: size as JPEG of quality 90.
     """
@@ -217,4 +217,4 @@ def infer(backend: Backend, pixels: Image) -> Floats:
 
 def _measure(image: Image) -> Sequence[float]:
     grey = cv2.cvtColor(resized(image, PATCH_PX, "area"), cv2.COLOR_RGB2GRAY)
-    return sharpness(grey), float(grey.mean()), float(jpeg_size_bytes(image, JPEG_SIZE_QUALITY))
+    return clarity(grey), float(grey.mean()), float(jpeg_size_bytes(image, JPEG_SIZE_QUALITY))

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.faces.flaws import Flaw
+from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker, TrackerSettings
 from tests.pipeline.faces.stage import SIZE, Box, Stage, at
 
@@ -155,8 +157,10 @@ def test_a_face_missed_by_a_full_detection_stays_as_refined() -> None:
 
 def test_quality_is_filled_in() -> None:
     stage = Stage()
-    faces = FaceTracker(stage).update(stage.frame(0.0, {"ann": at(200, size=160), "ben": at(500, size=40)}))
-    assert faces.quality[0] > faces.quality[1] > 0
+    faces = FaceTracker(stage).update(stage.frame(0.0, {"ann": at(200, size=160), "ben": at(500, size=24)}))
+    # The stage's people are soft patches of colour.
+    assert faces.flaws.tolist() == [Flaw.UNCLEAR, Flaw.TINY]
+    assert (faces.quality < MIN_QUALITY).all()
 
 
 def test_a_black_clip_has_nobody() -> None:

@@ -164,7 +164,7 @@ def test_the_calibration_is_that_of_the_weights() -> None:
         (20, 0, [], Outcome.NO_FACE, "no face in 20 sampled frames"),
         (1, 0, [], Outcome.NO_FACE, "no face in 1 sampled frame"),
         (20, 7, [], Outcome.LOW_QUALITY, "7 faces in 20 sampled frames"),
-        (20, 3, track(0, 1, 9.0), Outcome.LOW_QUALITY, "none good enough"),
+        (20, 3, track(0, 1, 9.0), Outcome.LOW_QUALITY, "3 faces in 20 sampled frames, none seen in a second frame"),
         (20, 4, track(0, 4, 9.0), Outcome.LOW_QUALITY, "4 scored frames of 20 sampled; 5 are needed"),
         (0, 0, [], Outcome.UNDECODABLE, "no frame"),
     ],

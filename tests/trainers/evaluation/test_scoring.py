@@ -12,7 +12,8 @@ import torch
 
 from models.architectures import LoadedDetector, load_detector
 from models.precision import Precision
-from pipeline.faces.quality import PATCH_PX, sharpness
+from pipeline.faces.clarity import PATCH_PX, clarity
+from pipeline.faces.crop import resized
 from pipeline.scoring.backends import Backend, BackendError, TorchBackend, create_backend
 from pipeline.types import Image
 from tests.trainers.evaluation.conftest import SIZE_PX
@@ -96,8 +97,8 @@ def test_measures_are_those_of_the_stored_crop(detector: LoadedDetector, eager: 
     )
     store = ImageStore(rows.root)
     for row, path in enumerate(few.path.tolist()):
-        patch = cv2.resize(store.load(path), (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_AREA)
-        assert found.measures.sharpness[row] == pytest.approx(sharpness(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)))
+        patch = resized(store.load(path), PATCH_PX, "area")
+        assert found.measures.sharpness[row] == pytest.approx(clarity(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)))
 
 
 def test_progress_counts_up_to_all(detector: LoadedDetector, eager: Backend, rows: Manifest) -> None:
