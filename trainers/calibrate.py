@@ -22,7 +22,7 @@ from trainers.calibration_fit import (
     platt,
     trust_in_quality,
 )
-from trainers.copies import ScoredCopy, Tracks, scored_copies
+from trainers.copies import COPIES, ScoredCopy, Tracks, scored_copies
 from trainers.data.clean import HELD_OUT
 from trainers.data.manifest import FAKE, REAL, Manifest, ManifestError
 from trainers.likelihood import elub
@@ -34,6 +34,8 @@ _REALS_ABOVE = 8
 _TAIL = 0.1
 # The line and the trust are fitted in turn, each given the other; they settle within two rounds.
 _ROUNDS = 3
+# Trust is whole at the latest from the median of the pictures as they are, which the line was fitted on.
+_WHOLE_FROM = (0.05, 0.25, 0.5)
 # Of the cross-validation that decides between a straight and a broken line.
 _FOLDS = 5
 
@@ -77,7 +79,8 @@ def choose(copies: list[ScoredCopy], *, fpr: float = FPR, misses: float = MISSES
         raise CalibrationError(f"a false-positive rate of {fpr:g} needs more than {1 / fpr:.0f} reals, got {fewest}")
     calibration = fit(copies)
     judged = {copy.name: copy.tracks(calibration) for copy in copies}
-    calibration = replace(calibration, bounds=bounds_of([judged[copy.name] for copy in copies]))
+    everyday = [judged[copy.name] for copy in copies if copy.name in COPIES and COPIES[copy.name].everyday]
+    calibration = replace(calibration, bounds=bounds_of(everyday))
     reals = {name: tracks.log_odds[tracks.label == REAL] for name, tracks in judged.items()}
     # A small set of its own cannot say anything about a far quantile; it can only raise the near one.
     usable = {name: scores for name, scores in reals.items() if len(scores) * fpr >= 1}
@@ -103,7 +106,7 @@ def fit(copies: list[ScoredCopy]) -> Calibration:
     calibration = platt(plain.label, plain.mean)
     if _broken_pays(plain, calibration):
         calibration = replace(calibration, curve=broken_line(plain.label, plain.mean, plain.trust, calibration))
-    whole_from = float(np.quantile(clean.quality, 0.5))
+    whole_from = np.quantile(clean.quality, _WHOLE_FROM).tolist()
     both = [copy for copy in copies if len(set(copy.label.tolist())) == 2]
     label, logits, quality = (
         np.concatenate([getattr(copy, name) for copy in both]) for name in ("label", "logits", "quality")
@@ -136,7 +139,7 @@ def _broken_pays(tracks: Tracks, straight: Calibration) -> bool:
 
 
 def bounds_of(judged: list[Tracks]) -> LikelihoodBounds:
-    """Bounds of the likelihood ratio from the videos of all copies with both classes.
+    """Bounds of the likelihood ratio from the videos of copies with both classes.
 
     Copies of one video are no independent witnesses: together they weigh as much as one.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,31 +76,37 @@ def broken_line(label: Labels, logits: Floats64, trust: Floats64, start: Calibra
 
 
 def trust_in_quality(
-    label: Labels, log_odds: Floats64, quality: Floats64, weights: Floats64, *, whole_from: float
+    label: Labels, log_odds: Floats64, quality: Floats64, weights: Floats64, *, whole_from: Sequence[float]
 ) -> Knots:
     """How far evidence holds at each quality: weighted logistic regression of trust(quality) x log-odds.
 
-    trust does not fall, is 0 at quality 0 and 1 from `whole_from` on, and linear between knots at quantiles of the
-    qualities below.
+    trust does not fall, is 0 at quality 0 and 1 from one of `whole_from` on, that which explains the labels best, and
+    linear between knots at quantiles of the qualities below.
 
     Args:
         label: [N].
         log_odds: float64 [N], of faces as if their quality were the best.
         quality: float64 [N] in 0..1.
         weights: float64 [N], videos that each stands for.
-        whole_from: quality of the pictures that `log_odds` were calibrated on.
+        whole_from: qualities above 0 to choose from.
 
     Returns:
-        Knots (quality, trust), the first (0, 0); empty where no face is below `whole_from`.
+        Knots (quality, trust), the first (0, 0); empty where no face is below the chosen one.
     """
-    below = quality[(quality < whole_from) & (quality > 0)]
+    found = [_trust(label, log_odds, quality, weights, float(end)) for end in np.unique(whole_from)]
+    return min(found, key=lambda each: each[0])[1]
+
+
+def _trust(label: Labels, log_odds: Floats64, quality: Floats64, weights: Floats64, end: float) -> tuple[float, Knots]:
+    """The penalised loss, and the knots."""
+    below = quality[(quality < end) & (quality > 0)]
     inner = np.unique(np.round(np.quantile(below, np.arange(_TRUST_KNOTS) / _TRUST_KNOTS), 3)) if len(below) else below
-    inner = inner[(inner > 0) & (inner < whole_from)]
+    inner = inner[(inner > 0) & (inner < end)]
     if not len(inner):
-        return ()
-    x = np.array([0.0, *inner, whole_from])
+        return _log_loss(log_odds, label, weights)[0], ()
+    x = np.array([0.0, *inner, end])
     hats = np.column_stack([np.interp(quality, x, row) for row in np.eye(len(x))])
-    proportional = inner / whole_from
+    proportional = inner / end
     free = hats[:, 1:-1] * log_odds[:, None]
     fixed = hats[:, -1] * log_odds
 
@@ -109,9 +116,9 @@ def trust_in_quality(
         return value + _TRUST_PRIOR * float(away @ away) / 2, free.T @ slope + _TRUST_PRIOR * away
 
     rising = [{"type": "ineq", "fun": lambda trusts: np.diff(trusts)}] if len(inner) > 1 else []
-    found = _minimized(loss, proportional, method="SLSQP", bounds=[(0.0, 1.0)] * len(inner), constraints=rising)
-    trusts = np.maximum.accumulate(found.clip(0.0, 1.0))
-    return ((0.0, 0.0), *zip(inner.tolist(), trusts.tolist(), strict=True), (float(whole_from), 1.0))
+    fitted = _minimized(loss, proportional, method="SLSQP", bounds=[(0.0, 1.0)] * len(inner), constraints=rising)
+    trusts = np.maximum.accumulate(fitted.clip(0.0, 1.0))
+    return loss(trusts)[0], ((0.0, 0.0), *zip(inner.tolist(), trusts.tolist(), strict=True), (end, 1.0))
 
 
 def balanced(label: Labels, weights: Floats64 | None = None) -> Floats64:

@@ -32,24 +32,26 @@ class Copy:
     Attributes:
         change: of a stored crop and its row; None: as it is.
         size: of the face, in parts of its size in the source.
+        everyday: a way that most clips come in: bounds of likelihood ratios are those of such clips.
     """
 
     change: Change | None = None
     size: float = 1.0
+    everyday: bool = False
 
 
-def _resized(factor: float) -> Copy:
-    return Copy(lambda image, row: degrade.resize(image, factor), factor)
+def _resized(factor: float, *, everyday: bool = False) -> Copy:
+    return Copy(lambda image, row: degrade.resize(image, factor), factor, everyday)
 
 
 # What the fake threshold must hold on, and what trust in quality is learned from. A mosaic and a very small face are
 # both shrunk; the mosaic comes back in blocks, at its full size.
 COPIES: dict[str, Copy] = {
-    "clean": Copy(),
-    "crf28": Copy(lambda image, row: degrade.h264(image, 28)),
-    "crf35": Copy(lambda image, row: degrade.h264(image, 35)),
-    "crf40": Copy(lambda image, row: degrade.h264(image, 40)),
-    "half": _resized(0.5),
+    "clean": Copy(everyday=True),
+    "crf28": Copy(lambda image, row: degrade.h264(image, 28), everyday=True),
+    "crf35": Copy(lambda image, row: degrade.h264(image, 35), everyday=True),
+    "crf40": Copy(lambda image, row: degrade.h264(image, 40), everyday=True),
+    "half": _resized(0.5, everyday=True),
     "quarter": _resized(0.25),
     "blur2": Copy(lambda image, row: degrade.blur(image, 2)),
     "blur4": Copy(lambda image, row: degrade.blur(image, 4)),

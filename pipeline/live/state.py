@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.checkpoint_info import Calibration, Thresholds
 from pipeline.contracts import Outcome, Person, Provenance, ScoredFace, Verdict
 from pipeline.types import Scores
-from pipeline.verdict.aggregate import CONFIRM_FRAMES, ClipFacts, Failure, LogitSum, conclude
+from pipeline.verdict.aggregate import CONFIRM_FRAMES, ClipFacts, Failure, conclude
+from pipeline.verdict.evidence import LogitSum
 
 STATE_VERSION: Final = 1
 # Sequences that are missing and may still come. A stream that lost more has lost them for good.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from models.checkpoint_info import Calibration, Thresholds
 from pipeline.types import Floats, Ints
-from pipeline.verdict.aggregate import LogitSum
+from pipeline.verdict.evidence import LogitSum
 from trainers.data.manifest import Manifest, Strings
 from trainers.metrics import MixedVideoError, video_index, video_labels
 
