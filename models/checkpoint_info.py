@@ -11,36 +11,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from models.calibration import Calibration, LikelihoodBounds
 from models.spec import InputSpec
+
+__all__ = [
+    "LOGIT_LIMIT",
+    "MAX_PEOPLE",
+    "Calibration",
+    "CheckpointInfo",
+    "LikelihoodBounds",
+    "Thresholds",
+    "git_revision",
+    "library_versions",
+]
 
 MAX_PEOPLE = 8  # thresholds are chosen for clips with 1 to 8 people
 # Before a video's frames are averaged, a single frame's odds are held within e^-6..e^6 (p = .0025 to .9975), so that
 # one wild frame cannot outvote the others.
 LOGIT_LIMIT = 6.0
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Platt scaling: P(fake) = sigmoid(scale x logit + bias), logit being that of fake minus that of real.
-
-    Platt, "Probabilistic outputs for support vector machines", 1999. The default changes nothing.
-    """
-
-    scale: float = 1.0
-    bias: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.bias)):
-            raise ValueError(f"calibration needs a finite scale above 0 and a finite bias, got {self}")
-
-    def probability(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """Calibrated P(fake), float32 of the shape of `logits`, log-odds of fake."""
-        # 1 / (1 + exp(-x)) overflows for large negative x; tanh does not.
-        scaled = self.scale * np.asarray(logits, np.float64) + self.bias
-        return (0.5 * (1.0 + np.tanh(0.5 * scaled))).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +135,7 @@ class CheckpointInfo:
             **{f.name: getattr(self, f.name) for f in fields(self)},
             "input_spec": self.input_spec.to_dict(),
             "input_spec_hash": self.input_spec.hash,
-            "calibration": asdict(self.calibration),
+            "calibration": self.calibration.to_dict(),
             "thresholds": None if self.thresholds is None else asdict(self.thresholds),
             # JSON has neither nan nor infinity.
             "metrics": {k: float(v) if math.isfinite(v) else None for k, v in self.metrics.items()},
@@ -172,7 +160,7 @@ class CheckpointInfo:
                 thresholds = Thresholds(thresholds["fpr"], tuple(thresholds["fake"]), tuple(thresholds["real"]))
             known |= {
                 "input_spec": spec,
-                "calibration": Calibration(**known["calibration"]),
+                "calibration": Calibration.from_dict(known["calibration"]),
                 "thresholds": thresholds,
                 "metrics": {k: math.nan if v is None else float(v) for k, v in known["metrics"].items()},
             }

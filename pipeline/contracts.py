@@ -12,6 +12,7 @@ SCHEMA_VERSION: Final = 1
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+LikelihoodRatio = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class Outcome(StrEnum):
@@ -45,8 +46,15 @@ class Contract(BaseModel):
 class Person(Contract):
     """One tracked person of a clip."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     track: int = Field(ge=0)
     probability: Probability = Field(description="calibrated P(fake) over the whole track")
+    likelihood_ratio: LikelihoodRatio | None = Field(
+        default=None,
+        description="how many times more likely the scores are if this face is forged than if it is real; "
+        "null if the weights carry no bounds for it",
+    )
     frames: int = Field(ge=1, description="scored frames of this track")
     first_s: float
     last_s: float
@@ -87,6 +95,9 @@ class Verdict(Contract):
     source: str = Field(description="path or URI as given; bytes of a name that are not UTF-8 as \\xNN")
     outcome: Outcome
     probability: Probability | None
+    likelihood_ratio: LikelihoodRatio | None = Field(
+        default=None, description="that of the person whose probability is the clip's; null unless scored"
+    )
     label: Label | None
     error: str | None
     duration_s: float | None
@@ -107,6 +118,8 @@ class Verdict(Contract):
         scored = self.outcome is Outcome.SCORED
         if scored != (self.probability is not None) or scored != (self.label is not None):
             raise ValueError(f"outcome {self.outcome}: probability and label go with 'scored', and only with it")
+        if self.likelihood_ratio is not None and not scored:
+            raise ValueError(f"outcome {self.outcome}: a likelihood ratio goes with 'scored' alone")
         if scored == (self.error is not None):
             raise ValueError(f"outcome {self.outcome}: an error goes with every outcome but 'scored'")
         return self

@@ -315,7 +315,7 @@ class _Clip:
     def _collect_next(self) -> None:
         crops, future = self.waiting.popleft()
         logits = future.result()
-        scores = Scores.of(crops, logits, probability(logits, self.scanner.calibration))
+        scores = Scores.of(crops, logits, probability(logits, self.scanner.calibration, crops.quality))
         self.scored.append(scores)
         if self.picker is not None:
             for i, pixels in enumerate(crops.pixels):

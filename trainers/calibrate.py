@@ -10,46 +10,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from models.architectures import load_detector
+from models.calibration import Calibration, LikelihoodBounds, probability_of
 from models.checkpoint import CheckpointError, halved, read_checkpoint, save_checkpoint
-from models.checkpoint_info import LOGIT_LIMIT, MAX_PEOPLE, Calibration, CheckpointInfo, Thresholds
-from pipeline.types import Image
-from trainers.augment import degrade
+from models.checkpoint_info import LOGIT_LIMIT, MAX_PEOPLE, CheckpointInfo, Thresholds
+from trainers.calibration_fit import (
+    CalibrationError,
+    Floats64,
+    balanced,
+    broken_line,
+    platt,
+    trust_in_quality,
+)
+from trainers.copies import COPIES, ScoredCopy, Tracks, scored_copies
 from trainers.data.clean import HELD_OUT
 from trainers.data.manifest import FAKE, REAL, Manifest, ManifestError
-from trainers.evaluation.scoring import Transform, open_backend, score_images
-from trainers.metrics import video_index, video_labels, video_logits
+from trainers.likelihood import elub
 
-Floats64 = npt.NDArray[np.float64]
-
-# The copies of the validation videos over which the fake threshold is the worst.
-COPIES: dict[str, Callable[[Image], Image] | None] = {
-    "clean": None,
-    "crf28": lambda image: degrade.h264(image, 28),
-    "crf35": lambda image: degrade.h264(image, 35),
-    "crf40": lambda image: degrade.h264(image, 40),
-    "half": lambda image: degrade.resize(image, 0.5),
-}
 FPR, MISSES = 0.01, 0.10
 # A quantile is believed where at least so many reals lie above it; further out the tail is extrapolated.
 _REALS_ABOVE = 8
 # The part of the reals with the highest scores that the tail is fitted to.
 _TAIL = 0.1
-
-
-class CalibrationError(ValueError):
-    """There is not enough to calibrate on; the message says what is missing."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ScoredCopy:
-    """The videos of one copy: label int8 [V], mean clipped logits float64 [V]."""
-
-    name: str
-    label: npt.NDArray[np.int8]
-    logits: Floats64
+# The line and the trust are fitted in turn, each given the other; they settle within two rounds.
+_ROUNDS = 3
+# Trust is whole at the latest from the median of the pictures as they are, which the line was fitted on.
+_WHOLE_FROM = (0.05, 0.25, 0.5)
+# Of the cross-validation that decides between a straight and a broken line.
+_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +45,7 @@ class Calibrated:
     """What was chosen.
 
     Attributes:
-        calibration: Platt's two numbers, at a prior of one half.
+        calibration: at a prior of one half.
         thresholds: of the verdict's words.
         worst: name of the copy that set the fake threshold.
         reals: that it rests on.
@@ -69,46 +57,12 @@ class Calibrated:
     reals: int
 
 
-def scored_copies(
-    weights: str | Path, manifest: Manifest, extra_reals: Manifest | None = None, device: str = "auto"
-) -> list[ScoredCopy]:
-    """The logits of the videos of a manifest, as they are and degraded.
-
-    Args:
-        weights: a checkpoint's path or zoo name.
-        manifest: the rows to calibrate on.
-        extra_reals: reals of another source that were not trained on; a set of their own for the fake threshold.
-        device: see `models.precision.best_device`.
-
-    Raises:
-        CalibrationError: nothing of it could be scored.
-    """
-    detector = load_detector(weights)
-    copies = []
-    with open_backend(detector, device=device) as backend:
-
-        def scored(name: str, rows: Manifest, change: Callable[[Image], Image] | None) -> ScoredCopy:
-            transform: Transform | None = None if change is None else lambda image, row: change(image)
-            logits = score_images(backend, detector.info.input_spec, rows, transform=transform).logits
-            videos = video_index(list(rows.dataset), list(rows.source_video), list(rows.path))
-            labels = video_labels(rows.label, videos, list(rows.source_video))
-            means = video_logits(logits, videos)
-            there = np.isfinite(means)
-            return ScoredCopy(name, labels[there], np.asarray(means[there], np.float64))
-
-        copies = [scored(name, manifest, change) for name, change in COPIES.items()]
-        if extra_reals is not None and len(extra_reals):
-            copies.append(scored("held-out reals", extra_reals, None))
-    if not all(len(copy.label) for copy in copies):
-        raise CalibrationError("no image could be scored")
-    return copies
-
-
 def choose(copies: list[ScoredCopy], *, fpr: float = FPR, misses: float = MISSES) -> Calibrated:
-    """Calibration on the videos as they are; thresholds on all copies.
+    """Calibration on the videos as they are, trust in quality and thresholds on all copies.
 
     The fake threshold is the highest quantile of the reals over the copies at `fpr`, for k people at `fpr / k`; the
-    real threshold lies at the quantile `misses` of the fakes of all copies together, whatever k.
+    real threshold lies at the quantile `misses` of the fakes of all copies together, whatever k. Both are quantiles of
+    what serving computes: a video's log-odds with the trust that its quality has.
 
     Args:
         copies: the first holds the videos as they are, with both classes.
@@ -118,44 +72,90 @@ def choose(copies: list[ScoredCopy], *, fpr: float = FPR, misses: float = MISSES
     Raises:
         CalibrationError: a class is missing, or there are too few reals for `fpr`.
     """
-    clean = copies[0]
+    clean = copies[0].tracks(Calibration())
     if len(set(clean.label.tolist())) < 2:
         raise CalibrationError("calibration needs reals and fakes")
-    reals = {copy.name: copy.logits[copy.label == REAL] for copy in copies}
-    fewest = min(len(scores) for name, scores in reals.items() if name in COPIES)
-    if fewest * fpr < 1:
+    if (fewest := int((clean.label == REAL).sum())) * fpr < 1:
         raise CalibrationError(f"a false-positive rate of {fpr:g} needs more than {1 / fpr:.0f} reals, got {fewest}")
-    calibration = platt(clean.label, clean.logits)
+    calibration = fit(copies)
+    judged = {copy.name: copy.tracks(calibration) for copy in copies}
+    everyday = [judged[copy.name] for copy in copies if copy.name in COPIES and COPIES[copy.name].everyday]
+    calibration = replace(calibration, bounds=bounds_of(everyday))
+    reals = {name: tracks.log_odds[tracks.label == REAL] for name, tracks in judged.items()}
     # A small set of its own cannot say anything about a far quantile; it can only raise the near one.
     usable = {name: scores for name, scores in reals.items() if len(scores) * fpr >= 1}
-    limits = {name: upper_quantiles(scores, fpr) for name, scores in usable.items()}
+    # No face reaches a step beyond the largest logit that counts.
+    beyond = float(calibration.log_odds(np.array([LOGIT_LIMIT]))[0]) + calibration.scale
+    limits = {name: upper_quantiles(scores, fpr, limit=beyond) for name, scores in usable.items()}
     worst = max(limits, key=lambda name: limits[name][0])
-    fake_logits = np.maximum.accumulate(np.max(list(limits.values()), axis=0))
-    real_logit = float(np.quantile(np.concatenate([copy.logits[copy.label == FAKE] for copy in copies]), misses))
-    fake = calibration.probability(fake_logits).astype(float)
-    real = min(float(calibration.probability(np.array([real_logit]))[0]), float(fake[0]))
+    fake = probability_of(np.maximum.accumulate(np.max(list(limits.values()), axis=0))).astype(float)
+    fakes = np.concatenate([tracks.log_odds[tracks.label == FAKE] for tracks in judged.values()])
+    real = min(float(probability_of(np.quantile(fakes, misses))), float(fake[0]))
     thresholds = Thresholds(fpr=fpr, fake=tuple(float(p) for p in fake), real=(real,) * MAX_PEOPLE)
     return Calibrated(calibration, thresholds, worst, len(reals[worst]))
 
 
-def platt(label: npt.NDArray[np.int8], logits: Floats64) -> Calibration:
-    """Platt scaling (1999) at a prior of one half: logistic regression with both classes of equal weight in all.
+def fit(copies: list[ScoredCopy]) -> Calibration:
+    """The line on the first copy, and the trust in quality on all that hold both classes; bounds are left out.
 
     Raises:
         CalibrationError: higher scores do not mean fake.
     """
-    from sklearn.linear_model import LogisticRegression
+    clean = copies[0]
+    plain = clean.tracks(Calibration())
+    calibration = platt(plain.label, plain.mean)
+    if _broken_pays(plain, calibration):
+        calibration = replace(calibration, curve=broken_line(plain.label, plain.mean, plain.trust, calibration))
+    whole_from = np.quantile(clean.quality, _WHOLE_FROM).tolist()
+    both = [copy for copy in copies if len(set(copy.label.tolist())) == 2]
+    label, logits, quality = (
+        np.concatenate([getattr(copy, name) for copy in both]) for name in ("label", "logits", "quality")
+    )
+    weights = np.concatenate([balanced(copy.label, copy.weights()) for copy in both]) / len(both)
+    for _ in range(_ROUNDS):
+        knots = trust_in_quality(label, calibration.log_odds(logits), quality, weights, whole_from=whole_from)
+        calibration = replace(calibration, quality=knots)
+        if calibration.curve:
+            tracks = clean.tracks(calibration)
+            calibration = replace(calibration, curve=broken_line(tracks.label, tracks.mean, tracks.trust, calibration))
+    return calibration
 
-    # A weak penalty keeps the scale finite where the classes are told apart perfectly.
-    fitted = LogisticRegression(C=1e3, class_weight="balanced").fit(logits[:, None], label)
-    scale, bias = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
-    if scale <= 0:
-        raise CalibrationError("higher scores do not mean fake on the validation videos: these weights detect nothing")
-    return Calibration(scale=scale, bias=bias)
+
+def _broken_pays(tracks: Tracks, straight: Calibration) -> bool:
+    """Whether a broken line loses less on groups that it was not fitted on."""
+    fold = tracks.group % _FOLDS
+    losses = np.zeros((2, len(fold)))
+    for which in np.unique(fold):
+        fitted, held = fold != which, fold == which
+        if len(set(tracks.label[fitted].tolist())) < 2:
+            return False
+        line = platt(tracks.label[fitted], tracks.mean[fitted])
+        curve = broken_line(tracks.label[fitted], tracks.mean[fitted], tracks.trust[fitted], line)
+        for row, calibration in enumerate((line, replace(straight, curve=curve))):
+            odds = tracks.trust[held] * calibration.log_odds(tracks.mean[held])
+            losses[row, held] = np.logaddexp(0, np.where(tracks.label[held] == FAKE, -odds, odds))
+    weighted = losses @ balanced(tracks.label)
+    return bool(weighted[1] < weighted[0])
 
 
-def upper_quantiles(reals: Floats64, fpr: float) -> Floats64:
-    """Logits above which a share `fpr / k` of the reals lies, for k = 1 to 8: float64 [8].
+def bounds_of(judged: list[Tracks]) -> LikelihoodBounds:
+    """Bounds of the likelihood ratio from the videos of copies with both classes.
+
+    Copies of one video are no independent witnesses: together they weigh as much as one.
+    """
+    both = [tracks for tracks in judged if len(set(tracks.label.tolist())) == 2]
+    label, log_odds, video = (
+        np.concatenate([getattr(tracks, name) for tracks in both]) for name in ("label", "log_odds", "video")
+    )
+    _, number, count = np.unique(video, return_inverse=True, return_counts=True)
+    weights = 1.0 / count[number]
+    lower, upper = elub(label, log_odds, weights)
+    reals, fakes = (round(float(weights[label == which].sum())) for which in (REAL, FAKE))
+    return LikelihoodBounds(lower, upper, reals, fakes)
+
+
+def upper_quantiles(reals: Floats64, fpr: float, *, limit: float = LOGIT_LIMIT + 1) -> Floats64:
+    """Log-odds above which a share `fpr / k` of the reals lies, for k = 1 to 8, at most `limit`: float64 [8].
 
     Where enough reals lie above, it is their quantile. Further out it follows the exponential tail that the highest
     tenth of them has (peaks over threshold with shape 0: Coles, "An Introduction to Statistical Modeling of Extreme
@@ -168,10 +168,10 @@ def upper_quantiles(reals: Floats64, fpr: float) -> Floats64:
     for k in range(1, MAX_PEOPLE + 1):
         share = fpr / k
         if share * len(ordered) >= _REALS_ABOVE or k == 1:
-            limit = float(np.quantile(ordered, 1 - share))
+            found = float(np.quantile(ordered, 1 - share))
         else:
-            limit = limits[0] + mean_excess * float(np.log(k))
-        limits.append(min(limit, LOGIT_LIMIT + 1))
+            found = limits[0] + mean_excess * float(np.log(k))
+        limits.append(min(found, limit))
     return np.maximum.accumulate(np.array(limits))
 
 
@@ -214,6 +214,7 @@ class CalibrateOptions:
         misses: see `choose`.
         half: store matrices in fp16.
         device: see `models.precision.best_device`.
+        rows: of the split that are taken at most, as many reals as fakes; None: all.
     """
 
     weights: Path
@@ -226,6 +227,7 @@ class CalibrateOptions:
     misses: float = MISSES
     half: bool = True
     device: str = "auto"
+    rows: int | None = None
 
 
 def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
@@ -244,7 +246,9 @@ def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
     rows = manifest.where(split=options.split).halves()[0]
     if not len(rows):
         raise CalibrationError(f"{options.manifest} has no rows of the split {options.split!r} to calibrate on")
-    copies = scored_copies(options.weights, rows, held_out.take(held_out.label == REAL), options.device)
+    copies = scored_copies(
+        options.weights, rows, held_out.take(held_out.label == REAL), options.device, rows=options.rows
+    )
     chosen = choose(copies, fpr=options.fpr, misses=options.misses)
     name = options.name or read_checkpoint(options.weights).info.name
     return chosen, write_calibrated(options.weights, options.out, chosen, name=name, half=options.half)
@@ -267,8 +271,16 @@ def run(options: CalibrateOptions, say: Callable[[str], None], fail: Callable[[s
         fail(str(error))
         return 2
     thresholds = chosen.thresholds
-    platt_scaling = chosen.calibration
-    say(f"calibration: scale {platt_scaling.scale:.4f}, bias {platt_scaling.bias:+.4f}, at a prior of one half")
+    calibration = chosen.calibration
+    say(f"calibration: scale {calibration.scale:.4f}, bias {calibration.bias:+.4f}, at a prior of one half")
+    for name, knots in (("log-odds at logits", calibration.curve), ("trust at qualities", calibration.quality)):
+        if knots:
+            say(f"  {name} {', '.join(f'{x:.2f}: {y:.2f}' for x, y in knots)}")
+    if (bounds := calibration.bounds) is not None:
+        say(
+            f"likelihood ratios from 1/{1 / bounds.lower:.0f} to {bounds.upper:.0f}: "
+            f"what {bounds.reals} reals and {bounds.fakes} fakes support"
+        )
     say(f"fake from {', '.join(f'{p:.4f}' for p in thresholds.fake)} for 1 to 8 people")
     say(f"  ({options.fpr:.1%} of the {chosen.reals} reals of the worst copy: {chosen.worst})")
     say(f"real below {thresholds.real[0]:.4f} ({options.misses:.0%} of the fakes of all copies)")

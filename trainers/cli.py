@@ -104,6 +104,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--misses", type=float, default=0.1)
     parser.add_argument("--fp32", action="store_true")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--rows", type=int)
     parser.set_defaults(call=_calibrate)
 
 
@@ -122,6 +123,7 @@ def _calibrate(given: argparse.Namespace) -> int:
         misses=given.misses,
         half=not given.fp32,
         device=given.device,
+        rows=given.rows,
     )
     return calibrate(options, say=_out, fail=_err)
 

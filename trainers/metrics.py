@@ -35,8 +35,10 @@ _OF_COUNTS: dict[str, Callable[[Array, Array], Array]] = {
     "eer": weighted.eer,
     "ap": weighted.average_precision,
     **{name: partial(weighted.tpr_at, fpr=fpr) for fpr, name in TPR_AT.items()},
+    "cllr_min": weighted.cllr_min,
 }
-METRICS = (*_OF_COUNTS, "ece", "ece_balanced")
+_OF_PROBABILITIES = ("cllr", "ece", "ece_balanced")
+METRICS = (*_OF_COUNTS, *_OF_PROBABILITIES)
 
 
 class MixedVideoError(ValueError):
@@ -64,11 +66,17 @@ class Reliability(NamedTuple):
         items: how many the bin holds.
         confidence: mean probability.
         fakes: share of fakes.
+        balanced: share of fakes with both classes weighed to one half each; nan where a class is missing.
+        low: lower end of its interval; nan where there is none.
+        high: upper end.
     """
 
     items: Array
     confidence: Array
     fakes: Array
+    balanced: Array
+    low: Array
+    high: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,16 +176,64 @@ def ece(labels: Labels, probability: Scores, *, balanced: bool = False) -> float
     return _point("ece_balanced" if balanced else "ece", labels, probability)
 
 
-def reliability(labels: Labels, probability: Scores) -> Reliability:
-    """The bins of `ece`.
+def cllr(labels: Labels, probability: Scores) -> float:
+    """Cost of the log-likelihood-ratio, in bits: 0 for perfect ratios, 1 for ratios of 1, above 1 for misleading ones.
+
+    Bruemmer and du Preez, "Application-independent evaluation of speaker detection", Computer Speech & Language 20,
+    2006. Probabilities at equal priors stand for the ratios p / (1 - p).
+
+    Args:
+        labels: [N], 0 or 1.
+        probability: [N] in 0..1.
 
     Raises:
         ValueError: as `ece`.
     """
-    sums = weighted.Bins(labels, probability).sums(np.ones((1, len(labels))))
+    return _point("cllr", labels, probability)
+
+
+def cllr_min(labels: Labels, scores: Scores) -> float:
+    """Cllr after the best rising calibration: the part of it that no calibration can take away.
+
+    Raises:
+        ValueError: as `roc_curve`.
+    """
+    return _point("cllr_min", labels, scores)
+
+
+def reliability(
+    labels: Labels, probability: Scores, videos: Index | None = None, *, resamples: int = 0, seed: int = 0
+) -> Reliability:
+    """The bins of `ece`, with 95 % percentile intervals of a bootstrap that draws whole videos.
+
+    Args:
+        labels: [N], 0 or 1.
+        probability: [N] in 0..1.
+        videos: [N], number of each item's video; None: each is one of its own.
+        resamples: 0 for no intervals.
+        seed: of the draws.
+
+    Raises:
+        ValueError: as `ece`.
+    """
+    bins = weighted.Bins(labels, probability)
+    sums = bins.sums(np.ones((1, len(labels))))
     items = sums.fakes[0] + sums.reals[0]
     confidence = sums.fakes_confidence[0] + sums.reals_confidence[0]
-    return Reliability(items, weighted.share(confidence, items), weighted.share(sums.fakes[0], items))
+    ends = np.full((2, weighted.ECE_BINS), np.nan)
+    if len(labels) and resamples:
+        draws = _draws(np.arange(len(labels)) if videos is None else videos, resamples, seed)
+        drawn = np.concatenate([bins.sums(chunk).fakes_at_equal_priors() for chunk in draws])
+        # A bin that most resamples leave empty has no interval.
+        kept = np.isfinite(drawn).mean(axis=0) >= 1 - _UNDEFINED_AT_MOST
+        ends[:, kept] = np.nanpercentile(drawn[:, kept], (2.5, 97.5), axis=0)
+    return Reliability(
+        items,
+        weighted.share(confidence, items),
+        weighted.share(sums.fakes[0], items),
+        sums.fakes_at_equal_priors()[0],
+        *ends,
+    )
 
 
 def video_index(datasets: Sequence[str], source_videos: Sequence[str], paths: Sequence[str]) -> Index:
@@ -249,7 +305,7 @@ def estimate(
 
     Args:
         labels: [N], 0 or 1.
-        scores: [N], finite; for "ece" and "ece_balanced" probabilities.
+        scores: [N], finite; for "cllr", "ece" and "ece_balanced" probabilities.
         videos: [N], number of each item's video.
         names: of `METRICS`.
         resamples: 0 for no intervals.
@@ -319,13 +375,17 @@ def _measure(labels: Labels, scores: Scores, names: Sequence[str], weights: Iter
     if unknown := sorted(set(names) - set(METRICS)):
         raise ValueError(f"unknown metrics {', '.join(unknown)}; there are: {', '.join(METRICS)}")
     ranking = weighted.Ranking(labels, scores)
-    bins = weighted.Bins(labels, scores) if any(name not in _OF_COUNTS for name in names) else None
+    probabilities = any(name in _OF_PROBABILITIES for name in names)
+    bins = weighted.Bins(labels, scores) if probabilities else None
+    costs = weighted.Costs(labels, scores) if "cllr" in names else None
     found: dict[str, list[Array]] = {name: [np.zeros(0)] for name in names}
     for chunk in weights:
         fakes, reals = ranking.cumulated(chunk)
         for name in names:
             if name in _OF_COUNTS:
                 found[name].append(_OF_COUNTS[name](fakes, reals))
+        if costs is not None:
+            found["cllr"].append(costs.cllr(chunk))
         if bins is not None:
             sums = bins.sums(chunk)
             for name in ("ece", "ece_balanced"):

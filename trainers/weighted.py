@@ -16,6 +16,8 @@ Labels = npt.NDArray[np.integer]
 Scores = npt.NDArray[np.floating]
 
 ECE_BINS = 15
+# A probability in float32 may round to 0 or 1, at an infinite cost; 24 bits are what it can tell.
+TINY = 2.0**-24
 
 
 class Ranking:
@@ -72,6 +74,50 @@ def tpr_at(fakes: Array, reals: Array, fpr: float) -> Array:
     return share(np.take_along_axis(fakes, np.maximum(last, 0)[:, None], 1)[:, 0], fakes[:, -1])
 
 
+def cllr_min(fakes: Array, reals: Array) -> Array:
+    """Cllr of the best rising calibration of the scores, [R]: what is lost by ranking alone.
+
+    The pool-adjacent-violators algorithm finds it: Bruemmer and du Preez, "Application-independent evaluation of
+    speaker detection", Computer Speech & Language 20, 2006.
+    """
+    from sklearn.isotonic import isotonic_regression
+
+    found = np.full(len(fakes), np.nan)
+    per_fake = np.diff(share(fakes, fakes[:, -1:])) / 2
+    per_real = np.diff(share(reals, reals[:, -1:])) / 2
+    for row, (fake, real) in enumerate(zip(per_fake, per_real, strict=True)):
+        weight = fake + real
+        there = weight > 0
+        if not there.any() or not np.isfinite(weight).all():
+            continue
+        fake, real, weight = fake[there], real[there], weight[there]
+        # In falling order of the scores, the share of fakes falls.
+        chance = isotonic_regression(fake / weight, sample_weight=weight, increasing=False)
+        found[row] = -(xlog2(fake, chance) + xlog2(real, 1 - chance)).sum()
+    return found
+
+
+def xlog2(weight: Array, chance: Array) -> Array:
+    """weight x log2(chance), 0 where there is no weight."""
+    return np.asarray(np.where(weight > 0, weight * np.log2(np.where(chance > 0, chance, TINY)), 0.0))
+
+
+class Costs:
+    """What N probabilities cost, in bits: -log2 of what each gave to its item's class."""
+
+    def __init__(self, labels: Labels, probability: Scores) -> None:
+        _check(labels, probability)
+        exact = probability.astype(np.float64).clip(TINY, 1 - TINY)
+        self.fake = (labels == 1).astype(np.float64)
+        self.bits = -np.log2(np.where(labels == 1, exact, 1 - exact))
+
+    def cllr(self, weights: Array) -> Array:
+        """The mean over the fakes and the mean over the reals, averaged, of weights [R, N]: [R]."""
+        fakes, reals = weights @ self.fake, weights @ (1 - self.fake)
+        lost_fakes, lost_reals = weights @ (self.fake * self.bits), weights @ ((1 - self.fake) * self.bits)
+        return np.asarray((share(lost_fakes, fakes) + share(lost_reals, reals)) / 2)
+
+
 class Bins:
     """N items in equal-width bins of their probabilities, each bin closed above."""
 
@@ -108,6 +154,12 @@ class Sums(NamedTuple):
             per_fake = per_real = share(1.0, fakes + reals)
         gap = per_fake * (self.fakes - self.fakes_confidence) - per_real * self.reals_confidence
         return np.asarray(np.abs(gap).sum(1))
+
+    def fakes_at_equal_priors(self) -> Array:
+        """The share of fakes in each bin, with fakes and reals weighed to one half each, [R, bins]; nan where empty."""
+        fakes = share(self.fakes, self.fakes.sum(1, keepdims=True))
+        reals = share(self.reals, self.reals.sum(1, keepdims=True))
+        return share(fakes, fakes + reals)
 
 
 def share(part: Array | float, whole: Array) -> Array:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from models.architectures import LoadedDetector
 from models.atomic import atomic_write, durable_rename
+from models.calibration import Calibration
 from models.checkpoint import halved, library_versions, save_checkpoint
 from pipeline import quiet_openvino
 from pipeline.interop import Format
@@ -123,13 +124,21 @@ def describe(detector: LoadedDetector) -> dict[str, str]:
         "architecture": info.architecture,
         "weights_sha256": detector.sha256,
         "input": f"{_INPUT}: uint8 [batch, {spec.size}, {spec.size}, 3], RGB, normalised inside",
-        "output": f"{_OUTPUT}: float32 [batch], log-odds of fake; P(fake) = sigmoid(scale x logit + bias), calibration",
+        "output": f"{_OUTPUT}: float32 [batch], log-odds of fake; {_formula(info.calibration)}",
         "input_spec": json.dumps(spec.to_dict()),
         "input_spec_hash": spec.hash,
-        "calibration": json.dumps(asdict(info.calibration)),
+        "calibration": json.dumps(info.calibration.to_dict()),
         "thresholds": json.dumps(None if info.thresholds is None else asdict(info.thresholds)),
         "versions": json.dumps(library_versions()),
     }
+
+
+def _formula(calibration: Calibration) -> str:
+    """How a program that reads the graph gets from the output to a probability."""
+    line = "interpolation of the logit in the calibration's curve" if calibration.curve else "scale x logit + bias"
+    if calibration.quality:
+        return f"P(fake) = sigmoid(trust x ({line})), trust by interpolation of the face's quality, calibration"
+    return f"P(fake) = sigmoid({line}), calibration"
 
 
 def _refuse_unfit(detector: LoadedDetector, target: Format, out: Path, batch: int | None) -> None:

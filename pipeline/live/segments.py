@@ -112,7 +112,7 @@ def look(
         except ScoringError as error:
             found.error = str(error)
             continue
-        parts.append(Scores.of(crops, logits, probability(logits, scanner.calibration)))
+        parts.append(Scores.of(crops, logits, probability(logits, scanner.calibration, crops.quality)))
     found.scores = Scores.join(segment.stream_id, parts)
     found.frames_decoded = max(found.frames_decoded, found.frames_sampled)
     return found

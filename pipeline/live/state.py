@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.checkpoint_info import Calibration, Thresholds
 from pipeline.contracts import Outcome, Person, Provenance, ScoredFace, Verdict
 from pipeline.types import Scores
-from pipeline.verdict.aggregate import CONFIRM_FRAMES, ClipFacts, Failure, LogitSum, conclude
+from pipeline.verdict.aggregate import CONFIRM_FRAMES, ClipFacts, Failure, conclude
+from pipeline.verdict.evidence import LogitSum
 
 STATE_VERSION: Final = 1
 # Sequences that are missing and may still come. A stream that lost more has lost them for good.
@@ -26,12 +27,17 @@ class _State(BaseModel):
 
 
 class Track(_State):
-    """A person, summed up over all segments."""
+    """A person, summed up over all segments.
+
+    Attributes:
+        quality: None in states of versions that trusted all qualities alike: then it equals `weight`.
+    """
 
     weighted: float = 0.0
     weight: float = 0.0
     plain: float = 0.0
     count: int = 0
+    quality: float | None = None
     frames: int = 0
     first_s: float
     last_s: float
@@ -39,7 +45,8 @@ class Track(_State):
     @property
     def logits(self) -> LogitSum:
         """Its frame logits."""
-        return LogitSum(self.weighted, self.weight, self.plain, self.count)
+        quality = self.weight if self.quality is None else self.quality
+        return LogitSum(self.weighted, self.weight, self.plain, self.count, quality)
 
 
 class StreamState(_State):
@@ -110,22 +117,23 @@ class StreamState(_State):
             self.next_sequence = sequence + 1
         return True
 
-    def add(self, scores: Scores) -> None:
-        """Add the scored faces of a segment; times in the stream's own time."""
+    def add(self, scores: Scores, calibration: Calibration | None = None) -> None:
+        """Add the scored faces of a segment; times in the stream's own time.
+
+        Args:
+            scores: of the segment.
+            calibration: of the weights that scored it: how far each quality is trusted.
+        """
         for track in np.unique(scores.track_ids).tolist():
             of_track = scores.track_ids == track
-            sums = LogitSum.of(scores.logits[of_track], scores.quality[of_track])
+            sums = LogitSum.of(scores.logits[of_track], scores.quality[of_track], calibration)
             times = scores.t_s[of_track]
             known = self.tracks.get(track)
             if known is None:
                 known = self.tracks[track] = Track(first_s=float(times.min()), last_s=float(times.max()))
             total = known.logits + sums
-            known.weighted, known.weight, known.plain, known.count = (
-                total.weighted,
-                total.weight,
-                total.plain,
-                total.count,
-            )
+            known.weighted, known.weight, known.plain = total.weighted, total.weight, total.plain
+            known.count, known.quality = total.count, total.quality
             known.frames += len(np.unique(scores.index[of_track]))
             known.first_s = min(known.first_s, float(times.min()))
             known.last_s = max(known.last_s, float(times.max()))
@@ -149,9 +157,11 @@ class StreamState(_State):
     def _people(self, calibration: Calibration | None) -> Iterator[Person]:
         for number, track in sorted(self.tracks.items()):
             if track.frames >= min(CONFIRM_FRAMES, max(1, self.frames_sampled)):
+                sums = track.logits
                 yield Person(
                     track=number,
-                    probability=track.logits.probability(calibration),
+                    probability=sums.probability(calibration),
+                    likelihood_ratio=sums.likelihood_ratio(calibration),
                     frames=track.frames,
                     first_s=round(track.first_s, 3),
                     last_s=round(track.last_s, 3),

@@ -310,7 +310,7 @@ class _LiveSegment(ServedMessage):
             count("failed").inc()
             return None
         state.segments += 1
-        state.add(looked.scores)
+        state.add(looked.scores, scanner.calibration)
         state.frames_decoded += looked.frames_decoded
         state.frames_sampled += looked.frames_sampled
         state.faces_seen += looked.faces_seen

@@ -179,7 +179,7 @@ def render_report(clips: Sequence[ClipReport], *, title: str | None = None, run:
         .get_template("report.html.j2")
         .render(
             title=title,
-            headline=wording.run_headline(kinds),
+            headline=wording.run_headline([clip.verdict for clip in clips]),
             run=run,
             rows=rows,
             details=details,
@@ -239,6 +239,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "probability": wording.probability_text,
+        "evidence": wording.evidence_text,
         "duration": wording.duration_text,
         "moment": wording.moment_text,
         "tick": wording.tick_text,

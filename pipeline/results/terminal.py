@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.contracts import Label, Outcome, Verdict
+from pipeline.results import wording
 from pipeline.sources import Source
 
 UNTRAINED = "untrained: scores mean nothing"
@@ -103,7 +104,9 @@ def summary(
     table.add_column("clip", overflow="fold")
     table.add_column("outcome")
     table.add_column("label")
-    for column in ("P(fake)", "people", "frames", "s"):
+    # Weights without bounds from validation have no likelihood ratios: no empty column then.
+    ratios = not untrained and any(verdict.likelihood_ratio is not None for verdict in verdicts)
+    for column in ("P(fake)", *(["evidence"] if ratios else []), "people", "frames", "s"):
         table.add_column(column, justify="right")
     ranked = sorted(verdicts, key=lambda verdict: -(verdict.probability if verdict.probability is not None else -1))
     for verdict in ranked[:MAX_ROWS]:
@@ -114,6 +117,7 @@ def summary(
             Text(verdict.outcome, style="" if verdict.outcome is Outcome.SCORED else "magenta"),
             label,
             Text("-" if verdict.probability is None else f"{verdict.probability:.3f}", style=style),
+            *([_evidence(verdict)] if ratios else []),
             str(len(verdict.people)),
             f"{verdict.frames_scored}/{verdict.frames_sampled}",
             f"{verdict.elapsed_s:.1f}",
@@ -126,8 +130,18 @@ def summary(
         yield Text(f"... and {len(ranked) - MAX_ROWS} clips more")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     yield Text(f"{outcomes.total()} clip{'' if outcomes.total() == 1 else 's'}: {counts}")
+    if not untrained and any(verdict.probability is not None for verdict in verdicts):
+        yield Text(f"{wording.run_headline(verdicts)}.", style="bold")
+        first = ranked[0]
+        if first.likelihood_ratio is not None:
+            name = f"{first.source[len(folder) :]}: " if len(verdicts) > 1 else ""
+            yield Text(name + wording.evidence_text(first.likelihood_ratio))
     if untrained:
         yield Panel(Text(UNTRAINED, justify="center", style="bold yellow"), border_style="yellow")
+
+
+def _evidence(verdict: Verdict) -> str:
+    return "-" if verdict.likelihood_ratio is None else wording.evidence_badge(verdict.likelihood_ratio)
 
 
 def _common_folder(sources: Sequence[str]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -38,6 +39,25 @@ UNTRAINED = Finding(
     "the numbers mean nothing.",
 )
 
+# From odds of nine to one on, an inconclusive clip is called close to fake: a reader must not pass it over.
+CLOSE = 0.9
+CLOSE_TO_FAKE = Finding(
+    "inconclusive",
+    "Close to fake",
+    "Inconclusive, close to fake",
+    "The score is high, but below the threshold for fake: real clips reach it too often to call this one forged. Look "
+    "at the moments marked below, and find a longer clip, or one of better quality.",
+)
+BETWEEN = Finding(
+    "inconclusive",
+    "Inconclusive",
+    "Inconclusive",
+    "The score lies between the two thresholds, or the weights carry none. It supports neither conclusion. Poor "
+    "pictures (small, blurred, strongly compressed) often end here: an earlier or larger copy may say more.",
+)
+# Ratios nearer to 1 than this are not worth a number.
+EVEN = 1.5
+
 LABELS: dict[Label, Finding] = {
     Label.FAKE: Finding(
         "fake",
@@ -53,13 +73,7 @@ LABELS: dict[Label, Finding] = {
         "Everyone who is seen often enough scores below the threshold for real. That is no proof of authenticity: "
         "a kind of forgery that the network never saw may score low as well.",
     ),
-    Label.INCONCLUSIVE: Finding(
-        "inconclusive",
-        "Inconclusive",
-        "Inconclusive",
-        "The score lies between the two thresholds, or the weights carry none. It supports neither conclusion: "
-        "a longer clip, or one of better quality, may.",
-    ),
+    Label.INCONCLUSIVE: BETWEEN,
 }
 
 OUTCOMES: dict[Outcome, Finding] = {
@@ -121,23 +135,66 @@ def finding_of(verdict: Verdict) -> Finding:
     """The words for a verdict; an untrained network's label counts for nothing."""
     if verdict.label is None:
         return OUTCOMES[verdict.outcome]
-    return UNTRAINED if verdict.provenance.untrained else LABELS[verdict.label]
+    if verdict.provenance.untrained:
+        return UNTRAINED
+    return CLOSE_TO_FAKE if is_close(verdict) else LABELS[verdict.label]
 
 
-def run_headline(kinds: Mapping[Kind, int]) -> str:
-    """What was found in a run of clips, counted by kind; what was not judged is never passed over."""
-    total = sum(kinds.values())
-    judged = total - kinds.get("unjudged", 0)
-    fake = kinds.get("fake", 0)
+def is_close(verdict: Verdict) -> bool:
+    """Whether an inconclusive clip scores so high that a headline must name it."""
+    high = verdict.probability is not None and verdict.probability >= CLOSE
+    return high and verdict.label is Label.INCONCLUSIVE and not verdict.provenance.untrained
+
+
+def run_headline(verdicts: Sequence[Verdict]) -> str:
+    """What was found in a run of clips; neither what was not judged nor what is close to fake is passed over."""
+    total = len(verdicts)
+    kinds = Counter(finding_of(verdict).kind for verdict in verdicts)
+    judged, fake = total - kinds["unjudged"], kinds["fake"]
     if total == 0:
         return "No clips"
-    if fake:
-        return f"{fake:,} of {total:,} clips likely forged"
+    if total == 1:
+        return finding_of(verdicts[0]).headline
     if judged == 0:
         return f"None of {total:,} clips could be judged"
-    if kinds.get("untrained", 0) == judged:
+    if kinds["untrained"] == judged:
         return f"{total:,} clips, no verdicts"
-    return f"No clip of {total:,} found forged"
+    close = [verdict.probability or 0.0 for verdict in verdicts if is_close(verdict)]
+    near = ""
+    if close:
+        highest = f"p {'' if len(close) == 1 else 'up to '}{probability_text(max(close))}"
+        near = f"; {_are(len(close))} close to it ({highest})"
+    elif kinds["inconclusive"] and not fake:
+        near = f"; {_are(kinds['inconclusive'])} inconclusive"
+    if fake:
+        return f"{fake:,} of {total:,} clips likely forged{near.replace('close to it', 'close to fake')}"
+    counted = f"{judged:,} judged clips" if judged < total else f"{total:,} clips"
+    return f"None of {counted} is called fake{near}"
+
+
+def _are(count: int) -> str:
+    return f"{count:,} {'is' if count == 1 else 'are'}"
+
+
+def evidence_text(ratio: float) -> str:
+    """A likelihood ratio as a sentence; near 1 without a number."""
+    if 1 / EVEN < ratio < EVEN:
+        return "The scores are about as likely if the face is real as if it is forged."
+    more, less = ("forged", "real") if ratio > 1 else ("real", "forged")
+    return f"The scores are {times_text(ratio)} times more likely if the face is {more} than if it is {less}."
+
+
+def evidence_badge(ratio: float) -> str:
+    """A likelihood ratio in a cell of a table: "40 x fake", "12 x real" or "even"."""
+    if 1 / EVEN < ratio < EVEN:
+        return "even"
+    return f"{times_text(ratio)} x {'fake' if ratio > 1 else 'real'}"
+
+
+def times_text(ratio: float) -> str:
+    """How many times, two digits: more would be beyond what validation supports."""
+    times = max(ratio, 1 / ratio)
+    return f"{times:.1f}" if times < 10 else f"{float(f'{times:.2g}'):,.0f}"
 
 
 def visible(text: str) -> str:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoint_info import LOGIT_LIMIT, Calibration, Thresholds
+from models.checkpoint_info import Calibration, Thresholds
 from pipeline.contracts import Label, Outcome, Person, Provenance, ScoredFace, Verdict
 from pipeline.faces.flaws import flaws_text
 from pipeline.types import Scores
-from pipeline.verdict.calibration import label, probability
+from pipeline.verdict.calibration import label
+from pipeline.verdict.evidence import LogitSum
 
 # A person decides on a clip from five scored frames on (or all, in a shorter clip) that make up 15 % of the sampled
 # ones: fewer are a passer-by or a detector's mistake, and their average is noise.
@@ -72,59 +73,6 @@ def supported_people(people: Sequence[Person], frames_sampled: int) -> list[Pers
     return [person for person in people if person.frames >= support_needed(frames_sampled)]
 
 
-def track_probability(
-    logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating], calibration: Calibration | None
-) -> float:
-    """Calibrated P(fake) of a track: the quality-weighted mean of its clipped frame logits, through the calibration.
-
-    Args:
-        logits: [N], log-odds of fake, N at least 1.
-        quality: [N], weights in 0..1; all zero counts as equal weights.
-    """
-    return LogitSum.of(logits, quality).probability(calibration)
-
-
-@dataclass(frozen=True, slots=True)
-class LogitSum:
-    """The frame logits of a track, summed up: what its probability follows from, however many they are.
-
-    Attributes:
-        weighted: sum of the clipped logits times their quality.
-        weight: sum of the qualities.
-        plain: sum of the clipped logits.
-        count: how many.
-    """
-
-    weighted: float = 0.0
-    weight: float = 0.0
-    plain: float = 0.0
-    count: int = 0
-
-    @classmethod
-    def of(cls, logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating]) -> LogitSum:
-        """Of logits [N] and their quality [N] in 0..1."""
-        weights = np.asarray(quality, np.float64)
-        clipped = np.clip(np.asarray(logits, np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
-        return cls(float(clipped @ weights), float(weights.sum()), float(clipped.sum()), len(clipped))
-
-    def __add__(self, other: LogitSum) -> LogitSum:
-        return LogitSum(
-            self.weighted + other.weighted,
-            self.weight + other.weight,
-            self.plain + other.plain,
-            self.count + other.count,
-        )
-
-    def probability(self, calibration: Calibration | None) -> float:
-        """Calibrated P(fake) of the quality-weighted mean; all qualities zero count as equal.
-
-        Raises:
-            ZeroDivisionError: of no logits.
-        """
-        mean = self.weighted / self.weight if self.weight > 0 else self.plain / self.count
-        return float(probability(np.array([mean], np.float32), calibration)[0])
-
-
 def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thresholds: Thresholds | None) -> Verdict:
     """The verdict on a clip. People and frames that were scored stand in it whatever the outcome."""
     confirm = min(CONFIRM_FRAMES, max(1, facts.frames_sampled))
@@ -135,10 +83,12 @@ def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thr
         if frames < confirm:
             continue
         times = scores.t_s[of_track]
+        sums = LogitSum.of(scores.logits[of_track], scores.quality[of_track], calibration)
         people.append(
             Person(
                 track=int(track),
-                probability=track_probability(scores.logits[of_track], scores.quality[of_track], calibration),
+                probability=sums.probability(calibration),
+                likelihood_ratio=sums.likelihood_ratio(calibration),
                 frames=frames,
                 first_s=round(float(times.min()), 3),
                 last_s=round(float(times.max()), 3),
@@ -158,16 +108,17 @@ def conclude(
     """The verdict on what is known of each person."""
     supported = supported_people(people, facts.frames_sampled)
     failure = facts.failure or _shortcoming(facts, people, bool(supported))
-    clip_probability: float | None = None
+    deciding: Person | None = None
     word: Label | None = None
     if failure is None:
-        clip_probability = max(person.probability for person in supported)
-        word = label(clip_probability, len(supported), thresholds)
+        deciding = max(supported, key=lambda person: person.probability)
+        word = label(deciding.probability, len(supported), thresholds)
     return Verdict(
         id=facts.id,
         source=facts.source,
         outcome=failure.outcome if failure else Outcome.SCORED,
-        probability=clip_probability,
+        probability=None if deciding is None else deciding.probability,
+        likelihood_ratio=None if deciding is None else deciding.likelihood_ratio,
         label=word,
         error=failure.error if failure else None,
         duration_s=None if facts.duration_s is None else round(facts.duration_s, 3),

@@ -7,9 +7,15 @@ from pipeline.contracts import Label
 from pipeline.types import Floats
 
 
-def probability(logits: Floats, calibration: Calibration | None) -> Floats:
-    """Calibrated P(fake), float32 of the shape of `logits` (log-odds of fake); without calibration their sigmoid."""
-    return (calibration or Calibration()).probability(logits)
+def probability(logits: Floats, calibration: Calibration | None, quality: Floats | None = None) -> Floats:
+    """Calibrated P(fake) of single faces, float32 of the shape of `logits`; without calibration their sigmoid.
+
+    Args:
+        logits: log-odds of fake before calibration.
+        calibration: of the weights.
+        quality: of the faces, in 0..1, same shape; None: the best.
+    """
+    return (calibration or Calibration()).probability(logits, quality)
 
 
 def label(clip_probability: float, people: int, thresholds: Thresholds | None) -> Label:

@@ -20,6 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.calibration import LikelihoodBounds
 from models.checkpoint import (
     Calibration,
     CheckpointError,
@@ -116,7 +117,15 @@ infos = st.builds(
     config=st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text() | st.lists(unit)),
     input_spec=st.builds(InputSpec, size=st.integers(16, 999)),
     name=st.text(),
-    calibration=st.builds(Calibration, st.floats(1e-3, 1e3), st.floats(-50, 50)),
+    calibration=st.builds(
+        Calibration,
+        st.floats(1e-3, 1e3),
+        st.floats(-50, 50),
+        curve=st.sampled_from([(), ((-6.0, -4.0), (0.0, 0.5), (6.0, 3.0))]),
+        quality=st.sampled_from([(), ((0.0, 0.0), (0.3, 0.2), (0.8, 1.0))]),
+        bounds=st.none()
+        | st.builds(LikelihoodBounds, st.floats(1e-3, 1), st.floats(1, 1e4), st.integers(1), st.integers(1)),
+    ),
     thresholds=st.none()
     | st.builds(
         lambda fpr, values: Thresholds(fpr, tuple(sorted(values)), (min(values),) * 8),
@@ -364,6 +373,37 @@ def test_thresholds_that_make_no_sense_are_refused(change: dict[str, Any], messa
 def test_a_calibration_that_turns_scores_around_is_refused(scale: float, bias: float) -> None:
     with pytest.raises(ValueError, match="finite scale above 0"):
         Calibration(scale, bias)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quality": ((0.5, 0.2), (0.2, 1.0))}, "rise in x"),
+        ({"quality": ((0.2, 0.9), (0.5, 0.1))}, "not fall in y"),
+        ({"quality": ((0.2, 0.1), (0.5, 1.5))}, "in 0..1"),
+        ({"curve": ((0.0, 0.0),)}, "two or more"),
+        ({"curve": ((0.0, math.nan), (1.0, 2.0))}, "finite"),
+    ],
+)
+def test_knots_that_make_no_sense_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Calibration(**change)
+
+
+@pytest.mark.parametrize("values", [(0.0, 2.0), (1.5, 2.0), (0.5, 0.9), (0.5, math.inf)])
+def test_likelihood_bounds_enclose_one(values: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="enclose 1"):
+        LikelihoodBounds(*values, 10, 10)
+
+
+def test_a_calibration_without_the_newer_fields_is_stored_as_it_always_was() -> None:
+    assert Calibration(1.5, -0.5).to_dict() == {"scale": 1.5, "bias": -0.5}
+    assert Calibration.from_dict({"scale": 1.5, "bias": -0.5}) == Calibration(1.5, -0.5)
+
+
+def test_a_calibration_of_a_later_version_is_refused() -> None:
+    with pytest.raises(TypeError, match="unknown fields of the calibration: mood"):
+        Calibration.from_dict({"scale": 1.0, "mood": 3})
 
 
 def test_git_revision_is_a_commit_of_this_tree_or_nothing() -> None:

@@ -21,10 +21,10 @@ FULL = record(
 )
 # The contract, written out: a change of the code that changes it must change this too.
 KEYS = {
-    "schema", "id", "source", "outcome", "probability", "label", "error", "duration_s", "frames_sampled",
-    "frames_scored", "people", "frames", "not_judged", "provenance", "elapsed_s",
+    "schema", "id", "source", "outcome", "probability", "likelihood_ratio", "label", "error", "duration_s",
+    "frames_sampled", "frames_scored", "people", "frames", "not_judged", "provenance", "elapsed_s",
 }  # fmt: skip
-PERSON_KEYS = {"track", "probability", "frames", "first_s", "last_s"}
+PERSON_KEYS = {"track", "probability", "likelihood_ratio", "frames", "first_s", "last_s"}
 FRAME_KEYS = {"t_s", "index", "track", "box", "probability", "quality"}
 PROVENANCE_KEYS = {
     "model", "weights_sha256", "input_spec", "detector", "sampling", "decoder", "software", "source_sha256",
@@ -70,6 +70,8 @@ def test_fields_that_a_later_version_adds_are_passed_over() -> None:
         ("schema", 2),
         ("probability", 1.1),
         ("probability", float("nan")),
+        ("likelihood_ratio", 0.0),
+        ("likelihood_ratio", float("inf")),
         ("label", "probably"),
         ("outcome", "ok"),
         ("id", "a/b"),
@@ -84,12 +86,24 @@ def test_what_breaks_the_contract_is_no_record(field: str, value: Any) -> None:
         Verdict.model_validate(FULL.model_dump(by_alias=True) | {field: value})
 
 
-@pytest.mark.parametrize("missing", sorted(KEYS - {"schema", "not_judged"}))
+# Fields that were added within the version: earlier records lack them.
+ADDED = {"likelihood_ratio", "not_judged"}
+
+
+@pytest.mark.parametrize("missing", sorted(KEYS - {"schema"} - ADDED))
 def test_a_record_without_one_of_its_fields_is_none(missing: str) -> None:
     fields = FULL.model_dump(by_alias=True)
     del fields[missing]
     with pytest.raises(ValidationError, match=missing):
         Verdict.model_validate(fields)
+
+
+def test_a_record_from_before_likelihood_ratios_is_read() -> None:
+    line = json.loads(FULL.to_json())
+    del line["likelihood_ratio"], line["people"][0]["likelihood_ratio"]
+    old = Verdict.model_validate(line)
+    assert old == FULL
+    assert old.likelihood_ratio is old.people[0].likelihood_ratio is None
 
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.SCORED])
@@ -99,6 +113,8 @@ def test_no_other_outcome_has_a_number(outcome: Outcome) -> None:
         record(outcome=outcome, probability=0.5)
     with pytest.raises(ValidationError, match="go with 'scored'"):
         record(outcome=outcome, label=Label.INCONCLUSIVE)
+    with pytest.raises(ValidationError, match="likelihood ratio"):
+        record(outcome=outcome, likelihood_ratio=3.0)
     with pytest.raises(ValidationError, match="an error goes with"):
         record(outcome=outcome, error=None)
 

@@ -9,28 +9,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.architectures import get_model, load_detector
-from models.checkpoint_info import Calibration
+from models.calibration import Calibration, probability_of
+from tests import media
 from trainers.calibrate import (
-    COPIES,
     CalibrateOptions,
     CalibrationError,
-    ScoredCopy,
+    bounds_of,
     calibrate,
     choose,
+    fit,
     platt,
     run,
     upper_quantiles,
 )
+from trainers.copies import COPIES, ScoredCopy
 from trainers.data.manifest import Manifest
-from trainers.metrics import ece
+from trainers.metrics import cllr, ece
+
+
+def copy_of(
+    name: str, label: np.ndarray, logits: np.ndarray, quality: np.ndarray | float = 1.0, frames: int = 1
+) -> ScoredCopy:
+    """A copy whose videos have so many frames each, one after the other."""
+    number = np.arange(len(label)) // frames
+    return ScoredCopy(name, label, logits, np.broadcast_to(quality, logits.shape).astype(float), number, number)
 
 
 def copies(rng: np.random.Generator, count: int = 2000, worse: str = "crf35") -> list[ScoredCopy]:
     """Logits that are twice too sure, with twice as many fakes as reals; one copy's reals score higher."""
     label = np.array([0] * count + [1] * 2 * count, np.int8)
     return [
-        ScoredCopy(name, label, 2 * rng.normal(np.where(label == 1, 1.0, -1.0), 1.4) + (1.0 if name == worse else 0.0))
-        for name in COPIES
+        copy_of(name, label, 2 * rng.normal(np.where(label == 1, 1.0, -1.0), 1.4) + (1.0 if name == worse else 0.0))
+        for name in ("clean", "crf35", "half")
     ]
 
 
@@ -42,17 +52,22 @@ def test_probabilities_are_calibrated_at_a_prior_of_one_half() -> None:
     assert ece(label, Calibration().probability(logits), balanced=True) > 0.05
 
 
+def probabilities(copy: ScoredCopy, calibration: Calibration) -> np.ndarray:
+    """Of videos with one frame each."""
+    return probability_of(copy.tracks(calibration).log_odds)
+
+
 @pytest.mark.parametrize("worse", ["clean", "crf35", "half"])
 def test_the_fake_threshold_holds_on_the_worst_copy(worse: str) -> None:
     scored = copies(np.random.default_rng(1), worse=worse)
     chosen = choose(scored, fpr=0.01, misses=0.1)
     assert chosen.worst == worse
     for copy in scored:
-        called = chosen.calibration.probability(copy.logits[copy.label == 0]) >= chosen.thresholds.fake[0]
+        called = probabilities(copy, chosen.calibration)[copy.label == 0] >= chosen.thresholds.fake[0]
         assert called.mean() <= 0.011
         assert called.mean() > 0.008 or copy.name != worse
     missed = np.concatenate(
-        [chosen.calibration.probability(c.logits[c.label == 1]) < chosen.thresholds.real[0] for c in scored]
+        [probabilities(c, chosen.calibration)[c.label == 1] < chosen.thresholds.real[0] for c in scored]
     )
     assert missed.mean() == pytest.approx(0.1, abs=0.005)
 
@@ -81,9 +96,65 @@ def test_too_few_or_useless_scores_are_refused() -> None:
     with pytest.raises(CalibrationError, match="more than 100 reals, got 50"):
         choose(copies(rng, 50))
     with pytest.raises(CalibrationError, match="reals and fakes"):
-        choose([ScoredCopy("clean", np.zeros(500, np.int8), rng.normal(size=500))])
+        choose([copy_of("clean", np.zeros(500, np.int8), rng.normal(size=500))])
     with pytest.raises(CalibrationError, match="detect nothing"):
-        choose([ScoredCopy(c.name, c.label, -c.logits) for c in copies(rng)])
+        choose([copy_of(c.name, c.label, -c.logits) for c in copies(rng)])
+
+
+def blurred(rng: np.random.Generator, count: int = 1500) -> list[ScoredCopy]:
+    """Clear faces that are told apart, and poor ones whose scores are noise: reals among them score as fakes do."""
+    label = np.array([0] * count + [1] * count, np.int8)
+    clear = copy_of("clean", label, rng.normal(np.where(label == 1, 2.0, -2.0), 1.5), rng.uniform(0.6, 1.0, 2 * count))
+    poor = copy_of("blur8", label, rng.normal(2.0, 2.0, 2 * count), rng.uniform(0.1, 0.4, 2 * count))
+    return [clear, poor]
+
+
+def test_poor_faces_whose_scores_are_noise_are_not_trusted() -> None:
+    clear, poor = blurred(np.random.default_rng(5))
+    calibration = fit([clear, poor])
+    assert calibration.trust(np.array([0.15, 0.3])).max() < 0.15
+    assert calibration.trust(np.array([0.8, 1.0])).min() > 0.95
+    found = probability_of(poor.tracks(calibration).log_odds)
+    assert cllr(poor.label, found) < 1.05 < cllr(poor.label, fit([clear]).probability(poor.logits))
+    assert ece(poor.label, found, balanced=True) < 0.1
+
+
+def test_poor_reals_are_not_called_fake_and_clear_fakes_still_are() -> None:
+    chosen = choose(blurred(np.random.default_rng(6)))
+    clear, poor = (copy.tracks(chosen.calibration) for copy in blurred(np.random.default_rng(7)))
+    fake = chosen.thresholds.fake[0]
+    assert (probability_of(poor.log_odds[poor.label == 0]) >= fake).mean() < 0.01
+    assert (probability_of(clear.log_odds[clear.label == 1]) >= fake).mean() > 0.4
+
+
+def test_heavy_tails_get_a_broken_line_and_straight_scores_keep_a_straight_one() -> None:
+    rng = np.random.default_rng(8)
+    label = np.tile(np.array([0, 1], np.int8), 3000)
+    odds = rng.normal(np.where(label == 1, 1.0, -1.0), np.sqrt(2))  # its own log-likelihood ratio
+    stretched = np.where(np.abs(odds) > 1.5, np.sign(odds) * (1.5 + 3 * (np.abs(odds) - 1.5)), odds).clip(-6, 6)
+    broken = fit([copy_of("clean", label, stretched)])
+    assert broken.curve
+    straight = platt(label, stretched)
+    assert cllr(label, broken.probability(stretched)) < cllr(label, straight.probability(stretched))
+
+
+def test_copies_of_a_video_count_as_one_in_the_bounds() -> None:
+    rng = np.random.default_rng(9)
+    label = np.repeat(np.array([0, 1], np.int8), 500)
+    logits = rng.normal(np.where(label == 1, 3.0, -3.0), 2.0)
+    once, calibration = copy_of("clean", label, logits), platt(label, logits)
+    one, four = (bounds_of([once.tracks(calibration)] * times) for times in (1, 4))
+    assert one.upper == pytest.approx(four.upper)
+    assert (four.reals, four.fakes) == (500, 500)
+
+
+def test_every_copy_has_a_size_and_keeps_the_picture() -> None:
+    picture = media.face_picture()[:224, :224]
+    for name, copy in COPIES.items():
+        changed = picture if copy.change is None else copy.change(picture, 3)
+        assert (changed.shape, changed.dtype) == (picture.shape, picture.dtype)
+        assert 0 < copy.size <= 1
+        assert (name == "clean") == (copy.change is None)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +174,9 @@ def test_a_detector_is_written_in_half_precision(weights: Path, crops: Path, tmp
     assert loaded.sha256 == sha256
     assert loaded.info.name == "mine"
     assert (loaded.info.calibration, loaded.info.thresholds) == (chosen.calibration, chosen.thresholds)
+    assert loaded.info.calibration.quality
+    assert loaded.info.calibration.bounds is not None
+    assert loaded.info.calibration.bounds.upper <= loaded.info.calibration.bounds.reals + 1
     assert options.out.stat().st_size < 0.56 * weights.stat().st_size
     images = torch.rand(8, 3, 64, 64) * 2 - 1
     torch.testing.assert_close(loaded.model(images), before.model(images), rtol=0.02, atol=0.02)

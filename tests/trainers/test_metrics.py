@@ -164,10 +164,11 @@ def test_estimates_are_the_metrics_within_their_interval(data: Scored) -> None:
     assert found["eer"].value == pytest.approx(eer(labels, probability))
     assert found["ap"].value == pytest.approx(average_precision(labels, probability))
     assert found["ece"].value == pytest.approx(ece(labels, probability))
-    for each in found.values():
+    for name, each in found.items():
         assert (each.low is None) == (each.reason is not None)
         if each.low is not None and each.high is not None:
-            assert 0 <= each.low <= each.high <= 1
+            # In bits: a certain and wrong probability costs more than one.
+            assert 0 <= each.low <= each.high <= (24 if name == "cllr" else 1)
 
 
 def test_the_interval_has_the_width_that_theory_gives() -> None:
@@ -181,6 +182,26 @@ def test_the_interval_has_the_width_that_theory_gives() -> None:
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
     variance = (a * (1 - a) + (fakes - 1) * (q1 - a * a) + (reals - 1) * (q2 - a * a)) / (fakes * reals)
     assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=0.15)
+
+
+def test_reliability_at_equal_priors_has_intervals_over_videos() -> None:
+    labels, chance = blobs(3000)
+    few = np.flatnonzero((labels == 1) | (np.arange(3000) % 4 == 0))  # four times as many fakes
+    labels, chance = labels[few], chance[few]
+    bins = reliability(labels, chance, resamples=200)
+    known = np.isfinite(bins.low)
+    assert known.sum() >= 10
+    assert (bins.low[known] <= bins.balanced[known]).all()
+    assert (bins.balanced[known] <= bins.high[known]).all()
+    # Calibrated at equal priors: the raw share is far off, the balanced one near.
+    assert (
+        np.abs(bins.balanced - bins.confidence)[known].mean()
+        < 0.06
+        < np.abs(bins.fakes - bins.confidence)[known].mean()
+    )
+    whole = reliability(labels, chance, np.arange(len(labels)) // 30, resamples=200)
+    assert (whole.high - whole.low)[known].mean() > 0
+    assert np.isnan(reliability(np.ones(5, np.int8), np.full(5, 0.5)).balanced).all()
 
 
 def test_frames_of_one_video_are_no_independent_witnesses() -> None:

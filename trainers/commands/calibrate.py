@@ -21,13 +21,19 @@ def run(
     misses: Annotated[float, typer.Option(help="Share of fakes that `real` may call real.")] = 0.10,
     fp32: Annotated[bool, typer.Option("--fp32", help="Store in fp32 in place of fp16.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...", envvar="UNMASK_DEVICE")] = "auto",
+    rows: Annotated[
+        int | None, typer.Option(min=2, help="Crops to take at most, as many reals as fakes: for trials.")
+    ] = None,
 ) -> None:
     """Choose calibration and thresholds on the selection half of a split, and write a detector without training state.
+
+    Trust in quality, thresholds and bounds of likelihood ratios come from the pictures as they are and from degraded
+    copies of them.
 
     Exit codes: 0 done, 2 bad options or not enough data.
     """
     from trainers.calibrate import CalibrateOptions
     from trainers.calibrate import run as calibrate
 
-    options = CalibrateOptions(weights, manifest, out, name, split, held_out, fpr, misses, not fp32, device)
+    options = CalibrateOptions(weights, manifest, out, name, split, held_out, fpr, misses, not fp32, device, rows)
     raise typer.Exit(calibrate(options, say=typer.echo, fail=lambda line: typer.echo(f"error: {line}", err=True)))

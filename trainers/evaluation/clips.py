@@ -30,6 +30,7 @@ class ClipVerdict:
         dataset: that it is from.
         outcome: see `pipeline.contracts.Outcome`.
         probability: calibrated P(fake); None unless the outcome is scored.
+        likelihood_ratio: of the deciding person; None also where the weights carry no bounds.
         word: fake, real or inconclusive; None unless scored.
         people: that decided or were seen.
         error: why it has no score.
@@ -44,6 +45,7 @@ class ClipVerdict:
     word: str | None
     people: int
     error: str | None
+    likelihood_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ def _verdict(clip: Clip, verdict: Verdict) -> ClipVerdict:
         None if verdict.label is None else verdict.label.value,
         len(verdict.people),
         verdict.error,
+        verdict.likelihood_ratio,
     )
 
 
@@ -145,4 +148,5 @@ def items_of(verdicts: tuple[ClipVerdict, ...]) -> Items:
         np.array([verdict.dataset for verdict in scored], np.str_),
         np.array([verdict.method for verdict in scored], np.str_),
         np.array([verdict.word for verdict in scored], np.str_),
+        np.full(len(scored), np.nan, np.float32),
     )

@@ -20,7 +20,20 @@ from trainers.evaluation.ladder import Ladder, Step, climb
 from trainers.evaluation.panel import Panel, PanelBackend
 from trainers.evaluation.scoring import Measures, Progress, score_images
 from trainers.evaluation.sets import ClipSet, CropSet, Half
-from trainers.evaluation.summary import Bin, Group, Judging, Level, Slice, bins, groups, jpeg_size, level, slices
+from trainers.evaluation.summary import (
+    Band,
+    Bin,
+    Group,
+    Judging,
+    Level,
+    Slice,
+    bands,
+    bins,
+    groups,
+    jpeg_size,
+    level,
+    slices,
+)
 from trainers.metrics import Estimate
 
 REPORT_SCHEMA = 1
@@ -58,6 +71,7 @@ class SetResult:
         methods: each method's fakes against all reals of its dataset.
         slices: AUC in thirds of size, sharpness and brightness of the crops.
         jpeg_size: AUC of calling the smaller JPEG (quality 90) a fake; the model's stands in `frame`.
+        bands: crops by quality: their metrics at equal priors, and their words.
         reliability: bins of the ECE, of crops or of clips.
         ladder: None where it was not asked for, and for clips.
         failures: crops without a score.
@@ -83,6 +97,7 @@ class SetResult:
     methods: list[Group]
     slices: list[Slice] = field(default_factory=list)
     jpeg_size: Estimate | None = None
+    bands: list[Band] = field(default_factory=list)
     reliability: list[Bin] = field(default_factory=list)
     ladder: Ladder | None = None
     failures: list[Failure] = field(default_factory=list)
@@ -165,9 +180,9 @@ def evaluate_crops(
     """
     info, rows = detector.info, crops.rows
     told = announce(crops.name, len(rows))
-    scored = score_images(backend, info.input_spec, rows, measure=True, batch=batch, progress=told)
-    judged = judge(rows, scored.logits, info.calibration, info.thresholds)
-    frames = frames_of(rows, scored.logits, info.calibration, info.thresholds)
+    scored = score_images(backend, info.input_spec, rows, measure=True, quality=True, batch=batch, progress=told)
+    judged = judge(rows, scored.logits, info.calibration, info.thresholds, scored.quality)
+    frames = frames_of(rows, scored.logits, info.calibration, info.thresholds, scored.quality)
     there = np.isfinite(scored.logits)
     measures = Measures(*(column[there] for column in scored.measures))
     datasets, methods = groups(judged, judging)
@@ -201,7 +216,8 @@ def evaluate_crops(
         methods=methods,
         slices=slices(frames, rows.source_width[there], measures, judging),
         jpeg_size=jpeg_size(frames, measures, judging),
-        reliability=bins(frames),
+        bands=bands(frames, judging),
+        reliability=bins(frames, judging),
         ladder=ladder,
         failures=[Failure(str(rows.path[row]), error) for row, error in sorted(scored.failures.items())],
     )
@@ -244,7 +260,7 @@ def evaluate_clips(
         video_reason=None,
         datasets=datasets,
         methods=methods,
-        reliability=[] if judged.videos is None else bins(judged.videos),
+        reliability=[] if judged.videos is None else bins(judged.videos, judging),
         outcomes=dict(sorted(Counter(verdict.outcome for verdict in scanned.verdicts).items())),
         clips=list(scanned.verdicts),
         face_detector=scanned.face_detector,

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from models.checkpoint_info import Calibration, Thresholds
 from pipeline.types import Floats, Ints
+from pipeline.verdict.evidence import LogitSum
 from trainers.data.manifest import Manifest, Strings
-from trainers.metrics import MixedVideoError, video_index, video_labels, video_logits
+from trainers.metrics import MixedVideoError, video_index, video_labels
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -24,6 +25,7 @@ class Items:
         dataset: str [N].
         method: str [N], how it was forged; empty for real ones.
         word: str [N], what a verdict would say: fake, real or inconclusive.
+        quality: float32 [N] in 0..1, of videos the mean of their frames; nan where it was not measured.
     """
 
     label: npt.NDArray[np.int8]
@@ -32,6 +34,7 @@ class Items:
     dataset: Strings
     method: Strings
     word: Strings
+    quality: Floats
 
     def __len__(self) -> int:
         return len(self.label)
@@ -75,7 +78,13 @@ def words(probabilities: Floats, thresholds: Thresholds | None) -> Strings:
     return np.where(probabilities >= fake, "fake", np.where(probabilities < real, "real", "inconclusive"))
 
 
-def frames_of(manifest: Manifest, logits: Floats, calibration: Calibration, thresholds: Thresholds | None) -> Items:
+def frames_of(
+    manifest: Manifest,
+    logits: Floats,
+    calibration: Calibration,
+    thresholds: Thresholds | None,
+    quality: Floats | None = None,
+) -> Items:
     """The scored frames of a manifest, each judged by itself.
 
     Args:
@@ -83,9 +92,11 @@ def frames_of(manifest: Manifest, logits: Floats, calibration: Calibration, thre
         logits: float32 [N]; rows with nan are left out.
         calibration: of the detector.
         thresholds: of the detector.
+        quality: float32 [N] in 0..1; None: not measured, and taken for the best.
     """
     scored = np.flatnonzero(np.isfinite(logits))
-    chance = calibration.probability(logits[scored])
+    known = None if quality is None else quality[scored]
+    chance = calibration.probability(logits[scored], known)
     return Items(
         manifest.label[scored],
         chance,
@@ -93,39 +104,74 @@ def frames_of(manifest: Manifest, logits: Floats, calibration: Calibration, thre
         manifest.dataset[scored],
         manifest.method[scored],
         words(chance, thresholds),
+        np.full(len(scored), np.nan, np.float32) if known is None else known,
     )
 
 
-def videos_of(manifest: Manifest, logits: Floats, calibration: Calibration, thresholds: Thresholds | None) -> Items:
-    """The videos that a manifest's frames are from, judged by the mean of their frames' clipped logits.
+def videos_of(
+    manifest: Manifest,
+    logits: Floats,
+    calibration: Calibration,
+    thresholds: Thresholds | None,
+    quality: Floats | None = None,
+) -> Items:
+    """The videos that a manifest's frames are from, judged as serving judges a track.
 
     Args:
         manifest: N rows.
         logits: float32 [N], nan where there is none; videos without any are left out.
         calibration: of the detector.
         thresholds: of the detector.
+        quality: float32 [N] in 0..1; None: not measured, and all frames weigh the same.
 
     Raises:
         MixedVideoError: frames of one video have different labels.
     """
     videos = _videos(manifest)
     labels = video_labels(manifest.label, videos, manifest.source_video.tolist())
-    means = video_logits(logits, videos).astype(np.float32)
-    scored = np.flatnonzero(np.isfinite(means))
+    there = np.isfinite(logits)
+    known = np.ones(len(logits), np.float32) if quality is None else quality
+    sums = video_sums(logits[there], known[there], videos[there], calibration)
+    scored = np.unique(videos[there])
     # Videos are numbered in the order of their first frames.
     _, first = np.unique(videos, return_index=True)
-    chance = calibration.probability(means[scored])
+    chance = np.array([each.probability(calibration) for each in sums], np.float32)
+    means = np.array([each.quality / each.count if quality is not None else np.nan for each in sums], np.float32)
     rows = first[scored]
     return Items(
-        labels[scored], chance, scored, manifest.dataset[rows], manifest.method[rows], words(chance, thresholds)
+        labels[scored], chance, scored, manifest.dataset[rows], manifest.method[rows], words(chance, thresholds), means
     )
 
 
-def judge(manifest: Manifest, logits: Floats, calibration: Calibration, thresholds: Thresholds | None) -> Judged:
+def video_sums(
+    logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating], videos: Ints, calibration: Calibration
+) -> list[LogitSum]:
+    """The frames of each video summed up as serving does, in the order of the videos' numbers.
+
+    Args:
+        logits: [N], finite.
+        quality: [N] in 0..1.
+        videos: [N].
+        calibration: of the detector.
+    """
+    if not len(videos):
+        return []
+    order = np.argsort(videos, kind="stable")
+    starts = np.flatnonzero(np.diff(videos[order])) + 1
+    return [LogitSum.of(logits[part], quality[part], calibration) for part in np.split(order, starts)]
+
+
+def judge(
+    manifest: Manifest,
+    logits: Floats,
+    calibration: Calibration,
+    thresholds: Thresholds | None,
+    quality: Floats | None = None,
+) -> Judged:
     """Both of them; where a video has both labels, the reason in place of the videos."""
-    frames = frames_of(manifest, logits, calibration, thresholds)
+    frames = frames_of(manifest, logits, calibration, thresholds, quality)
     try:
-        return Judged(frames, videos_of(manifest, logits, calibration, thresholds))
+        return Judged(frames, videos_of(manifest, logits, calibration, thresholds, quality))
     except MixedVideoError as error:
         return Judged(frames, None, str(error))
 

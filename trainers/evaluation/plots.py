@@ -135,15 +135,19 @@ def _draw_reliability(above: Axes, below: Axes, result: SetResult, colour: str) 
         axes.grid(alpha=0.3)
         axes.set_xlim(0, 1)
     above.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-    confidence, fakes = [each.confidence for each in result.reliability], [each.fakes for each in result.reliability]
-    above.plot(confidence, fakes, color=colour, linewidth=1, alpha=0.5)
-    for each in result.reliability:
+    # Calibration is at equal priors; sets of one class have no share at equal priors.
+    balanced = all(each.balanced is not None for each in result.reliability)
+    shares = [each.fakes if each.balanced is None else each.balanced for each in result.reliability]
+    above.plot([each.confidence for each in result.reliability], shares, color=colour, linewidth=1, alpha=0.5)
+    for each, share in zip(result.reliability, shares, strict=True):
         face = colour if each.items >= _SOLID_ITEMS else "white"
-        above.plot(each.confidence, each.fakes, "o", markersize=6, color=colour, markerfacecolor=face)
+        above.plot(each.confidence, share, "o", markersize=6, color=colour, markerfacecolor=face)
+        if each.balanced_low is not None and each.balanced_high is not None:
+            above.plot([each.confidence] * 2, [each.balanced_low, each.balanced_high], color=colour, linewidth=1)
     above.set_ylim(-0.02, 1.02)
-    above.set_ylabel("share of fakes")
+    above.set_ylabel("share of fakes, equal priors" if balanced else "share of fakes")
     level = result.frame or result.video
-    ece = level.metrics["ece"].value if level else None
+    ece = level.metrics["ece_balanced" if balanced else "ece"].value if level else None
     what = "clips" if result.kind == "clips" else "frames"
     above.set_title(f"{result.name}, {what}" + (f": ECE {ece:.3f}" if ece is not None else ""), fontsize="medium")
     for each in result.reliability:

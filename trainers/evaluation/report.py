@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from models.atomic import atomic_write
 from trainers.evaluation.evaluate import Evaluated, Report, SetResult
@@ -44,7 +45,7 @@ def markdown(report: Report, plots: dict[str, Path]) -> str:
             "architecture",
             f"{model['architecture']}, {model['input_spec']['size']} px, input `{model['input_spec_hash']}`",
         ),
-        ("calibration", f"scale {model['calibration']['scale']:.4g}, bias {model['calibration']['bias']:.4g}"),
+        ("calibration", _calibration(model["calibration"])),
         (
             "thresholds",
             "none: every verdict is inconclusive"
@@ -65,6 +66,21 @@ def markdown(report: Report, plots: dict[str, Path]) -> str:
         parts.append(" ".join(_about(each)))
         parts += [text for table in tables(each) for text in (f"### {table.title}", _render(table))]
     return "\n\n".join(parts) + "\n"
+
+
+def _calibration(values: dict[str, Any]) -> str:
+    parts = [f"scale {values['scale']:.4g}, bias {values['bias']:.4g}"]
+    if values["curve"]:
+        parts = ["log-odds at logits " + ", ".join(f"{x:.2f}: {y:.2f}" for x, y in values["curve"])]
+    if values["quality"]:
+        parts.append("trust at qualities " + ", ".join(f"{x:.2f}: {y:.2f}" for x, y in values["quality"]))
+    if values["bounds"]:
+        bounds = values["bounds"]
+        parts.append(
+            f"likelihood ratios from {bounds['lower']:.3g} to {bounds['upper']:.3g} "
+            f"({bounds['reals']:,} reals, {bounds['fakes']:,} fakes)"
+        )
+    return "; ".join(parts)
 
 
 def _about(result: SetResult) -> list[str]:

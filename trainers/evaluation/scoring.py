@@ -24,6 +24,7 @@ from pipeline.types import Floats, Image
 from trainers.augment.degrade import jpeg_size_bytes
 from trainers.data.images import ImageError, ImageStore
 from trainers.data.manifest import Manifest
+from trainers.evaluation.crop_quality import crop_quality
 
 if TYPE_CHECKING:
     from trainers.evaluation.panel import PanelBackend
@@ -57,11 +58,13 @@ class ScoredImages:
         logits: float32 [N], log-odds of fake before calibration; nan where there is none.
         failures: row and reason of the images that could not be read or degraded.
         measures: all nan unless they were asked for.
+        quality: float32 [N] in 0..1 of the crops as they were scored, see `crop_quality`; nan unless it was asked for.
     """
 
     logits: Floats
     failures: dict[int, str]
     measures: Measures
+    quality: Floats
 
 
 def score_manifest(
@@ -118,6 +121,8 @@ def score_images(
     *,
     transform: Transform | None = None,
     measure: bool = False,
+    quality: bool = False,
+    size: float = 1.0,
     batch: int = 64,
     progress: Progress | None = None,
 ) -> ScoredImages:
@@ -129,6 +134,8 @@ def score_images(
         manifest: N rows.
         transform: see `score_manifest`. It may raise `ImageError`.
         measure: also fill in `measures`.
+        quality: also fill in `quality`.
+        size: of the faces after `transform`, in parts of their size in the source; below 1 for one that shrinks them.
         batch: images that are loaded ahead of the scores.
         progress: called with the number of images that are done.
 
@@ -141,6 +148,7 @@ def score_images(
     views = getattr(backend, "views", (View.of(spec),))
     rows = len(manifest)
     logits, measures = np.full(rows, np.nan, np.float32), np.full((3, rows), np.nan, np.float32)
+    qualities = np.full(rows, np.nan, np.float32)
     failures: dict[int, str] = {}
 
     def load(row: int) -> list[Image] | str:
@@ -148,8 +156,10 @@ def score_images(
             image = store.load(str(manifest.path[row]))
             if measure:
                 measures[:, row] = _measure(image)
-            picture = image if transform is None else transform(image, row)
-            return [view.of_picture(picture) for view in views]
+            seen = image if transform is None else transform(image, row)
+            if quality:
+                qualities[row] = crop_quality(seen, manifest.landmarks[row], float(manifest.source_width[row]) * size)
+            return [view.of_picture(seen) for view in views]
         except ImageError as error:
             return str(error)
 
@@ -171,7 +181,7 @@ def score_images(
                 logits[rows_scored] = _infer(backend, crops)
             if progress is not None:
                 progress(min(start + batch, rows))
-    return ScoredImages(logits, failures, Measures(*measures))
+    return ScoredImages(logits, failures, Measures(*measures), qualities)
 
 
 def _infer(backend: Backend | PanelBackend, crops: Sequence[Image]) -> Floats:

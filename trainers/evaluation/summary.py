@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
+from pipeline.faces.quality import MIN_QUALITY
 from pipeline.types import Floats
 from trainers.evaluation.items import Items, Judged
 from trainers.evaluation.scoring import Measures
@@ -18,6 +20,9 @@ from trainers.weighted import ECE_BINS
 PARTS = 3
 # The normal distribution's quantile at 97.5 %.
 NORMAL_95 = 1.959964
+# Below the first inner edge serving does not score (`MIN_QUALITY`); the others are those of the report page's dots.
+QUALITY_BANDS = (0.0, MIN_QUALITY, 0.25, 0.5, 0.75, 1.0)
+BAND_METRICS = ("auc", "cllr", "cllr_min", "ece_balanced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,25 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Band:
+    """The frames whose quality lies in one band, judged at equal priors.
+
+    Attributes:
+        low: smallest quality of the band.
+        high: largest quality, outside it but for 1.
+        counts: of the frames.
+        metrics: `BAND_METRICS` by name.
+        called: None where the weights have no thresholds.
+    """
+
+    low: float
+    high: float
+    counts: Counts
+    metrics: dict[str, Estimate]
+    called: Called | None
+
+
+@dataclass(frozen=True, slots=True)
 class Bin:
     """One bar of a reliability diagram.
 
@@ -157,6 +181,9 @@ class Bin:
         items: in that range.
         confidence: their mean P(fake).
         fakes: the share of fakes among them.
+        balanced: that share at equal priors; None where a class is missing.
+        balanced_low: lower end of its 95 % interval by a bootstrap over videos; None where there is none.
+        balanced_high: upper end.
     """
 
     low: float
@@ -164,6 +191,9 @@ class Bin:
     items: int
     confidence: float
     fakes: float
+    balanced: float | None = None
+    balanced_low: float | None = None
+    balanced_high: float | None = None
 
 
 def level(items: Items | None, judging: Judging) -> Level | None:
@@ -259,9 +289,30 @@ def jpeg_size(frames: Items, measures: Measures, judging: Judging) -> Estimate:
     return judging.auc(frames, -measures.jpeg_bytes)
 
 
-def bins(items: Items) -> list[Bin]:
+def bands(frames: Items, judging: Judging) -> list[Band]:
+    """Metrics and words by quality, of the bands that hold anything; empty where quality was not measured."""
+    found = []
+    for low, high in pairwise(QUALITY_BANDS):
+        inside = (frames.quality >= low) & ((frames.quality < high) | (high == 1))
+        if not inside.any():
+            continue
+        items = frames.take(inside)
+        metrics = replace(judging, metrics=BAND_METRICS).estimate(items)
+        found.append(Band(low, high, Counts.of(items), metrics, called(items) if judging.words else None))
+    return found
+
+
+def bins(items: Items, judging: Judging) -> list[Bin]:
     """The bins of the ECE that hold anything."""
-    found = reliability(items.label, items.probability)
+    found = reliability(items.label, items.probability, items.video, resamples=judging.resamples, seed=judging.seed)
     bars = enumerate(zip(*found, strict=True))
     width = 1 / ECE_BINS
-    return [Bin(i * width, (i + 1) * width, int(n), float(p), float(f)) for i, (n, p, f) in bars if n]
+
+    def known(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    return [
+        Bin(i * width, (i + 1) * width, int(n), float(p), float(f), known(equal), known(low), known(high))
+        for i, (n, p, f, equal, low, high) in bars
+        if n
+    ]

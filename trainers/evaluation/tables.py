@@ -17,6 +17,8 @@ NAMES = {
     **{name: f"TPR at {100 * fpr:g} % FPR" for fpr, name in TPR_AT.items()},
     "ece": "ECE",
     "ece_balanced": "ECE, equal priors",
+    "cllr": "Cllr",
+    "cllr_min": "Cllr, best calibration",
 }
 NOTHING = "-"
 
@@ -75,17 +77,19 @@ def overview(report: Report) -> Table:
                 _metric(best, "eer"),
                 _metric(best, TPR_AT[0.01]),
                 _metric(best, "ece"),
+                _metric(best, "cllr"),
             )
         )
-    heads = ("set", "crops or clips", "AUC, frames", "AUC, videos", "EER", "TPR at 1 % FPR", "ECE")
-    note = "EER, TPR and ECE over videos. In brackets: 95 % of a bootstrap over videos."
+    heads = ("set", "crops or clips", "AUC, frames", "AUC, videos", "EER", "TPR at 1 % FPR", "ECE", "Cllr")
+    note = "EER, TPR, ECE and Cllr over videos. In brackets: 95 % of a bootstrap over videos."
     return Table("All sets", heads, tuple(rows), note)
 
 
 def tables(result: SetResult) -> list[Table]:
     """All tables of a set, those without rows left out."""
-    found = [metrics(result), words(result), _baseline(result), _groups(result), _slices(result), ladder(result)]
-    return [table for table in (*found, _clips(result), _failures(result)) if table.rows]
+    found = [metrics(result), words(result), quality(result), reliability(result), _baseline(result)]
+    found += [_groups(result), _slices(result), ladder(result), _clips(result), _failures(result)]
+    return [table for table in found if table.rows]
 
 
 def metrics(result: SetResult) -> Table:
@@ -116,6 +120,38 @@ def words(result: SetResult) -> Table:
     return Table(
         "Words of the verdict", ("of the", "items", "called fake", "called inconclusive", "called real"), tuple(rows)
     )
+
+
+def quality(result: SetResult) -> Table:
+    """What scores are worth at each quality, and what they lead to."""
+    rows = [
+        (
+            f"{band.low:g} to {band.high:g}",
+            f"{band.counts.real:,} / {band.counts.fake:,}",
+            *(with_interval(band.metrics[name]) for name in ("auc", "ece_balanced", "cllr", "cllr_min")),
+            _shares(band.called.reals)[0] if band.called else NOTHING,
+            _shares(band.called.fakes)[0] if band.called else NOTHING,
+        )
+        for band in result.bands
+    ]
+    heads = ("quality", "reals / fakes", "AUC", NAMES["ece_balanced"], NAMES["cllr"], NAMES["cllr_min"])
+    note = (
+        "Frames by the quality of their face. Cllr is 1 bit where scores say nothing and admit it, more where they "
+        "mislead. A scan does not judge faces of the first band that ends at 0.1."
+    )
+    return Table("Quality bands", (*heads, "reals called fake", "fakes called fake"), tuple(rows), note)
+
+
+def reliability(result: SetResult) -> Table:
+    """What was said and what was so."""
+    rows = []
+    for each in result.reliability:
+        share = Estimate(each.balanced, each.balanced_low, each.balanced_high, "one class only")
+        row = (f"{each.low:.2f} to {each.high:.2f}", f"{each.items:,}", number(each.confidence), number(each.fakes))
+        rows.append((*row, with_interval(share)))
+    heads = ("P(fake)", "items", "mean P(fake)", "share of fakes", "at equal priors")
+    note = "Calibration is at equal priors: the last column should be near the third."
+    return Table("Reliability", heads, tuple(rows), note)
 
 
 def ladder(result: SetResult) -> Table:
@@ -210,13 +246,14 @@ def _clips(result: SetResult) -> Table:
             clip.label,
             clip.method,
             number(clip.probability),
+            NOTHING if clip.likelihood_ratio is None else f"{clip.likelihood_ratio:.3g}",
             clip.word or NOTHING,
             str(clip.people),
             clip.outcome + (f": {clip.error}" if clip.error else ""),
         )
         for clip in ranked
     )
-    return Table("Clips", ("clip", "label", "method", "P(fake)", "verdict", "people", "outcome"), rows)
+    return Table("Clips", ("clip", "label", "method", "P(fake)", "LR", "verdict", "people", "outcome"), rows)
 
 
 def _failures(result: SetResult) -> Table:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.calibration import Calibration
 from pipeline.contracts import Outcome
 from pipeline.live.state import MAX_GAPS, StreamState
 from pipeline.types import Scores
-from pipeline.verdict.aggregate import LogitSum, track_probability
+from pipeline.verdict.evidence import LogitSum, track_probability
 from tests.pipeline.records import PROVENANCE
 
 
@@ -107,3 +108,15 @@ def test_without_a_frame_the_verdict_says_why() -> None:
 def test_sums_of_logits_add_up() -> None:
     a, b = LogitSum.of(np.array([1.0]), np.array([0.0])), LogitSum.of(np.array([3.0]), np.array([0.0]))
     assert (a + b).probability(None) == pytest.approx(1 / (1 + np.exp(-2.0)))
+
+
+def test_a_state_of_an_earlier_version_goes_on_with_its_meaning() -> None:
+    trusting = Calibration(quality=((0.0, 0.0), (0.5, 0.25), (0.9, 1.0)))
+    old = {"weighted": 4.0, "weight": 2.0, "plain": 8.0, "count": 4, "frames": 4, "first_s": 0.0, "last_s": 2.0}
+    state = fresh().model_copy(update={"frames_sampled": 6})
+    state = StreamState.model_validate(state.model_dump() | {"tracks": {"3": old}})
+    assert state.people(trusting)[0].probability == pytest.approx(1 / (1 + np.exp(-2.0)))
+    state.add(scores([-1.0, -1.0], [3, 3], first=4), trusting)
+    # Four frames that were trusted in whole, two of quality .5 that are trusted by a quarter.
+    mean, trust = (4.0 - 0.25) / (2.0 + 0.25), (2.0 + 0.25) / (2.0 + 1.0)
+    assert state.people(trusting)[0].probability == pytest.approx(1 / (1 + np.exp(-trust * mean)))

@@ -30,7 +30,7 @@ from pipeline.results.report import (
 )
 from pipeline.results.wording import OUTCOMES
 from tests.browser import browser_for_tests
-from tests.pipeline.records import PROVENANCE
+from tests.pipeline.records import PROVENANCE, record
 
 HOSTILE = "clips/<script>alert(1)</script>.mp4"
 THRESHOLDS = AppliedThresholds(real=0.2, fake=0.8, fpr=0.01)
@@ -224,6 +224,20 @@ def test_thresholds_are_explained_where_they_are_known():
     assert "Real below 0.20, fake from 0.80" in rendered(*PAGES["clip"])
     assert "1 % of real clips" in rendered(*PAGES["clip"])
     assert "not known to this page" in rendered(scored("clip.mp4", 0.5))
+
+
+def test_a_clip_close_to_fake_heads_the_page_and_has_its_evidence_in_words():
+    high = record("high.mp4", probability=0.97, label=Label.INCONCLUSIVE, likelihood_ratio=40.2)
+    calm = record("calm.mp4", probability=0.1, label=Label.REAL, likelihood_ratio=0.1)
+    html = rendered(ClipReport(high), ClipReport(calm))
+    assert "<h1>None of 2 clips is called fake; 1 is close to it (p 0.97)</h1>" in html
+    assert "The scores are 40 times more likely if the face is forged than if it is real." in html
+    assert "The scores are 10 times more likely if the face is real than if it is forged." in html
+    assert "<h1>Inconclusive, close to fake</h1>" in rendered(ClipReport(high))
+
+
+def test_records_without_likelihood_ratios_make_a_page_without_them():
+    assert "times more likely if the face" not in rendered(ClipReport(record()))
 
 
 def test_rounding_makes_no_certainty():

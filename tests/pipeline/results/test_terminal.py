@@ -41,6 +41,24 @@ def test_the_most_suspicious_comes_first_and_what_has_no_score_last() -> None:
     assert UNTRAINED not in text
 
 
+def test_a_high_inconclusive_clip_is_named() -> None:
+    text = shown(
+        [
+            record("calm.mp4", probability=0.2, label=Label.REAL, likelihood_ratio=0.1),
+            record("high.mp4", probability=0.97, label=Label.INCONCLUSIVE, likelihood_ratio=22.0),
+        ]
+    )
+    assert "None of 2 clips is called fake; 1 is close to it (p 0.97)." in text
+    assert "high.mp4: The scores are 22 times more likely if the face is forged than if it is real." in text
+    assert re.search(r"high\.mp4.*22 x fake", text)
+    assert re.search(r"calm\.mp4.*10 x real", text)
+
+
+def test_without_likelihood_ratios_there_is_no_column_for_them() -> None:
+    assert "evidence" not in shown([record(), record("b.mp4")])
+    assert "evidence" not in shown([record(likelihood_ratio=3.0)], untrained=True)
+
+
 def test_untrained_scores_are_said_to_mean_nothing() -> None:
     assert UNTRAINED in shown([record()], untrained=True)
 

@@ -22,9 +22,9 @@ from pipeline.verdict.aggregate import (
     judge,
     support_needed,
     supported_people,
-    track_probability,
 )
 from pipeline.verdict.calibration import probability
+from pipeline.verdict.evidence import track_probability
 from tests.pipeline.records import PROVENANCE
 
 FPS = 2.0

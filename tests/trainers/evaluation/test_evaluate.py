@@ -21,13 +21,13 @@ from sklearn import metrics as sk
 
 from models.architectures import LoadedDetector
 from pipeline.scoring.backends import Backend
-from pipeline.verdict.aggregate import track_probability
 from pipeline.verdict.calibration import label, probability
+from pipeline.verdict.evidence import track_probability
 from tests.trainers.evaluation.conftest import Evaluate, Evaluation, crop, encoded
 from trainers.augment import degrade
 from trainers.data.images import ImageStore
 from trainers.data.manifest import Manifest
-from trainers.evaluation.scoring import score_manifest
+from trainers.evaluation.scoring import score_images, score_manifest
 from trainers.evaluation.summary import Words, share_called_fake
 from trainers.promote import Evaluation as Evaluated
 from trainers.promote import compare
@@ -60,14 +60,20 @@ def only(evaluation: Evaluation) -> dict[str, Any]:
     return result
 
 
-def video_chances(rows: Manifest, logits: npt.NDArray[np.float32], detector: LoadedDetector) -> tuple[Any, Any]:
+def video_chances(
+    rows: Manifest,
+    logits: npt.NDArray[np.float32],
+    detector: LoadedDetector,
+    quality: npt.NDArray[np.float32] | None = None,
+) -> tuple[Any, Any]:
     """Labels and probabilities of the videos, by the rule of the pipeline."""
+    weights = np.ones(len(logits)) if quality is None else quality
     keys = sorted(set(zip(rows.dataset.tolist(), rows.source_video.tolist(), strict=True)))
     labels, found = [], []
     for dataset, video in keys:
         of = (rows.dataset == dataset) & (rows.source_video == video)
         labels.append(int(rows.label[of][0]))
-        found.append(track_probability(logits[of], np.ones(of.sum()), detector.info.calibration))
+        found.append(track_probability(logits[of], weights[of], detector.info.calibration))
     return np.array(labels), np.array(found)
 
 
@@ -93,11 +99,32 @@ def test_numbers_over_frames(only: dict[str, Any], rows: Manifest, chances: npt.
         "value": None, "low": None, "high": None, "reason": "needs 1,000 reals, there are 30"
     }  # fmt: skip
     assert sum(each["items"] for each in only["reliability"]) == 60
+    assert found["cllr"]["value"] == pytest.approx(sk.log_loss(rows.label, chances) / np.log(2), abs=1e-4)
+    assert 0 <= found["cllr_min"]["value"] <= found["cllr"]["value"]
+    for each in only["reliability"]:
+        if each["balanced_low"] is not None:
+            assert 0 <= each["balanced_low"] <= each["balanced"] <= each["balanced_high"] <= 1
+
+
+def test_numbers_by_quality(
+    only: dict[str, Any], rows: Manifest, detector: LoadedDetector, backend: Backend, chances: npt.NDArray[np.float32]
+) -> None:
+    quality = score_images(backend, detector.info.input_spec, rows, quality=True).quality
+    assert only["bands"]
+    assert sum(band["counts"]["total"] for band in only["bands"]) == 60
+    for band in only["bands"]:
+        inside = (quality >= band["low"]) & (quality < band["high"])
+        assert band["counts"]["fake"] == rows.label[inside].sum()
+        assert set(band["metrics"]) == {"auc", "cllr", "cllr_min", "ece_balanced"}
+        if band["metrics"]["auc"]["value"] is not None:
+            assert band["metrics"]["auc"]["value"] == pytest.approx(
+                sk.roc_auc_score(rows.label[inside], chances[inside])
+            )
 
 
 def test_numbers_over_videos(only: dict[str, Any], rows: Manifest, detector: LoadedDetector, backend: Backend) -> None:
-    logits = score_manifest(backend, detector.info.input_spec, rows)
-    labels, found = video_chances(rows, logits, detector)
+    scored = score_images(backend, detector.info.input_spec, rows, quality=True)
+    labels, found = video_chances(rows, scored.logits, detector, scored.quality)
     assert only["video"]["counts"] == {"total": 30 - 6, "real": 12, "fake": 12}
     assert only["video"]["metrics"]["auc"]["value"] == pytest.approx(sk.roc_auc_score(labels, found))
     assert only["video"]["metrics"]["ap"]["value"] == pytest.approx(sk.average_precision_score(labels, found))

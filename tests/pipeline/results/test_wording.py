@@ -1,0 +1,94 @@
+"""The words over clips and runs: no heading passes over what a reader must see."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.contracts import Label, Outcome, Verdict
+from pipeline.results.wording import (
+    CLOSE,
+    evidence_badge,
+    evidence_text,
+    finding_of,
+    run_headline,
+    times_text,
+)
+from tests.pipeline.records import record
+
+
+def clip(label: Label, probability: float, **changes: object) -> Verdict:
+    return record(f"{label}-{probability}.mp4", label=label, probability=probability, **changes)
+
+
+FAKE, REAL = clip(Label.FAKE, 0.995), clip(Label.REAL, 0.03)
+CLOSE_CLIP, MIDDLE = clip(Label.INCONCLUSIVE, 0.97), clip(Label.INCONCLUSIVE, 0.5)
+BROKEN = record("broken.mp4", Outcome.UNDECODABLE)
+
+
+@pytest.mark.parametrize(
+    ("clips", "headline"),
+    [
+        ([], "No clips"),
+        ([REAL, REAL], "None of 2 clips is called fake"),
+        ([REAL, CLOSE_CLIP], "None of 2 clips is called fake; 1 is close to it (p 0.97)"),
+        (
+            [CLOSE_CLIP, clip(Label.INCONCLUSIVE, 0.91), REAL],
+            "None of 3 clips is called fake; 2 are close to it (p up to 0.97)",
+        ),
+        ([REAL, MIDDLE], "None of 2 clips is called fake; 1 is inconclusive"),
+        ([MIDDLE, MIDDLE], "None of 2 clips is called fake; 2 are inconclusive"),
+        ([REAL, CLOSE_CLIP, BROKEN], "None of 2 judged clips is called fake; 1 is close to it (p 0.97)"),
+        ([FAKE, REAL], "1 of 2 clips likely forged"),
+        ([FAKE, CLOSE_CLIP, REAL], "1 of 3 clips likely forged; 1 is close to fake (p 0.97)"),
+        ([FAKE, MIDDLE], "1 of 2 clips likely forged"),
+        ([BROKEN, BROKEN], "None of 2 clips could be judged"),
+        ([clip(Label.INCONCLUSIVE, 0.97, untrained=True)] * 2, "2 clips, no verdicts"),
+        ([CLOSE_CLIP], "Inconclusive, close to fake"),
+        ([REAL], "No forgery found"),
+    ],
+)
+def test_the_heading_of_a_run(clips: list[Verdict], headline: str) -> None:
+    assert run_headline(clips) == headline
+
+
+verdicts = st.one_of(
+    st.builds(clip, st.sampled_from(Label), st.floats(0, 1)),
+    st.just(BROKEN),
+)
+
+
+@given(st.lists(verdicts, min_size=2, max_size=12))
+def test_no_heading_hides_a_clip_close_to_fake(clips: list[Verdict]) -> None:
+    headline = run_headline(clips)
+    close = [v for v in clips if v.label is Label.INCONCLUSIVE and (v.probability or 0) >= CLOSE]
+    assert ("close to" in headline) == bool(close)
+    assert ("likely forged" in headline) == any(v.label is Label.FAKE for v in clips)
+
+
+def test_a_clip_close_to_fake_says_so_itself() -> None:
+    assert finding_of(CLOSE_CLIP).badge == "Close to fake"
+    assert finding_of(MIDDLE).badge == "Inconclusive"
+    assert finding_of(clip(Label.INCONCLUSIVE, 0.97, untrained=True)).badge == "Untrained"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text", "badge"),
+    [
+        (40.3, "The scores are 40 times more likely if the face is forged than if it is real.", "40 x fake"),
+        (1 / 12.4, "The scores are 12 times more likely if the face is real than if it is forged.", "12 x real"),
+        (2.24, "The scores are 2.2 times more likely if the face is forged than if it is real.", "2.2 x fake"),
+        (1.2, "The scores are about as likely if the face is real as if it is forged.", "even"),
+        (0.9, "The scores are about as likely if the face is real as if it is forged.", "even"),
+    ],
+)
+def test_a_likelihood_ratio_in_words(ratio: float, text: str, badge: str) -> None:
+    assert evidence_text(ratio) == text
+    assert evidence_badge(ratio) == badge
+
+
+@given(st.floats(1, 1e6))
+def test_a_ratio_and_its_inverse_are_as_many_times(ratio: float) -> None:
+    assert float(times_text(ratio).replace(",", "")) == pytest.approx(ratio, rel=0.06)
+    assert float(times_text(1 / ratio).replace(",", "")) == pytest.approx(ratio, rel=0.06)
