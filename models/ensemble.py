@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoint_info import LOGIT_LIMIT, MAX_PEOPLE, Calibration, Thresholds
+from models.calibration import Calibration, Knots, LikelihoodBounds
+from models.checkpoint_info import LOGIT_LIMIT, MAX_PEOPLE, Thresholds
 
 # Thresholds of 0 and 1 have no finite log-odds.
 _SURE = 1e-9
@@ -35,13 +36,20 @@ class Combination:
     def of(cls, calibrations: Sequence[Calibration]) -> Combination:
         """Of the members' calibrations, at least one."""
         ends = np.array([-LOGIT_LIMIT, LOGIT_LIMIT])
-        furthest = max(float(np.abs(_log_odds(each, ends)).max()) for each in calibrations)
+        furthest = max(float(np.abs(each.log_odds(ends)).max()) for each in calibrations)
         return cls(tuple(calibrations), max(1.0, furthest / LOGIT_LIMIT))
 
     @property
     def calibration(self) -> Calibration:
-        """What turns the result of `combine` into probabilities."""
-        return self.members[0] if len(self.members) == 1 else Calibration(scale=self.scale)
+        """What turns the result of `combine` into probabilities.
+
+        The trust in a quality is the mean of the members', which equals weighting each member's log-odds by its own
+        trust where all members trust alike. Likelihood ratios keep to the narrowest bounds of the members, and are not
+        reported where a member has none.
+        """
+        if len(self.members) == 1:
+            return self.members[0]
+        return Calibration(scale=self.scale, quality=_mean_trust(self.members), bounds=_narrowest(self.members))
 
     def combine(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """The ensemble's log-odds before `calibration`.
@@ -55,7 +63,7 @@ class Combination:
         if len(self.members) == 1:
             return np.asarray(logits[0], np.float32)
         clipped = np.clip(np.asarray(logits, np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
-        calibrated = [_log_odds(each, row) for each, row in zip(self.members, clipped, strict=True)]
+        calibrated = [each.log_odds(row) for each, row in zip(self.members, clipped, strict=True)]
         return np.asarray(np.mean(calibrated, axis=0) / self.scale, np.float32)
 
 
@@ -83,8 +91,25 @@ def combined_thresholds(members: Sequence[Thresholds | None]) -> Thresholds | No
     )
 
 
-def _log_odds(calibration: Calibration, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return calibration.scale * logits + calibration.bias
+def _mean_trust(members: Sequence[Calibration]) -> Knots:
+    """Trust by quality, averaged over the members at the qualities of all their knots; empty: 1 everywhere."""
+    qualities = np.unique([quality for member in members for quality, _ in member.quality])
+    if not len(qualities):
+        return ()
+    trusts = np.mean([member.trust(qualities) for member in members], axis=0)
+    return tuple(zip(qualities.tolist(), trusts.tolist(), strict=True))
+
+
+def _narrowest(members: Sequence[Calibration]) -> LikelihoodBounds | None:
+    known = [member.bounds for member in members if member.bounds is not None]
+    if len(known) < len(members):
+        return None
+    return LikelihoodBounds(
+        lower=max(bounds.lower for bounds in known),
+        upper=min(bounds.upper for bounds in known),
+        reals=min(bounds.reals for bounds in known),
+        fakes=min(bounds.fakes for bounds in known),
+    )
 
 
 def _logit(probability: float) -> float:

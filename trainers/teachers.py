@@ -99,7 +99,9 @@ class Teachers:
             images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
         images = part.normalize(images).contiguous(memory_format=self._layout)
         features, logits = read_out(part.model, images)
-        return log_odds(logits) * part.calibration.scale + part.calibration.bias, features.float()
+        found = log_odds(logits)
+        calibrated = part.calibration.log_odds(found.float().cpu().numpy())
+        return torch.from_numpy(calibrated).to(found), features.float()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.calibration import LikelihoodBounds
 from models.checkpoint import Calibration, Thresholds
 from models.checkpoint_info import LOGIT_LIMIT
 from models.ensemble import Combination, combined_thresholds
@@ -49,6 +50,24 @@ def test_one_member_stays_as_it_is() -> None:
     logits = np.array([[-9.0, 0.25, 30.0]], np.float32)
     assert alone.combine(logits).tolist() == logits[0].tolist()
     assert alone.calibration == Calibration(2.0, 0.5)
+
+
+def test_members_with_a_broken_line_are_averaged_by_it() -> None:
+    bent = Calibration(curve=((-2.0, -4.0), (0.0, 0.0), (6.0, 3.0)))
+    together = Combination.of([bent, Calibration()])
+    logits = np.array([[-2.0, 2.0], [-2.0, 2.0]])
+    np.testing.assert_allclose(together.calibration.log_odds(together.combine(logits)), [-3.0, 1.5], atol=1e-6)
+
+
+def test_trust_is_the_mean_of_the_members_and_bounds_are_the_narrowest() -> None:
+    first = Calibration(quality=((0.1, 0.0), (0.5, 1.0)), bounds=LikelihoodBounds(0.1, 40.0, 100, 80))
+    second = Calibration(quality=((0.1, 0.5), (0.9, 1.0)), bounds=LikelihoodBounds(0.05, 20.0, 200, 50))
+    together = Combination.of([first, second]).calibration
+    qualities = np.linspace(0, 1, 11)
+    expected = (first.trust(qualities) + second.trust(qualities)) / 2
+    np.testing.assert_allclose(together.trust(qualities), expected)
+    assert together.bounds == LikelihoodBounds(0.1, 20.0, 100, 50)
+    assert Combination.of([first, Calibration()]).calibration.bounds is None
 
 
 def thresholds(fake: float, real: float, fpr: float = 0.01) -> Thresholds:
