@@ -19,11 +19,12 @@ import structlog
 from pipeline.faces.crop import resized
 from pipeline.types import Image, Ints
 from trainers.augment import degrade
-from trainers.augment.blending import BlendConfig
+from trainers.augment.blend_config import BlendConfig
 from trainers.augment.outline import template_landmarks
 from trainers.augment.pseudo_fakes import KINDS, Face, make
 from trainers.augment.quality import REFERENCE_PX
 from trainers.config import ValidationConfig
+from trainers.data.dense_store import DenseStore
 from trainers.data.images import ImageStore
 from trainers.data.manifest import FAKE, REAL, Manifest, Strings
 
@@ -92,6 +93,7 @@ def validation_sets(
 
     Raises:
         trainers.data.images.ImageError: an image is missing or damaged.
+        trainers.data.dense_store.DenseLandmarksError: the manifest's dense landmarks cannot be read.
     """
     rows = manifest.where(split=config.split).halves()[0]
     if config.unseen_actors:
@@ -191,11 +193,13 @@ def _pseudo_fakes(
 ) -> list[ScoredSet]:
     """For each kind, reals of a set against pseudo-fakes made of them."""
     reals = np.flatnonzero(crops.label == REAL)
+    dense = DenseStore.beside(crops.root) if blend.dense else None
     faces: list[Face] = []
     for i in reals[: config.pseudo_rows // 2]:
         image, landmarks = made.load(str(crops.path[i])), crops.landmarks[i]
         known = bool(np.isfinite(landmarks).all())
-        faces.append(Face(image, landmarks if known else template_landmarks(image.shape[0])))
+        points = None if dense is None else dense.points(str(crops.path[i]))
+        faces.append(Face(image, landmarks if known else template_landmarks(image.shape[0]), points))
     donors = _donors(crops.group[reals[: len(faces)]])
     sets = []
     for kind in (config.kinds or tuple(KINDS)) if faces else ():
@@ -225,8 +229,9 @@ def _donors(groups: Strings) -> list[int]:
 
 
 def _actors(rows: Manifest) -> Strings:
-    """Who is seen, str [N]: the group is the nearest to it that a manifest holds."""
-    return np.char.add(np.char.add(rows.dataset, "/"), rows.group)
+    """Who is seen, str [N]: the actor, or the group where that is unknown."""
+    groups = np.char.add(np.char.add(rows.dataset, "/"), rows.group)
+    return np.where(rows.actor != "", np.char.add("actor ", rows.actor), groups)
 
 
 def _video_numbers(rows: Manifest) -> Ints:

@@ -244,7 +244,8 @@ def load_autoencoders(folder: str) -> tuple[Autoencoder, ...]:
     files = sorted(Path(folder).glob("*.safetensors")) if folder else []
     if not files:
         raise AutoencodersMissingError(
-            f"pseudo-fakes of the kind rerender need autoencoders; there are none in {folder or 'no folder'!r}. Make "
+            "pseudo-fakes of the kind rerender need autoencoders: "
+            f"{f'{folder} holds none' if folder else 'no folder is named'}. Make "
             "them by `unmask data autoencoders MANIFEST FOLDER`, name them by --set data.blend.rerender.folder=FOLDER"
         )
     return tuple(_load(file) for file in files)
