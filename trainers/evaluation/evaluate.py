@@ -193,7 +193,7 @@ def evaluate_crops(
             backend,
             info,
             rows,
-            scored.logits,
+            scored,
             judging,
             rows=ladder_rows,
             batch=batch,

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from models.checkpoint_info import CheckpointInfo
 from pipeline.scoring.backends import Backend
-from pipeline.types import Floats, Image, Ints
+from pipeline.types import Image, Ints
 from trainers.augment import degrade
 from trainers.data.images import ImageError
 from trainers.data.manifest import Manifest
 from trainers.evaluation.items import judge
 from trainers.evaluation.panel import PanelBackend
-from trainers.evaluation.scoring import Progress, Transform, score_images
+from trainers.evaluation.scoring import Progress, ScoredImages, Transform, score_images
 from trainers.evaluation.summary import Judging, Level, Share, level, share_called_fake
 
 LadderName = Literal["full", "short", "none"]
@@ -52,6 +52,11 @@ class Step:
             "mosaic": " cell",
         }.get(self.kind, "")
         return self.kind if self.strength is None else f"{self.kind}{unit} {self.strength:g}"
+
+    @property
+    def size(self) -> float:
+        """Of the face afterwards, in parts of its size in the source."""
+        return self.strength if self.kind == "resize" and self.strength is not None else 1.0
 
     def transform(self, seed: int) -> Transform | None:
         """What `score_images` does to each crop; None for the clean one.
@@ -149,7 +154,7 @@ def climb(
     backend: Backend | PanelBackend,
     info: CheckpointInfo,
     manifest: Manifest,
-    clean: Floats,
+    clean: ScoredImages,
     judging: Judging,
     *,
     rows: int,
@@ -163,7 +168,7 @@ def climb(
         backend: of the detector.
         info: of the detector.
         manifest: the set, N rows.
-        clean: float32 [N], the logits of its pictures as they are.
+        clean: logits and qualities of its N pictures as they are.
         judging: how numbers are made; its seed draws the sample.
         rows: a larger set is sampled, as many reals as fakes.
         batch: images that are loaded ahead.
@@ -181,11 +186,20 @@ def climb(
         if step.kind == "h264" and find_spec("av") is None:
             rungs.append(Rung(*facts, 0, None, None, "PyAV is not installed"))
             continue
-        logits = clean[which]
+        logits, quality = clean.logits[which], clean.quality[which]
         if (transform := step.transform(judging.seed)) is not None:
-            spec, told = info.input_spec, progress(step)
-            logits = score_images(backend, spec, sample, transform=transform, batch=batch, progress=told).logits
-        judged = judge(sample, logits, info.calibration, info.thresholds)
+            scored = score_images(
+                backend,
+                info.input_spec,
+                sample,
+                transform=transform,
+                quality=True,
+                size=step.size,
+                batch=batch,
+                progress=progress(step),
+            )
+            logits, quality = scored.logits, scored.quality
+        judged = judge(sample, logits, info.calibration, info.thresholds, quality)
         failed = int(np.isnan(logits).sum())
         frames, videos = level(judged.frames, brief), level(judged.videos, brief)
         called = best.called if (best := videos or frames) is not None else None
