@@ -11,14 +11,15 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from models.checkpoint_info import library_versions
+from models.checkpoint_info import CheckpointInfo, library_versions
 from pipeline.scoring.backends import Backend
+from trainers.data.actors import unseen
 from trainers.evaluation import clips as clip_scan
 from trainers.evaluation.clips import ClipVerdict, ScanOptions
 from trainers.evaluation.items import Judged, frames_of, judge
 from trainers.evaluation.ladder import Ladder, Step, climb
 from trainers.evaluation.panel import Panel, PanelBackend
-from trainers.evaluation.scoring import Measures, Progress, score_images
+from trainers.evaluation.scoring import Measures, Progress, ScoredImages, score_images
 from trainers.evaluation.sets import ClipSet, CropSet, Half
 from trainers.evaluation.summary import (
     Band,
@@ -152,6 +153,20 @@ class Report:
         return {"schema": self.schema, **asdict(self)}
 
 
+def _unseen_actors(crops: CropSet, scored: ScoredImages, info: CheckpointInfo, judging: Judging) -> list[Group]:
+    """For each dataset with rows of both classes that show people whom the split train does not: their figures."""
+    rows, found = crops.rows, []
+    strangers = unseen(rows, crops.manifest)
+    for dataset in np.unique(rows.dataset[strangers]).tolist():
+        which = strangers & (rows.dataset == dataset)
+        if len(set(rows.label[which].tolist())) < 2:
+            continue
+        judged = judge(rows.take(which), scored.logits[which], info.calibration, info.thresholds, scored.quality[which])
+        name = f"{dataset}, unseen actors"
+        found.append(Group(name, None, level(judged.frames, judging), level(judged.videos, judging)))
+    return found
+
+
 def evaluate_crops(
     crops: CropSet,
     detector: Panel,
@@ -186,6 +201,7 @@ def evaluate_crops(
     there = np.isfinite(scored.logits)
     measures = Measures(*(column[there] for column in scored.measures))
     datasets, methods = groups(judged, judging)
+    datasets += _unseen_actors(crops, scored, info, judging)
     ladder = None
     if steps:
         ladder = climb(

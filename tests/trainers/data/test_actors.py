@@ -62,7 +62,7 @@ def test_putting_rows_aside_makes_people_unseen_and_loses_no_row(people: list[tu
     moved = changed.split != manifest.split
     assert set(manifest.split[moved].tolist()) <= {"train"}
     assert set(changed.split[moved].tolist()) <= {PUT_ASIDE}
-    validation = changed.take(unseen(changed) & (changed.split == "val"))
+    validation = changed.take(unseen(changed, changed) & (changed.split == "val"))
     assert not set(validation.actor.tolist()) & set(changed.actor[changed.split == "train"].tolist())
     available = min(int(((manifest.split == "val") & (manifest.label == label)).sum()) for label in (REAL, FAKE))
     wanted = min(rows, available)
@@ -80,7 +80,7 @@ def test_the_cheapest_people_are_put_aside_first() -> None:
 
 def test_rows_without_a_known_person_stay_and_are_never_unseen() -> None:
     manifest = manifest_of([("", "val"), ("", "train")])
-    assert not unseen(manifest).any()
+    assert not unseen(manifest, manifest).any()
     assert put_aside(manifest, 5).split.tolist() == manifest.split.tolist()
 
 

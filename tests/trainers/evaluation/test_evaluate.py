@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pipeline.verdict.evidence import track_probability
 from tests.trainers.evaluation.conftest import Evaluate, Evaluation, crop, encoded
 from trainers.augment import degrade
 from trainers.data.images import ImageStore
-from trainers.data.manifest import Manifest
+from trainers.data.manifest import Manifest, join
 from trainers.evaluation.scoring import score_images, score_manifest
 from trainers.evaluation.summary import Words, share_called_fake
 from trainers.promote import Evaluation as Evaluated
@@ -138,6 +139,24 @@ def test_the_words_are_those_of_the_pipeline(
     for number, name in ((0, "reals"), (1, "fakes")):
         expected = {word: int((said[rows.label == number] == word).sum()) for word in ("fake", "inconclusive", "real")}
         assert only["frame"]["called"][name] == {"total": 30, **expected}
+
+
+def test_people_whom_training_does_not_show_have_figures_of_their_own(
+    evaluate: Evaluate, weights: Path, manifest: Path, tmp_path: Path
+) -> None:
+    rows = Manifest.read(manifest)
+    # Of the first dataset, groups 0 to 2 show a person who is in the split train as well, groups 3 to 5 another one.
+    actor = np.where(rows.dataset == "first", np.where(rows.group < "group-3", "seen", "unseen"), "")
+    training = replace(
+        rows.take(np.array([0])), path=np.array(["t.jpg"]), split=np.array(["train"]), actor=np.array(["seen"])
+    )
+    join([replace(rows, actor=actor), training], manifest.parent).write(tmp_path / "actors.csv")
+    out = tmp_path / "o.json"
+    result = evaluate("--weights", weights, "--manifest", tmp_path / "actors.csv", "--split", "val", "--json", out)
+    assert result.exit_code == 0, result.output
+    (only,) = json.loads(out.read_text())["sets"]
+    assert [each["dataset"] for each in only["datasets"]] == ["first", "second", "first, unseen actors"]
+    assert only["datasets"][2]["frame"]["counts"] == {"total": 12, "real": 6, "fake": 6}
 
 
 def test_each_method_stands_against_all_reals_of_its_dataset(
