@@ -233,6 +233,7 @@ class _Run:
             self.model.input_spec.size,
             trained=[name for name, share in self.config.data.couples.shares.items() if share > 0],
             blend=self.config.data.blend,
+            say=self.say,
         )
 
     def _validate(self, sets: list[ScoredSet], log: RunLog) -> None:

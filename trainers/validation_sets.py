@@ -14,16 +14,16 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 
 from pipeline.faces.crop import resized
 from pipeline.types import Image, Ints
 from trainers.augment import degrade
+from trainers.augment.autoencoders import AutoencodersMissingError
 from trainers.augment.blend_config import BlendConfig
 from trainers.augment.outline import template_landmarks
 from trainers.augment.pseudo_fakes import KINDS, Face, make
 from trainers.augment.quality import REFERENCE_PX
-from trainers.config import ValidationConfig
+from trainers.config import SettingError, ValidationConfig
 from trainers.data.dense_store import DenseStore
 from trainers.data.images import ImageStore
 from trainers.data.manifest import FAKE, REAL, Manifest, Strings
@@ -78,11 +78,12 @@ def validation_sets(
     *,
     trained: Collection[str] | None = None,
     blend: BlendConfig | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[ScoredSet]:
     """The sets of a run, made once; empty where the manifest has nothing to validate on.
 
-    Sets that cannot be made here (H.264 without PyAV, a pseudo-fake kind whose autoencoders are missing) are left out
-    with a warning; `selection` is then the mean of fewer.
+    Sets that cannot be made here (H.264 without PyAV, a pseudo-fake kind whose autoencoders are missing) are left out;
+    `selection` is then the mean of fewer.
 
     Args:
         manifest: all of the run's data.
@@ -90,11 +91,22 @@ def validation_sets(
         size_px: side of the network's input.
         trained: names of the couples that the run trains on. Pseudo-fakes of other kinds are named `unseen_KIND`.
         blend: how pseudo-fakes are made.
+        say: called with a line for each set that is left out.
 
     Raises:
+        SettingError: no such kind of pseudo-fake.
         trainers.data.images.ImageError: an image is missing or damaged.
         trainers.data.dense_store.DenseLandmarksError: the manifest's dense landmarks cannot be read.
     """
+    if unknown := sorted(set(config.kinds) - set(KINDS)):
+        raise SettingError(f"no pseudo-fake kind {', '.join(unknown)}; there are: {', '.join(KINDS)}")
+
+    def possible(name: str) -> bool:
+        if name not in _NEEDS_VIDEO or find_spec("av") is not None:
+            return True
+        say(f"validation without {name}: PyAV is not installed")
+        return False
+
     rows = manifest.where(split=config.split).halves()[0]
     if config.unseen_actors:
         rows = without_actors_of(rows, manifest.take(manifest.split != config.split))
@@ -102,8 +114,8 @@ def validation_sets(
     crops = balanced(rows.where(dataset=config.crops), config.rows)
     sets: list[ScoredSet] = []
     if len(crops):
-        sets += [made.crops(name, crops, change) for name, change in CROP_SETS.items() if _possible(name)]
-        sets += _pseudo_fakes(made, crops, config, trained, blend or BlendConfig())
+        sets += [made.crops(name, crops, change) for name, change in CROP_SETS.items() if possible(name)]
+        sets += _pseudo_fakes(made, crops, config, trained, blend or BlendConfig(), say)
         few = balanced(crops, config.degraded_rows)
         if len(few):
             sets += [
@@ -115,7 +127,7 @@ def validation_sets(
         if len(set(videos.label.tolist())) < 2:
             continue
         sets.append(made.videos(name, videos, CROP_SETS["clean"]))
-        if name == "videos" and _possible("videos_crf40"):
+        if name == "videos" and possible("videos_crf40"):
             # Watched, not selected on.
             at_crf40: Transform = lambda image, scale, row: degrade.h264(image, 40)  # noqa: E731
             sets.append(made.videos("videos_crf40", videos, at_crf40, selects=False))
@@ -189,7 +201,12 @@ class _Maker:
 
 
 def _pseudo_fakes(
-    made: _Maker, crops: Manifest, config: ValidationConfig, trained: Collection[str] | None, blend: BlendConfig
+    made: _Maker,
+    crops: Manifest,
+    config: ValidationConfig,
+    trained: Collection[str] | None,
+    blend: BlendConfig,
+    say: Callable[[str], None],
 ) -> list[ScoredSet]:
     """For each kind, reals of a set against pseudo-fakes made of them."""
     reals = np.flatnonzero(crops.label == REAL)
@@ -211,9 +228,8 @@ def _pseudo_fakes(
                 pair = make(kind, face, faces[donor], rng, blend)
                 pixels += [made.scaled(pair.real), made.scaled(pair.fake)]
                 labels += [REAL, FAKE]
-        except ValueError as error:
-            # A misspelt kind, or one whose autoencoders are missing.
-            structlog.get_logger().warning("validation_set_left_out", set=kind, reason=str(error))
+        except AutoencodersMissingError as error:
+            say(f"validation without {kind}: {error}")
             continue
         name = f"pseudo_{kind}" if trained is None or kind in trained else f"unseen_{kind}"
         sets.append(ScoredSet(name, np.stack(pixels), np.array(labels, np.int8), np.arange(len(labels))))
@@ -238,10 +254,3 @@ def _video_numbers(rows: Manifest) -> Ints:
     """Number of each row's video, int64 [N]; frames of one name with two labels are two videos."""
     keys = [f"{video}\0{label}" for video, label in zip(rows.source_video, rows.label, strict=True)]
     return np.unique(np.array(keys, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
-
-
-def _possible(name: str) -> bool:
-    if name not in _NEEDS_VIDEO or find_spec("av") is not None:
-        return True
-    structlog.get_logger().warning("validation_set_left_out", set=name, reason="PyAV is not installed")
-    return False

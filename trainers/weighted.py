@@ -93,7 +93,8 @@ def cllr_min(fakes: Array, reals: Array) -> Array:
         fake, real, weight = fake[there], real[there], weight[there]
         # In falling order of the scores, the share of fakes falls.
         chance = isotonic_regression(fake / weight, sample_weight=weight, increasing=False)
-        found[row] = -(xlog2(fake, chance) + xlog2(real, 1 - chance)).sum()
+        # Scores that tell nothing apart cost 1; rounding can exceed it.
+        found[row] = min(1.0, -float((xlog2(fake, chance) + xlog2(real, 1 - chance)).sum()))
     return found
 
 

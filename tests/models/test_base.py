@@ -143,12 +143,16 @@ def test_impossible_drop_rates_are_refused(small: BuildSmall, rates: dict[str, f
 # Parameter groups
 
 
+def trained(model: BaseModel) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
 @every_architecture
 def test_param_groups_hold_every_parameter_once(small: BuildSmall, architecture: str) -> None:
     model = small(architecture)
     groups = model.param_groups(lr=1e-3, weight_decay=0.05, layer_decay=0.75)
     held = [id(p) for group in groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
 @every_architecture
@@ -158,7 +162,7 @@ def test_learning_rates_fall_with_depth(small: BuildSmall, architecture: str) ->
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     ids = model.layer_ids()
     top = max(ids.values())
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained(model):
         assert rates[id(parameter)] == pytest.approx(1e-3 * 0.75 ** (top - ids[name])), name
         assert (ids[name] == top) == (not name.startswith("backbone.")), name
     assert min(ids.values()) == 0
@@ -173,7 +177,7 @@ def test_norms_biases_and_positions_do_not_decay(small: BuildSmall, architecture
         for group in model.param_groups(1e-3, weight_decay=0.05, layer_decay=0.75)
         for p in group["params"]
     }
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained(model):
         spared = parameter.ndim <= 1 or "positions." in name or "relative_position_bias_table" in name
         assert decay[id(parameter)] == (0.0 if spared else 0.05), name
 

@@ -37,7 +37,7 @@ def test_it_grows_with_the_size_in_the_source(crop: Image, points: Floats) -> No
 def test_a_crop_that_was_enlarged_to_be_stored_is_as_good_as_before(crop: Image, points: Floats) -> None:
     small = np.asarray(cv2.resize(crop, (56, 56), interpolation=cv2.INTER_AREA))
     stored = np.asarray(cv2.resize(small, (224, 224), interpolation=cv2.INTER_LINEAR))
-    assert crop_quality(stored, points, 56) == pytest.approx(crop_quality(small, points / 4, 56), abs=0.05)
+    assert crop_quality(stored, points, 56) == pytest.approx(crop_quality(small, points / 4, 56), abs=0.15)
 
 
 def test_a_blurred_crop_is_worse(crop: Image, points: Floats) -> None:

@@ -254,12 +254,19 @@ def test_a_rung_is_the_set_with_each_stored_crop_degraded(
         ("resize 0.25", lambda image, row: degrade.resize(image, 0.25)),
         ("noise sigma 10", lambda image, row: degrade.noise(image, 10, np.random.default_rng((0, row)))),
     ):
-        logits = score_manifest(backend, detector.info.input_spec, rows, transform=transform)
-        chances = probability(logits, detector.info.calibration)
+        scored = score_images(
+            backend,
+            detector.info.input_spec,
+            rows,
+            transform=transform,
+            quality=True,
+            size=0.25 if name == "resize 0.25" else 1.0,
+        )
+        chances = probability(scored.logits, detector.info.calibration)
         found = rungs[name]["frame"]["metrics"]
         assert set(found) == {"auc", "eer"}
         assert found["auc"]["value"] == pytest.approx(sk.roc_auc_score(rows.label, chances)), name
-        labels, videos = video_chances(rows, logits, detector)
+        labels, videos = video_chances(rows, scored.logits, detector, scored.quality)
         assert rungs[name]["video"]["metrics"]["auc"]["value"] == pytest.approx(sk.roc_auc_score(labels, videos)), name
 
 
