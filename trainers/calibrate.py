@@ -24,7 +24,7 @@ from trainers.calibration_fit import (
 )
 from trainers.copies import COPIES, ScoredCopy, Tracks, scored_copies
 from trainers.data.clean import HELD_OUT
-from trainers.data.manifest import FAKE, REAL, Manifest, ManifestError
+from trainers.data.manifest import FAKE, REAL, Manifest, ManifestError, join
 from trainers.likelihood import elub
 
 FPR, MISSES = 0.01, 0.10
@@ -208,7 +208,7 @@ class CalibrateOptions:
         manifest: holds the split.
         out: the file to write.
         name: what verdicts call the detector; its own without one.
-        split: of which the selection half is taken.
+        split: of which the selection half is taken. Its datasets of reals alone count as `held_out` does.
         held_out: split of reals of another source, all of which can only raise the fake threshold.
         fpr: see `choose`.
         misses: see `choose`.
@@ -246,9 +246,10 @@ def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
     rows = manifest.where(split=options.split).halves()[0]
     if not len(rows):
         raise CalibrationError(f"{options.manifest} has no rows of the split {options.split!r} to calibrate on")
-    copies = scored_copies(
-        options.weights, rows, held_out.take(held_out.label == REAL), options.device, rows=options.rows
-    )
+    # A dataset of reals alone would shift the line: its source would count as evidence.
+    both = np.isin(rows.dataset, np.intersect1d(rows.dataset[rows.label == REAL], rows.dataset[rows.label == FAKE]))
+    reals = join([part.take(part.label == REAL) for part in (held_out, rows.take(~both))], manifest.root)
+    copies = scored_copies(options.weights, rows.take(both), reals, options.device, rows=options.rows)
     chosen = choose(copies, fpr=options.fpr, misses=options.misses)
     name = options.name or read_checkpoint(options.weights).info.name
     return chosen, write_calibrated(options.weights, options.out, chosen, name=name, half=options.half)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from trainers.calibrate import (
     upper_quantiles,
 )
 from trainers.copies import COPIES, ScoredCopy
-from trainers.data.manifest import Manifest
+from trainers.data.manifest import Manifest, join
 from trainers.metrics import cllr, ece
 
 
@@ -185,6 +186,19 @@ def test_a_detector_is_written_in_half_precision(weights: Path, crops: Path, tmp
     assert chosen.reals <= len(set(Manifest.read(crops).where(split="val").source_video)) - len(
         set(report.source_video)
     )
+
+
+def test_a_dataset_of_reals_alone_can_only_raise_the_fake_threshold(weights: Path, crops: Path, tmp_path: Path) -> None:
+    manifest = Manifest.read(crops)
+    reals = manifest.take((manifest.split == "val") & (manifest.label == 0))
+    alone = replace(reals, dataset=np.full(len(reals), "portraits"))
+    join([manifest, alone], crops.parent).write(tmp_path / "more.csv")
+    found = [
+        calibrate(CalibrateOptions(weights, file, tmp_path / f"{number}.safetensors", fpr=0.2))[0]
+        for number, file in enumerate((crops, tmp_path / "more.csv"))
+    ]
+    assert found[0].calibration == found[1].calibration
+    assert found[1].thresholds.fake[0] >= found[0].thresholds.fake[0]
 
 
 def test_bad_input_is_said(weights: Path, crops: Path, tmp_path: Path) -> None:
