@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from trainers.augment.platform_video import PlatformConfig
+from trainers.augment.policy import AugmentConfig
+from trainers.augment.quality import ApartConfig, StrongConfig
 from trainers.config import DataConfig, OptimConfig, ScheduleConfig, SettingError, TrainConfig
 from trainers.data.couples import SELF_BLEND, CoupleConfig
 
@@ -13,6 +16,37 @@ Recipe = Callable[[], TrainConfig]
 
 # Shares of the couples; docs/model-card.md has the runs that chose them.
 _SHARES: Mapping[str, float] = {SELF_BLEND: 0.4, "dfdc": 0.54, "ffpp_c23": 0.06}
+# The same with every kind of pseudo-fake and live swaps: kinds that nobody trained on are found through many kinds. Few
+# of each small set, whose crops would come too often.
+_ROBUST_SHARES: Mapping[str, float] = {
+    SELF_BLEND: 0.17,
+    "mesh_swap": 0.09,
+    "reenactment": 0.07,
+    "rerender": 0.09,
+    "frequency": 0.03,
+    "dfdc": 0.39,
+    "ffpp_c23": 0.06,
+    "dfl": 0.10,
+}
+# 69 % of DFDC's fakes are blurrier than their reals. So that blur, noise and compression are no evidence, the members
+# of a third of the couples are degraded by different amounts, and some reals come with their own degraded copy.
+_ROBUST_AUGMENT = AugmentConfig(
+    h264_share=0.2,
+    landmark_cutout_share=0.06,
+    degraded_real_share=0.08,
+    apart=ApartConfig(share=0.35),
+    platform=PlatformConfig(share=0.10),
+    strong=StrongConfig(
+        blur_share=0.08,
+        defocus_share=0.04,
+        motion_share=0.05,
+        noise_share=0.07,
+        sharpen_share=0.03,
+        mosaic_share=0.03,
+        jpeg_share=0.06,
+        sepia_share=0.01,
+    ),
+)
 # The largest backbones whose ImageNet weights come as packages, and that a CPU can train.
 _SMALL = "tf_efficientnet_lite0"
 
@@ -67,6 +101,21 @@ def shipped() -> TrainConfig:
     )
 
 
+def robust() -> TrainConfig:
+    """`shipped` with pseudo-fakes of all kinds, live swaps, and degradations that do not tell real from fake.
+
+    Re-rendering needs `data.blend.rerender.folder`, the folder of `unmask data autoencoders`.
+    """
+    base = shipped()
+    return replace(
+        base,
+        recipe="robust",
+        data=replace(base.data, couples=CoupleConfig(shares=_ROBUST_SHARES), augment=_ROBUST_AUGMENT),
+        optim=replace(base.optim, lr=4e-4),
+        ema_decay=0.997,
+    )
+
+
 def clip_vit() -> TrainConfig:
     """`unmask-large`: CLIP ViT-B/16 at 160 px with its layer norms trained; the teacher of the small detectors."""
     return TrainConfig(
@@ -74,7 +123,7 @@ def clip_vit() -> TrainConfig:
         architecture="clip_vit",
         model={"input_size": 160},
         start="pretrained",
-        data=DataConfig(couples=CoupleConfig(shares=_SHARES)),
+        data=DataConfig(couples=CoupleConfig(shares=_ROBUST_SHARES), augment=_ROBUST_AUGMENT),
         optim=OptimConfig(lr=3e-4, head_lr_factor=2.0),
         schedule=ScheduleConfig(kind="constant", warmup_steps=50, decay_samples=50_000),
         samples=150_000,
@@ -101,7 +150,17 @@ def _full(architecture: str, model: Mapping[str, Any], *, lr: float, layer_decay
 
 RECIPES: dict[str, Recipe] = {
     recipe.__name__: recipe
-    for recipe in (swin_transformer, two_stream, xception, cnn_transformer, cross_attention, clip_vit, shipped, probe)
+    for recipe in (
+        swin_transformer,
+        two_stream,
+        xception,
+        cnn_transformer,
+        cross_attention,
+        clip_vit,
+        shipped,
+        robust,
+        probe,
+    )
 }
 
 
