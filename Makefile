@@ -30,9 +30,11 @@ else
 endif
 	@echo "Open $(DEMO)/report.html in a browser."
 
+# A process a core, each with services and made clips of its own; the tests of a file stay together.
+PYTEST_PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
 test: setup
 	deploy/local/packages.sh
-	$(BIN)/python -m pytest -m "not cuda"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cuda" $(PYTEST_PROCESSES)
 
 check: setup
 	$(BIN)/ruff check .
