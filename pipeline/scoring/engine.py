@@ -69,6 +69,17 @@ class EngineStats:
     waiting: int
     oldest_age_s: float
 
+    @classmethod
+    def total(cls, parts: Sequence[EngineStats]) -> EngineStats:
+        """Of several engines, at least one: sums, and the age of the oldest crop."""
+        return cls(
+            crops=sum(part.crops for part in parts),
+            batches=sum(part.batches for part in parts),
+            failed=sum(part.failed for part in parts),
+            waiting=sum(part.waiting for part in parts),
+            oldest_age_s=max(part.oldest_age_s for part in parts),
+        )
+
 
 class Engine:
     """Scores crops in micro-batches over all clips. Thread-safe; close it, or use it as a context manager.

@@ -78,14 +78,7 @@ class EngineGroup:
 
     def stats(self) -> EngineStats:
         """Sums over the members: a face counts once for each member and look. The age is that of the oldest crop."""
-        found = [engine.stats() for engine in self._engines]
-        return EngineStats(
-            crops=sum(stats.crops for stats in found),
-            batches=sum(stats.batches for stats in found),
-            failed=sum(stats.failed for stats in found),
-            waiting=sum(stats.waiting for stats in found),
-            oldest_age_s=max(stats.oldest_age_s for stats in found),
-        )
+        return EngineStats.total([engine.stats() for engine in self._engines])
 
     def close(self) -> None:
         """Score what waits, then stop. Idempotent."""

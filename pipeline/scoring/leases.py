@@ -71,13 +71,8 @@ class Scanners:
         """The counters of all engines that there were, and the queues of those that there are."""
         with self._lock:
             found = [held.scanner.engine.stats() for held in (self._held, *self._retired)]
-            return EngineStats(
-                crops=self._crops + sum(stats.crops for stats in found),
-                batches=self._batches + sum(stats.batches for stats in found),
-                failed=self._failed + sum(stats.failed for stats in found),
-                waiting=sum(stats.waiting for stats in found),
-                oldest_age_s=max(stats.oldest_age_s for stats in found),
-            )
+            ended = EngineStats(self._crops, self._batches, self._failed, waiting=0, oldest_age_s=0.0)
+            return EngineStats.total([ended, *found])
 
     def close(self) -> None:
         """Close all engines; nobody scores any more."""
