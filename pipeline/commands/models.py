@@ -113,10 +113,7 @@ def pull(
             path = zoo.pull(name, source=source, progress=lambda received, _: progress.update(task, completed=received))
     except zoo.ZooError as error:
         _fail(str(error), code=1)
-    if as_json:
-        typer.echo(json.dumps(_describe_entry(entry), indent=2))
-    else:
-        typer.echo(f"{entry.name}: {path}")
+    _show_placed(entry, path, as_json)
 
 
 @app.command()
@@ -140,10 +137,7 @@ def build(
         path = zoo.build(name)
     except zoo.ZooError as error:
         _fail(str(error), code=1)
-    if as_json:
-        typer.echo(json.dumps(_describe_entry(entry), indent=2))
-    else:
-        typer.echo(f"{entry.name}: {path}")
+    _show_placed(entry, path, as_json)
 
 
 @app.command()
@@ -308,6 +302,10 @@ def _on_no_device(name: str) -> BaseModel:
 
     with torch.device("meta"):
         return get_model(name, pretrained=False)
+
+
+def _show_placed(entry: ZooEntry, path: Path, as_json: bool) -> None:
+    typer.echo(json.dumps(_describe_entry(entry), indent=2) if as_json else f"{entry.name}: {path}")
 
 
 def _describe_entry(entry: ZooEntry) -> dict[str, Any]:
