@@ -87,7 +87,7 @@ def trust_in_quality(
         label: [N].
         log_odds: float64 [N], of faces as if their quality were the best.
         quality: float64 [N] in 0..1.
-        weights: float64 [N], videos that each stands for.
+        weights: float64 [N], videos that each represents.
         whole_from: qualities above 0 to choose from.
 
     Returns:

@@ -21,7 +21,7 @@ def elub(labels: npt.NDArray[np.integer], log_odds: Floats64, weights: Floats64 
     Args:
         labels: [N], 0 real and 1 fake.
         log_odds: float64 [N], calibrated at equal priors, natural logarithm.
-        weights: float64 [N], how many clips each stands for; None: one each.
+        weights: float64 [N], how many clips each represents; None: one each.
 
     Returns:
         The lower and the upper bound, with 0 < lower <= 1 <= upper.
