@@ -14,13 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.faces.views import Looks
+from pipeline.logs import configure_logging
 from pipeline.results.jsonl import JsonlError, VerdictLog, read_verdicts
 from pipeline.results.report import ClipReport, ReportClips, RunSummary, write_report
 from pipeline.results.terminal import ScanProgress, summary
@@ -62,18 +62,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Scan, write the outputs, show the summary; returns the exit code."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            # Not rich's traceback: it prints the locals of every frame, pages of them.
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            ),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger("warning"),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    configure_logging(level="warning", as_json=False)
     console = Console(stderr=True)
     found = expand(options.paths, recursive=options.recursive)
     if not found.sources:

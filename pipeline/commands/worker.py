@@ -76,8 +76,8 @@ def run(
     from models.zoo import ZooError
     from pipeline import serve
     from pipeline.faces.detector import DetectorError
+    from pipeline.logs import configure_logging
     from pipeline.scoring.backends import BackendError
-    from pipeline.telemetry import configure_logging
     from pipeline.video.sampling import Fps
 
     configure_logging(level=log_level)

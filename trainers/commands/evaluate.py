@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -67,15 +66,14 @@ def run(
 
     Exit codes: 0 all scored, 3 some images or clips were not, 2 bad options or input, 130 interrupted.
     """
-    import structlog
-
     from pipeline.faces.views import Looks
+    from pipeline.logs import configure_logging
     from trainers.evaluation.clips import ScanOptions
     from trainers.evaluation.run import EvaluateOptions
     from trainers.evaluation.run import run as evaluate
 
     # Standard output belongs to the numbers.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    configure_logging(level="warning", as_json=False)
     try:
         chosen_looks = Looks.parse(looks)
     except ValueError as error:

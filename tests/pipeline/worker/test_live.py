@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
 import pytest
 import redis
@@ -16,6 +18,7 @@ from pipeline.live.cutter import Cut, cut
 from pipeline.live.state import StreamState
 from pipeline.live.store import StreamStore
 from pipeline.live.streams import Live
+from pipeline.logs import configure_logging
 from pipeline.results.redis import VerdictStore
 from pipeline.service import Service
 from pipeline.transport.consumer import TaskConsumer
@@ -208,6 +211,21 @@ def test_a_broken_segment_spoils_itself_alone(
     assert (state.segments, state.failed) == (3, 1)
     assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 12)
     assert (letter.header("stage"), letter.header("topic")) == ("parse", "unmask.segments")
+
+
+def test_logs_that_cannot_be_written_do_not_stop_a_stream(
+    serve: Serve, streams: StreamStore, store: VerdictStore, send: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure_logging()
+    # Closing the file writes what it still holds.
+    with suppress(OSError), Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", full)
+        with serve():
+            stream = send(range(3), broken=1)
+            verdict = judged(store, stream)
+    state = streams.load(stream)
+    assert state is not None
+    assert (verdict.outcome, state.failed) == (Outcome.SCORED, 1)
 
 
 def test_a_mistake_of_ours_costs_a_segment_and_holds_nobody_up(

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import structlog
 import torch
 import typer
 from click.testing import Result
@@ -141,11 +140,7 @@ def evaluate() -> Evaluate:
     app.command()(command.run)
 
     def run(*arguments: object) -> Result:
-        try:
-            return CliRunner().invoke(app, [str(argument) for argument in arguments])
-        finally:
-            # The command logs to a standard error that ends with this call.
-            structlog.reset_defaults()
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
     return run
 

@@ -1,0 +1,64 @@
+"""Logs on standard error: for a person at a terminal, or as one line of JSON each."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from contextlib import suppress
+from typing import Any, TextIO, cast
+
+import structlog
+
+
+def configure_logging(*, level: str = "info", as_json: bool | None = None) -> None:
+    """Send our logs, and the libraries' from "warning" on, to standard error, one line each.
+
+    A log that cannot be written is dropped: a full disk or a closed pipe must not stop what is logged.
+
+    Args:
+        level: of our own logs, such as "info" or "warning".
+        as_json: None writes JSON unless standard error is a terminal.
+    """
+    if as_json is None:
+        as_json = not sys.stderr.isatty()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Any] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if as_json
+        # Not rich's traceback: it prints the local variables of every frame, pages of them.
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _StandardError())),
+    )
+    handler = logging.StreamHandler(_StandardError())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _StandardError(io.TextIOBase):
+    """Whatever `sys.stderr` is when a line is written. Failed writes are dropped."""
+
+    def write(self, text: str) -> int:
+        # ValueError: the file is closed.
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
