@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from models.errors import UnmaskError
+
 State = dict[str, Tensor]
 
 
-class UnknownBaseError(ValueError):
+class UnknownBaseError(UnmaskError, ValueError):
     """No base of this name or for this backbone; the message lists what exists."""
 
 
@@ -88,7 +90,7 @@ def base_of_backbone(backbone: str) -> Base:
 
 
 def _register_clip() -> None:
-    from models.interop import clip_package
+    from models import clip_package
 
     package = clip_package.PACKAGE
     register_base(

@@ -30,6 +30,7 @@ from models.checkpoint_info import (
     git_revision,
     library_versions,
 )
+from models.errors import UnmaskError
 
 __all__ = [
     "FORMAT_VERSION",
@@ -59,7 +60,7 @@ METADATA_KEY = "unmask"
 _MAX_HEADER_BYTES = 100_000_000
 
 
-class CheckpointError(Exception):
+class CheckpointError(UnmaskError):
     """A checkpoint that cannot be written or will not be accepted; the message says why and what to do."""
 
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+from models.errors import UnmaskError
 
-class ConfigError(ValueError):
+
+class ConfigError(UnmaskError, ValueError):
     """An option that does not exist or cannot have this value; the message lists what there is."""
 
 

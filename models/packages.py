@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from models.pretrained import WeightsUnavailableError
+from models.local_files import WeightsUnavailableError
 
 
 class NotInstalledError(WeightsUnavailableError):

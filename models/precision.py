@@ -11,10 +11,12 @@ from typing import Literal
 
 import torch
 
+from models.errors import UnmaskError
+
 DeviceType = Literal["cuda", "mps", "cpu"]
 
 
-class DeviceError(ValueError):
+class DeviceError(UnmaskError, ValueError):
     """A device was asked for that does not exist here."""
 
 

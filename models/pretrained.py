@@ -13,13 +13,9 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from timm.models import resolve_pretrained_cfg
 
-from models.zoo import is_offline, weights_dir
+from models.local_files import WeightsUnavailableError, is_offline, weights_dir
 
 _SUFFIXES = (".safetensors", ".pth", ".bin")
-
-
-class WeightsUnavailableError(RuntimeError):
-    """Pretrained weights cannot be had; the message names the file to place."""
 
 
 def create_timm_model(name: str, pretrained: bool, options: dict[str, Any]) -> Any:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from models.atomic import atomic_write
+from models.errors import UnmaskError
+from models.local_files import WeightsUnavailableError, is_offline, weights_dir
 
 Progress = Callable[[int, int], None]
 
@@ -27,7 +29,7 @@ _CHUNK_BYTES = 1 << 18
 _SCHEMES = ("https", "http", "file")
 
 
-class ZooError(Exception):
+class ZooError(UnmaskError):
     """Weights that are unknown, absent, or not what they should be; the message says what to do."""
 
 
@@ -121,11 +123,6 @@ def find_entry(name: str) -> ZooEntry:
         if entry.name == name:
             return entry
     raise ZooError(f"no weights named {name!r}; there are: {', '.join(e.name for e in list_entries())}")
-
-
-def weights_dir() -> Path:
-    """Folder of pulled and built weights: `weights` in `$UNMASK_CACHE`, or in `~/.cache/unmask`."""
-    return Path(os.environ.get("UNMASK_CACHE") or "~/.cache/unmask").expanduser() / "weights"
 
 
 def packaged_dir() -> Path:
@@ -238,7 +235,6 @@ def build(name: str) -> Path:
     """
     from models.checkpoint import CheckpointError
     from models.difference import apply_difference, read_difference
-    from models.pretrained import WeightsUnavailableError
 
     entry = find_entry(name)
     if entry.difference is None:
@@ -275,11 +271,6 @@ def _copy(remote: BinaryIO, file: BinaryIO, entry: ZooEntry, uri: str, progress:
         )
     if digest.hexdigest() != entry.sha256:
         raise ZooError(f"{uri}: not the {entry.filename} with sha256 {entry.sha256}; nothing was kept")
-
-
-def is_offline() -> bool:
-    """Whether `UNMASK_OFFLINE` forbids the network."""
-    return os.environ.get("UNMASK_OFFLINE", "").strip().lower() in ("1", "true", "t", "yes", "y", "on")
 
 
 def _sha256(file: Path) -> str:

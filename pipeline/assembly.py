@@ -18,7 +18,7 @@ from models.ensemble import Combination, combined_thresholds
 from models.precision import available_cores
 from models.zoo import default_detector, split_names
 from pipeline.contracts import Provenance
-from pipeline.faces.detector import create_detector
+from pipeline.faces.create import create_detector
 from pipeline.faces.views import Looks
 from pipeline.scan import ClipCost, Progress, Scanner
 from pipeline.scoring.backends import Backend, create_backend

@@ -9,14 +9,15 @@ from typing import cast
 
 import redis
 
+from models.errors import UnmaskError
 from pipeline.contracts import REQUEUED_KEY, Topic, parts_key
-from pipeline.results.redis import VerdictStore
+from pipeline.results.store import VerdictStore
 from pipeline.transport.history import read_topic
 from pipeline.transport.kafka import REASON_HEADERS, Publisher
 from pipeline.transport.messages import ContractError, Message, VideoTask
 
 
-class RequeueError(Exception):
+class RequeueError(UnmaskError):
     """A letter cannot be sent again; the message says why."""
 
 

@@ -176,7 +176,7 @@ def _write_clip(path: Path) -> None:
 def _faces() -> Iterator[Finding]:
     import numpy as np
 
-    from pipeline.faces.detector import create_detector
+    from pipeline.faces.create import create_detector
 
     detector = create_detector("mtcnn")
     detector.detect([np.zeros((64, 64, 3), np.uint8)])

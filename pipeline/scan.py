@@ -15,6 +15,7 @@ import structlog
 
 from models.checkpoint_info import Calibration, Thresholds
 from models.spec import InputSpec
+from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
@@ -22,9 +23,8 @@ from pipeline.faces.flaws import flaw_counts
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
 from pipeline.faces.views import Looks, crops_with_views
-from pipeline.part_result import PartResult, SeenFrame
-from pipeline.results.portraits import PortraitPicker
-from pipeline.results.report import AppliedThresholds, ClipReport
+from pipeline.parts.result import PartResult, SeenFrame
+from pipeline.portraits import PortraitPicker
 from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.scoring.group import EngineGroup
 from pipeline.sources import Opened, Source, SourceError, open_source

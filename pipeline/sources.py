@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.errors import UnmaskError
 from pipeline.contracts import Outcome, clip_id_of
 
 # Containers and pictures that the reader's allow-list of demuxers takes.
@@ -42,7 +43,7 @@ _PASSING = frozenset(
 )
 
 
-class SourceError(Exception):
+class SourceError(UnmaskError):
     """A source cannot be fetched or opened.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import redis
 
 from pipeline.contracts import Outcome, SourceClass, State, clip_id_of
-from pipeline.results.redis import VerdictStore
+from pipeline.results.store import VerdictStore
 from pipeline.sources import is_uri
 from pipeline.transport.kafka import Publisher
 from pipeline.transport.messages import VideoTask

@@ -15,7 +15,7 @@ import structlog
 
 from deploy.local.services import KafkaServer, RedisServer, ServiceError, kafka_jars
 from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY
-from pipeline.results.redis import connect
+from pipeline.results.store import connect
 from pipeline.video.sandbox import DecodeServer
 from tests import media
 

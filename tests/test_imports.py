@@ -5,59 +5,215 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 UNMASK = Path(sys.executable).with_name("unmask")
-# Each may import itself and those before it.
+# Each package may import itself and those before it.
 ORDER = ("models", "pipeline", "trainers", "tests")
 HEAVY = ("torch", "torchvision", "timm", "cv2", "av", "openvino", "facenet_pytorch", "numpy")
 SERVING_ONLY = ("pydantic", "pydantic_settings", "structlog", "typer", "fsspec", "openvino", "av", "jinja2")
 
 
-def imported(source: str) -> Iterator[tuple[int, str]]:
-    """Line and top-level package of every import, also inside functions and under TYPE_CHECKING."""
+# The rooms of each package (its folders and single files), each may import itself and those before it.
+ROOMS = {
+    "models": (
+        "errors",
+        "atomic",
+        "calibration",
+        "spec",
+        "param_groups",
+        "config",
+        "precision",
+        "local_files",
+        "checkpoint_info",
+        "checkpoint",
+        "ensemble",
+        "pretrained",
+        "packages",
+        "clip_package",
+        "bases",
+        "difference",
+        "zoo",
+        "layers",
+        "base",
+        "architectures",
+        "interop",
+    ),
+    "pipeline": (
+        "types",
+        "quiet_openvino",
+        "logs",
+        "contracts",
+        "settings",
+        "sources",
+        "portraits",
+        "clip_report",
+        "video",
+        "faces",
+        "verdict",
+        "scoring",
+        "interop",
+        "telemetry",
+        "transport",
+        "parts",
+        "scan",
+        "results",
+        "assembly",
+        "live",
+        "weights",
+        "worker",
+        "dead",
+        "submit",
+        "doctor",
+        "scan_run",
+        "bench",
+        "commands",
+        "cli",
+    ),
+    "trainers": (
+        "processes",
+        "depthwise",
+        "readout",
+        "weighted",
+        "runlog",
+        "metrics",
+        "calibration_fit",
+        "likelihood",
+        "augment",
+        "data",
+        "losses",
+        "xception_package",
+        "pretrained",
+        "config",
+        "recipes",
+        "start",
+        "optim",
+        "schedules",
+        "meter",
+        "average",
+        "promote",
+        "evaluation",
+        "copies",
+        "teachers",
+        "teacher_cache",
+        "trainee",
+        "preparation",
+        "validation_sets",
+        "validation",
+        "loop",
+        "calibrate",
+        "run",
+        "cli",
+        "commands",
+        "__main__",
+    ),
+}
+
+
+def name_of(path: Path) -> str:
+    """The module in this file, such as `pipeline.faces` or `pipeline.faces.boxes`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def sources() -> dict[str, str]:
+    """The text of every module by its name."""
+    files = [path for package in ROOMS for path in sorted((ROOT / package).rglob("*.py"))]
+    return {name_of(path): path.read_text("utf-8") for path in files}
+
+
+def imported(source: str, modules: Container[str]) -> Iterator[tuple[int, str]]:
+    """Line and module of every import, also inside functions and under TYPE_CHECKING."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
+            yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.lineno, node.module.split(".")[0]
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield node.lineno, inner if inner in modules else node.module
 
 
-def wrong_way(package: str, source: str) -> list[tuple[int, str]]:
-    """The imports of a package that comes later in the order."""
-    later = ORDER[ORDER.index(package) + 1 :]
-    return [(line, name) for line, name in imported(source) if name in later]
+def rank(module: str) -> tuple[int, int]:
+    """Place of a module's package, and of its room in it; a package itself comes before its rooms."""
+    package, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    return ORDER.index(package), ROOMS[package].index(room) if room else -1
 
 
-@pytest.mark.parametrize("package", ORDER[:-1])
-def test_imports_run_one_way(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    found = {
-        f"{path.relative_to(ROOT)}:{line}": name
-        for path in files
-        for line, name in wrong_way(package, path.read_text("utf-8"))
+def wrong_way(modules: Mapping[str, str]) -> list[str]:
+    """The imports of what comes later in the order."""
+    return [
+        f"{name}:{line} imports {target}"
+        for name, source in modules.items()
+        for line, target in imported(source, modules)
+        if target.split(".")[0] in ORDER
+        and (target.split(".")[0] not in ROOMS or (rank(target) > rank(name) and rank(name)[1] >= 0))
+    ]
+
+
+def circle(modules: Mapping[str, str]) -> list[str]:
+    """Modules that import each other in a circle, late imports counted; empty where there are none."""
+    graph = {
+        name: {target for _, target in imported(source, modules) if target in modules and target != name}
+        for name, source in modules.items()
     }
-    assert found == {}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_imports_run_one_way_and_in_no_circle() -> None:
+    modules = sources()
+    assert len(modules) > 200
+    assert wrong_way(modules) == []
+    assert circle(modules) == []
+
+
+def test_the_rooms_are_all_listed() -> None:
+    for package, rooms in ROOMS.items():
+        found = {
+            path.stem
+            for path in (ROOT / package).iterdir()
+            if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
+        }
+        assert found - {"__init__"} == set(rooms), package
 
 
 @pytest.mark.parametrize(
-    ("package", "source", "names"),
+    ("name", "source", "found"),
     [
-        ("models", "import pipeline.types", ["pipeline"]),
-        ("models", "def f():\n    from trainers.loop import run", ["trainers"]),
-        ("pipeline", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import trainers", ["trainers"]),
-        ("pipeline", "import models\nfrom pipeline import types", []),
-        ("trainers", "import models, pipeline, torch", []),
-        ("trainers", "import tests.media", ["tests"]),
+        ("models.zoo", "import pipeline.types", ["pipeline.types"]),
+        ("models.zoo", "def f():\n    from trainers.loop import run", ["trainers.loop"]),
+        ("pipeline.scan", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import trainers", ["trainers"]),
+        ("pipeline.scan", "import models\nfrom pipeline import types", []),
+        ("pipeline.scan", "from pipeline.worker.loop import Worker", ["pipeline.worker.loop"]),
+        ("pipeline.scan", "def f():\n    from pipeline.results import report", ["pipeline.results.report"]),
+        ("pipeline.faces.boxes", "def f():\n    from pipeline import scoring", ["pipeline.scoring"]),
+        ("pipeline.faces.boxes", "from pipeline.faces.crop import crops_of", []),
+        ("trainers.loop", "import models, pipeline, torch", []),
+        ("trainers.loop", "import tests.media", ["tests.media"]),
+        ("trainers.loop", "from trainers.commands.data import app", ["trainers.commands.data"]),
     ],
 )
-def test_an_arrow_that_runs_back_is_found(package: str, source: str, names: list[str]) -> None:
-    assert [name for _, name in wrong_way(package, source)] == names
+def test_a_planted_upward_import_is_found(name: str, source: str, found: list[str]) -> None:
+    # Only the names of the others matter here.
+    modules = dict.fromkeys(sources(), "") | {name: source}
+    assert [line.split(" imports ")[1] for line in wrong_way(modules)] == found
+
+
+def test_a_planted_circle_is_found_though_an_import_is_late() -> None:
+    planted = {
+        "pipeline.faces.a": "from pipeline.faces.b import f",
+        "pipeline.faces.b": "def f():\n    from pipeline.faces import a",
+    }
+    assert set(circle(planted)) == set(planted)
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from models.calibration import Calibration, Knots
 from models.checkpoint_info import LOGIT_LIMIT
+from models.errors import UnmaskError
 
 Floats64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
@@ -25,7 +26,7 @@ _TRUST_KNOTS = 5
 _TRUST_PRIOR = 10.0
 
 
-class CalibrationError(ValueError):
+class CalibrationError(UnmaskError, ValueError):
     """There is not enough to calibrate on; the message says what is missing."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from models.errors import UnmaskError
 from trainers.augment.blending import BlendConfig
 from trainers.augment.policy import AugmentConfig
 from trainers.data.couples import CoupleConfig
@@ -17,7 +18,7 @@ from trainers.losses.config import LossConfig
 Config = TypeVar("Config")
 
 
-class SettingError(ValueError):
+class SettingError(UnmaskError, ValueError):
     """A setting that does not exist or cannot have this value; the message lists what there is."""
 
 

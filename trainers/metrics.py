@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint_info import LOGIT_LIMIT
+from models.errors import UnmaskError
 from trainers import weighted
 from trainers.weighted import Array, Labels, Scores
 
@@ -41,7 +42,7 @@ _OF_PROBABILITIES = ("cllr", "ece", "ece_balanced")
 METRICS = (*_OF_COUNTS, *_OF_PROBABILITIES)
 
 
-class MixedVideoError(ValueError):
+class MixedVideoError(UnmaskError, ValueError):
     """A video whose frames carry both labels has none of its own; the message names it."""
 
 

@@ -4,7 +4,7 @@
   mean and std 0.5, as timm says; Google's own scaling, 127 and 128 of 255, is the same to half a grey level.
 - MobileNetV2: torchvision's weights (BSD-3-Clause).
 - Xception: `trainers.xception_package`.
-- CLIP ViT-B/16: `models.interop.clip_package`.
+- CLIP ViT-B/16: `models.clip_package`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import timm
 import torch
 from torch import Tensor
 
+from models import clip_package
 from models.base import BaseModel
 from models.checkpoint import weights_sha256
 from models.config import ConfigError
-from models.interop import clip_package
 from models.layers.backbone import Backbone
+from models.local_files import WeightsUnavailableError
 from models.packages import NotInstalledError, Package
-from models.pretrained import WeightsUnavailableError
 from trainers import xception_package
 
 

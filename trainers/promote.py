@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING, Any, Self
 from models.architectures import load_detector
 from models.checkpoint import CheckpointError
 from models.config import ConfigError
+from models.errors import UnmaskError
 from models.zoo import resolve
-from pipeline.registry import NotInRegistryError, Registry
+from pipeline.weights.registry import NotInRegistryError, Registry
 
 if TYPE_CHECKING:
-    from pipeline.active import ActiveWeights
     from pipeline.contracts import Announcement
+    from pipeline.weights.announced import ActiveWeights
 
 # Of promotions at the same time one wins each round.
 _ROUNDS = 20
 
 
-class RefusedError(Exception):
+class RefusedError(UnmaskError):
     """These weights are not promoted; the message says why."""
+
+    exit_code = 3
 
 
 class InvalidWeightsError(RefusedError):
@@ -187,10 +190,10 @@ def promote(
         InvalidWeightsError: the file is damaged, or its header does not go with what is in it.
         RefusedError: see `compare`; or no evaluation, or one of other weights.
         models.zoo.ZooError: there is no such file.
-        pipeline.registry.RegistryError: the registry cannot be read or written.
+        pipeline.weights.registry.RegistryError: the registry cannot be read or written.
         redis.RedisError: Redis is away.
     """
-    from pipeline.active import AnnouncementError, ChangedMeanwhileError
+    from pipeline.weights.announced import AnnouncementError, ChangedMeanwhileError
 
     path = resolve(weights)
     sha256, name = _valid(path)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from models.errors import UnmaskError
 from trainers.config import SettingError, TrainConfig, from_json, to_json, with_settings
 from trainers.recipes import find_recipe
 
@@ -56,15 +57,7 @@ def run(options: TrainOptions, say: Callable[[str], None], fail: Callable[[str],
         say: told lines of progress.
         fail: told why it cannot be done.
     """
-    from models.checkpoint import CheckpointError
-    from models.config import ConfigError
-    from models.precision import DeviceError
-    from models.pretrained import WeightsUnavailableError
-    from models.zoo import ZooError
-    from trainers.data.images import ImageError
-    from trainers.data.manifest import ManifestError
     from trainers.loop import StoppedError, train
-    from trainers.start import RunError
 
     try:
         config = _config(options)
@@ -89,19 +82,7 @@ def run(options: TrainOptions, say: Callable[[str], None], fail: Callable[[str],
     except StoppedError as error:
         fail(str(error))
         return EXIT_STOPPED
-    except (
-        CheckpointError,
-        ConfigError,
-        DeviceError,
-        ImageError,
-        ManifestError,
-        RunError,
-        SettingError,
-        WeightsUnavailableError,
-        ZooError,
-        ValueError,
-        OSError,
-    ) as error:
+    except (UnmaskError, ValueError, OSError) as error:
         fail(f"{error}")
         return EXIT_BAD_INPUT
 

@@ -11,6 +11,7 @@ import numpy as np
 from models.architectures import get_model, load_detector
 from models.atomic import durable_rename
 from models.base import BaseModel
+from models.errors import UnmaskError
 from trainers.config import TrainConfig, from_json, to_json
 from trainers.data.manifest import Manifest
 from trainers.pretrained import start_from_pretrained
@@ -19,7 +20,7 @@ from trainers.processes import Processes
 CONFIG = "config.json"
 
 
-class RunError(RuntimeError):
+class RunError(UnmaskError, RuntimeError):
     """A run cannot start or continue; the message says why and what to do."""
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from models.architectures import load_detector
 from models.base import BaseModel
 from models.checkpoint_info import Calibration
+from models.errors import UnmaskError
 from models.layers.normalize import Normalize
 from models.precision import precision_for
 from models.spec import CropGeometry
@@ -21,7 +22,7 @@ from trainers.losses.config import DistilConfig
 from trainers.readout import log_odds, read_out
 
 
-class TeacherError(ValueError):
+class TeacherError(UnmaskError, ValueError):
     """Teachers that do not go with the student or with each other; the message says why."""
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.local_files import WeightsUnavailableError
 from models.packages import Package
-from models.pretrained import WeightsUnavailableError
 
 BACKBONE = "legacy_xception"
 PACKAGE = Package(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.faces.compare import RefineRow, compare_refine
-from pipeline.faces.detector import create_detector
+from pipeline.faces.create import create_detector
 from pipeline.video.sampling import Every
 from pipeline.video.sandbox import DecodeServer
 

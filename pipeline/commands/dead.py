@@ -23,7 +23,7 @@ def list_letters(
     """List the dead letters, the oldest first."""
     from pipeline.commands.services import reaching, services
     from pipeline.dead import letters
-    from pipeline.results.redis import connect
+    from pipeline.results.store import connect
 
     settings = services(kafka=kafka, redis=redis)
     with reaching():
@@ -42,7 +42,7 @@ def show(
     """Show one dead letter with its headers and its value. Exit code 1: there is none."""
     from pipeline.commands.services import reaching, services
     from pipeline.dead import letters
-    from pipeline.results.redis import connect
+    from pipeline.results.store import connect
 
     settings = services(kafka=kafka, redis=redis)
     with reaching():
@@ -71,7 +71,7 @@ def requeue(
     from pipeline.commands.services import reaching, services
     from pipeline.dead import RequeueError, letters
     from pipeline.dead import requeue as send_again
-    from pipeline.results.redis import VerdictStore, connect
+    from pipeline.results.store import VerdictStore, connect
     from pipeline.transport.kafka import Publisher
 
     settings = services(kafka=kafka, redis=redis)

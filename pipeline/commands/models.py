@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from pipeline.commands.errors import exit_on_error, fail
 from pipeline.interop import Format
 
 if TYPE_CHECKING:
@@ -73,12 +74,12 @@ def show(
         else:
             described = _describe_checkpoint(resolve(name))
     except ZooError:
-        _fail(
+        fail(
             f"nothing is called {name!r}, and there is no such file; "
             f"architectures: {', '.join(list_architectures())}; weights: {', '.join(entries)}"
         )
     except CheckpointError as error:
-        _fail(str(error))
+        fail(error)
     if as_json:
         typer.echo(json.dumps(described, indent=2))
     else:
@@ -101,10 +102,8 @@ def pull(
 
     from models import zoo
 
-    try:
+    with exit_on_error():
         entry = zoo.find_entry(name)
-    except zoo.ZooError as error:
-        _fail(str(error))
     columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
     try:
         console = _console(stderr=True)
@@ -112,7 +111,7 @@ def pull(
             task = progress.add_task(entry.name, total=entry.size_bytes)
             path = zoo.pull(name, source=source, progress=lambda received, _: progress.update(task, completed=received))
     except zoo.ZooError as error:
-        _fail(str(error), code=1)
+        fail(error, code=1)
     _show_placed(entry, path, as_json)
 
 
@@ -129,14 +128,12 @@ def build(
     """
     from models import zoo
 
-    try:
+    with exit_on_error():
         entry = zoo.find_entry(name)
-    except zoo.ZooError as error:
-        _fail(str(error))
     try:
         path = zoo.build(name)
     except zoo.ZooError as error:
-        _fail(str(error), code=1)
+        fail(error, code=1)
     _show_placed(entry, path, as_json)
 
 
@@ -156,18 +153,15 @@ def difference(
     import tempfile
 
     from models.bases import base_of_backbone, find_base
-    from models.checkpoint import CheckpointError, read_info
+    from models.checkpoint import read_info
     from models.difference import apply_difference, save_difference
-    from models.pretrained import WeightsUnavailableError
 
-    try:
+    with exit_on_error():
         backbone = str(read_info(checkpoint).config.get("backbone"))
         chosen = base_of_backbone(backbone) if base is None else find_base(base)
         difference_sha256 = save_difference(checkpoint, chosen, out)
         with tempfile.TemporaryDirectory() as folder:
             sha256 = apply_difference(out, Path(folder) / checkpoint.name)
-    except (CheckpointError, WeightsUnavailableError, ValueError, OSError) as error:
-        _fail(str(error))
     described = {
         "path": str(out),
         "size_bytes": out.stat().st_size,
@@ -195,14 +189,12 @@ def import_weights(
 
     Exit codes: 0 written, 2 not of that layout.
     """
-    from models.checkpoint import CheckpointError, save_checkpoint
+    from models.checkpoint import save_checkpoint
     from models.interop import import_detector
 
-    try:
+    with exit_on_error():
         detector = import_detector(file, layout)
         save_checkpoint(out, weights=detector.model.state_dict(), info=detector.info)
-    except (CheckpointError, ValueError, OSError) as error:
-        _fail(str(error))
     described = _describe_checkpoint(out)
     if as_json:
         typer.echo(json.dumps(described, indent=2))
@@ -236,25 +228,18 @@ def export_weights(
     import numpy as np
 
     from models.architectures import load_detector
-    from models.checkpoint import CheckpointError
-    from models.config import ConfigError
-    from models.zoo import ZooError
-    from pipeline.interop.check import NoPicturesError, face_crops, random_crops
-    from pipeline.interop.export import CheckFailedError, ExportError, export
+    from pipeline.interop.check import face_crops, random_crops
+    from pipeline.interop.export import export
 
     if batch != "dynamic" and not batch.isdecimal():
-        _fail(f"--batch must be dynamic or a number, got {batch!r}")
-    try:
+        fail(f"--batch must be dynamic or a number, got {batch!r}")
+    with exit_on_error():
         detector = load_detector(weights)
         size = detector.model.input_spec.size
         faces = face_crops(size, images)
         crops = np.concatenate([random_crops(size), faces])
         count = None if batch == "dynamic" else int(batch)
         exported = export(detector, to, out, crops, fp16=fp16, batch=count)
-    except CheckFailedError as error:
-        _fail(str(error), code=1)
-    except (CheckpointError, ConfigError, ZooError, NoPicturesError, ExportError, OSError) as error:
-        _fail(str(error))
     check, noise = exported.check, len(crops) - len(faces)
     if as_json:
         files = [str(file) for file in exported.files]
@@ -362,8 +347,3 @@ def _console(*, stderr: bool = False) -> Console:
 
     # Paths and names are printed as they are, brackets and colons included.
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-
-def _fail(message: str, *, code: int = 2) -> NoReturn:
-    typer.echo(f"unmask models: {message}", err=True)
-    raise typer.Exit(code)

@@ -25,7 +25,7 @@ def show(
     """Show what is known of a clip. Exit codes: 0 it has its verdict, 3 not yet, 1 it is not known."""
     from pipeline.commands.services import reaching, services
     from pipeline.contracts import Verdict
-    from pipeline.results.redis import VerdictStore, connect
+    from pipeline.results.store import VerdictStore, connect
 
     settings = services(redis=redis)
     with reaching():
@@ -55,7 +55,7 @@ def tail(
     """Show verdicts as they come, until interrupted."""
     from pipeline.commands.services import reaching, services
     from pipeline.contracts import Topic
-    from pipeline.results.published import told
+    from pipeline.results.restore import told
     from pipeline.transport.history import read_topic
 
     settings = services(kafka=kafka)
@@ -75,7 +75,7 @@ def export(
 ) -> None:
     """Write all published records as JSON lines, one a clip."""
     from pipeline.commands.services import reaching, services
-    from pipeline.results.published import latest_records
+    from pipeline.results.restore import latest_records
 
     settings = services(kafka=kafka)
     count = 0
@@ -93,8 +93,8 @@ def restore(kafka: Kafka = None, redis: Redis = None) -> None:
     Exit codes: 0 all are there, 3 some messages are no records, 1 Kafka or Redis is away.
     """
     from pipeline.commands.services import reaching, services
-    from pipeline.results.published import restore as bring_back
-    from pipeline.results.redis import VerdictStore, connect
+    from pipeline.results.restore import restore as bring_back
+    from pipeline.results.store import VerdictStore, connect
 
     settings = services(kafka=kafka, redis=redis)
     with reaching():

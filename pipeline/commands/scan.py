@@ -62,7 +62,7 @@ def run(
         raise typer.BadParameter("--resume needs --jsonl FILE: it is where the earlier records stand")
     clips = clips_at_once(workers)
 
-    from pipeline import bulk
+    from pipeline import scan_run
     from pipeline.faces.views import Looks
     from pipeline.video.sampling import Even, Every, Fps, Keyframes
 
@@ -76,7 +76,7 @@ def run(
         chosen_looks = Looks.parse(looks)
     except ValueError as error:
         raise typer.BadParameter(f"--looks: {error}") from error
-    options = bulk.Options(
+    options = scan_run.Options(
         paths=tuple(paths),
         recursive=recursive,
         sampling=sampling,
@@ -93,4 +93,4 @@ def run(
         report=report,
         resume=resume,
     )
-    raise typer.Exit(bulk.run(options))
+    raise typer.Exit(scan_run.run(options))

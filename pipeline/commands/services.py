@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.registry import Registry
+    from pipeline.weights.registry import Registry
 
 
 _UNUSED = "unused"
@@ -70,8 +70,8 @@ def open_registry(uri: str | None) -> Registry:
     Raises:
         typer.BadParameter: none is set, or it is of a kind that is not known here.
     """
-    from pipeline.registry import Registry
     from pipeline.settings import REGISTRY_CACHE, Settings
+    from pipeline.weights.registry import Registry
 
     settings = Settings()
     if not (named := uri or settings.registry):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Kafka, Redis
 
 app = typer.Typer(help="Live streams.", no_args_is_help=True)
@@ -31,17 +32,14 @@ def publish(
     Exit codes: 0 all was sent, 2 the source cannot be cut, 1 Kafka is away, 130 interrupted: the stream is left open,
     and workers end it when it has been idle.
     """
-    from pydantic import ValidationError
-
     from pipeline.commands.services import reaching, services
-    from pipeline.live.cutter import CutError
     from pipeline.live.sender import send
     from pipeline.transport.kafka import Publisher, ensure_topics
 
     settings = services(kafka=kafka)
     stream_id = stream_id or f"stream-{uuid.uuid4().hex[:12]}"
     try:
-        with reaching():
+        with reaching(), exit_on_error():
             ensure_topics(settings.kafka)
             with Publisher(settings.kafka) as publisher:
                 sent = send(
@@ -52,9 +50,6 @@ def publish(
                     repeat=repeat,
                     wait_until=(lambda at_s: time.sleep(max(0.0, at_s - time.monotonic()))) if realtime else None,
                 )
-    except (CutError, ValidationError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
         typer.echo("Interrupted; the stream is left open.", err=True)
         raise typer.Exit(130) from error
@@ -67,7 +62,7 @@ def show(stream_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a st
     from pipeline.commands.services import reaching, services
     from pipeline.contracts import Verdict
     from pipeline.live.store import StreamStore
-    from pipeline.results.redis import connect
+    from pipeline.results.store import connect
 
     settings = services(redis=redis)
     with reaching():

@@ -12,7 +12,7 @@ from pipeline.commands.options import Kafka, Redis
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.results.redis import VerdictStore
+    from pipeline.results.store import VerdictStore
     from pipeline.submit import Item
 
 
@@ -44,7 +44,7 @@ def run(
 
     from pipeline.commands.services import reaching, services
     from pipeline.contracts import SourceClass
-    from pipeline.results.redis import VerdictStore, connect
+    from pipeline.results.store import VerdictStore, connect
     from pipeline.sources import expand
     from pipeline.submit import item_of, submit
     from pipeline.transport.kafka import Publisher, ensure_topics

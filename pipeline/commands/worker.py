@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import (
     Backend,
     ClipsAtOnce,
@@ -50,15 +51,13 @@ def run(
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"--log-level takes debug, info, warning or error; got {log_level!r}")
 
-    from pydantic import ValidationError
-
-    from pipeline.access import UriAllow
     from pipeline.faces.views import Looks
     from pipeline.settings import Settings
     from pipeline.transport.security import KafkaSecurity
+    from pipeline.worker.access import UriAllow
 
     given: dict[str, Any] = {"kafka": kafka, "redis": redis, "http_port": http_port, "uri_allow": uri_allow}
-    try:
+    with exit_on_error():
         # Before anything that takes seconds to load.
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         UriAllow.parse(settings.uri_allow)
@@ -66,22 +65,13 @@ def run(
         KafkaSecurity()
         if missing := [f"UNMASK_{name.upper()}" for name in ("kafka", "redis") if not getattr(settings, name)]:
             raise ValueError(f"{' and '.join(missing)} not set: tasks come from Kafka, verdicts are kept in Redis")
-    except (ValidationError, ValueError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
 
-    from models.checkpoint import CheckpointError
-    from models.precision import DeviceError
-    from models.pretrained import WeightsUnavailableError
-    from models.zoo import ZooError
-    from pipeline import serve
-    from pipeline.faces.detector import DetectorError
     from pipeline.logs import configure_logging
-    from pipeline.scoring.backends import BackendError
     from pipeline.video.sampling import Fps
+    from pipeline.worker import run
 
     configure_logging(level=log_level)
-    options = serve.Options(
+    options = run.Options(
         sampling=Fps(fps),
         face_detector=detector,
         face_weights=detector_weights,
@@ -91,17 +81,5 @@ def run(
         device=device,
         clips=clips,
     )
-    try:
-        serve.run(options, settings)
-    except (
-        BackendError,
-        CheckpointError,
-        DetectorError,
-        DeviceError,
-        OSError,
-        ValueError,
-        WeightsUnavailableError,
-        ZooError,
-    ) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
+    with exit_on_error():
+        run.run(options, settings)

@@ -14,6 +14,7 @@ import torch
 
 from models.architectures import load_detector
 from models.base import BaseModel
+from models.errors import UnmaskError
 from pipeline import quiet_openvino
 from pipeline.faces.crop import resized
 from pipeline.interop import Format
@@ -30,7 +31,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _ASTRONAUT_FACE = (154, 55, 140)
 
 
-class NoPicturesError(ValueError):
+class NoPicturesError(UnmaskError, ValueError):
     """There is nothing to check on where pictures were said to be."""
 
 

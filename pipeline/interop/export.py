@@ -24,6 +24,7 @@ from models.architectures import LoadedDetector
 from models.atomic import atomic_write, durable_rename
 from models.calibration import Calibration
 from models.checkpoint import halved, library_versions, save_checkpoint
+from models.errors import UnmaskError
 from pipeline import quiet_openvino
 from pipeline.interop import Format
 from pipeline.interop.check import Check, checked
@@ -45,12 +46,14 @@ _MAX_BATCH = 4096
 _INPUT, _OUTPUT = "crops", "logit"
 
 
-class ExportError(RuntimeError):
+class ExportError(UnmaskError, RuntimeError):
     """A detector cannot be written so; the message says what to do."""
 
 
 class CheckFailedError(ExportError):
     """What was written scored otherwise than the detector, and was not kept."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import av.error
 
+from models.errors import UnmaskError
 from pipeline.transport.messages import MAX_SEGMENT_BYTES
 
 # Codecs that MPEG-TS carries; others are encoded anew.
@@ -21,7 +22,7 @@ _PATIENCE = 2.0
 _FILL = 0.6
 
 
-class CutError(Exception):
+class CutError(UnmaskError):
     """A source cannot be cut; the message says why."""
 
 

@@ -12,10 +12,11 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from models.atomic import atomic_write
+from models.errors import UnmaskError
 from pipeline.contracts import Outcome, Verdict
 
 
-class JsonlError(ValueError):
+class JsonlError(UnmaskError, ValueError):
     """A file that should hold verdicts holds something else."""
 
 

@@ -17,14 +17,13 @@ import numpy as np
 from markupsafe import Markup
 
 from models.atomic import atomic_write
+from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Person, Verdict
 from pipeline.faces.flaws import flaws_text
+from pipeline.portraits import Portrait
 from pipeline.results import wording
-from pipeline.results.portraits import Portrait, PortraitPicker
 from pipeline.results.timeline import Timeline, sampling_step_s, timeline_of
 from pipeline.verdict.aggregate import support_needed
-
-__all__ = ["AppliedThresholds", "ClipReport", "Portrait", "PortraitPicker", "ReportClips", "RunSummary", "write_report"]
 
 # Limits that keep the page below about 15 MB, whatever the run: pictures dominate, at up to 12 kB each.
 MAX_DETAILED_CLIPS = 30
@@ -32,36 +31,6 @@ MAX_CHARTS_PER_CLIP = 6
 MAX_PORTRAITS_PER_KIND = 3
 MAX_ROWS = 2000
 MAX_PEOPLE_LISTED = 40
-
-
-@dataclass(frozen=True, slots=True)
-class AppliedThresholds:
-    """The thresholds a clip was judged by.
-
-    Attributes:
-        real: below this probability the clip is called real.
-        fake: from this probability on it is called fake.
-        fpr: share of real clips called fake, at which `fake` was chosen on validation data.
-    """
-
-    real: float
-    fake: float
-    fpr: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClipReport:
-    """A verdict and the pictures that go with it; portraits of tracks outside `verdict.people` are not shown.
-
-    Attributes:
-        transient: another try may end otherwise.
-    """
-
-    verdict: Verdict
-    suspicious: tuple[Portrait, ...] = ()
-    clearest: tuple[Portrait, ...] = ()
-    thresholds: AppliedThresholds | None = None
-    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import BaseModel
+from models.errors import UnmaskError
 from models.layers.normalize import Normalize
 from models.precision import Precision, available_cores, best_device, openvino_precision, precision_for
 from pipeline import quiet_openvino
@@ -23,7 +24,7 @@ BackendName = Literal["auto", "torch", "torch-compiled", "openvino"]
 Done = Callable[[Floats | Exception], None]
 
 
-class BackendError(RuntimeError):
+class BackendError(UnmaskError, RuntimeError):
     """A backend cannot be had here, or does not go with the device."""
 
 

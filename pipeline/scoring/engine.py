@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 import structlog
 
+from models.errors import UnmaskError
 from pipeline.scoring.backends import Backend
 from pipeline.scoring.batcher import MicroBatcher
 from pipeline.types import Floats, Image
@@ -23,7 +24,7 @@ MAX_DELAY_S = 0.005
 QUEUE_BATCHES = 8
 
 
-class ScoringError(RuntimeError):
+class ScoringError(UnmaskError, RuntimeError):
     """The model could not score a crop: it fails alone, the rest of its batch is scored."""
 
 

@@ -11,6 +11,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError, TopicAlreadyExistsError
 
+from models.errors import UnmaskError
 from pipeline.contracts import Topic
 from pipeline.transport.messages import Segment, VideoTask
 from pipeline.transport.security import client_options
@@ -29,8 +30,10 @@ REASON_HEADERS: Final = frozenset({"error", "stage", "attempts", "topic"})
 Headers = Iterable[tuple[str, bytes | None]]
 
 
-class TransportError(Exception):
+class TransportError(UnmaskError):
     """Kafka is away, or refused; the message says which topic and why. Nothing counts as sent."""
+
+    exit_code = 1
 
 
 class TooLargeError(TransportError):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from models.errors import UnmaskError
 from pipeline.contracts import SCHEMA_VERSION, Contract, Id, SourceClass
 from pipeline.video.sampling import parse_sampling
 
@@ -55,7 +56,7 @@ def message_fields(record: Any) -> dict[str, Any]:
     }
 
 
-class ContractError(ValueError):
+class ContractError(UnmaskError, ValueError):
     """A message is not what the contract says; the message tells what was wrong and what was expected."""
 
 

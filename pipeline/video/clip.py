@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from models.errors import UnmaskError
+
 Failure = Literal["undecodable", "over_limit", "unavailable"]
 
 
-class DecodeError(Exception):
+class DecodeError(UnmaskError):
     """A clip cannot be read, or not to its end.
 
     Attributes:

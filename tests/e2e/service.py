@@ -23,7 +23,7 @@ from kafka.errors import KafkaError
 
 from deploy.local.services import KafkaServer, RedisServer, free_port, kafka_jars
 from pipeline.contracts import VIDEO_TOPICS, Topic, Verdict, clip_key
-from pipeline.results.redis import connect
+from pipeline.results.store import connect
 from pipeline.transport.consumer import GROUP
 from pipeline.transport.history import read_topic
 from pipeline.transport.messages import Message, VideoTask

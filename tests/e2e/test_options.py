@@ -1,4 +1,4 @@
-"""Bad options end with code 2 and a word of help. Those found once a model is loaded: tests/pipeline/test_bulk.py."""
+"""Bad options end with code 2 and a word of help. Those found with a loaded model: tests/pipeline/test_scan_run.py."""
 
 from __future__ import annotations
 

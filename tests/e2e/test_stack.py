@@ -14,7 +14,7 @@ import redis
 from deploy.local import stack
 from deploy.local.services import ServiceError, kafka_jars
 from pipeline.contracts import Topic
-from pipeline.results.redis import connect
+from pipeline.results.store import connect
 from pipeline.transport.kafka import ensure_topics
 from tests.conftest import required_service
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from models.zoo import resolve
-from pipeline.active import ActiveWeights
 from pipeline.contracts import Outcome, Verdict
-from pipeline.registry import Registry
+from pipeline.weights.announced import ActiveWeights
+from pipeline.weights.registry import Registry
 from tests import media
 from tests.conftest import required_service
 from tests.e2e.service import Platform, WorkerProcess, copies_of, done_count, until

@@ -20,7 +20,7 @@ from models.architectures import get_model, load_detector
 from models.bases import Base, UnknownBaseError, base_of_backbone, find_base, list_bases, register_base, unregister_base
 from models.checkpoint import CheckpointError, CheckpointInfo, halved, read_checkpoint, read_info, save_checkpoint
 from models.difference import DifferenceError, apply_difference, read_difference, save_difference
-from models.pretrained import WeightsUnavailableError
+from models.local_files import WeightsUnavailableError
 from models.spec import InputSpec
 from models.zoo import ZooEntry, ZooError
 

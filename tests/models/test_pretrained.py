@@ -11,7 +11,7 @@ import timm
 import torch
 
 from models.architectures import get_model, list_architectures
-from models.pretrained import WeightsUnavailableError
+from models.local_files import WeightsUnavailableError
 from tests.models.conftest import SMALL
 
 

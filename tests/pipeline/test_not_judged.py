@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, Verdict
-from pipeline.faces.detector import FaceDetector, create_detector
+from pipeline.faces.create import create_detector
+from pipeline.faces.detector import FaceDetector
 from pipeline.faces.flaws import Flaw, flaw_counts, flaws_text
 from pipeline.live.state import StreamState
-from pipeline.part_result import PartResult
-from pipeline.parts import judge_parts
-from pipeline.results.report import ClipReport, RunSummary, render_report
+from pipeline.parts.join import judge_parts
+from pipeline.parts.result import PartResult
+from pipeline.results.report import RunSummary, render_report
 from pipeline.scan import Scanner
 from pipeline.scoring.engine import Engine
 from pipeline.sources import Source

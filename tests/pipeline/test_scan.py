@@ -16,7 +16,8 @@ import pytest
 
 from models.checkpoint import Thresholds
 from pipeline.contracts import Label, Outcome, Verdict
-from pipeline.faces.detector import FaceDetector, create_detector
+from pipeline.faces.create import create_detector
+from pipeline.faces.detector import FaceDetector
 from pipeline.scan import ScanInterruptedError, Scanner, scan_all
 from pipeline.scoring.engine import Engine
 from pipeline.sources import Source

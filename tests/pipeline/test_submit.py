@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from pipeline.contracts import Outcome, SourceClass, State
-from pipeline.results.redis import VerdictStore, connect
+from pipeline.results.store import VerdictStore, connect
 from pipeline.submit import BATCH, Item, item_of, submit, watch
 from pipeline.transport.kafka import Publisher, TransportError
 from pipeline.transport.messages import VideoTask

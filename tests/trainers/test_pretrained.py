@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from models.architectures import get_model
 from models.config import ConfigError
-from models.pretrained import WeightsUnavailableError
+from models.local_files import WeightsUnavailableError
 from models.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from tests.models.conftest import one_thread  # noqa: F401  (a fixture of every test here)
 from trainers.pretrained import packaged_backbones, packaged_state, start_from_pretrained

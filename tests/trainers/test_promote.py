@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from models.checkpoint import read_checkpoint, save_checkpoint
 from models.zoo import ZooError
-from pipeline.active import ActiveWeights
 from pipeline.cli import build
 from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY
-from pipeline.registry import NotInRegistryError, Registry
+from pipeline.weights.announced import ActiveWeights
+from pipeline.weights.registry import NotInRegistryError, Registry
 from tests.weights import HEAD_BIAS, shifted, small_weights
 from trainers.promote import Evaluation, EvaluationError, InvalidWeightsError, RefusedError, compare, promote
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.atomic import atomic_write
+from models.errors import UnmaskError
 from pipeline.types import Image
 
 Upsampling = Literal["nearest", "bilinear", "transposed", "shuffle"]
@@ -32,7 +33,7 @@ Loss = Literal["l1", "l1_gradient"]
 _FORMAT = "unmask-autoencoder-1"
 
 
-class AutoencodersMissingError(ValueError):
+class AutoencodersMissingError(UnmaskError, ValueError):
     """There are no autoencoders where they were expected; the message says how to make them."""
 
 

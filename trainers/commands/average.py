@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
+
 
 def run(
     weights: Annotated[list[Path], typer.Argument(help="Checkpoints of the same detector, two or more.")],
@@ -16,12 +18,8 @@ def run(
 
     Choose thresholds anew afterwards (`unmask calibrate`). Exit codes: 0 done, 2 they do not go together.
     """
-    from models.checkpoint import CheckpointError
     from trainers.average import average
 
-    try:
+    with exit_on_error():
         sha256 = average(weights, out)
-    except (CheckpointError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     typer.echo(f"{out}: mean of {len(weights)}, sha256 {sha256}")

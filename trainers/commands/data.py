@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from pipeline.commands.errors import exit_on_error, fail
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,11 +92,10 @@ def prepare(
     """
     from models.precision import available_cores
     from models.spec import InputSpec
-    from models.zoo import ZooError
-    from pipeline.faces.detector import DetectorError, create_detector
+    from pipeline.faces.create import create_detector
     from pipeline.video.sandbox import DecodeServer
-    from trainers.data.layouts import LayoutError, LayoutOptions, Shares, read_layout
-    from trainers.data.prepare import PrepareError, PrepareOptions
+    from trainers.data.layouts import LayoutOptions, Shares, read_layout
+    from trainers.data.prepare import PrepareOptions
     from trainers.data.prepare import prepare as run
     from trainers.data.tight_pictures import TightCutter
     from trainers.data.video_crops import Cutter
@@ -102,32 +103,31 @@ def prepare(
     threads = workers or available_cores() + 1
     console = _console()
     try:
-        options = LayoutOptions(
-            compression=compression,
-            methods=tuple(filter(None, (method.strip() for method in methods.split(",")))),
-            shares=Shares(val_share, test_share),
-            official=official,
-            split=split,
-            dataset=dataset,
-            all_real=all_real,
-        )
-        listing = read_layout(layout, root, options)
-        _print_listing(console, listing)
-        faces = create_detector(detector, weights=detector_weights, streams=threads)
-        with DecodeServer() as server, _progress(console) as bar:
-            task = bar.add_task("videos", total=len(listing.videos))
-            prepared = run(
-                listing,
-                out,
-                (TightCutter if tight else Cutter)(
-                    faces, server, InputSpec(size), frames=frames, all_people=all_people
-                ),
-                PrepareOptions("png" if png else "jpeg", quality, shard_mib, pairs),
-                workers=threads,
-                progress=lambda done: bar.update(task, completed=done.videos_done),
+        with exit_on_error():
+            options = LayoutOptions(
+                compression=compression,
+                methods=tuple(filter(None, (method.strip() for method in methods.split(",")))),
+                shares=Shares(val_share, test_share),
+                official=official,
+                split=split,
+                dataset=dataset,
+                all_real=all_real,
             )
-    except (LayoutError, PrepareError, DetectorError, ZooError, ValueError, OSError) as error:
-        _fail(str(error))
+            listing = read_layout(layout, root, options)
+            _print_listing(console, listing)
+            faces = create_detector(detector, weights=detector_weights, streams=threads)
+            with DecodeServer() as server, _progress(console) as bar:
+                task = bar.add_task("videos", total=len(listing.videos))
+                prepared = run(
+                    listing,
+                    out,
+                    (TightCutter if tight else Cutter)(
+                        faces, server, InputSpec(size), frames=frames, all_people=all_people
+                    ),
+                    PrepareOptions("png" if png else "jpeg", quality, shard_mib, pairs),
+                    workers=threads,
+                    progress=lambda done: bar.update(task, completed=done.videos_done),
+                )
     except KeyboardInterrupt:
         console.print(f"[yellow]Interrupted.[/] The same command goes on from what is in {out}.", highlight=False)
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -148,12 +148,10 @@ def check(
     Exit codes: 0 fit to train on, 2 unfit: each kind of violation is named with examples.
     """
     from trainers.data.check import check as run
-    from trainers.data.manifest import Manifest, ManifestError
+    from trainers.data.manifest import Manifest
 
-    try:
+    with exit_on_error():
         table = Manifest.read(manifest)
-    except ManifestError as error:
-        _fail(str(error))
     with _progress(_console()) as bar:
         task = bar.add_task("pictures", total=len(table))
         report = run(table, images, workers=workers, progress=lambda done, _: bar.update(task, completed=done))
@@ -235,13 +233,6 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _fail(message: str) -> NoReturn:
-    from rich.markup import escape
-
-    _console().print(f"[red]Error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(EXIT_UNFIT)
-
-
 @app.command()
 def clean(
     manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
@@ -256,13 +247,11 @@ def clean(
 
     Exit codes: 0 done, 2 bad input.
     """
-    from models.zoo import ZooError
-    from pipeline.faces.detector import DetectorError, create_detector
+    from pipeline.faces.create import create_detector
     from trainers.data.clean import clean as clean_crops
-    from trainers.data.images import ImageError
-    from trainers.data.manifest import Manifest, ManifestError
+    from trainers.data.manifest import Manifest
 
-    try:
+    with exit_on_error():
         # Faces of crops have 60 px and more; the picture need not be looked at larger than that.
         finder = None if detector == "none" else create_detector(detector, weights=detector_weights, min_face_px=24)
         _, report = clean_crops(
@@ -272,9 +261,6 @@ def clean(
             hold_out,
             lambda done, rows: typer.echo(f"\r{done} of {rows}", nl=done == rows, err=True),
         )
-    except (DetectorError, ImageError, ManifestError, ZooError, ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     typer.echo(
         f"{report.rows} rows; {report.paired} fakes with the real of their frame; "
         f"{report.dropped_same_picture} fakes dropped that do not differ from theirs; "
@@ -296,12 +282,11 @@ def landmarks(
 
     Exit codes: 0 done, 2 bad input.
     """
-    from trainers.data.dense_landmarks import DenseLandmarker, TaskFileError, write_landmarks
+    from trainers.data.dense_landmarks import DenseLandmarker, write_landmarks
     from trainers.data.dense_store import DENSE_FILE
-    from trainers.data.images import ImageError
-    from trainers.data.manifest import Manifest, ManifestError
+    from trainers.data.manifest import Manifest
 
-    try:
+    with exit_on_error():
         table = Manifest.read(manifest)
         with _progress(_console()) as bar:
             work = bar.add_task("faces", total=None)
@@ -311,8 +296,6 @@ def landmarks(
                 fakes=fakes,
                 progress=lambda done, rows: bar.update(work, completed=done, total=rows),
             )
-    except (TaskFileError, ImageError, ManifestError, ImportError, OSError) as error:
-        _fail(str(error))
     _say(_console(stderr=False), f"{table.root / DENSE_FILE}: {sure} of {looked} faces with a sure mesh")
 
 
@@ -333,11 +316,10 @@ def autoencoders(
     import time
 
     from trainers.augment.autoencoders import SPECS, Budget, save_autoencoder, train_autoencoder
-    from trainers.data.images import ImageError
-    from trainers.data.manifest import Manifest, ManifestError
+    from trainers.data.manifest import Manifest
     from trainers.data.real_faces import sample_reals
 
-    try:
+    with exit_on_error():
         reals = sample_reals(Manifest.read(manifest), split=split, count=images, seed=seed)
         out.mkdir(parents=True, exist_ok=True)
         budget = Budget(minutes * 60 / len(SPECS), steps)
@@ -346,8 +328,6 @@ def autoencoders(
             net, error = train_autoencoder(spec, reals, budget, clock=time.process_time, seed=seed + number)
             file = save_autoencoder(net, out)
             _say(_console(stderr=False), f"{file}: mean error {error:.1f} grey levels of 255")
-    except (ImageError, ManifestError, ValueError, OSError) as error:
-        _fail(str(error))
 
 
 @app.command()
@@ -359,14 +339,12 @@ def join(
 
     Exit codes: 0 done, 2 bad input.
     """
-    from trainers.data.manifest import Manifest, ManifestError
+    from trainers.data.manifest import Manifest
     from trainers.data.manifest import join as join_rows
 
-    try:
+    with exit_on_error():
         joined = join_rows([Manifest.read(file) for file in manifests], out.parent)
         joined.write(out)
-    except (ManifestError, OSError) as error:
-        _fail(str(error))
     _say(_console(), f"{len(joined)} rows of {len(manifests)} manifests: {out}")
 
 
@@ -394,11 +372,10 @@ def actors(
     Exit codes: 0 done, 2 bad input.
     """
     from trainers.data import actors as people
-    from trainers.data.face_embedding import EmbeddingError, embed, load_embedding
-    from trainers.data.images import ImageError
-    from trainers.data.manifest import Manifest, ManifestError
+    from trainers.data.face_embedding import embed, load_embedding
+    from trainers.data.manifest import Manifest
 
-    try:
+    with exit_on_error():
         rows = Manifest.read(manifest)
         network = load_embedding(embedding)
         groups, vectors = people.group_embeddings(
@@ -407,12 +384,10 @@ def actors(
             lambda done, of: typer.echo(f"\r{done} of {of}", nl=done == of, err=True),
         )
         if not len(groups):
-            _fail(f"{manifest} has no reals of the dataset {dataset!r}")
+            fail(f"{manifest} has no reals of the dataset {dataset!r}")
         found = people.cluster(vectors, people.SAME_PERSON if threshold is None else threshold)
         named = people.put_aside(people.with_actors(rows, dataset, groups, found), unseen)
         named.write(out)
-    except (EmbeddingError, ImageError, ManifestError, ValueError, OSError) as error:
-        _fail(str(error))
     summary = people.report(named, len(groups))
     _say(
         _console(),

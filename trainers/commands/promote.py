@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Redis
 
 
@@ -25,31 +26,18 @@ def run(
 
     Exit codes: 0 done, 3 refused, 2 bad options or no such file, 1 the registry or Redis is away.
     """
-    from pipeline.commands.services import open_registry, services
+    from pipeline.commands.services import open_registry, reaching, services
 
     settings = services(redis=redis)
     shelf = open_registry(registry)
 
-    from redis import RedisError
+    from pipeline.results.store import connect
+    from pipeline.weights.announced import ActiveWeights
+    from trainers.promote import promote
 
-    from models.zoo import ZooError
-    from pipeline.active import ActiveWeights
-    from pipeline.registry import RegistryError
-    from pipeline.results.redis import connect
-    from trainers.promote import RefusedError, promote
-
-    try:
+    with reaching(), exit_on_error():
         text = None if evaluation is None else evaluation.read_bytes()
         done = promote(weights, text, registry=shelf, active=ActiveWeights(connect(settings.redis)), force=force)
-    except RefusedError as error:
-        typer.echo(f"Refused: {error}", err=True)
-        raise typer.Exit(3) from error
-    except (RedisError, RegistryError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
-    except (ZooError, OSError, ValueError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
     announcement = done.announcement
     if announcement.forced and done.news:
         typer.echo(f"Forced, though: {done.told}", err=True)

@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from models.errors import UnmaskError
 from pipeline import quiet_openvino
 from pipeline.types import Floats, Image
 from trainers.augment.outline import template_landmarks
@@ -37,7 +38,7 @@ _MARGIN = 1.5
 _EYE_CORNERS = (33, 263)
 
 
-class TaskFileError(ValueError):
+class TaskFileError(UnmaskError, ValueError):
     """A task file that cannot be used; the message says which one is expected."""
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from models.atomic import atomic_write
+from models.errors import UnmaskError
 from pipeline.types import Floats
 
 # In the folder of the manifest, which relative paths start from.
@@ -26,7 +27,7 @@ _FORMAT = "unmask-dense-landmarks-1"
 _REMEDY = "delete it, or write it again by `unmask data landmarks`"
 
 
-class DenseLandmarksError(ValueError):
+class DenseLandmarksError(UnmaskError, ValueError):
     """A file of dense landmarks that cannot be read; the message names it and says what to do."""
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import UnmaskError
 from pipeline.types import Floats, Image
 
 # Strides of the thirteen depthwise convolutions of MobileNetV1.
@@ -27,7 +28,7 @@ _MEAN_BGR = (103.939, 116.779, 123.68)
 SIZE_PX = 160
 
 
-class EmbeddingError(ValueError):
+class EmbeddingError(UnmaskError, ValueError):
     """A file that does not hold the face embedding; the message says what is wrong with it."""
 
 

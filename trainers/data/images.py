@@ -10,10 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from models.errors import UnmaskError
 from pipeline.types import Image
 
 
-class ImageError(ValueError):
+class ImageError(UnmaskError, ValueError):
     """An image that is not there or cannot be decoded; the message names it."""
 
 

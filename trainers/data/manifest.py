@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.atomic import atomic_write
+from models.errors import UnmaskError
 
 Strings = npt.NDArray[np.str_]
 
@@ -25,7 +26,7 @@ REQUIRED = ("path", "label", "split", "group", "source_video", "method", "datase
 OPTIONAL = ("source_width", "landmarks", "pair", "actor")
 
 
-class ManifestError(ValueError):
+class ManifestError(UnmaskError, ValueError):
     """A manifest that cannot be read or contradicts itself; the message says which row or column."""
 
 

@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from models.atomic import atomic_write
+from models.errors import UnmaskError
 from trainers.data.shards import ShardEnd
 
 PROGRESS, SETTINGS = "progress.jsonl", "prepare.json"
 
 
-class PrepareError(RuntimeError):
+class PrepareError(UnmaskError, RuntimeError):
     """A set cannot be prepared in this folder; the message says why and what to do."""
 
 

@@ -14,12 +14,13 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from models.atomic import durable_rename
+from models.errors import UnmaskError
 
 # Two empty blocks end an archive. tarfile's padding to 10,240 bytes is for tapes.
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
-class ShardError(RuntimeError):
+class ShardError(UnmaskError, RuntimeError):
     """Shards on disk are not those that were recorded."""
 
 

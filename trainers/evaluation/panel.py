@@ -15,7 +15,7 @@ from models.zoo import split_names
 from pipeline.faces.views import Looks, View
 from pipeline.scoring.backends import Backend, create_backend
 from pipeline.types import Floats, Image
-from trainers.evaluation.scoring import infer
+from trainers.evaluation.inference import infer
 
 
 @dataclass(frozen=True, slots=True)

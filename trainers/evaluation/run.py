@@ -13,20 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from models.atomic import atomic_write
-from models.checkpoint import CheckpointError
-from models.config import ConfigError
-from models.precision import DeviceError
-from models.zoo import ZooError
+from models.errors import UnmaskError
 from pipeline.faces.views import Looks
-from pipeline.scoring.backends import BackendError
-from trainers.data.manifest import ManifestError
 from trainers.evaluation.clips import ScanOptions
 from trainers.evaluation.console import announce, complain, say, show
 from trainers.evaluation.evaluate import Evaluated, Report, SetResult, evaluate_clips, evaluate_crops, report_on
 from trainers.evaluation.ladder import STEPS, LadderName
 from trainers.evaluation.panel import Panel, load_panel
 from trainers.evaluation.report import write_report
-from trainers.evaluation.sets import CropSet, Half, SetError, find_sets
+from trainers.evaluation.sets import CropSet, Half, find_sets
 from trainers.evaluation.summary import Judging
 from trainers.evaluation.tables import overview, tables
 
@@ -80,7 +75,7 @@ class EvaluateOptions:
             raise ValueError(f"resamples must not be negative, got {self.resamples}")
 
 
-class OutputError(Exception):
+class OutputError(UnmaskError):
     """An output cannot be written; the message says which and why."""
 
 
@@ -95,16 +90,7 @@ def run(options: EvaluateOptions) -> int:
         _show(report)
         for what, path in written:
             say(f"{what}: {path}")
-    except (
-        BackendError,
-        CheckpointError,
-        ConfigError,
-        DeviceError,
-        ManifestError,
-        SetError,
-        ZooError,
-        OutputError,
-    ) as error:
+    except UnmaskError as error:
         complain(f"Error: {error}")
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,9 +24,8 @@ from trainers.augment.degrade import jpeg_size_bytes
 from trainers.data.images import ImageError, ImageStore
 from trainers.data.manifest import Manifest
 from trainers.evaluation.crop_quality import crop_quality
-
-if TYPE_CHECKING:
-    from trainers.evaluation.panel import PanelBackend
+from trainers.evaluation.inference import infer
+from trainers.evaluation.panel import PanelBackend
 
 Transform = Callable[[Image, int], Image]
 Progress = Callable[[int], None]
@@ -186,43 +184,7 @@ def score_images(
 
 def _infer(backend: Backend | PanelBackend, crops: Sequence[Image]) -> Floats:
     """Of the crops of each view."""
-    from trainers.evaluation.panel import PanelBackend
-
     return backend.infer(crops) if isinstance(backend, PanelBackend) else infer(backend, crops[0])
-
-
-def infer(backend: Backend, pixels: Image) -> Floats:
-    """Log-odds of fake of crops uint8 [N, S, S, 3], float32 [N], with as many calls under way as the backend takes.
-
-    Raises:
-        BackendError: a call failed.
-    """
-    logits = np.full(len(pixels), np.nan, np.float32)
-    errors: list[Exception] = []
-    slots = threading.Semaphore(backend.concurrency)
-
-    def put(part: slice) -> Callable[[Floats | Exception], None]:
-        def done(result: Floats | Exception) -> None:
-            if isinstance(result, Exception):
-                errors.append(result)
-            else:
-                logits[part] = result
-            slots.release()
-
-        return done
-
-    start = 0
-    while start < len(pixels) and not errors:
-        stop = start + backend.fit(min(len(pixels) - start, backend.max_batch))
-        slots.acquire()
-        # On this thread, not one of a pool: compiled CUDA graphs belong to the thread that recorded them.
-        backend.start(pixels[start:stop], put(slice(start, stop)))
-        start = stop
-    for _ in range(backend.concurrency):
-        slots.acquire()
-    if errors:
-        raise BackendError(f"{backend.name} failed: {type(errors[0]).__name__}: {errors[0]}") from errors[0]
-    return logits
 
 
 def _measure(image: Image) -> Sequence[float]:

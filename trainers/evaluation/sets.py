@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from models.errors import UnmaskError
 from trainers.data.manifest import LABELS, Manifest
 
 Half = Literal["selection", "report"]
@@ -17,7 +18,7 @@ LABELS_FILE = "labels.csv"
 _NAMELESS = frozenset({"manifest", "labels"})
 
 
-class SetError(ValueError):
+class SetError(UnmaskError, ValueError):
     """A set that cannot be evaluated; the message says what is wanted."""
 
 

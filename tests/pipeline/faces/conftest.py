@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.faces.detector import FaceDetector, create_detector
+from pipeline.faces.create import create_detector
+from pipeline.faces.detector import FaceDetector
 from pipeline.types import Frame
 from pipeline.video.sampling import Every, Fps
 from pipeline.video.sandbox import DecodeServer

@@ -10,7 +10,8 @@ import pytest
 
 from models.zoo import ZooError
 from pipeline.faces import detector
-from pipeline.faces.detector import DetectorError, FaceDetector, create_detector
+from pipeline.faces.create import create_detector
+from pipeline.faces.detector import DetectorError, FaceDetector
 
 
 @pytest.mark.parametrize(

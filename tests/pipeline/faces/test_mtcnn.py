@@ -11,7 +11,8 @@ import torch
 from facenet_pytorch import MTCNN
 
 from pipeline.faces.boxes import iou
-from pipeline.faces.detector import FaceDetector, create_detector
+from pipeline.faces.create import create_detector
+from pipeline.faces.detector import FaceDetector
 from pipeline.types import Faces, Floats, Image
 from tests.media import Scene, face_picture
 from tests.pipeline.faces.conftest import FrameSource

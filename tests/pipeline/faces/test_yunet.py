@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.faces.boxes import iou
-from pipeline.faces.detector import FaceDetector, create_detector
+from pipeline.faces.create import create_detector
+from pipeline.faces.detector import FaceDetector
 from tests.media import Scene, face_picture
 from tests.pipeline.faces.conftest import FrameSource
 

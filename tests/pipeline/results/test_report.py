@@ -15,19 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
 
+from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Label, Outcome, Person, ScoredFace, Verdict, clip_id_of
-from pipeline.results.portraits import encode_portrait
-from pipeline.results.report import (
-    MAX_DETAILED_CLIPS,
-    MAX_ROWS,
-    AppliedThresholds,
-    ClipReport,
-    Portrait,
-    ReportClips,
-    RunSummary,
-    render_report,
-    write_report,
-)
+from pipeline.portraits import Portrait, encode_portrait
+from pipeline.results.report import MAX_DETAILED_CLIPS, MAX_ROWS, ReportClips, RunSummary, render_report, write_report
 from pipeline.results.wording import OUTCOMES
 from tests.browser import browser_for_tests
 from tests.pipeline.records import PROVENANCE, record

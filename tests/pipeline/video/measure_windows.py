@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.parts import plan_parts
+from pipeline.parts.join import plan_parts
 from pipeline.video.clip import Limits
 from pipeline.video.reader import VideoReader
 from pipeline.video.sampling import Fps

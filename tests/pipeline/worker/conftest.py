@@ -9,19 +9,19 @@ import pytest
 import redis
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
-from pipeline.access import UriAllow
 from pipeline.contracts import VIDEO_TOPICS, Topic
-from pipeline.faces.detector import create_detector
-from pipeline.results.redis import VerdictStore, connect
+from pipeline.faces.create import create_detector
+from pipeline.results.store import VerdictStore, connect
 from pipeline.scan import Scanner
 from pipeline.scoring.engine import Engine
-from pipeline.scoring.leases import Scanners
-from pipeline.service import Service
 from pipeline.telemetry import Metrics
 from pipeline.transport.consumer import GROUP, TaskConsumer
 from pipeline.transport.kafka import Publisher, ensure_topics
 from pipeline.video.sampling import Even
 from pipeline.video.sandbox import DecodeServer
+from pipeline.weights.leases import Scanners
+from pipeline.worker.access import UriAllow
+from pipeline.worker.message import Service
 from tests import media
 from tests.pipeline.quick import SPEC, QuickNetwork
 from tests.pipeline.records import PROVENANCE

@@ -13,14 +13,14 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.contracts import VIDEO_TOPICS, SourceClass, Topic, Verdict
-from pipeline.live.streams import Live
-from pipeline.results.redis import VerdictStore
-from pipeline.service import Service
+from pipeline.results.store import VerdictStore
 from pipeline.transport.consumer import GROUP, TaskConsumer
 from pipeline.transport.history import read_topic
 from pipeline.transport.kafka import Publisher
 from pipeline.transport.messages import Message, VideoTask
-from pipeline.worker import Worker
+from pipeline.worker.loop import Worker
+from pipeline.worker.message import Service
+from pipeline.worker.streams import Live
 
 PATIENCE_S = 120
 

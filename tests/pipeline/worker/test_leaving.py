@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.contracts import Outcome, State, Topic
-from pipeline.results.redis import VerdictStore
-from pipeline.service import Service
+from pipeline.results.store import VerdictStore
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher
 from pipeline.types import Floats, Image
+from pipeline.worker.message import Service
 from tests import media
 from tests.pipeline.quick import QuickNetwork
 from tests.pipeline.worker.serving import PATIENCE_S, committed_to_the_end, judged, published, serving, task, until
@@ -95,7 +95,7 @@ def test_a_record_too_large_to_publish_is_over_the_limit(
     store: VerdictStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.worker.MAX_RECORD_BYTES", 1500)
+    monkeypatch.setattr("pipeline.worker.video.MAX_RECORD_BYTES", 1500)
     path = root / "many_faces.mp4"
     media.make_clip(path, seconds=2, seed=11)
     with serving(bootstrap, lambda consumer: replace(service(consumer), max_attempts=1)):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from models.spec import InputSpec
-from pipeline.faces.detector import FaceDetector, create_detector
+from pipeline.faces.create import create_detector
+from pipeline.faces.detector import FaceDetector
 from pipeline.video.sandbox import DecodeServer
 from tests import media
 from trainers.data.video_crops import Cutter

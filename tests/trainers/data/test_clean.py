@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.faces.detector import create_detector
+from pipeline.faces.create import create_detector
 from pipeline.types import Image
 from tests import media
 from tests.trainers.crops import face, forged

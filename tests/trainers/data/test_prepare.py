@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on(
 import os
 from pathlib import Path
 from models.spec import InputSpec
-from pipeline.faces.detector import create_detector
+from pipeline.faces.create import create_detector
 from pipeline.video.sandbox import DecodeServer
 from trainers.data.layouts import LayoutOptions, read_layout
 from trainers.data.prepare import PrepareOptions, prepare

@@ -19,7 +19,8 @@ from pipeline.types import Image
 from tests.trainers.evaluation.conftest import SIZE_PX
 from trainers.data.images import ImageStore
 from trainers.data.manifest import Manifest
-from trainers.evaluation.scoring import infer, open_backend, score_images, score_manifest
+from trainers.evaluation.inference import infer
+from trainers.evaluation.scoring import open_backend, score_images, score_manifest
 
 
 @pytest.fixture(scope="module")

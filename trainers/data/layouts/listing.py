@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from models.errors import UnmaskError
 from trainers.data.layouts.splits import Shares
 from trainers.data.manifest import REAL
 
@@ -18,7 +19,7 @@ IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 Compression = Literal["raw", "c23", "c40"]
 
 
-class LayoutError(ValueError):
+class LayoutError(UnmaskError, ValueError):
     """A folder is not laid out as its data set is; the message says what was expected where, and what is there."""
 
 

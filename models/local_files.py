@@ -1,0 +1,22 @@
+"""Where weights are kept on this machine, and whether the network may be used to get them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from models.errors import UnmaskError
+
+
+class WeightsUnavailableError(UnmaskError, RuntimeError):
+    """Pretrained weights cannot be had; the message names the file to place."""
+
+
+def weights_dir() -> Path:
+    """Folder of pulled and built weights: `weights` in `$UNMASK_CACHE`, or in `~/.cache/unmask`."""
+    return Path(os.environ.get("UNMASK_CACHE") or "~/.cache/unmask").expanduser() / "weights"
+
+
+def is_offline() -> bool:
+    """Whether `UNMASK_OFFLINE` forbids the network."""
+    return os.environ.get("UNMASK_OFFLINE", "").strip().lower() in ("1", "true", "t", "yes", "y", "on")

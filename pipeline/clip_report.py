@@ -1,0 +1,38 @@
+"""What a scan gives for a clip: its verdict, and the pictures that a report shows with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.contracts import Verdict
+from pipeline.portraits import Portrait
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedThresholds:
+    """The thresholds a clip was judged by.
+
+    Attributes:
+        real: below this probability the clip is called real.
+        fake: from this probability on it is called fake.
+        fpr: share of real clips called fake, at which `fake` was chosen on validation data.
+    """
+
+    real: float
+    fake: float
+    fpr: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClipReport:
+    """A verdict and the pictures that go with it; portraits of tracks outside `verdict.people` are not shown.
+
+    Attributes:
+        transient: another try may end otherwise.
+    """
+
+    verdict: Verdict
+    suspicious: tuple[Portrait, ...] = ()
+    clearest: tuple[Portrait, ...] = ()
+    thresholds: AppliedThresholds | None = None
+    transient: bool = False

@@ -1,0 +1,28 @@
+"""How commands end when what was asked for cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+from models.errors import UnmaskError
+
+
+def fail(message: object, code: int = 2) -> NoReturn:
+    """Print an error and end the command with this exit code."""
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """End the command with the message and exit code of our errors; bad values and files, missing libraries: 2."""
+    try:
+        yield
+    except UnmaskError as error:
+        fail(error, error.exit_code)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        fail(error)

@@ -1,0 +1,244 @@
+"""Long videos in parts: how they are split by time, and how what the parts found becomes one verdict.
+
+The verdict equals that of an unsplit scan, but for this: each part's tracker starts anew. Hence
+
+- full detections come at other frames than in an unsplit scan, unless sampled frames lie at whole seconds, where parts
+  begin, and the unsplit scan's were not shifted by a cut or a lost face. Boxes then move by a few per cent of a face: a
+  probability of a clip by up to 0.02, measured on 17 clips, and a face may come or go a frame or two apart;
+- a person is carried over a border by the frames of the overlap. One who is in none of them, on one side of the border
+  or on the other, is a new person afterwards, also where an unsplit scan would have known him again (within
+  `TrackerSettings.max_lost_s`, or after a cut back). Support is counted for each of the two alone;
+- limits of the decoder on time and memory hold for each part.
+
+The `index` of a frame is the unsplit one: where a part could only estimate it, the overlap sets it right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from models.checkpoint_info import Calibration, Thresholds
+from pipeline.contracts import Provenance, Verdict
+from pipeline.faces.boxes import iou
+from pipeline.faces.flaws import flaw_counts
+from pipeline.parts.result import PartError, PartResult
+from pipeline.types import Ints, Scores
+from pipeline.verdict.aggregate import ClipFacts, judge
+from pipeline.video.window import Window
+
+__all__ = ["PartError", "PartResult", "join_parts", "judge_parts", "plan_parts"]
+
+# A container may claim to last for years; no plan makes more parts (and messages) of it than this.
+MAX_PARTS: Final = 4096
+# Two looks at one face in one frame differ by less: full detection and refinement overlap by .88 to .96.
+_SAME_FACE_IOU = 0.5
+
+
+def plan_parts(duration_s: float, part_s: float, overlap_s: float = 1.0) -> tuple[Window, ...]:
+    """Even parts of a clip, each but the first beginning `overlap_s` before the one before it ends.
+
+    They end at whole seconds: a tracker that begins at one makes its full detections, one a second, at the frames at
+    which an unsplit scan makes most of them.
+
+    Args:
+        duration_s: of the clip. The last part is open, so that nothing is lost of a clip that is longer than it says.
+        part_s: the longest share of a part, its overlap not counted; at least 2 s. All shares are equal, to a second.
+        overlap_s: at most half of `part_s`, in whole seconds. People are carried over a border by the sampled frames
+            in it: it should hold two or three, 1 s for two frames a second.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if not 0 <= duration_s < math.inf:
+        raise ValueError(f"duration_s must be a number from 0 on, got {duration_s}")
+    if not 2 <= part_s < math.inf:
+        raise ValueError(f"part_s must be at least 2 s, got {part_s}")
+    if not 0 <= overlap_s <= part_s // 2:
+        raise ValueError(f"overlap_s must be in 0..{part_s // 2:g}, half of part_s, got {overlap_s}")
+    count = min(max(1, math.ceil(duration_s / part_s)), MAX_PARTS)
+    ends_s = [float(math.floor(k * duration_s / count)) for k in range(1, count)]
+    return (
+        Window(0.0, ends_s[0] if ends_s else math.inf),
+        *(Window(a - overlap_s, b) for a, b in pairwise([*ends_s, math.inf])),
+    )
+
+
+def join_parts(parts: Sequence[PartResult]) -> tuple[ClipFacts, Scores]:
+    """What an unsplit scan would have collected, for `judge`.
+
+    Frames of an overlap are those of the earlier part, whose tracker knew the people already. Tracks of neighbouring
+    parts are one person where they lie on each other in most of the frames of the overlap that show both. People are
+    numbered in the order of their appearance. The first part that failed decides: its frames up to there count, later
+    parts do not, and may be missing. `elapsed_s` is the sum of the parts'.
+
+    Args:
+        parts: of one clip, in any order, each once.
+
+    Raises:
+        PartError: they are not of the same bytes, weights, detector and sampling, or leave a gap.
+    """
+    parts = _counted(sorted(parts, key=lambda part: part.window.start_s))
+    joined = _Joined()
+    for part in parts:
+        joined.add(part)
+    facts = ClipFacts(
+        id=parts[0].clip_id,
+        source=parts[0].source,
+        duration_s=next((part.duration_s for part in parts if part.duration_s is not None), None),
+        frames_sampled=joined.frames,
+        faces_seen=joined.faces,
+        failure=parts[-1].failure,
+        provenance=_provenance(parts),
+        elapsed_s=sum(part.elapsed_s for part in parts),
+        not_judged=joined.not_judged,
+    )
+    return facts, Scores.join(facts.id, joined.scores)
+
+
+def judge_parts(parts: Sequence[PartResult], calibration: Calibration | None, thresholds: Thresholds | None) -> Verdict:
+    """The verdict on a clip from the results of its parts; see `join_parts` and `judge`.
+
+    Raises:
+        PartError: they do not belong together, or leave a gap.
+    """
+    return judge(*join_parts(parts), calibration, thresholds)
+
+
+def _counted(parts: Sequence[PartResult]) -> Sequence[PartResult]:
+    """The parts that decide, in order: all, or those up to the first that failed."""
+    reached_s = 0.0
+    counted: list[PartResult] = []
+    for part in parts:
+        if part.window.start_s > reached_s:
+            break
+        if counted:
+            _check_same(counted[0], part)
+        counted.append(part)
+        reached_s = max(reached_s, part.window.end_s)
+        if part.failure is not None:
+            return counted
+    duration_s = max((part.duration_s or 0.0 for part in counted), default=0.0)
+    if len(counted) < len(parts) or not counted or (math.isfinite(reached_s) and not 0 < duration_s <= reached_s):
+        raise PartError(f"a part is missing: nothing is there from {reached_s:g} s on")
+    return counted
+
+
+def _check_same(first: PartResult, part: PartResult) -> None:
+    a, b = first.provenance, part.provenance
+    names = ["model", "weights_sha256", "input_spec", "detector", "sampling", "untrained"]
+    if a.source_sha256 is not None and b.source_sha256 is not None:
+        names.append("source_sha256")
+    different = [name for name in names if getattr(a, name) != getattr(b, name)]
+    if first.clip_id != part.clip_id:
+        different.append("clip_id")
+    if different:
+        raise PartError(
+            f"parts {first.window.describe()} and {part.window.describe()} differ in {', '.join(different)}"
+        )
+
+
+def _provenance(parts: Sequence[PartResult]) -> Provenance:
+    """Of all; parts may have been scored by several machines."""
+    each = [part.provenance for part in parts]
+    decoders = [provenance.decoder for provenance in each if provenance.decoder != "none"] or ["none"]
+    return each[0].model_copy(
+        update={
+            "decoder": "; ".join(dict.fromkeys(decoders)),
+            "software": "; ".join(dict.fromkeys(provenance.software for provenance in each)),
+            "source_sha256": next((p.source_sha256 for p in each if p.source_sha256 is not None), None),
+        }
+    )
+
+
+class _Joined:
+    """Parts that were joined so far, in order."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.faces = 0
+        self.not_judged: Counter[str] = Counter()
+        self.scores: list[Scores] = []
+        self._last: PartResult | None = None  # with the clip's numbers of frames and people
+        self._people = 0
+
+    def add(self, part: PartResult) -> None:
+        """Take what the next part adds."""
+        before = self._last
+        known: dict[int, int] = {}
+        fresh_from = 0
+        if before is not None:
+            fresh_from = int(np.searchsorted(part.t_s, before.t_s[-1], side="right")) if len(before.t_s) else 0
+            part = replace(part, index=part.index + _shift(before, part, fresh_from))
+            known = _same_people(before, part)
+        fresh = part.frame >= fresh_from
+        for track in part.track_ids[fresh].tolist():
+            if track not in known:
+                known[track] = self._people
+                self._people += 1
+        # Who is only in the overlap, and not known there, is nobody: the part before did not see him.
+        part = replace(part, track_ids=np.array([known.get(track, -1) for track in part.track_ids.tolist()], np.int64))
+        self.frames += len(part.t_s) - fresh_from
+        self.faces += int(fresh.sum())
+        self.not_judged += flaw_counts(part.flaws[fresh])
+        scored = fresh & np.isfinite(part.logits)
+        self.scores.append(
+            Scores(
+                part.clip_id,
+                part.index[part.frame[scored]],
+                part.t_s[part.frame[scored]],
+                part.track_ids[scored],
+                part.quality[scored],
+                part.boxes[scored],
+                part.logits[scored],
+                part.probability[scored],
+            )
+        )
+        if before is None or len(part.t_s) > fresh_from:
+            self._last = part
+
+
+def _common(before: PartResult, part: PartResult) -> tuple[Ints, Ints]:
+    """Rows of the frames that both sampled, in each."""
+    _, a, b = np.intersect1d(before.t_s, part.t_s, assume_unique=True, return_indices=True)
+    return a, b
+
+
+def _shift(before: PartResult, part: PartResult, fresh_from: int) -> int:
+    """What makes the numbers of the part's frames those of the part before."""
+    a, b = _common(before, part)
+    if len(a):
+        return int(before.index[a[0]] - part.index[b[0]])
+    if fresh_from == len(part.t_s) or len(before.t_s) == 0:
+        return 0
+    # No frame tells. Estimates may overlap, and two frames of one number would count as one.
+    return max(0, int(before.index[-1] + 1 - part.index[fresh_from]))
+
+
+def _same_people(before: PartResult, part: PartResult) -> dict[int, int]:
+    """Of the part's tracks, those that are people of the part before: the best of each other, in most common frames."""
+    together: dict[tuple[int, int], int] = {}
+    agreed: dict[tuple[int, int], int] = {}
+    for row_a, row_b in zip(*_common(before, part), strict=True):
+        in_a, in_b = np.flatnonzero(before.frame == row_a), np.flatnonzero(part.frame == row_b)
+        if len(in_a) == 0 or len(in_b) == 0:
+            continue
+        overlap = iou(before.boxes[in_a], part.boxes[in_b])
+        best_of_a, best_of_b = overlap.argmax(axis=1), overlap.argmax(axis=0)
+        for i, a in enumerate(before.track_ids[in_a].tolist()):
+            for j, b in enumerate(part.track_ids[in_b].tolist()):
+                together[a, b] = together.get((a, b), 0) + 1
+                best = best_of_a[i] == j and best_of_b[j] == i and overlap[i, j] >= _SAME_FACE_IOU
+                agreed[a, b] = agreed.get((a, b), 0) + bool(best)
+    found: dict[int, int] = {}
+    # The pair that agrees most often first; each track once.
+    for (a, b), frames in sorted(agreed.items(), key=lambda item: (-item[1], item[0])):
+        if a >= 0 and 2 * frames > together[a, b] and b not in found and a not in found.values():
+            found[b] = a
+    return found

@@ -1,0 +1,248 @@
+"""`unmask scan` behind its options: many clips, a progress line, the outputs, an exit code."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+
+from models.errors import UnmaskError
+from pipeline.clip_report import ClipReport
+from pipeline.contracts import Outcome, Provenance, Verdict, as_text
+from pipeline.faces.views import Looks
+from pipeline.logs import configure_logging
+from pipeline.results.jsonl import JsonlError, VerdictLog, read_verdicts
+from pipeline.results.report import ReportClips, RunSummary, write_report
+from pipeline.results.terminal import ScanProgress, summary
+from pipeline.settings import Settings
+from pipeline.sources import Source, expand
+from pipeline.video.sampling import Sampling
+
+if TYPE_CHECKING:
+    from pipeline.scan import Scanner
+
+EXIT_ALL_SCORED = 0
+EXIT_BAD_INPUT = 2
+EXIT_SOME_OUTCOME = 3
+EXIT_INTERRUPTED = 130
+# What may have been the moment's fault is tried again by --resume.
+_RETRIED = frozenset({Outcome.UNAVAILABLE, Outcome.MODEL_ERROR, Outcome.SHED})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `unmask scan` was told; None leaves a choice to the machine."""
+
+    paths: tuple[str, ...]
+    sampling: Sampling
+    recursive: bool = False
+    face_detector: str = "mtcnn"
+    face_weights: Path | None = None
+    architecture: str | None = None
+    weights: str | None = None
+    untrained: bool = False
+    looks: Looks = field(default_factory=Looks)
+    backend: str = "auto"
+    device: str = "auto"
+    workers: int | None = None
+    jsonl: Path | None = None
+    report: Path | None = None
+    resume: bool = False
+
+
+def run(options: Options) -> int:
+    """Scan, write the outputs, show the summary; returns the exit code."""
+    configure_logging(level="warning", as_json=False)
+    console = Console(stderr=True)
+    found = expand(options.paths, recursive=options.recursive)
+    if not found.sources:
+        paths = escape(", ".join(options.paths))
+        console.print(f"[red]No clips:[/] {found.skipped} files looked at in {paths}, none is media.")
+        return EXIT_BAD_INPUT
+    try:
+        return _Run(options, found.sources, found.skipped, console).scan()
+    except _BadOptionError as error:
+        console.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        console.print("[yellow]Interrupted[/]")
+        return EXIT_INTERRUPTED
+
+
+class _BadOptionError(UnmaskError):
+    """An option cannot be served; the message says why and what there is."""
+
+
+class _Run:
+    """One scan of many clips and what it has gathered."""
+
+    def __init__(self, options: Options, sources: tuple[Source, ...], skipped: int, console: Console) -> None:
+        self.options = options
+        self.sources = sources
+        self.skipped = skipped
+        self.console = console
+        try:
+            self.settings = Settings()
+        except ValidationError as error:
+            raise _BadOptionError(f"environment: {error}") from error
+        self.started_at = time.time()
+        self.reports = ReportClips()
+        self.outcomes: Counter[Outcome] = Counter()
+        self.kept: set[str] = set()
+
+    def scan(self) -> int:
+        started = time.perf_counter()
+        interrupted = False
+        self._check_report()
+        with ExitStack() as stack:
+            progress = stack.enter_context(ScanProgress(self.console, len(self.sources)))
+            scanner = stack.enter_context(self._scanner(progress))
+            log = self._open_log(stack, scanner.provenance)
+            try:
+                self._scan(scanner, log, progress)
+            except KeyboardInterrupt:
+                interrupted = True
+                scanner.stopping.set()
+        self._finish(time.perf_counter() - started)
+        if interrupted:
+            done = self.outcomes.total()
+            self.console.print(f"[yellow]Interrupted[/] after {done} of {len(self.sources)} clips.")
+            return EXIT_INTERRUPTED
+        return EXIT_ALL_SCORED if set(self.outcomes) == {Outcome.SCORED} else EXIT_SOME_OUTCOME
+
+    @contextmanager
+    def _scanner(self, progress: ScanProgress) -> Iterator[Scanner]:
+        from pipeline import assembly
+
+        options = self.options
+        with ExitStack() as stack:
+            try:
+                detectors = assembly.load_all(
+                    architecture=options.architecture, weights=options.weights, untrained=options.untrained
+                )
+                scanner = stack.enter_context(
+                    assembly.scanner(
+                        detectors,
+                        looks=options.looks,
+                        sampling=options.sampling,
+                        face_detector=options.face_detector,
+                        face_weights=options.face_weights,
+                        backend=options.backend,
+                        device=options.device,
+                        workers=options.workers,
+                        max_fetch_bytes=self.settings.max_fetch_bytes,
+                        portraits=options.report is not None,
+                        progress=progress.frame,
+                    )
+                )
+            except (UnmaskError, ValueError) as error:
+                raise _BadOptionError(str(error)) from error
+            yield scanner
+
+    def _check_report(self) -> None:
+        """An hour of scanning shall not end before a report that cannot be written."""
+        path = self.options.report
+        if path is None:
+            return
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise _BadOptionError(f"--report: {error}") from error
+
+    def _open_log(self, stack: ExitStack, provenance: Provenance) -> VerdictLog | None:
+        path = self.options.jsonl
+        if path is None or str(path) == "-":
+            return None
+
+        def same(verdict: Verdict) -> bool:
+            past = verdict.provenance
+            return verdict.outcome not in _RETRIED and (
+                past.weights_sha256,
+                past.input_spec,
+                past.detector,
+                past.sampling,
+            ) == (provenance.weights_sha256, provenance.input_spec, provenance.detector, provenance.sampling)
+
+        try:
+            return stack.enter_context(VerdictLog(path, keep=same if self.options.resume else None))
+        except (JsonlError, OSError) as error:
+            raise _BadOptionError(f"--jsonl: {error}") from error
+
+    def _scan(self, scanner: Scanner, log: VerdictLog | None, progress: ScanProgress) -> None:
+        from pipeline.assembly import default_workers
+        from pipeline.scan import scan_all
+
+        def done(source: Source, sha256: str | None) -> bool:
+            return log is not None and source.id in log.kept and log.kept[source.id].source_sha256 == sha256
+
+        workers = self.options.workers or default_workers()
+        with closing(scan_all(scanner, self.sources, workers=workers, done=done)) as reports:
+            for source, report in reports:
+                progress.clip(source)
+                if report is not None:
+                    self._take(report, log)
+                elif log is not None:
+                    self.kept.add(source.id)
+                    self.outcomes[log.kept[source.id].outcome] += 1
+
+    def _take(self, report: ClipReport, log: VerdictLog | None) -> None:
+        self.outcomes[report.verdict.outcome] += 1
+        if log is not None:
+            try:
+                log.write(report.verdict)
+            except OSError as error:
+                raise _BadOptionError(f"--jsonl: {error}; the records before this one are in the file") from error
+        elif self.options.jsonl is not None:
+            sys.stdout.write(report.verdict.to_json() + "\n")
+            sys.stdout.flush()
+        self.reports.add(report)
+
+    def _finish(self, elapsed_s: float) -> None:
+        options = self.options
+        if options.report is not None:
+            if self.kept and options.jsonl is not None:
+                for verdict in read_verdicts(options.jsonl):
+                    if verdict.id in self.kept:
+                        self.reports.add(ClipReport(verdict))
+            verdicts = [clip.verdict for clip in self.reports]
+            write_report(
+                options.report,
+                self.reports,
+                run=RunSummary(
+                    started_at=self.started_at,
+                    elapsed_s=elapsed_s,
+                    clips=len(verdicts),
+                    frames_sampled=sum(verdict.frames_sampled for verdict in verdicts),
+                    frames_scored=sum(verdict.frames_scored for verdict in verdicts),
+                    command=as_text(shlex.join(["unmask", *sys.argv[1:]])),
+                    skipped_files=self.skipped,
+                    software=f"unmask {version('unmask')}",
+                ),
+            )
+        # Standard output belongs to the records where they go there.
+        console = self.console if str(options.jsonl) == "-" else Console()
+        verdicts = [clip.verdict for clip in self.reports]
+        for part in summary(verdicts, self.outcomes, untrained=options.untrained):
+            console.print(part, highlight=False)
+        if self.kept:
+            console.print(f"there already (--resume): {len(self.kept)} of the clips", highlight=False)
+        if self.skipped:
+            console.print(f"skipped, no media by name or content: {self.skipped}", highlight=False)
+        for what, path in (("records", options.jsonl), ("report", options.report)):
+            if path is not None and str(path) != "-":
+                console.print(f"{what}: {path}", highlight=False, markup=False)

@@ -1,0 +1,158 @@
+"""Which weights are announced, and which were before them: in Redis, changed in one step or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+import redis
+from pydantic import ValidationError
+
+from models.errors import UnmaskError
+from pipeline.contracts import ACTIVE_KEY, CHANGED_CHANNEL, HISTORY_KEY, Announcement
+
+# Announcements that can be rolled back to. Nobody goes back further than the last few.
+HISTORY_LENGTH: Final = 50
+
+# Both change nothing if the active value is not the one that the caller has seen, and nothing twice: a client that
+# lost the answer asks again.
+_ANNOUNCE = """
+local active = redis.call('GET', KEYS[1]) or ''
+if active == ARGV[2] then return 1 end
+if active ~= ARGV[1] then return 0 end
+if active ~= '' then
+    redis.call('LPUSH', KEYS[2], active)
+    redis.call('LTRIM', KEYS[2], 0, ARGV[4] - 1)
+end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('PUBLISH', ARGV[3], ARGV[2])
+return 1
+"""
+_ROLL_BACK = """
+local active = redis.call('GET', KEYS[1]) or ''
+if active == ARGV[2] then return 1 end
+if active ~= ARGV[1] or redis.call('LINDEX', KEYS[2], 0) ~= ARGV[4] then return 0 end
+redis.call('LPOP', KEYS[2])
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('PUBLISH', ARGV[3], ARGV[2])
+return 1
+"""
+
+
+class AnnouncementError(UnmaskError):
+    """What stands in Redis is no announcement that this version knows."""
+
+    exit_code = 1
+
+
+class ChangedMeanwhileError(UnmaskError):
+    """Somebody else announced weights since they were looked at; nothing was changed."""
+
+    exit_code = 1
+
+
+class NothingBeforeError(UnmaskError):
+    """There are no weights to go back to."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """An announcement, and the bytes it was read from."""
+
+    announcement: Announcement
+    raw: bytes
+
+
+class ActiveWeights:
+    """The announced weights.
+
+    Raises:
+        redis.RedisError: from every method: Redis is away or refuses.
+    """
+
+    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
+        """See `pipeline.results.store.connect` for the client."""
+        self._client, self._clock = client, clock
+        self._announce = client.register_script(_ANNOUNCE)
+        self._roll_back = client.register_script(_ROLL_BACK)
+
+    def raw(self) -> bytes | None:
+        """The value as it stands; None without any."""
+        return cast("bytes | None", self._client.get(ACTIVE_KEY))
+
+    def read(self) -> Active | None:
+        """The announced weights; None where none were.
+
+        Raises:
+            AnnouncementError: there is something else.
+        """
+        raw = self.raw()
+        return None if raw is None else Active(parse(raw), raw)
+
+    def announce(self, *, sha256: str, name: str, uri: str, forced: bool, replacing: Active | None) -> Announcement:
+        """Announce weights, and keep the ones before them for a rollback.
+
+        Args:
+            sha256: of the checkpoint.
+            name: what verdicts call it.
+            uri: where it lies.
+            forced: whether the gate was passed over.
+            replacing: what was active when the caller decided.
+
+        Raises:
+            ChangedMeanwhileError: that is not what is active now.
+        """
+        announcement = Announcement(
+            sha256=sha256,
+            name=name,
+            uri=uri,
+            promoted_at=self._clock(),
+            previous=None if replacing is None else replacing.announcement.sha256,
+            forced=forced,
+        )
+        expected = b"" if replacing is None else replacing.raw
+        done = self._announce(
+            keys=[ACTIVE_KEY, HISTORY_KEY], args=[expected, announcement.to_json(), CHANGED_CHANNEL, HISTORY_LENGTH]
+        )
+        if not done:
+            raise ChangedMeanwhileError("other weights were announced meanwhile")
+        return announcement
+
+    def roll_back(self) -> Announcement:
+        """Announce the weights before the active ones; they leave the history, so the next call goes one further.
+
+        Raises:
+            NothingBeforeError: there are none.
+            AnnouncementError: what stands there is no announcement.
+            ChangedMeanwhileError: somebody else announced weights at the same time.
+        """
+        active, before = self.read(), cast("bytes | None", self._client.lindex(HISTORY_KEY, 0))
+        if active is None or before is None:
+            raise NothingBeforeError("no weights were active before these" if active else "no weights were announced")
+        announcement = parse(before).model_copy(
+            update={"promoted_at": self._clock(), "previous": active.announcement.sha256}
+        )
+        done = self._roll_back(
+            keys=[ACTIVE_KEY, HISTORY_KEY], args=[active.raw, announcement.to_json(), CHANGED_CHANNEL, before]
+        )
+        if not done:
+            raise ChangedMeanwhileError("other weights were announced meanwhile")
+        return announcement
+
+
+def parse(raw: bytes) -> Announcement:
+    """An announcement as it stands in Redis.
+
+    Raises:
+        AnnouncementError: it is none, or of a schema that this version does not know.
+    """
+    try:
+        return Announcement.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "value"
+        raise AnnouncementError(f"{ACTIVE_KEY}: no announcement of schema 1: {where}: {first['msg']}") from error

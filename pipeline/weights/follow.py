@@ -1,0 +1,311 @@
+"""Follows the announced weights: loads them beside those in use, tries them, and lets them serve the clips to come.
+
+Redis tells which weights are active. A channel tells of a change at once; since messages are lost where nobody listens,
+the key itself is read now and then. Whatever is wrong with what was announced, the weights in use go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar, cast
+
+import redis
+import structlog
+from redis.client import PubSub
+
+from models.base import BaseModel
+from models.checkpoint import CheckpointError
+from models.config import ConfigError
+from models.errors import UnmaskError
+from models.zoo import ZooError
+from pipeline import assembly
+from pipeline.contracts import CHANGED_CHANNEL, Announcement
+from pipeline.scan import Scanner
+from pipeline.scoring.backends import Backend
+from pipeline.scoring.engine import ScoringError
+from pipeline.telemetry import Metrics
+from pipeline.weights.announced import ActiveWeights, AnnouncementError, parse
+from pipeline.weights.leases import Scanners
+from pipeline.weights.registry import DamagedError, Registry, RegistryError
+from pipeline.weights.shadow import Differences, LiveCrops, compare, warm_up
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+# A lost message delays a change by this long.
+POLL_S: Final = 30.0
+# How soon the end of the worker is noticed.
+_TURN_S: Final = 0.5
+# After a try that failed for reasons that may pass, and at most, as it doubles from try to try.
+_RETRY_S: Final = 30.0
+_RETRY_MAX_S: Final = 600.0
+_REDIS_AWAY_S: Final = 2.0
+# A fetch cannot be interrupted: the worker does not wait longer for it at its end.
+_LEAVE_S: Final = 15.0
+
+
+class RefusedError(UnmaskError):
+    """The announced weights cannot serve, however often they are tried."""
+
+
+class UnavailableError(UnmaskError):
+    """The announced weights cannot be had at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Weights that were fetched, checked and warmed up."""
+
+    detector: assembly.Detector
+    backend: Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Fetches announced weights and makes a backend of them.
+
+    Attributes:
+        cache: folder for fetched weights.
+        create: the backend of a model.
+        registry: where weights are looked for; None: where the announcement says.
+    """
+
+    cache: Path
+    create: Callable[[BaseModel], Backend]
+    registry: str | None = None
+
+    def __call__(self, announcement: Announcement) -> Loaded:
+        """Fetch, check, load, warm up.
+
+        Raises:
+            RefusedError: other bytes than announced, no detector, or none whose scores are numbers.
+            UnavailableError: they cannot be fetched, or the backend cannot be had.
+        """
+        try:
+            registry = (
+                Registry.holding(announcement.uri, self.cache)
+                if self.registry is None
+                else Registry(self.registry, self.cache)
+            )
+            path = registry.get(announcement.sha256)
+        except (DamagedError, ValueError) as error:
+            raise RefusedError(str(error)) from error
+        except RegistryError as error:
+            raise UnavailableError(str(error)) from error
+        try:
+            detector = assembly.load(architecture=None, weights=path, untrained=False)
+        except (CheckpointError, ConfigError, ZooError, ValueError) as error:
+            raise RefusedError(f"{type(error).__name__}: {error}") from error
+        if detector.sha256 != announcement.sha256:
+            raise RefusedError(f"{path}: has sha256 {detector.sha256}, not {announcement.sha256}")
+        try:
+            backend = self.create(detector.model)
+        except Exception as error:  # whatever compiling a network raises; memory comes back, a driver does too
+            raise UnavailableError(f"no backend: {type(error).__name__}: {error}") from error
+        try:
+            warm_up(backend)
+        except ScoringError as error:
+            backend.close()
+            raise RefusedError(f"on warm-up: {error}") from error
+        return Loaded(detector, backend)
+
+
+class Follower:
+    """Keeps a worker's weights those that are announced."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        load: Callable[[Announcement], Loaded],
+        metrics: Metrics,
+        *,
+        shadow_crops: int,
+        shadow_s: float,
+        poll_s: float = POLL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Does nothing yet.
+
+        Args:
+            client: of the Redis in which weights are announced.
+            load: see `Loader`.
+            metrics: told of each change.
+            shadow_crops: live crops on which new weights are compared with those in use; 0: none.
+            shadow_s: how long a change waits for them once the new weights are ready.
+            poll_s: how often the announcement is read though no message came.
+            clock: seconds.
+        """
+        self._client, self._load, self._metrics = client, load, metrics
+        self._active = ActiveWeights(client)
+        self._shadow_crops, self._shadow_s, self._poll_s, self._clock = shadow_crops, shadow_s, poll_s, clock
+        self._stopping = threading.Event()
+        # The announcement that was dealt with, for good or ill; and the one that is to be tried again, and when.
+        self._settled: bytes | None = None
+        self._failing: bytes | None = None
+        self._again_s, self._wait_s = 0.0, _RETRY_S
+
+    def first(self) -> Loaded | None:
+        """The announced weights for a worker that starts; None where there are none, or where they cannot be had."""
+        try:
+            raw = self._active.raw()
+        except redis.RedisError as error:
+            log.warning("announced weights unknown, the worker's own serve until Redis answers", error=str(error))
+            return None
+        if raw is None:
+            return None
+        loaded = self._attempt(raw, self._load)
+        if loaded is None:
+            log.warning("the announced weights cannot serve, the worker's own do")
+        return loaded
+
+    @contextmanager
+    def following(self, scanners: Scanners) -> Iterator[None]:
+        """Follow within the block, on a thread."""
+        thread = threading.Thread(target=self._run, args=[scanners], name="weights", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            thread.join(_LEAVE_S)
+
+    def _run(self, scanners: Scanners) -> None:
+        away = False
+        while not self._stopping.is_set():
+            try:
+                changes = cast(PubSub, self._client.pubsub(ignore_subscribe_messages=True))  # type: ignore[no-untyped-call]
+                with changes:
+                    changes.subscribe(CHANGED_CHANNEL)
+                    # Read after it subscribed: no change falls between the two.
+                    while not self._stopping.is_set():
+                        raw = self._active.raw()
+                        if away:
+                            away = False
+                            log.info("announcements are heard again")
+                        self._take(raw, scanners)
+                        self._wait(changes)
+            except redis.RedisError as error:
+                if not away:
+                    log.warning("announcements are not heard", error=str(error))
+                away = True
+                self._stopping.wait(_REDIS_AWAY_S)
+
+    def _wait(self, changes: PubSub) -> None:
+        """Until a message comes, the key is to be read, or a try is due."""
+        until_s = self._clock() + self._poll_s
+        if self._failing is not None:
+            until_s = min(until_s, self._again_s)
+        while not self._stopping.is_set() and (left_s := until_s - self._clock()) > 0:
+            if changes.get_message(timeout=min(left_s, _TURN_S)) is not None:
+                return
+
+    def _take(self, raw: bytes | None, scanners: Scanners) -> None:
+        """Use what is announced, unless that was tried."""
+        if raw != self._failing:
+            self._failing = None
+        if raw is None or raw == self._settled or (raw == self._failing and self._clock() < self._again_s):
+            return
+        self._attempt(raw, lambda announcement: self._change(announcement, scanners))
+
+    def _attempt(self, raw: bytes, use: Callable[[Announcement], T]) -> T | None:
+        """Do something with an announcement; whatever comes of it is told, counted and remembered."""
+        if raw != self._failing:
+            self._wait_s = _RETRY_S
+        sha256: str | None = None
+        try:
+            announcement = parse(raw)
+            sha256 = announcement.sha256
+            result = use(announcement)
+        except (AnnouncementError, RefusedError, ScoringError) as error:
+            self._metrics.swaps.labels("refused").inc()
+            log.error("weights refused", weights=sha256, error=str(error))
+        except Exception as error:  # weights that cannot be loaded must not end a worker that can serve
+            self._metrics.swaps.labels("failed").inc()
+            self._failing, self._again_s = raw, self._clock() + self._wait_s
+            unforeseen = not isinstance(error, UnavailableError)
+            log.error(
+                "weights not loaded", weights=sha256, error=repr(error), again_s=self._wait_s, exc_info=unforeseen
+            )
+            self._wait_s = min(2 * self._wait_s, _RETRY_MAX_S)
+            return None
+        else:
+            self._settled, self._failing = raw, None
+            return result
+        self._settled, self._failing = raw, None
+        return None
+
+    def _change(self, announcement: Announcement, scanners: Scanners) -> None:
+        members = scanners.provenance.weights_sha256
+        if len(members) > 1:
+            raise RefusedError(
+                f"this worker scores with an ensemble of {len(members)} weights, which announced weights cannot replace"
+            )
+        if announcement.sha256 == members[0]:
+            return
+        started_s = self._clock()
+        log.info("weights announced", weights=announcement.sha256, model=announcement.name, forced=announcement.forced)
+        crops = LiveCrops(self._shadow_crops)
+        with scanners.current() as running:
+            with crops.of(running.engine):
+                loaded = self._load(announcement)
+                ready_s = self._clock() - started_s
+                try:
+                    found = self._shadow(running, loaded, crops)
+                except BaseException:
+                    loaded.backend.close()
+                    raise
+            if self._stopping.is_set():
+                loaded.backend.close()
+                return
+            replacement = assembly.with_detector(running, loaded.detector, loaded.backend)
+        scanners.swap(replacement)
+        # OpenVINO's converter leaves cycles that hold a whole model.
+        gc.collect()
+        self._metrics.swaps.labels("swapped").inc()
+        self._metrics.tell_weights(replacement.provenance.model, announcement.sha256)
+        log.info(
+            "weights swapped",
+            weights=announcement.sha256,
+            model=replacement.provenance.model,
+            before=running.provenance.weights_sha256[0],
+            loaded_s=round(ready_s, 3),
+            shadow_crops=0 if found is None else found.crops,
+        )
+
+    def _shadow(self, running: Scanner, loaded: Loaded, crops: LiveCrops) -> Differences | None:
+        """Compare with the weights in use, as far as the same crops suit both."""
+        spec, info = loaded.detector.model.input_spec, loaded.detector.info
+        if not self._shadow_crops:
+            return None
+        if spec.hash != running.spec.hash:
+            log.info("no comparison: the new weights want other crops", input_spec=spec.hash, before=running.spec.hash)
+            return None
+        until_s = self._clock() + self._shadow_s
+        while not self._stopping.is_set() and (left_s := until_s - self._clock()) > 0:
+            if crops.full.wait(min(left_s, _TURN_S)):
+                break
+        if self._stopping.is_set():
+            return None
+        found = compare(loaded.backend, info.calibration if info else None, crops.taken(), running.calibration)
+        if found is None:
+            log.info("no comparison: nothing was scored meanwhile", waited_s=self._shadow_s)
+            return None
+        metrics = self._metrics
+        metrics.shadow_crops.set(found.crops)
+        for name in ("mean", "p95", "max"):
+            metrics.shadow_difference.labels(name).set(getattr(found, name))
+        log.info(
+            "weights compared",
+            crops=found.crops,
+            mean=round(found.mean, 4),
+            p95=round(found.p95, 4),
+            max=round(found.max, 4),
+        )
+        return found

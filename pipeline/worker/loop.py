@@ -1,0 +1,115 @@
+"""The worker: takes videos from Kafka, judges them, and lets go of each only when its verdict is safe.
+
+The order is what makes it safe: the verdict is stored in Redis, where the first one stands; the stored bytes are
+published and acknowledged; only then may the offset be committed. A crash between two of these repeats work, and
+loses and changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from pipeline.contracts import Topic
+from pipeline.transport.consumer import Delivery
+from pipeline.transport.kafka import TransportError
+from pipeline.worker.message import HandedBackError, Service
+from pipeline.worker.streams import Live, LiveStreams
+from pipeline.worker.video import VideoMessage
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 0.2
+
+
+class Worker:
+    """Runs a service: `run` on one thread, which owns the consumer; clips on others."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        clips: int,
+        drain_s: float,
+        live: Live | None = None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Does nothing yet.
+
+        Args:
+            service: what it works with.
+            clips: judged at once.
+            drain_s: how long a worker that is told to stop finishes what it has begun.
+            live: how it serves the segments of live streams; None where its consumer takes none.
+            tick: called each time the loop comes round.
+        """
+        self._service, self._clips, self._drain_s, self._live, self._tick = service, clips, drain_s, live, tick
+        self._draining = threading.Event()
+        self._stopping = threading.Event()
+
+    def drain(self) -> None:
+        """Take nothing new, finish what was begun, leave. Safe to call from a signal handler."""
+        self._draining.set()
+
+    def stop(self) -> None:
+        """Leave now: what was begun is handed back. Safe to call from a signal handler."""
+        self._draining.set()
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Serve until told to leave."""
+        consumer, live = self._service.consumer, self._live
+        with (
+            ThreadPoolExecutor(self._clips, thread_name_prefix="clip") as pool,
+            # Threads of their own: a segment does not wait for a long clip to end.
+            ThreadPoolExecutor(live.at_once if live else 1, thread_name_prefix="live") as live_pool,
+        ):
+            streams = None if live is None else LiveStreams(self._service, live, live_pool, self._stopping)
+            try:
+                while not self._draining.is_set():
+                    self._step(pool, streams)
+                    if streams is not None:
+                        streams.close_idle()
+                log.info("leaving", tasks=consumer.waiting)
+                consumer.take_no_more()
+                deadline = time.monotonic() + self._drain_s
+                while consumer.waiting and not self._stopping.is_set() and time.monotonic() < deadline:
+                    self._step(pool, streams)
+            finally:
+                # From here on clips end at their next frame, and the pool waits for them.
+                self._stopping.set()
+        consumer.close()
+
+    def _step(self, pool: ThreadPoolExecutor, streams: LiveStreams | None) -> None:
+        consumer, metrics = self._service.consumer, self._service.metrics
+        self._tick()
+        try:
+            for delivery in consumer.poll(_POLL_S):
+                if streams is not None and delivery.topic is Topic.SEGMENTS:
+                    streams.submit(delivery)
+                else:
+                    pool.submit(self._serve, delivery)
+            for topic, messages in consumer.lag().items():
+                metrics.lag.labels(topic).set(messages)
+        except TransportError as error:
+            log.warning("kafka refuses", error=str(error))
+            self._stopping.wait(_POLL_S)
+        metrics.in_flight.set(consumer.waiting)
+
+    def _serve(self, delivery: Delivery) -> None:
+        with structlog.contextvars.bound_contextvars(
+            topic=str(delivery.topic), partition=delivery.partition, offset=delivery.offset
+        ):
+            try:
+                VideoMessage(self._service, delivery, self._stopping).run()
+            except HandedBackError as reason:
+                self._service.metrics.handed_back.inc()
+                log.info("handed back", reason=str(reason))
+            except Exception:
+                # A mistake of ours where not even a verdict of it could be stored. The offset stays where it is: the
+                # message comes again when a worker starts.
+                log.exception("a message could not be served")

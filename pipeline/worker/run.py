@@ -1,0 +1,251 @@
+"""`unmask worker` behind its options: puts a worker together, waits for Kafka and Redis, and runs it until a signal."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import redis
+import stamina
+import structlog
+
+from pipeline import assembly
+from pipeline.contracts import VIDEO_TOPICS, Topic
+from pipeline.faces.views import Looks
+from pipeline.live.store import StreamStore
+from pipeline.parts.store import PartStore
+from pipeline.results.store import VerdictStore, connect
+from pipeline.scan import ClipCost
+from pipeline.scoring.backends import create_backend
+from pipeline.settings import REGISTRY_CACHE, Settings
+from pipeline.telemetry import HealthServer, Metrics
+from pipeline.transport.consumer import TaskConsumer
+from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
+from pipeline.video.sampling import Sampling
+from pipeline.weights.follow import Follower, Loader
+from pipeline.weights.leases import Scanners
+from pipeline.worker.access import UriAllow
+from pipeline.worker.loop import Worker
+from pipeline.worker.message import Service
+from pipeline.worker.streams import Live
+
+log = structlog.get_logger(__name__)
+
+# A probe wants its answer within a second or two.
+_CHECK_S = 1.0
+_WAIT_MAX_S = 5.0
+# Segments that are held, of 900 kB at most. Enough that one slow stream does not keep the others waiting.
+_SEGMENTS = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `unmask worker` was told; None leaves a choice to the machine."""
+
+    sampling: Sampling
+    face_detector: str = "mtcnn"
+    face_weights: Path | None = None
+    weights: str | None = None
+    looks: Looks = field(default_factory=Looks)
+    backend: str = "auto"
+    device: str = "auto"
+    clips: int | None = None
+
+
+class StoppedError(Exception):
+    """Told to leave before there was anything to do."""
+
+
+def run(options: Options, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a second one leaves at once.
+
+    Raises:
+        ValueError: Kafka or Redis is not set, or a setting cannot be read.
+        OSError: the port for health and metrics is taken.
+    """
+    if not settings.kafka or not settings.redis:
+        raise ValueError("a worker needs Kafka and Redis")
+    allow = UriAllow.parse(settings.uri_allow)
+    client = connect(settings.redis)
+    metrics = Metrics()
+    health = _Health(client, settings.kafka)
+    signals = _Signals()
+    clips = options.clips or assembly.default_workers()
+    follower = _follower(options, settings, client, metrics)
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            HealthServer(metrics, health.checks, facts=health.facts, host=settings.http_host, port=settings.http_port)
+        )
+        announced = None if follower is None else follower.first()
+        if announced is None:
+            detectors, scoring = assembly.load_all(architecture=None, weights=options.weights, untrained=False), None
+        else:
+            detectors, scoring = (announced.detector,), announced.backend
+        log.info(
+            "starting",
+            http=f"http://{settings.http_host}:{server.port}",
+            model="+".join(detector.name for detector in detectors),
+            weights=",".join(detector.sha256 for detector in detectors),
+            pinned=follower is None,
+            clips=clips,
+        )
+        scanner = stack.enter_context(
+            assembly.scanner(
+                detectors,
+                looks=options.looks,
+                sampling=options.sampling,
+                face_detector=options.face_detector,
+                face_weights=options.face_weights,
+                backend=options.backend,
+                device=options.device,
+                workers=clips,
+                max_fetch_bytes=settings.max_fetch_bytes,
+                portraits=False,
+                cost=lambda cost: _observe(metrics, cost),
+                batch_size=metrics.batch_crops.observe,
+                scoring=scoring,
+            )
+        )
+        # Nothing here shall hold the first weights once others serve.
+        del announced, detectors, scoring
+        scanners = stack.enter_context(Scanners(scanner))
+        metrics.watch_engine(scanners.stats)
+        metrics.tell_weights(scanners.provenance.model, ",".join(scanners.provenance.weights_sha256))
+        health.scanners = scanners
+        if follower is not None:
+            stack.enter_context(follower.following(scanners))
+        health.model = None
+        try:
+            publisher, consumer = _connect(settings.kafka, clips, signals, server.tick)
+        except StoppedError:
+            return
+        stack.enter_context(publisher)
+        health.consumer = consumer
+        service = Service(
+            scanners,
+            VerdictStore(client, ttl_s=settings.ttl_s),
+            publisher,
+            consumer,
+            metrics,
+            allow,
+            parts=PartStore(client, settings.ttl_s),
+            split_s=settings.split_s,
+            max_attempts=settings.max_attempts,
+        )
+        live = Live(
+            StreamStore(client, ttl_s=settings.ttl_s),
+            at_once=clips,
+            max_age_s=settings.live_max_age_s,
+            idle_s=settings.stream_idle_s,
+        )
+        worker = Worker(service, clips=clips, drain_s=settings.drain_s, live=live, tick=server.tick)
+        signals.then(worker.drain, worker.stop)
+        log.info("serving", kafka=settings.kafka, weights=",".join(scanners.provenance.weights_sha256))
+        worker.run()
+        log.info("left")
+
+
+def _follower(options: Options, settings: Settings, client: redis.Redis, metrics: Metrics) -> Follower | None:
+    """Who follows the announced weights; None where the worker was told its own."""
+    if options.weights:
+        return None
+    load = Loader(
+        settings.cache_dir / REGISTRY_CACHE,
+        lambda model: create_backend(model, backend=options.backend, device=options.device),
+        settings.registry,
+    )
+    return Follower(client, load, metrics, shadow_crops=settings.shadow_crops, shadow_s=settings.shadow_s)
+
+
+def _connect(bootstrap: str, clips: int, signals: _Signals, tick: Callable[[], None]) -> tuple[Publisher, TaskConsumer]:
+    """Wait for Kafka for as long as it takes; raises StoppedError when told to leave meanwhile."""
+
+    def passing(error: Exception) -> bool:
+        return isinstance(error, TransportError) and not signals.count
+
+    try:
+        for again in stamina.retry_context(on=passing, attempts=None, timeout=None, wait_max=_WAIT_MAX_S):
+            with again:
+                tick()
+                ensure_topics(bootstrap, patience_s=_WAIT_MAX_S)
+                publisher = Publisher(bootstrap)
+                try:
+                    # One beyond what is judged at once: it waits here when a clip ends.
+                    capacities = {(Topic.SEGMENTS,): _SEGMENTS, VIDEO_TOPICS: clips + 1}
+                    return publisher, TaskConsumer(bootstrap, capacities=capacities)
+                except TransportError:
+                    publisher.close()
+                    raise
+    except TransportError as error:
+        raise StoppedError from error
+    raise AssertionError("stamina ends with a result or an error")
+
+
+def _observe(metrics: Metrics, cost: ClipCost) -> None:
+    for stage, seconds in cost.seconds.items():
+        metrics.stage_seconds.labels(stage).observe(seconds)
+    metrics.decoder_deaths.inc(cost.decoder_died)
+
+
+class _Signals:
+    """SIGTERM and SIGINT, counted from the start on; what they do is told later."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._actions: tuple[Callable[[], None], ...] = ()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._heard)
+
+    def then(self, *actions: Callable[[], None]) -> None:
+        """What the first, the second ... signal does; those that were heard already do it now."""
+        self._actions = actions
+        for action in actions[: self.count]:
+            action()
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count <= len(self._actions):
+            self._actions[self.count - 1]()
+
+
+class _Health:
+    """What `/readyz` asks."""
+
+    def __init__(self, client: redis.Redis, bootstrap: str) -> None:
+        self.model: str | None = "loading"
+        self.consumer: TaskConsumer | None = None
+        self.scanners: Scanners | None = None
+        self._client, self._bootstrap = client, bootstrap
+        self.checks = {"model": lambda: self.model, "kafka": self._kafka, "redis": self._redis}
+        self.facts = {"weights": self._weights}
+
+    def _kafka(self) -> str | None:
+        if not any(_listens(server) for server in self._bootstrap.split(",")):
+            return f"nobody answers at {self._bootstrap}"
+        if self.consumer is None or not self.consumer.is_member:
+            return "no member of the group yet"
+        return None
+
+    def _weights(self) -> str | None:
+        return None if self.scanners is None else ",".join(self.scanners.provenance.weights_sha256)
+
+    def _redis(self) -> str | None:
+        try:
+            self._client.ping()
+        except redis.RedisError as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+
+def _listens(server: str) -> bool:
+    host, _, port = server.strip().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CHECK_S).close()
+    except (OSError, ValueError):
+        return False
+    return True

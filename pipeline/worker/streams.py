@@ -1,0 +1,337 @@
+"""Serves live streams: segments of one stream one after the other, streams beside each other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import redis
+import structlog
+
+from pipeline.contracts import ScoredFace, Verdict
+from pipeline.faces.tracker import FaceTracker
+from pipeline.live.segments import Looked, look
+from pipeline.live.state import StreamState
+from pipeline.live.store import StreamStore
+from pipeline.scan import Scanner
+from pipeline.sources import SourceError
+from pipeline.transport.consumer import Delivery
+from pipeline.transport.kafka import TransportError
+from pipeline.transport.messages import ContractError, Segment
+from pipeline.verdict.aggregate import scored_faces
+from pipeline.worker.message import HandedBackError, ServedMessage, Service
+
+log = structlog.get_logger(__name__)
+
+# How often streams without segments are looked for.
+_IDLE_EVERY_S = 5.0
+# Of a segment whose stream somebody else moves on: the former owner of its partition notices within a frame.
+_TRIES = 20
+_CONFLICT_S = 0.2
+
+
+@dataclass
+class _Known:
+    """A stream that this worker goes on with, without asking Redis for its state each time."""
+
+    state: StreamState
+    tracker: FaceTracker
+    delivery: Delivery
+
+
+@dataclass(frozen=True)
+class Live:
+    """How a worker serves live streams.
+
+    Attributes:
+        store: the streams' hashes.
+        at_once: segments that are looked at, of different streams.
+        max_age_s: segments that are older when their turn comes are shed: a receipt, and no look.
+        idle_s: a stream without segments for this long is closed with its verdict.
+        clock: Unix seconds.
+    """
+
+    store: StreamStore
+    at_once: int = 2
+    max_age_s: float = 5.0
+    idle_s: float = 60.0
+    clock: Callable[[], float] = time.time
+
+
+class LiveStreams:
+    """Takes segments from the poller's thread and serves them on others."""
+
+    def __init__(self, service: Service, live: Live, pool: ThreadPoolExecutor, stopping: threading.Event) -> None:
+        """Does nothing yet.
+
+        Args:
+            service: what the worker works with.
+            live: how.
+            pool: serves segments.
+            stopping: set it to hand back what is under way.
+        """
+        self.service, self.store, self._pool, self.stopping = service, live.store, pool, stopping
+        self.max_age_s, self._idle_s, self.clock = live.max_age_s, live.idle_s, live.clock
+        self.known: dict[str, _Known] = {}
+        self._lock = threading.Lock()
+        # By key; a key is there while a thread serves its segments.
+        self._queues: dict[bytes | None, deque[Delivery]] = {}
+        self._looked_for_idle_s = time.monotonic()
+
+    def submit(self, delivery: Delivery) -> None:
+        """Serve a segment after those of its stream that came before."""
+        with self._lock:
+            queue = self._queues.get(delivery.key)
+            if queue is not None:
+                queue.append(delivery)
+                return
+            self._queues[delivery.key] = deque([delivery])
+        self._pool.submit(self._serve_all, delivery.key)
+
+    def close_idle(self) -> None:
+        """Now and then, close the streams that have no segments any more, whoever served them."""
+        if time.monotonic() - self._looked_for_idle_s >= min(_IDLE_EVERY_S, self._idle_s):
+            self._looked_for_idle_s = time.monotonic()
+            self._pool.submit(self._close_idle)
+
+    def _serve_all(self, key: bytes | None) -> None:
+        while True:
+            with self._lock:
+                queue = self._queues[key]
+                if not queue:
+                    del self._queues[key]
+                    return
+                delivery = queue.popleft()
+            self._serve(delivery)
+
+    def _serve(self, delivery: Delivery) -> None:
+        with structlog.contextvars.bound_contextvars(
+            topic=str(delivery.topic), partition=delivery.partition, offset=delivery.offset
+        ):
+            try:
+                _LiveSegment(self, delivery).run()
+            except HandedBackError as reason:
+                self.service.metrics.handed_back.inc()
+                log.info("handed back", reason=str(reason))
+            except Exception:
+                # A mistake of ours where not even a dead letter could be sent. The offset stays where it is: the
+                # segment comes again when a worker starts.
+                log.exception("a segment could not be buried")
+
+    def _close_idle(self) -> None:
+        for stream_id, known in list(self.known.items()):
+            # Streams of others, and those that were idle and ended by another worker.
+            if known.delivery.moved or self.clock() - known.state.updated_at > 2 * self._idle_s:
+                self.known.pop(stream_id, None)
+        try:
+            for stream_id in self.store.idle(self._idle_s):
+                with structlog.contextvars.bound_contextvars(clip_id=stream_id):
+                    self._close(stream_id)
+        except (redis.RedisError, TransportError) as error:
+            log.warning("idle streams are left open", error=str(error))
+        except Exception:
+            log.exception("idle streams are left open")
+
+    def _close(self, stream_id: str) -> None:
+        state = self.store.load(stream_id)
+        if state is None:
+            self.store.forget(stream_id)
+            return
+        if not state.closed:
+            ended = state.model_copy(update={"closed": True})
+            with self.service.scanners.current() as scanner:
+                running = verdict_of(ended, scanner)
+            if not self.store.apply(state.offset, ended, running.to_json(), []):
+                return
+            log.info("stream is idle", segments=state.segments)
+            state = ended
+        record = self.service.store.finish(self.final(state))
+        self.service.publisher.verdict(record, stream_id).wait()
+        self.ended(stream_id)
+
+    def final(self, state: StreamState) -> Verdict:
+        """The verdict in the end, with the faces of the whole stream."""
+        faces = self.store.faces(state.stream_id)
+        with self.service.scanners.current() as scanner:
+            return verdict_of(state, scanner, faces)
+
+    def ended(self, stream_id: str) -> None:
+        """Let go of a stream whose verdict is safe."""
+        self.store.forget(stream_id)
+        self.known.pop(stream_id, None)
+        self.service.metrics.streams_ended.inc()
+
+
+def verdict_of(state: StreamState, scanner: Scanner, faces: Sequence[ScoredFace] = ()) -> Verdict:
+    """The verdict on a stream; the running one lists no faces."""
+    return state.verdict(scanner.provenance, scanner.calibration, scanner.thresholds, faces)
+
+
+class _LiveSegment(ServedMessage):
+    """A segment on its way into its stream's state; lives on one thread."""
+
+    def __init__(self, streams: LiveStreams, delivery: Delivery) -> None:
+        super().__init__(streams.service, delivery, streams.stopping)
+        self._streams = streams
+
+    def run(self) -> None:
+        """Raises HandedBackError if the worker stops, or the partition moves, before the state is safe."""
+        delivery = self.delivery
+        if self.gone():
+            raise HandedBackError("before it was begun")
+        try:
+            segment = Segment.parse(delivery.headers, delivery.key, delivery.value)
+        except ContractError as error:
+            log.warning("no segment", error=str(error))
+            self.bury(str(error), stage="parse", attempts=0)
+        else:
+            with structlog.contextvars.bound_contextvars(clip_id=segment.stream_id):
+                try:
+                    self._apply(segment)
+                except HandedBackError:
+                    self._forget(segment)
+                    raise
+                except Exception as error:
+                    # A mistake of ours must not hold up the partition: the segment is missing from its stream.
+                    log.exception("a segment could not be served")
+                    self._forget(segment)
+                    self.bury(f"{type(error).__name__}: {error}", stage="score", attempts=1)
+        self.service.consumer.done(delivery)
+
+    def _forget(self, segment: Segment) -> None:
+        """Its tracker may be half-way through the segment; the next one asks Redis."""
+        self._streams.known.pop(segment.stream_id, None)
+
+    def _apply(self, segment: Segment) -> None:
+        streams = self._streams
+        for _ in range(_TRIES):
+            known = self._known(segment)
+            if known.state.closed:
+                if self.delivery.offset > known.state.offset:
+                    self.service.metrics.segments.labels("after_end").inc()
+                self._end(known.state)
+                return
+            if self.delivery.offset <= known.state.offset:
+                return  # a replay: its verdict stands
+            # Weights may be swapped at a segment's border, not within.
+            with self.service.scanners.current() as scanner:
+                moved_on = self._move_on(segment, known, scanner)
+            if moved_on is not None:
+                known.state, known.delivery = moved_on, self.delivery
+                streams.known[segment.stream_id] = known
+                if moved_on.closed:
+                    self._end(moved_on)
+                return
+            # Its former owner was slower than the rebalance, and has moved it on: look again from there.
+            self._forget(segment)
+            self.wait(_CONFLICT_S)
+        raise HandedBackError("somebody else moves the stream on")
+
+    def _move_on(self, segment: Segment, known: _Known, scanner: Scanner) -> StreamState | None:
+        """Bring the segment into the stream; None where its hash is not where we left it."""
+        streams = self._streams
+        before = known.state.offset
+        state = known.state.model_copy(deep=True)
+        state.offset, state.updated_at = self.delivery.offset, streams.clock()
+        looked = self._look(segment, state, known.tracker, scanner)
+        state.closed = segment.final
+        faces = [] if looked is None else scored_faces(looked.scores, np.ones(len(looked.scores), bool))
+        verdict = verdict_of(state, scanner)
+        text = verdict.to_json()
+        if not self.patiently(lambda: streams.store.apply(before, state, text, faces)):
+            if before < 0 or self.patiently(lambda: streams.store.load(segment.stream_id)) is not None:
+                return None
+            # Redis was emptied: what we know is all there is.
+            log.warning("the stream's state was gone from Redis", segments=state.segments)
+            if not self.patiently(lambda: streams.store.apply(-1, state, text, faces)):
+                return None
+        if looked is not None:
+            age_s = max(0.0, streams.clock() - self.delivery.timestamp_s)
+            self.service.metrics.segment_seconds.observe(age_s)
+            log.debug(
+                "running verdict",
+                sequence=segment.sequence,
+                age_s=round(age_s, 4),
+                outcome=str(verdict.outcome),
+                probability=verdict.probability,
+            )
+        return state
+
+    def _known(self, segment: Segment) -> _Known:
+        streams = self._streams
+        known = streams.known.get(segment.stream_id)
+        if known is not None and not known.delivery.moved:
+            return known
+        state = self.patiently(lambda: streams.store.load(segment.stream_id))
+        now = streams.clock()
+        if state is None:
+            state = StreamState(stream_id=segment.stream_id, started_at=now, updated_at=now)
+        with self.service.scanners.current() as scanner:
+            detector = scanner.detector
+        tracker = FaceTracker(detector) if state.tracker is None else FaceTracker.restore(detector, state.tracker)
+        return _Known(state, tracker, self.delivery)
+
+    def _look(self, segment: Segment, state: StreamState, tracker: FaceTracker, scanner: Scanner) -> Looked | None:
+        """Bring the segment into the state; what was seen, or None where it was not looked at."""
+        count = self.service.metrics.segments.labels
+        late = state.late
+        if not state.admit(segment.sequence):
+            count("duplicated").inc()
+            return None
+        if state.late > late:
+            count("late").inc()
+        age_s = self._streams.clock() - self.delivery.timestamp_s
+        if age_s > self._streams.max_age_s:
+            state.shed += 1
+            state.end_s = max(state.end_s, segment.start_s)
+            count("shed").inc()
+            log.info("shed", sequence=segment.sequence, age_s=round(age_s, 3))
+            return None
+        try:
+            if segment.uri is not None:
+                self.service.allow.check(segment.uri)
+            looked = look(
+                scanner,
+                tracker,
+                segment,
+                self.delivery.value or b"",
+                first_index=state.frames_decoded,
+                clock_s=state.clock_s,
+                stop=self.gone,
+            )
+        except SourceError as error:
+            state.failed += 1
+            state.last_error = str(error)
+            count("failed").inc()
+            return None
+        state.segments += 1
+        state.add(looked.scores, scanner.calibration)
+        state.frames_decoded += looked.frames_decoded
+        state.frames_sampled += looked.frames_sampled
+        state.faces_seen += looked.faces_seen
+        state.add_not_judged(looked.not_judged)
+        state.end_s, state.clock_s = max(state.end_s, looked.end_s), looked.clock_s
+        state.decoder = looked.decoder if looked.decoder != "none" else state.decoder
+        state.tracker = tracker.snapshot()
+        for sha256 in scanner.provenance.weights_sha256:
+            if sha256 not in state.weights_sha256:
+                state.weights_sha256.append(sha256)
+        if looked.error is not None:
+            state.failed += 1
+            state.last_error = looked.error
+            log.warning("segment failed", sequence=segment.sequence, error=looked.error)
+        count("failed" if looked.error else "applied").inc()
+        return looked
+
+    def _end(self, state: StreamState) -> None:
+        """Make sure that a stream which has ended has its verdict, here and on the topic."""
+        record = self.patiently(lambda: self.service.store.finish(self._streams.final(state)))
+        self.publish(record, state.stream_id)
+        self._streams.ended(state.stream_id)
+        verdict = Verdict.model_validate_json(record)
+        log.info("verdict", outcome=str(verdict.outcome), probability=verdict.probability, segments=state.segments)

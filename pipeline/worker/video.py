@@ -1,0 +1,236 @@
+"""A video task on its way from the message to its stored and published verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Final
+
+import redis
+import structlog
+
+from pipeline.contracts import Outcome, Provenance, Verdict
+from pipeline.parts.store import PartStore
+from pipeline.scan import LongClipError, ScanInterruptedError, Scanner
+from pipeline.sources import Source, SourceError
+from pipeline.transport.kafka import MAX_RECORD_BYTES
+from pipeline.transport.messages import ContractError, Part, VideoTask
+from pipeline.types import Scores
+from pipeline.verdict.aggregate import ClipFacts, Failure, judge
+from pipeline.video.sampling import parse_sampling
+from pipeline.worker.message import HandedBackError, ServedMessage
+from pipeline.worker.parts import PartOfVideo, can_be_split, split
+
+log = structlog.get_logger(__name__)
+
+# What follows from the bytes, the weights and the sampling alone: the same content gets the same again.
+REUSABLE: Final = frozenset({Outcome.SCORED, Outcome.NO_FACE, Outcome.LOW_QUALITY})
+
+
+class VideoMessage(ServedMessage):
+    """A video on its way to its verdict."""
+
+    _scanner: Scanner
+
+    def run(self) -> None:
+        """Raises HandedBackError if the worker stops, or the partition moves, before the verdict is safe."""
+        delivery, metrics = self.delivery, self.service.metrics
+        if self.gone():
+            raise HandedBackError("before it was begun")
+        try:
+            task = VideoTask.parse(delivery.value, delivery.key)
+            if task.source_class.topic is not delivery.topic:
+                raise ContractError(f"source_class {task.source_class}: expected on {task.source_class.topic}")
+        except ContractError as error:
+            log.warning("no task", error=str(error))
+            self.bury(str(error), stage="parse", attempts=0)
+        else:
+            metrics.clip_age_seconds.observe(max(0.0, time.time() - task.submitted_at))
+            with (
+                # Its weights stay the same to the end, whatever comes meanwhile.
+                self.service.scanners.current() as self._scanner,
+                structlog.contextvars.bound_contextvars(clip_id=task.video_id),
+            ):
+                try:
+                    if task.part is not None and self.service.parts is not None:
+                        self._judge_part(task, task.part, self.service.parts)
+                    else:
+                        self._judge(task)
+                except HandedBackError:
+                    raise
+                except Exception as error:
+                    # A mistake of ours must not hold up the partition; the clip's verdict tells of it.
+                    log.exception("a task could not be served")
+                    why = f"{type(error).__name__}: {error}"
+                    self._end(task, _unscored(self._scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
+        self.service.consumer.done(delivery)
+
+    def _judge(self, task: VideoTask) -> None:
+        store = self.service.store
+        begun = self.patiently(lambda: store.begin(task.video_id))
+        attempt, record = begun.attempt, begun.record
+        if record is None:
+            try:
+                attempt, record = self._verdict(task, attempt)
+            except HandedBackError:
+                self._release(task)
+                raise
+            except LongClipError as clip:
+                # Its verdict comes with the last of its parts.
+                assert self.service.parts is not None
+                split(self, task, self.service.parts, clip.duration_s, self.service.split_s)
+                self.service.metrics.split.inc()
+                return
+        self._settle(task, record, attempt)
+
+    def _judge_part(self, task: VideoTask, part: Part, store: PartStore) -> None:
+        record = self.patiently(lambda: self.service.store.record(task.video_id))
+        if record is not None:
+            # Who stored it may not have lived to publish it.
+            self.publish(record, task.video_id)
+            self.patiently(lambda: store.drop(task.video_id))
+            return
+        scanner = self._sampled(task)
+        verdict: Verdict | Failure | None
+        try:
+            self.service.allow.check(task.uri)
+            verdict = PartOfVideo(self, task, part, scanner, store).verdict()
+        except SourceError as error:
+            verdict = Failure(error.outcome, str(error))
+        if verdict is None:
+            return
+        if isinstance(verdict, Failure):
+            verdict = _unscored(scanner, task, verdict)
+        sha256 = verdict.provenance.source_sha256
+        known = None if sha256 is None else fingerprint(sha256, verdict.provenance)
+        self._end(task, verdict, known)
+        self.patiently(lambda: store.drop(task.video_id))
+
+    def _sampled(self, task: VideoTask) -> Scanner:
+        return self._scanner if task.sampling is None else self._scanner.with_sampling(parse_sampling(task.sampling))
+
+    def _end(self, task: VideoTask, verdict: Verdict, known: str | None) -> None:
+        """Store and publish a verdict, after its dead letter: later parts of the clip only see that there is one."""
+        early = task.part is not None and verdict.outcome is Outcome.MODEL_ERROR
+        if early:
+            self.bury(verdict.error or "", stage="score", attempts=1)
+        self._settle(task, self._finish(verdict, known), 1, bury=not early)
+
+    def _settle(self, task: VideoTask, record: bytes, attempt: int, *, bury: bool = True) -> None:
+        """Publish what is stored."""
+        verdict = Verdict.model_validate_json(record)
+        self.publish(record, task.video_id)
+        if bury and verdict.outcome is Outcome.MODEL_ERROR:
+            self.bury(verdict.error or "", stage="score", attempts=attempt)
+        metrics = self.service.metrics
+        metrics.clips.labels(verdict.outcome, task.source_class).inc()
+        metrics.clip_seconds.observe(time.monotonic() - self.started_s)
+        log.info("verdict", outcome=str(verdict.outcome), probability=verdict.probability, attempt=attempt)
+
+    def _verdict(self, task: VideoTask, attempt: int) -> tuple[int, bytes]:
+        """The stored record, and how many tries it took."""
+        service = self.service
+        scanner = self._sampled(task)
+        while attempt <= service.max_attempts:
+            scan = _Scan(self, scanner, task)
+            verdict, transient = scan.run()
+            if not transient or attempt == service.max_attempts:
+                return attempt, self._finish(verdict, scan.fingerprint)
+            log.warning("try failed", attempt=attempt, outcome=str(verdict.outcome), error=verdict.error)
+            service.metrics.retries.inc()
+            self.wait(service.retry_wait_s * 2 ** (attempt - 1))
+            begun = self.patiently(lambda: service.store.begin(task.video_id))
+            if begun.record is not None:
+                return attempt, begun.record
+            attempt = begun.attempt
+        tries = attempt - 1
+        why = f"given up after {tries} tries that failed or ended their worker (UNMASK_MAX_ATTEMPTS)"
+        return tries, self._finish(_unscored(scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
+
+    def _finish(self, verdict: Verdict, fingerprint: str | None) -> bytes:
+        store = self.service.store
+        if (size := len(verdict.to_json())) > MAX_RECORD_BYTES:
+            why = f"a record of {size} bytes; at most {MAX_RECORD_BYTES} can be published: sample fewer frames"
+            verdict = verdict.model_copy(
+                update={
+                    "outcome": Outcome.OVER_LIMIT,
+                    "error": why,
+                    "probability": None,
+                    "label": None,
+                    "frames": [],
+                    "people": [],
+                }
+            )
+        record = self.patiently(lambda: store.finish(verdict))
+        if fingerprint is not None and verdict.outcome in REUSABLE:
+            self.patiently(lambda: store.remember(fingerprint, verdict.id))
+        return record
+
+    def _release(self, task: VideoTask) -> None:
+        try:
+            self.service.store.release(task.video_id)
+        except redis.RedisError as error:
+            # Then the try counts, though nothing was wrong with it.
+            log.warning("try not taken back", error=str(error))
+
+
+class _Scan:
+    """One try of one task."""
+
+    def __init__(self, owner: VideoMessage, scanner: Scanner, task: VideoTask) -> None:
+        self._owner, self._scanner, self._task = owner, scanner, task
+        self._twin: bytes | None = None
+        self.fingerprint: str | None = None
+
+    def run(self) -> tuple[Verdict, bool]:
+        """The verdict, and whether another try may end otherwise."""
+        service, task = self._owner.service, self._task
+        started_s = time.monotonic()
+        try:
+            service.allow.check(task.uri)
+            report = self._scanner.scan(
+                Source(task.uri, task.video_id),
+                done=self._was_judged,
+                stop=self._owner.gone,
+                longest_s=service.split_s if service.parts and service.split_s and can_be_split(task) else None,
+            )
+        except SourceError as error:
+            return _unscored(self._scanner, task, Failure(error.outcome, str(error))), False
+        except HandedBackError:
+            raise
+        except ScanInterruptedError:
+            raise HandedBackError("in the middle of the clip") from None
+        if report is not None:
+            return report.verdict, report.transient
+        assert self._twin is not None
+        service.metrics.twins.inc()
+        own = {"id": task.video_id, "source": task.uri, "elapsed_s": round(time.monotonic() - started_s, 3)}
+        return Verdict.model_validate_json(self._twin).model_copy(update=own), False
+
+    def _was_judged(self, sha256: str | None) -> bool:
+        if sha256 is None:
+            return False
+        self.fingerprint = fingerprint(sha256, self._scanner.provenance)
+        key = self.fingerprint
+        self._twin = self._owner.patiently(lambda: self._owner.service.store.twin(key))
+        return self._twin is not None
+
+
+def fingerprint(source_sha256: str, provenance: Provenance) -> str:
+    """What decides on a verdict, as 64 hex digits: the bytes, the weights, the face detector and the sampling."""
+    parts = [source_sha256, *provenance.weights_sha256, provenance.input_spec, provenance.detector, provenance.sampling]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _unscored(scanner: Scanner, task: VideoTask, failure: Failure) -> Verdict:
+    facts = ClipFacts(
+        id=task.video_id,
+        source=task.uri,
+        duration_s=None,
+        frames_sampled=0,
+        faces_seen=0,
+        failure=failure,
+        provenance=scanner.provenance,
+        elapsed_s=0.0,
+    )
+    return judge(facts, Scores.join(task.video_id, []), None, None)

@@ -1,0 +1,196 @@
+"""Verdicts in a real Redis: the first one stands, whoever asks and however often."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from deploy.local.services import RedisServer, ServiceError, free_port
+from pipeline.contracts import Outcome, ScoredFace, State, Verdict, clip_key, frames_key
+from pipeline.results.store import VerdictStore, connect
+from tests.pipeline.records import record
+
+TTL_S = 600
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> VerdictStore:
+    return VerdictStore(client, ttl_s=TTL_S, clock=lambda: 1795500000.25)
+
+
+@pytest.fixture
+def clip_id() -> str:
+    return f"test-{uuid.uuid4()}"
+
+
+def scored(clip_id: str, *, frames: int = 2, probability: float = 0.93) -> Verdict:
+    faces = [
+        ScoredFace(t_s=0.5 * i, index=15 * i, track=0, box=(1, 2, 3, 4), probability=0.9, quality=0.8)
+        for i in range(frames)
+    ]
+    return record(id=clip_id, probability=probability, frames=faces)
+
+
+def test_a_clip_s_hash_is_what_the_contract_says(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
+    assert store.queue(clip_id)
+    assert client.hgetall(clip_key(clip_id)) == {b"state": b"queued", b"updated_at": b"1795500000.25"}
+    assert not store.queue(clip_id)
+    assert store.begin(clip_id).attempt == 1
+    assert store.state(clip_id) is State.RUNNING
+    verdict = scored(clip_id)
+    stored = store.finish(verdict)
+    assert stored == verdict.to_json().encode()
+    assert client.hgetall(clip_key(clip_id)) == {
+        b"state": b"done",
+        b"attempt": b"1",
+        b"updated_at": b"1795500000.25",
+        b"outcome": b"scored",
+        b"label": verdict.label.encode() if verdict.label else b"",
+        b"probability": b"0.93",
+        b"verdict": stored,
+    }
+    frames = client.hgetall(frames_key(clip_id))
+    assert set(frames) == {b"0:0", b"500:0"}
+    assert json.loads(frames[b"500:0"]) == json.loads(stored)["frames"][1]
+    assert {0 < client.ttl(key) <= TTL_S for key in (clip_key(clip_id), frames_key(clip_id))} == {True}
+
+
+def test_no_score_is_an_empty_string(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
+    failed = record(
+        id=clip_id, outcome=Outcome.NO_FACE, probability=None, label=None, error="no face in 20 frames", frames=[]
+    )
+    store.finish(failed)
+    assert client.hmget(clip_key(clip_id), "outcome", "label", "probability") == [b"no_face", b"", b""]
+    assert not client.exists(frames_key(clip_id))
+
+
+def test_the_first_verdict_stands(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
+    first = store.finish(scored(clip_id, probability=0.9))
+    assert store.finish(scored(clip_id, probability=0.1, frames=5)) == first
+    assert not store.restore(scored(clip_id, probability=0.2).to_json().encode())
+    assert store.record(clip_id) == first
+    assert client.hlen(frames_key(clip_id)) == 2
+    begun = store.begin(clip_id)
+    assert (begun.attempt, begun.record) == (0, first)
+    assert not store.queue(clip_id)
+
+
+def test_of_many_at_once_one_wins(store: VerdictStore, clip_id: str) -> None:
+    verdicts = [scored(clip_id, probability=i / 100) for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        stored = set(pool.map(store.finish, verdicts))
+    assert stored == {store.record(clip_id)}
+
+
+def test_a_clip_with_many_faces_is_stored_whole(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
+    store.finish(scored(clip_id, frames=12_345))
+    assert client.hlen(frames_key(clip_id)) == 12_345
+
+
+def test_tries_are_counted(store: VerdictStore, clip_id: str) -> None:
+    assert [store.begin(clip_id).attempt for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_try_that_was_handed_back_does_not_count(store: VerdictStore, clip_id: str) -> None:
+    store.begin(clip_id)
+    store.begin(clip_id)
+    store.release(clip_id)
+    assert store.state(clip_id) is State.QUEUED
+    assert store.begin(clip_id).attempt == 2
+    stored = store.finish(scored(clip_id))
+    store.release(clip_id)
+    assert (store.state(clip_id), store.record(clip_id)) == (State.DONE, stored)
+
+
+def test_what_is_not_known_is_not_made_by_a_release(store: VerdictStore, clip_id: str) -> None:
+    store.release(clip_id)
+    assert store.state(clip_id) is None
+
+
+def failed(clip_id: str) -> Verdict:
+    return record(id=clip_id, outcome=Outcome.MODEL_ERROR, probability=None, label=None, error="out of memory")
+
+
+def test_a_model_error_can_be_forgotten_and_nothing_else(store: VerdictStore, clip_id: str) -> None:
+    store.begin(clip_id)
+    store.finish(failed(clip_id))
+    assert store.forget_error(clip_id)
+    assert store.state(clip_id) is None
+    assert store.begin(clip_id).attempt == 1
+    stored = store.finish(scored(clip_id))
+    assert not store.forget_error(clip_id)
+    assert store.record(clip_id) == stored
+
+
+def test_what_was_judged_anew_replaces_the_error_that_was_published_before(store: VerdictStore, clip_id: str) -> None:
+    error, later = failed(clip_id).to_json().encode(), scored(clip_id).to_json().encode()
+    assert store.restore(error)
+    assert store.restore(later)
+    assert not store.restore(error)
+    assert store.record(clip_id) == later
+
+
+def test_the_same_content_is_found_by_its_fingerprint(store: VerdictStore, clip_id: str) -> None:
+    fingerprint = uuid.uuid4().hex
+    assert store.twin(fingerprint) is None
+    store.remember(fingerprint, clip_id)
+    assert store.twin(fingerprint) is None
+    stored = store.finish(scored(clip_id))
+    store.remember(fingerprint, "another")
+    assert store.twin(fingerprint) == stored
+
+
+def test_many_clips_are_asked_for_at_once(store: VerdictStore, clip_id: str) -> None:
+    other = f"{clip_id}-2"
+    store.queue(other)
+    store.finish(scored(clip_id))
+    assert store.states([clip_id, other, "unknown"]) == [(State.DONE, Outcome.SCORED), (State.QUEUED, None), None]
+    assert store.states([]) == []
+
+
+def test_a_record_is_restored_as_it_was_published(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
+    published = store.finish(scored(clip_id))
+    client.delete(clip_key(clip_id), frames_key(clip_id))
+    assert store.record(clip_id) is None
+    assert store.restore(published)
+    assert not store.restore(published)
+    assert store.record(clip_id) == published
+    assert client.hlen(frames_key(clip_id)) == 2
+    assert store.state(clip_id) is State.DONE
+
+
+def test_what_was_acknowledged_survives_a_crash(tmp_path: Path, clip_id: str) -> None:
+    with RedisServer(tmp_path) as server, connect(server.url) as client:
+        stored = VerdictStore(client, ttl_s=TTL_S).finish(scored(clip_id))
+        server.kill()
+        with pytest.raises(redis.RedisError):
+            VerdictStore(client, ttl_s=TTL_S).record(clip_id)
+        server.start()
+        assert VerdictStore(client, ttl_s=TTL_S).finish(scored(clip_id, probability=0.1)) == stored
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "one") as first, pytest.raises(ServiceError, match=str(first.port)):
+        RedisServer(tmp_path / "two", first.port).start()
+
+
+def test_a_server_that_is_away_is_an_error() -> None:
+    with connect(f"redis://127.0.0.1:{free_port()}") as client, pytest.raises(redis.ConnectionError):
+        VerdictStore(client, ttl_s=1).record("any")
+
+
+def test_verdicts_do_not_live_for_no_time(client: redis.Redis) -> None:
+    with pytest.raises(ValueError, match="ttl_s"):
+        VerdictStore(client, ttl_s=0)

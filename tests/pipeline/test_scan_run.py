@@ -1,0 +1,105 @@
+"""`scan_run.run` where it ends early: each time with a reason and the exit code of the contract."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import assembly, scan_run
+from pipeline.scan_run import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Options
+from pipeline.video.sampling import Fps
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    """Ask for a clip that is not there: nothing is decoded, whatever else happens."""
+    return Options(
+        paths=(str(tmp_path / "missing.mp4"),), sampling=Fps(), untrained=True, backend="torch", device="cpu"
+    )
+
+
+def complaint(options: Options, capsys: pytest.CaptureFixture[str]) -> str:
+    """What standard error says, on one line, once the options were refused."""
+    assert scan_run.run(options) == EXIT_BAD_INPUT
+    said = capsys.readouterr()
+    assert said.out == ""
+    return " ".join(said.err.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"architecture": "resnet"}, "xception"),
+        ({"face_detector": "eyes"}, "mtcnn, yunet"),
+        ({"backend": "tensorrt"}, "openvino, torch"),
+        ({"device": "quantum"}, "quantum"),
+        ({"untrained": False, "weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+    ],
+)
+def test_what_cannot_be_served_says_what_there_is(
+    changes: dict[str, Any], says: str, options: Options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert says in complaint(replace(options, **changes), capsys)
+
+
+def test_a_folder_without_clips(options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "[bold]texts[/]"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "notes.txt").touch()
+    said = complaint(replace(options, paths=(str(folder),)), capsys)
+    assert "No clips: 1 files looked at" in said
+    assert "[bold]texts[/]" in said.replace(" ", "")
+
+
+def test_a_file_of_something_else_is_not_resumed(
+    options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("dear diary\n")
+    assert "not a verdict record" in complaint(replace(options, jsonl=notes, resume=True), capsys)
+    assert notes.read_text() == "dear diary\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_the_scan_with_a_reason(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--jsonl: [Errno 28]" in complaint(replace(options, jsonl=Path("/dev/full")), capsys)
+
+
+@pytest.mark.parametrize("output", ["jsonl", "report"])
+def test_an_output_that_cannot_be_written_is_found_before_the_scan(
+    output: str, options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "out"):
+        changes: dict[str, Any] = {output: path}
+        assert f"--{output}:" in complaint(replace(options, **changes), capsys)
+
+
+def test_bad_options_leave_earlier_records_alone(options: Options, tmp_path: Path) -> None:
+    records = tmp_path / "out.jsonl"
+    records.write_text("earlier\n")
+    assert scan_run.run(replace(options, jsonl=records, backend="tensorrt")) == EXIT_BAD_INPUT
+    assert records.read_text() == "earlier\n"
+
+
+def test_a_bad_environment(
+    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UNMASK_MAX_FETCH_BYTES", "plenty")
+    said = complaint(options, capsys)
+    assert "environment" in said
+    assert "max_fetch_bytes" in said
+
+
+def test_an_interrupt_while_the_model_loads(
+    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(assembly, "load", interrupted)
+    assert scan_run.run(options) == EXIT_INTERRUPTED
+    assert "Interrupted" in capsys.readouterr().err

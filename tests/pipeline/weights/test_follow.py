@@ -1,0 +1,410 @@
+"""New weights come while a worker scores: it takes them, or goes on as if nothing had been announced."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+import torch
+from structlog.testing import capture_logs
+
+from deploy.local.services import RedisServer
+from models.base import BaseModel
+from models.checkpoint import read_checkpoint, save_checkpoint
+from pipeline.contracts import ACTIVE_KEY, CHANGED_CHANNEL, Announcement, Outcome, Verdict
+from pipeline.faces.create import create_detector
+from pipeline.results.store import connect
+from pipeline.scan import Scanner
+from pipeline.scoring.backends import Backend
+from pipeline.scoring.engine import Engine
+from pipeline.sources import Source
+from pipeline.telemetry import Metrics
+from pipeline.video.sampling import Even
+from pipeline.video.sandbox import DecodeServer
+from pipeline.weights.announced import ActiveWeights
+from pipeline.weights.follow import Follower, Loaded, Loader
+from pipeline.weights.leases import Scanners
+from pipeline.weights.registry import Registry
+from tests.conftest import required_service
+from tests.pipeline.quick import QuickNetwork
+from tests.pipeline.records import PROVENANCE
+from tests.pipeline.worker.serving import until
+from tests.weights import HEAD_BIAS, shifted, small_weights
+
+
+class BiasNetwork(QuickNetwork):
+    """Gives every crop the log-odds that stand in the bias of the model's head: a score tells whose it is."""
+
+    def __init__(self, model: BaseModel) -> None:
+        super().__init__()
+        real, fake = (float(value) for value in model.state_dict()[HEAD_BIAS])
+        self.input_size = model.input_spec.size
+        self.shift = fake - real
+        self.log_odds = lambda pixels: np.full(len(pixels), self.shift, np.float32)
+
+
+@dataclass
+class Clock:
+    now_s: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class Bench:
+    """A registry, a Redis, and a follower's parts, as a worker would have them."""
+
+    folder: Path
+    client: redis.Redis
+    decode_server: DecodeServer
+    cache: Path
+    metrics: Metrics = field(default_factory=Metrics)
+    clock: Clock = field(default_factory=Clock)
+    create: Callable[[BaseModel], Backend] = BiasNetwork
+    shadow_crops: int = 0
+
+    def __post_init__(self) -> None:
+        self.registry = Registry(str(self.cache / "registry"), self.cache / "unused")
+        self.active = ActiveWeights(self.client)
+        self.loader = Loader(self.cache / "weights", lambda model: self.create(model), self.registry.uri)
+
+    @property
+    def small(self) -> Path:
+        return self.folder / "small.safetensors"
+
+    def put(self, shift: float) -> str:
+        """Weights of this shift in the registry."""
+        path = self.folder / f"shifted-{shift}.safetensors"
+        sha256 = shifted(self.small, path, shift)
+        self.registry.put(path, sha256, None)
+        return sha256
+
+    def announce(self, sha256: str) -> str:
+        now = self.active.read()
+        uri = self.registry.uri_of(sha256)
+        self.active.announce(sha256=sha256, name="n", uri=uri, forced=False, replacing=now)
+        return sha256
+
+    def announcement(self, sha256: str) -> Announcement:
+        return Announcement(
+            sha256=sha256, name="n", uri=self.registry.uri_of(sha256), promoted_at=0, previous=None, forced=False
+        )
+
+    def follower(self, load: Callable[[Announcement], Loaded] | None = None, shadow_s: float = 0.0) -> Follower:
+        return Follower(
+            self.client,
+            load or self.loader,
+            self.metrics,
+            shadow_crops=self.shadow_crops,
+            shadow_s=shadow_s,
+            clock=self.clock,
+        )
+
+    def scanner(self) -> Scanner:
+        """Of the weights whose shift is 0."""
+        loaded = self.loader(self.announcement(self.put(0)))
+        info = loaded.detector.info
+        assert info is not None
+        return Scanner(
+            engine=Engine(loaded.backend, batch_size=self.metrics.batch_crops.observe),
+            spec=info.input_spec,
+            detector=create_detector("mtcnn"),
+            server=self.decode_server,
+            sampling=Even(4),
+            provenance=PROVENANCE.model_copy(update={"weights_sha256": [loaded.detector.sha256]}),
+            calibration=info.calibration,
+            portraits=False,
+        )
+
+    def told(self, result: str) -> float:
+        return self.metrics.registry.get_sample_value("unmask_swaps_total", {"result": result}) or 0.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    small_weights(folder / "small.safetensors")
+    return folder
+
+
+@pytest.fixture
+def bench(folder: Path, announcements: redis.Redis, decode_server: DecodeServer, tmp_path: Path) -> Bench:
+    return Bench(folder, announcements, decode_server, tmp_path)
+
+
+@pytest.fixture
+def scanners(bench: Bench) -> Iterator[Scanners]:
+    with Scanners(bench.scanner()) as scanners:
+        yield scanners
+
+
+def in_use(scanners: Scanners) -> str:
+    return scanners.provenance.weights_sha256[0]
+
+
+def test_swaps_under_load_fail_no_crop_and_mix_no_weights(bench: Bench, scanners: Scanners, one_face: Path) -> None:
+    bench.shadow_crops = 4
+    shifts = {in_use(scanners): 0.0}
+    verdicts: list[Verdict] = []
+    enough = threading.Event()
+
+    def clips(number: int) -> None:
+        while not enough.is_set():
+            with scanners.current() as scanner:
+                report = scanner.scan(Source(str(one_face), f"clip-{number}"))
+            assert report is not None
+            verdicts.append(report.verdict)
+
+    with bench.follower().following(scanners), ThreadPoolExecutor(2) as pool:
+        scanning = [pool.submit(clips, number) for number in range(2)]
+        try:
+            for count in range(1, 6):
+                sha256 = bench.announce(bench.put(count))
+                shifts[sha256] = float(count)
+                until(lambda count=count: bench.told("swapped") == count)
+                assert in_use(scanners) == sha256
+            # Two that began with the last ones.
+            until(lambda: sum(v.provenance.weights_sha256 == [sha256] for v in list(verdicts)) >= 2)
+        finally:
+            enough.set()
+        for each in scanning:
+            each.result(60)
+    assert scanners.stats().failed == 0
+    assert (bench.told("refused"), bench.told("failed")) == (0, 0)
+    base = shift_of(bench.small)
+    for verdict in verdicts:
+        (sha256,) = verdict.provenance.weights_sha256
+        expected = 1 / (1 + np.exp(-(base + shifts[sha256])))
+        assert verdict.outcome is Outcome.SCORED
+        assert {round(face.probability, 5) for face in verdict.frames} == {round(float(expected), 5)}
+    assert len({verdict.provenance.weights_sha256[0] for verdict in verdicts}) >= 2
+    values = bench.metrics.registry.get_sample_value
+    assert values("unmask_batch_crops_sum") == scanners.stats().crops, "the new engines tell of their batches too"
+    assert values("unmask_weights", {"model": "shifted-5", "sha256": sha256}) == 1
+
+
+def shift_of(path: Path) -> float:
+    real, fake = (float(value) for value in read_checkpoint(path).weights[HEAD_BIAS])
+    return fake - real
+
+
+def _other_bytes(bench: Bench) -> str:
+    sha256 = bench.put(11)
+    (bench.cache / "registry" / "weights" / f"{sha256}.safetensors").write_bytes(b"other bytes")
+    return sha256
+
+
+def _resaved(bench: Bench, **changes: object) -> str:
+    checkpoint = read_checkpoint(bench.small)
+    path = bench.cache / "resaved.safetensors"
+    sha256 = save_checkpoint(path, weights=checkpoint.weights, info=replace(checkpoint.info, **changes))  # type: ignore[arg-type]
+    bench.registry.put(path, sha256, None)
+    return sha256
+
+
+def _other_architecture(bench: Bench) -> str:
+    return _resaved(bench, architecture="two_stream")
+
+
+def _other_shapes(bench: Bench) -> str:
+    config = read_checkpoint(bench.small).info.config
+    return _resaved(bench, config=config | {"backbone": "tf_efficientnet_lite1"})
+
+
+def _truncated(bench: Bench) -> str:
+    path = bench.cache / "truncated"
+    path.write_bytes(bench.small.read_bytes()[:-100])
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    bench.registry.put(path, sha256, None)
+    return sha256
+
+
+def _not_finite(bench: Bench) -> str:
+    checkpoint = read_checkpoint(bench.small)
+    path = bench.cache / "nan.safetensors"
+    weights = checkpoint.weights | {HEAD_BIAS: torch.tensor([0.0, torch.nan])}
+    sha256 = save_checkpoint(path, weights=weights, info=checkpoint.info)
+    bench.registry.put(path, sha256, None)
+    return sha256
+
+
+def test_bad_weights_are_refused_once_and_those_in_use_go_on(bench: Bench, scanners: Scanners) -> None:
+    before = in_use(scanners)
+    spoilt = (_other_bytes, _truncated, _other_architecture, _other_shapes, _not_finite)
+    with capture_logs() as logs, bench.follower().following(scanners):
+        for count, spoil in enumerate(spoilt, 1):
+            bench.announce(spoil(bench))
+            until(lambda count=count: bench.told("refused") == count)
+        bench.client.set(ACTIVE_KEY, b"nonsense")
+        bench.clock.now_s += 31  # nobody told of it: it is found when the key is read
+        until(lambda: bench.told("refused") == len(spoilt) + 1)
+        bench.clock.now_s += 31
+        bench.client.delete(ACTIVE_KEY)
+        assert in_use(scanners) == before
+        good = bench.announce(bench.put(1))
+        until(lambda: bench.told("swapped") == 1)
+    assert in_use(scanners) == good
+    assert (bench.told("refused"), bench.told("failed")) == (len(spoilt) + 1, 0)
+    reasons = [line["error"] for line in logs if line["event"] == "weights refused"]
+    for reason, part in zip(
+        reasons,
+        ["nothing was kept", "truncated", "ConfigError", "CheckpointError", "nan", "no announcement"],
+        strict=True,
+    ):
+        assert part in reason
+
+
+def test_weights_that_cannot_be_fetched_are_tried_again_later(bench: Bench, scanners: Scanners) -> None:
+    path = bench.cache / "registry" / "weights" / f"{bench.put(1)}.safetensors"
+    hidden = path.rename(bench.cache / "hidden")
+    tries_s = []
+
+    def load(announcement: Announcement) -> Loaded:
+        tries_s.append(bench.clock())
+        return bench.loader(announcement)
+
+    with bench.follower(load).following(scanners):
+        sha256 = bench.announce(path.stem)
+        until(lambda: bench.told("failed") == 1)
+        # A message alone is no reason to try again.
+        for after_s in (0, 29):
+            bench.clock.now_s += after_s
+            bench.client.publish(CHANGED_CHANNEL, b"")
+        bench.clock.now_s += 2
+        until(lambda: bench.told("failed") == 2)
+        hidden.rename(path)
+        bench.clock.now_s += 61
+        until(lambda: bench.told("swapped") == 1)
+    assert in_use(scanners) == sha256
+    assert tries_s == [0, 31, 92]
+
+
+def test_a_backend_that_cannot_be_had_is_no_end(bench: Bench, scanners: Scanners) -> None:
+    def no_memory(model: BaseModel) -> Backend:
+        raise RuntimeError("out of memory")
+
+    with bench.follower().following(scanners):
+        bench.create = no_memory
+        bench.announce(bench.put(1))
+        until(lambda: bench.told("failed") == 1)
+        bench.create = BiasNetwork
+        bench.clock.now_s += 31
+        until(lambda: bench.told("swapped") == 1)
+
+
+def test_an_ensemble_keeps_its_weights(bench: Bench, scanners: Scanners) -> None:
+    with scanners.current() as scanner:
+        members = [*scanner.provenance.weights_sha256, "0" * 64]
+        ensemble = replace(scanner, provenance=scanner.provenance.model_copy(update={"weights_sha256": members}))
+    with Scanners(replace(ensemble, engine=Engine(QuickNetwork()))) as several:
+        with capture_logs() as logs, bench.follower().following(several):
+            bench.announce(bench.put(1))
+            until(lambda: bench.told("refused") == 1)
+        assert several.provenance.weights_sha256 == members
+    assert any("ensemble of 2 weights" in str(line.get("error")) for line in logs)
+
+
+def test_a_rollback_is_followed_and_a_lost_message_found(bench: Bench, scanners: Scanners) -> None:
+    one, two = bench.put(1), bench.put(2)
+    with bench.follower().following(scanners):
+        bench.announce(one)
+        until(lambda: bench.told("swapped") == 1)
+        bench.announce(two)
+        until(lambda: bench.told("swapped") == 2)
+        bench.active.roll_back()
+        until(lambda: bench.told("swapped") == 3)
+        assert in_use(scanners) == one
+        bench.client.set(ACTIVE_KEY, bench.announcement(two).to_json())
+
+        def found_later() -> bool:
+            # The follower may note the time of its last look after any one step of the clock.
+            bench.clock.now_s += 31
+            return bench.told("swapped") == 4
+
+        until(found_later)
+    assert in_use(scanners) == two
+
+
+def test_live_crops_are_compared_before_the_swap(bench: Bench, scanners: Scanners) -> None:
+    bench.shadow_crops = 8
+    bench.put(1)
+
+    def load(announcement: Announcement) -> Loaded:
+        with scanners.current() as scanner:
+            # Scored while the new weights are loaded.
+            scanner.engine.submit(np.zeros((9, scanner.spec.size, scanner.spec.size, 3), np.uint8)).result(30)
+        return bench.loader(announcement)
+
+    with bench.follower(load, shadow_s=30).following(scanners):
+        bench.announce(bench.put(1))
+        until(lambda: bench.told("swapped") == 1)
+    base = shift_of(bench.small)
+    apart = 1 / (1 + np.exp(-(base + 1))) - 1 / (1 + np.exp(-base))
+    values = bench.metrics.registry.get_sample_value
+    assert values("unmask_shadow_crops") == 8
+    for stat in ("mean", "p95", "max"):
+        assert values("unmask_shadow_difference", {"stat": stat}) == pytest.approx(apart, abs=1e-5)
+    # What was scored for the comparison is nobody's clip.
+    assert scanners.stats().crops == 9
+
+
+def test_without_the_same_crops_there_is_no_comparison(bench: Bench, scanners: Scanners) -> None:
+    bench.shadow_crops = 8
+    other = bench.folder / "other.safetensors"
+    sha256 = small_weights(other, size_px=96)
+    bench.registry.put(other, sha256, None)
+    with capture_logs() as logs, bench.follower(shadow_s=0).following(scanners):
+        bench.announce(bench.put(1))
+        until(lambda: bench.told("swapped") == 1)
+        bench.announce(sha256)
+        until(lambda: bench.told("swapped") == 2)
+    reasons = [line["event"] for line in logs if line["event"].startswith("no comparison")]
+    assert reasons == [
+        "no comparison: nothing was scored meanwhile",
+        "no comparison: the new weights want other crops",
+    ]
+    with scanners.current() as scanner:
+        assert (scanner.spec.size, scanner.engine.backend.input_size) == (96, 96)
+
+
+def test_a_worker_that_starts_takes_what_is_announced_or_says_why_not(bench: Bench) -> None:
+    assert bench.follower().first() is None, "nothing is announced"
+    sha256 = bench.announce(bench.put(1))
+    loaded = bench.follower().first()
+    assert loaded is not None
+    assert loaded.detector.sha256 == sha256
+    bench.announce(_not_finite(bench))
+    with capture_logs() as logs:
+        assert bench.follower().first() is None
+    assert [line["log_level"] for line in logs] == ["error", "warning"]
+
+
+def test_without_a_registry_of_its_own_a_worker_reads_where_it_was_told(bench: Bench) -> None:
+    sha256 = bench.put(1)
+    loader = replace(bench.loader, registry=None)
+    assert loader(bench.announcement(sha256)).detector.sha256 == sha256
+
+
+def test_redis_may_be_away(bench: Bench, scanners: Scanners, tmp_path: Path) -> None:
+    with required_service(), ExitStack() as stack:
+        server = stack.enter_context(RedisServer(tmp_path / "redis"))
+        bench.client = stack.enter_context(connect(server.url))
+        bench.active = ActiveWeights(bench.client)
+        server.kill()
+        follower = bench.follower()
+        assert follower.first() is None
+        with capture_logs() as logs, follower.following(scanners):
+            until(lambda: any(line["event"] == "announcements are not heard" for line in logs))
+            server.start()
+            sha256 = bench.announce(bench.put(1))
+            until(lambda: bench.told("swapped") == 1)
+    assert in_use(scanners) == sha256

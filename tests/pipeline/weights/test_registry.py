@@ -1,0 +1,92 @@
+"""Weights go into a registry and come out of it as they were, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.weights.registry import DamagedError, NotInRegistryError, Registry, RegistryUnavailableError
+
+DATA = b"weights, as far as a registry knows" * 1000
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+Open = Callable[[str], Registry]
+
+
+@pytest.fixture(params=["folder", "memory"])
+def open_registry(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Registries in one place, each with the cache of another machine."""
+    place = str(tmp_path / "registry") if request.param == "folder" else f"memory://{uuid.uuid4()}"
+    return lambda machine: Registry(place, tmp_path / machine)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "made.safetensors"
+    path.write_bytes(DATA)
+    return path
+
+
+def test_what_one_machine_puts_another_gets(open_registry: Open, weights: Path, tmp_path: Path) -> None:
+    uri = open_registry("one").put(weights, SHA256, b"{}")
+    other = open_registry("other")
+    assert uri == other.uri_of(SHA256)
+    assert uri.endswith(f"/weights/{SHA256}.safetensors")
+    path = other.get(SHA256)
+    assert (path.parent, path.read_bytes()) == (tmp_path / "other", DATA)
+    assert other.evaluation(SHA256) == b"{}"
+    other.put_evaluation(SHA256, b'{"a": 1}')
+    assert other.evaluation(SHA256) == b'{"a": 1}'
+    # Whoever has the weights' URI finds the registry.
+    assert Registry.holding(uri, tmp_path / "third").get(SHA256).read_bytes() == DATA
+
+
+def test_fetched_weights_outlive_the_registry(weights: Path, tmp_path: Path) -> None:
+    place = tmp_path / "registry"
+    registry = Registry(str(place), tmp_path / "cache")
+    registry.put(weights, SHA256, None)
+    registry.get(SHA256)
+    place.rename(tmp_path / "gone")
+    path = registry.get(SHA256)
+    path.write_bytes(b"damaged on this machine")
+    with pytest.raises(NotInRegistryError):
+        registry.get(SHA256)
+    (tmp_path / "gone").rename(place)
+    assert registry.get(SHA256).read_bytes() == DATA
+
+
+def test_other_bytes_are_never_given_or_taken(open_registry: Open, weights: Path, tmp_path: Path) -> None:
+    registry = open_registry("cache")
+    with pytest.raises(DamagedError, match="nothing was put"):
+        registry.put(weights, "0" * 64, None)
+    with pytest.raises(NotInRegistryError):
+        registry.get("0" * 64)
+
+
+def test_what_is_damaged_there_is_not_kept(weights: Path, tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path / "registry"), tmp_path / "cache")
+    registry.put(weights, SHA256, None)
+    (tmp_path / "registry" / "weights" / f"{SHA256}.safetensors").write_bytes(DATA[:-1])
+    with pytest.raises(DamagedError, match="nothing was kept"):
+        registry.get(SHA256)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_is_missing_and_what_cannot_be_written_say_so(open_registry: Open, weights: Path, tmp_path: Path) -> None:
+    registry = open_registry("cache")
+    for ask in (registry.get, registry.evaluation):
+        with pytest.raises(NotInRegistryError, match=SHA256):
+            ask(SHA256)
+    (tmp_path / "a file").touch()
+    with pytest.raises(RegistryUnavailableError, match="cannot be put"):
+        Registry(str(tmp_path / "a file"), tmp_path).put(weights, SHA256, None)
+    with pytest.raises(ValueError, match="64 hex digits"):
+        registry.get("../../etc/passwd")
+    with pytest.raises(ValueError, match="nonsense"):
+        Registry("nonsense://x", tmp_path)
+    with pytest.raises(ValueError, match="expected"):
+        Registry.holding("/somewhere/else.safetensors", tmp_path)

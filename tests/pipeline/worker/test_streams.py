@@ -1,0 +1,273 @@
+"""Live streams between a real Kafka and a real Redis: a verdict that runs along, whatever becomes of the segments."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from pipeline.contracts import LIVE_KEY, STREAMS_KEY, Outcome, Topic, Verdict, frames_key, stream_key
+from pipeline.live.cutter import Cut, cut
+from pipeline.live.state import StreamState
+from pipeline.live.store import StreamStore
+from pipeline.logs import configure_logging
+from pipeline.results.store import VerdictStore
+from pipeline.transport.consumer import TaskConsumer
+from pipeline.transport.kafka import Publisher
+from pipeline.transport.messages import ContentType, Segment
+from pipeline.worker.loop import Worker
+from pipeline.worker.message import Service
+from pipeline.worker.streams import Live
+from tests import media
+from tests.pipeline.worker.serving import committed_to_the_end, published, serving, until
+
+Serve = Callable[..., AbstractContextManager[Worker]]
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> list[Cut]:
+    """Six seconds of two people, in segments of one second."""
+    path = tmp_path_factory.mktemp("live") / "two.mp4"
+    media.make_clip(path, seconds=6, size=(800, 400), faces=2, face_px=(100, 110), seed=5)
+    return list(cut(str(path), segment_s=1.0))
+
+
+@pytest.fixture(scope="module")
+def streams(client: redis.Redis) -> StreamStore:
+    return StreamStore(client, ttl_s=600)
+
+
+@pytest.fixture
+def serve(bootstrap: str, service: Callable[[TaskConsumer], Service], streams: StreamStore) -> Serve:
+    """A worker that takes segments too."""
+
+    def start(**how: float) -> AbstractContextManager[Worker]:
+        # Patient, where a test does not ask otherwise: the machine may be busy.
+        return serving(bootstrap, service, live=Live(streams, **({"max_age_s": 300.0, "idle_s": 300.0} | how)))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def send(publisher: Publisher, pieces: list[Cut]) -> Callable[..., str]:
+    """Sends pieces as a stream; its id."""
+
+    def sent(sequences: Sequence[int], *, stream_id: str | None = None, final: bool = True, broken: int = -1) -> str:
+        stream_id = stream_id or f"test-{uuid.uuid4()}"
+        for place, sequence in enumerate(sequences):
+            piece = pieces[sequence % len(pieces)]
+            segment = Segment(
+                stream_id=stream_id,
+                sequence=sequence,
+                start_s=float(sequence),
+                final=final and place == len(sequences) - 1,
+                content_type=ContentType.MPEG_TS,
+            )
+            publisher.segment(segment, b"no video" if sequence == broken else piece.media).wait()
+        return stream_id
+
+    return sent
+
+
+def applied(streams: StreamStore, stream_id: str, count: int) -> StreamState:
+    """The state once so many segments were dealt with."""
+
+    def dealt_with() -> StreamState | None:
+        state = streams.load(stream_id)
+        enough = state is not None and state.segments + state.shed + state.duplicated + state.failed >= count
+        return state if enough else None
+
+    found: StreamState = until(dealt_with)
+    return found
+
+
+def judged(store: VerdictStore, stream_id: str) -> Verdict:
+    return Verdict.model_validate_json(until(lambda: store.record(stream_id)))
+
+
+def essence(verdict: Verdict) -> dict[str, object]:
+    return verdict.model_dump(exclude={"id", "source", "elapsed_s"})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    bootstrap: str,
+    service: Callable[[TaskConsumer], Service],
+    streams: StreamStore,
+    store: VerdictStore,
+    send: Callable[..., str],
+) -> Verdict:
+    """The verdict on the stream where nothing goes wrong."""
+    with serving(bootstrap, service, live=Live(streams, max_age_s=300.0)):
+        return judged(store, send(range(6)))
+
+
+def test_a_stream_has_a_running_verdict_and_in_the_end_a_record(
+    serve: Serve,
+    bootstrap: str,
+    streams: StreamStore,
+    store: VerdictStore,
+    client: redis.Redis,
+    send: Callable[..., str],
+) -> None:
+    with serve():
+        stream = send(range(3), final=False)
+        state = applied(streams, stream, 3)
+        running = Verdict.model_validate_json(streams.verdict(stream) or b"")
+        assert (running.id, running.outcome, running.frames_sampled) == (stream, Outcome.SCORED, 18)
+        assert (running.frames, state.closed) == ([], False)
+        assert store.record(stream) is None
+        send([3, 4, 5], stream_id=stream)
+        verdict = judged(store, stream)
+        (message,) = until(lambda: published(bootstrap, Topic.VERDICTS, stream))
+    assert message.value == store.record(stream)
+    assert verdict.outcome is Outcome.SCORED
+    assert verdict.source == f"stream:{stream}"
+    assert (verdict.frames_sampled, len(verdict.people)) == (36, 2)
+    assert len(verdict.frames) == sum(person.frames for person in verdict.people)
+    assert verdict.frames[0].t_s < 1 < verdict.frames[-1].t_s
+    assert [face.index for face in verdict.frames] == sorted(face.index for face in verdict.frames)
+    assert client.hlen(frames_key(stream)) == len(verdict.frames)
+    seen = [
+        json.loads(fields[b"face"]) for _, fields in client.xrange(LIVE_KEY) if fields[b"stream_id"] == stream.encode()
+    ]
+    assert len(seen) == len(verdict.frames)
+    assert stream not in streams.idle(-60.0)
+
+
+def test_people_are_the_same_though_another_worker_goes_on(
+    serve: Serve, streams: StreamStore, store: VerdictStore, send: Callable[..., str], undisturbed: Verdict
+) -> None:
+    with serve() as first:
+        stream = send(range(3), final=False)
+        applied(streams, stream, 3)
+        first.stop()
+    with serve():
+        send([3, 4, 5], stream_id=stream)
+        assert essence(judged(store, stream)) == essence(undisturbed)
+
+
+def test_what_redis_lost_of_a_stream_the_worker_knows(
+    serve: Serve, streams: StreamStore, store: VerdictStore, client: redis.Redis, send: Callable[..., str]
+) -> None:
+    with serve():
+        stream = send(range(2), final=False)
+        applied(streams, stream, 2)
+        client.delete(stream_key(stream))
+        send([2, 3], stream_id=stream)
+        verdict = judged(store, stream)
+    assert (verdict.frames_sampled, len(verdict.people)) == (24, 2)
+
+
+def test_late_missing_and_doubled_segments_are_counted(
+    serve: Serve, streams: StreamStore, store: VerdictStore, send: Callable[..., str]
+) -> None:
+    with serve():
+        stream = send([0, 2, 1, 1, 5])
+        verdict = judged(store, stream)
+        after = send([6], stream_id=stream, final=False)
+        until(lambda: streams.load(after))
+    state = streams.load(stream)
+    assert state is not None
+    assert (state.segments, state.late, state.duplicated, state.missing) == (4, 1, 1, 2)
+    assert verdict.frames_sampled == 24
+
+
+def test_what_is_too_old_is_shed_with_a_receipt(
+    serve: Serve, streams: StreamStore, store: VerdictStore, client: redis.Redis, send: Callable[..., str]
+) -> None:
+    stream = send(range(3))
+    time.sleep(0.05)
+    with serve(max_age_s=0.01):
+        verdict = judged(store, stream)
+    assert verdict.outcome is Outcome.SHED
+    assert "too old" in (verdict.error or "")
+    assert client.hget(stream_key(stream), "shed") == b"3"
+
+
+def test_a_broken_segment_spoils_itself_alone(
+    serve: Serve,
+    bootstrap: str,
+    publisher: Publisher,
+    streams: StreamStore,
+    store: VerdictStore,
+    send: Callable[..., str],
+) -> None:
+    with serve():
+        stream = send(range(3), broken=1)
+        verdict = judged(store, stream)
+        key = f"test-{uuid.uuid4()}"
+        publisher.again(Topic.SEGMENTS, key.encode(), b"media", [("schema", b"1")]).wait()
+        (letter,) = until(lambda: published(bootstrap, Topic.DEAD, key))
+    state = streams.load(stream)
+    assert state is not None
+    assert (state.segments, state.failed) == (3, 1)
+    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 12)
+    assert (letter.header("stage"), letter.header("topic")) == ("parse", "unmask.segments")
+
+
+def test_logs_that_cannot_be_written_do_not_stop_a_stream(
+    serve: Serve, streams: StreamStore, store: VerdictStore, send: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure_logging()
+    # Closing the file writes what it still holds.
+    with suppress(OSError), Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", full)
+        with serve():
+            stream = send(range(3), broken=1)
+            verdict = judged(store, stream)
+    state = streams.load(stream)
+    assert state is not None
+    assert (verdict.outcome, state.failed) == (Outcome.SCORED, 1)
+
+
+def test_a_mistake_of_ours_costs_a_segment_and_holds_nobody_up(
+    serve: Serve,
+    bootstrap: str,
+    streams: StreamStore,
+    store: VerdictStore,
+    send: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    well = StreamState.admit
+
+    def broken(state: StreamState, sequence: int) -> bool:
+        if sequence == 1:
+            raise RuntimeError("never thought of this")
+        return well(state, sequence)
+
+    monkeypatch.setattr(StreamState, "admit", broken)
+    with serve():
+        stream = send(range(3))
+        verdict = judged(store, stream)
+        (letter,) = until(lambda: published(bootstrap, Topic.DEAD, stream))
+        until(lambda: committed_to_the_end(bootstrap, (Topic.SEGMENTS,)))
+    state = streams.load(stream)
+    assert state is not None
+    assert (state.segments, state.missing) == (2, 1)
+    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 12)
+    assert "never thought of this" in letter.header("error")
+
+
+def test_a_stream_without_segments_is_ended(
+    serve: Serve, bootstrap: str, store: VerdictStore, send: Callable[..., str]
+) -> None:
+    with serve(idle_s=0.5):
+        stream = send(range(2), final=False)
+        verdict = judged(store, stream)
+        (message,) = until(lambda: published(bootstrap, Topic.VERDICTS, stream))
+    assert verdict.outcome is Outcome.SCORED
+    assert message.value == store.record(stream)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(client: redis.Redis) -> None:
+    """Streams that other tests left open would be ended here."""
+    client.delete(STREAMS_KEY)

@@ -1,0 +1,216 @@
+"""A worker between a real Kafka and a real Redis: every task ends in one verdict, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+from kafka import KafkaProducer
+
+from pipeline.contracts import Outcome, SourceClass, State, Topic, Verdict, clip_key, frames_key
+from pipeline.dead import RequeueError, letters, requeue
+from pipeline.results.store import VerdictStore
+from pipeline.transport.consumer import TaskConsumer
+from pipeline.transport.kafka import Publisher
+from pipeline.types import Floats, Image
+from pipeline.worker.access import UriAllow
+from pipeline.worker.loop import Worker
+from pipeline.worker.message import Service
+from tests import media
+from tests.pipeline.quick import QuickNetwork
+from tests.pipeline.worker.serving import committed_to_the_end, judged, published, serving, task, until
+
+
+@pytest.fixture(scope="module")
+def worker(bootstrap: str, service: Callable[[TaskConsumer], Service]) -> Iterator[Worker]:
+    """One for all tests that need no other."""
+    with serving(bootstrap, service) as worker:
+        yield worker
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("kind", list(SourceClass))
+def test_a_video_gets_its_verdict_in_redis_and_the_same_bytes_on_the_topic(
+    kind: SourceClass,
+    one_face: Path,
+    bootstrap: str,
+    publisher: Publisher,
+    store: VerdictStore,
+    client: redis.Redis,
+) -> None:
+    asked = task(one_face, source_class=kind)
+    verdict = judged(asked, publisher, store)
+    assert (verdict.id, verdict.source, verdict.outcome) == (asked.video_id, str(one_face), Outcome.SCORED)
+    assert verdict.frames_scored == 6
+    assert store.state(asked.video_id) is State.DONE
+    assert client.hget(clip_key(asked.video_id), "attempt") == b"1"
+    assert client.hlen(frames_key(asked.video_id)) == 6
+    (message,) = until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
+    assert message.value == store.record(asked.video_id)
+    until(lambda: committed_to_the_end(bootstrap))
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_task_s_own_sampling_and_its_trace_are_kept(
+    three_faces: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
+) -> None:
+    asked = task(three_faces, sampling="frames=3")
+    publisher.submit(asked, [("traceparent", b"00-a-b-01"), ("other", b"x")]).wait()
+    verdict = Verdict.model_validate_json(until(lambda: store.record(asked.video_id)))
+    assert (verdict.frames_sampled, verdict.provenance.sampling) == (3, "frames=3")
+    (message,) = until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
+    assert message.headers == (("traceparent", b"00-a-b-01"),)
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("truncated", Outcome.UNDECODABLE),
+        ("random", Outcome.UNDECODABLE),
+        ("empty", Outcome.UNDECODABLE),
+        ("audio only", Outcome.UNDECODABLE),
+        ("missing", Outcome.UNAVAILABLE),
+        ("outside", Outcome.UNAVAILABLE),
+        ("no_face", Outcome.NO_FACE),
+    ],
+)
+def test_what_cannot_be_judged_says_why(
+    name: str,
+    outcome: Outcome,
+    broken: dict[str, Path],
+    no_face: Path,
+    publisher: Publisher,
+    store: VerdictStore,
+) -> None:
+    paths = {**broken, "outside": Path("/etc/passwd"), "no_face": no_face}
+    verdict = judged(task(paths[name]), publisher, store)
+    assert verdict.outcome is outcome
+    assert verdict.error
+    assert verdict.probability is None
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_is_no_task_is_a_dead_letter_and_holds_nobody_up(
+    one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
+) -> None:
+    good = task(one_face)
+    fields = json.loads(good.to_json())
+    key = f"test-{uuid.uuid4()}"
+    bad = {
+        "not JSON": b"\x00\xff",
+        "schema version 2": json.dumps({**fields, "schema": 2, "video_id": key}).encode(),
+        "expected the video_id": good.to_json(),
+        "expected on unmask.archive": json.dumps({**fields, "video_id": key, "source_class": "archive"}).encode(),
+        "uri": json.dumps({**fields, "video_id": key, "uri": "relative.mp4"}).encode(),
+    }
+    producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    for value in bad.values():
+        producer.send(str(Topic.VIDEOS), key=key.encode(), value=value)
+    producer.close()
+    assert judged(good, publisher, store).outcome is Outcome.SCORED
+    found = until(lambda: len(dead := published(bootstrap, Topic.DEAD, key)) == len(bad) and dead)
+    for (reason, value), message in zip(
+        bad.items(), sorted(found, key=lambda m: list(bad.values()).index(m.value)), strict=True
+    ):
+        assert message.value == value
+        assert reason in message.header("error")
+        assert (message.header("stage"), message.header("attempts")) == ("parse", "0")
+        assert message.header("topic") == "unmask.videos"
+    assert store.state(key) is None
+    until(lambda: committed_to_the_end(bootstrap))
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_same_content_is_scored_once(
+    root: Path, network: QuickNetwork, publisher: Publisher, store: VerdictStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "twice.mp4"
+    media.make_clip(path, seconds=1, seed=7)
+    first = judged(task(path), publisher, store)
+    copy = root / "copy.mp4"
+    copy.write_bytes(path.read_bytes())
+
+    def never(pixels: Image) -> Floats:
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(network, "log_odds", never)
+    asked = task(copy)
+    second = judged(asked, publisher, store)
+    assert (second.id, second.source) == (asked.video_id, str(copy))
+    same = {"id", "source", "elapsed_s"}
+    assert second.model_dump(exclude=same) == first.model_dump(exclude=same)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_clip_that_was_judged_gets_the_same_bytes_again(
+    one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
+) -> None:
+    asked = task(one_face)
+    judged(asked, publisher, store)
+    publisher.submit(asked).wait()
+    first, second = until(lambda: len(found := published(bootstrap, Topic.VERDICTS, asked.video_id)) == 2 and found)
+    assert first.value == second.value == store.record(asked.video_id)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_model_that_fails_is_tried_again_then_told_and_can_be_sent_again(
+    root: Path,
+    bootstrap: str,
+    network: QuickNetwork,
+    publisher: Publisher,
+    store: VerdictStore,
+    client: redis.Redis,
+) -> None:
+    path = root / "fails.mp4"
+    media.make_clip(path, seconds=1, seed=8)
+    well = network.log_odds
+    network.log_odds = lambda pixels: np.full(len(pixels), np.nan, np.float32)
+    try:
+        asked = task(path)
+        verdict = judged(asked, publisher, store)
+        assert verdict.outcome is Outcome.MODEL_ERROR
+        assert "nan" in (verdict.error or "")
+        assert client.hget(clip_key(asked.video_id), "attempt") == b"3"
+        (message,) = until(lambda: published(bootstrap, Topic.DEAD, asked.video_id))
+        assert (message.header("stage"), message.header("attempts")) == ("score", "3")
+    finally:
+        network.log_odds = well
+
+    letter = next(found for found in letters(bootstrap, client) if found.key == asked.video_id)
+    assert not letter.requeued
+    requeue(letter, publisher=publisher, store=store, client=client)
+    record = until(lambda: store.record(asked.video_id))
+    assert Verdict.model_validate_json(record).outcome is Outcome.SCORED
+    assert next(found for found in letters(bootstrap, client) if found.key == asked.video_id).requeued
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_mistake_of_ours_is_told_and_holds_nobody_up(
+    root: Path, bootstrap: str, publisher: Publisher, store: VerdictStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(provenance: object, sha256: object) -> str:
+        raise RuntimeError("never thought of this")
+
+    monkeypatch.setattr(UriAllow, "check", broken)
+    asked = task(root / "any.mp4")
+    verdict = judged(asked, publisher, store)
+    assert (verdict.outcome, verdict.error) == (Outcome.MODEL_ERROR, "RuntimeError: never thought of this")
+    until(lambda: published(bootstrap, Topic.DEAD, asked.video_id))
+    until(lambda: committed_to_the_end(bootstrap))
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_is_still_no_task_cannot_be_sent_again(
+    bootstrap: str, publisher: Publisher, store: VerdictStore, client: redis.Redis
+) -> None:
+    key = f"test-{uuid.uuid4()}"
+    publisher.dead(Topic.VIDEOS, key.encode(), b"{}", (), error="no schema version", stage="parse", attempts=0).wait()
+    letter = next(found for found in letters(bootstrap, client) if found.key == key)
+    with pytest.raises(RequeueError, match="still no task"):
+        requeue(letter, publisher=publisher, store=store, client=client)
