@@ -23,6 +23,7 @@ from models.checkpoint import (
     read_state,
     save_checkpoint,
 )
+from models.checkpoint_info import network_name
 from models.config import ModelConfig
 from models.layers.attention import PositionEmbedding2d
 from models.layers.backbone import Backbone
@@ -244,11 +245,37 @@ class BaseModel(nn.Module, ABC):
         """
         return param_groups(self, self.layer_ids(), lr, weight_decay, layer_decay)
 
+    @property
+    def network(self) -> str:
+        """Architecture and backbone, such as `xception over tf_efficientnet_lite0`."""
+        return network_name(self.architecture, self.config.backbone)
+
     def configure_optimizer(
-        self, lr: float = 1e-3, weight_decay: float = 0.05, layer_decay: float = 0.75
+        self,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        layer_decay: float = 0.75,
+        *,
+        head_lr_factor: float = 1.0,
+        extra: nn.Module | None = None,
     ) -> torch.optim.AdamW:
-        """AdamW over `param_groups`."""
-        return torch.optim.AdamW(self.param_groups(lr, weight_decay, layer_decay), lr=lr)
+        """AdamW over `param_groups`.
+
+        Args:
+            lr: learning rate of the layers above the backbone.
+            weight_decay: of weight matrices and filters.
+            layer_decay: factor of the rate from one depth of the backbone to the next one below.
+            head_lr_factor: of the rate of the layers that start from random weights.
+            extra: layers that are trained with the detector, at the rate of its new layers and without weight decay.
+        """
+        groups = self.param_groups(lr, weight_decay, layer_decay)
+        top = max(group["layer_id"] for group in groups)
+        for group in groups:
+            if group["layer_id"] == top:
+                group["lr"] *= head_lr_factor
+        if extra is not None and (parameters := list(extra.parameters())):
+            groups.append({"params": parameters, "lr": lr * head_lr_factor, "weight_decay": 0.0, "layer_id": top})
+        return torch.optim.AdamW(groups, lr=lr)
 
     def save_checkpoint(
         self,

@@ -97,6 +97,11 @@ def git_revision() -> str | None:
     return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
 
 
+def network_name(architecture: str, backbone: str | None) -> str:
+    """What a network is called: an architecture's name alone does not say what extracts the features."""
+    return f"{architecture} over {backbone}" if backbone else architecture
+
+
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
     """All that a checkpoint says about its weights.
@@ -128,6 +133,11 @@ class CheckpointInfo:
     data_manifest_sha256: str | None = None
     git_revision: str | None = None
     versions: dict[str, str] = field(default_factory=library_versions)
+
+    @property
+    def network(self) -> str:
+        """Architecture and backbone, such as `xception over tf_efficientnet_lite0`."""
+        return network_name(self.architecture, self.config.get("backbone"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the form in the header; `input_spec_hash` stands beside the spec."""

@@ -210,6 +210,7 @@ def _judging(members: Sequence[Detector], engine: Engine | EngineGroup, looks: L
             "input_spec": describe_input([spec.hash for spec in specs], looks),
             "software": f"unmask {version('unmask')} ({engine.name})",
             "untrained": any(member.info is None for member in members),
+            "network": "+".join(member.model.network for member in members),
         },
     }
 

@@ -74,6 +74,8 @@ class ScoredFace(Contract):
 class Provenance(Contract):
     """Enough to compute the scores again."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     model: str
     weights_sha256: list[str]
     input_spec: str
@@ -83,6 +85,7 @@ class Provenance(Contract):
     software: str
     source_sha256: str | None
     untrained: bool
+    network: str = Field(default="", description="architecture and backbone; empty in records of older versions")
 
 
 class Verdict(Contract):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -19,10 +17,9 @@ from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
-from pipeline.faces.flaws import flaw_counts
-from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
 from pipeline.faces.views import Looks, crops_with_views
+from pipeline.frame_scorer import FrameScorer
 from pipeline.parts.result import PartResult, SeenFrame
 from pipeline.portraits import PortraitPicker
 from pipeline.scoring.engine import Engine, ScoringError
@@ -30,7 +27,6 @@ from pipeline.scoring.group import EngineGroup
 from pipeline.sources import Opened, Source, SourceError, open_source
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
-from pipeline.verdict.calibration import probability
 from pipeline.video.sampling import Sampling
 from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits, Window
 
@@ -171,10 +167,10 @@ class Scanner:
     def _run(self, clip: _Clip, done: Callable[[str | None], bool] | None) -> bool:
         """Collect what there is to collect, or the reason why not; False if the clip's verdict was there already."""
         started = time.perf_counter()
-        source, failure, died = clip.source, None, False
+        source, died = clip.source, False
         try:
             with open_source(source, max_fetch_bytes=self.max_fetch_bytes) as opened:
-                clip.seconds["open"] = time.perf_counter() - started
+                clip.scorer.seconds["open"] = time.perf_counter() - started
                 clip.sha256 = opened.sha256
                 if done is not None and done(opened.sha256):
                     return False
@@ -182,29 +178,24 @@ class Scanner:
         except (ScanInterruptedError, LongClipError):
             raise
         except SourceError as error:
-            failure = Failure(error.outcome, str(error), error.transient)
+            clip.failure = Failure(error.outcome, str(error), error.transient)
         except DecodeError as error:
             died = error.died
             # What cannot be opened after its bytes were hashed is short of processes or memory at the moment.
-            failure = Failure(Outcome(error.outcome), str(error), error.outcome == "unavailable")
+            clip.failure = Failure(Outcome(error.outcome), str(error), error.outcome == "unavailable")
         except ScoringError as error:
-            failure = Failure(Outcome.MODEL_ERROR, str(error), transient=True)
+            clip.failure = Failure(Outcome.MODEL_ERROR, str(error), transient=True)
         except Exception as error:  # a clip must end in a verdict, and its error stands there
             log.exception("scoring failed", clip_id=source.id, source=source.name)
-            failure = Failure(Outcome.MODEL_ERROR, f"{type(error).__name__}: {error}", transient=True)
-        try:
-            with clip.timed("score"):
-                clip.collect_all()
-        except ScoringError as error:
-            failure = failure or Failure(Outcome.MODEL_ERROR, str(error), transient=True)
+            clip.failure = Failure(Outcome.MODEL_ERROR, f"{type(error).__name__}: {error}", transient=True)
+        clip.collect()
         if self.cost is not None:
-            self.cost(ClipCost(dict(clip.seconds), died))
-        clip.failure = failure
+            self.cost(ClipCost(dict(clip.scorer.seconds), died))
         return True
 
 
 class _Clip:
-    """The state of one clip while it is scanned; lives on one thread."""
+    """The state of one clip while it is scanned; belongs to one thread."""
 
     def __init__(
         self, scanner: Scanner, source: Source, stop: Callable[[], bool], window: Window | None = None
@@ -216,20 +207,26 @@ class _Clip:
         self.longest_s: float | None = None
         self.failure: Failure | None = None
         self.seen: list[SeenFrame] = []  # of a part only
-        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.sha256: str | None = None
         self.decoder = "none"
         self.duration_s: float | None = None
-        self.frames = 0
-        self.faces = 0
-        self.not_judged: Counter[str] = Counter()
         self.picker = PortraitPicker() if scanner.portraits else None
-        self.waiting: deque[tuple[Crops, Future[Floats]]] = deque()
-        self.scored: list[Scores] = []
-        self.tracker = FaceTracker(scanner.detector)
+        self.scores = Scores.join(source.id, [])
+        self.scorer = FrameScorer(
+            source.id,
+            FaceTracker(scanner.detector),
+            cut=scanner.cut,
+            submit=scanner.submit,
+            calibration=scanner.calibration,
+            scored=self._scored,
+        )
 
     def run(self, opened: Opened) -> None:
-        """Decode, find, cut and submit all frames."""
+        """Decode, find, cut and submit all frames.
+
+        Raises:
+            ScoringError: a crop could not be scored.
+        """
         if not self._read(opened, self.longest_s):
             if self._can_be_split(opened):
                 raise LongClipError(self.duration_s or 0.0)
@@ -244,9 +241,11 @@ class _Clip:
             if longest_s is not None and self.duration_s is not None and self.duration_s > longest_s:
                 return False
             for frame in self._until_stopped(reader):
-                self.frames += 1
-                scored = self._look(frame)
-                self._collect_ready()
+                faces, scored = self.scorer.add(frame)
+                if self.scorer.error is not None:
+                    raise self.scorer.error
+                if self.window is not None:
+                    self.seen.append(SeenFrame(frame.t_s, frame.index, faces))
                 if scanner.progress is not None:
                     share = min(1.0, frame.t_s / self.duration_s) if self.duration_s else None
                     scanner.progress(self.source, share, scored)
@@ -259,17 +258,9 @@ class _Clip:
             seek_s = reader.info.seek_s
         return seek_s is not None and self.longest_s is not None and seek_s <= _SEEK_SHARE * self.longest_s
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started
-
     def _until_stopped(self, reader: ClipReader) -> Iterator[Frame]:
         while True:
-            with self.timed("decode"):
+            with self.scorer.timed("decode"):
                 frame = next(reader, None)
             if frame is None:
                 return
@@ -277,46 +268,13 @@ class _Clip:
                 raise ScanInterruptedError
             yield frame
 
-    def _look(self, frame: Frame) -> int:
-        with self.timed("faces"):
-            faces = self.tracker.update(frame)
-            self.faces += len(faces)
-            self.not_judged += flaw_counts(faces.flaws)
-            if self.window is not None:
-                self.seen.append(SeenFrame(frame.t_s, frame.index, faces))
-            faces = faces.take(faces.quality >= MIN_QUALITY)
-            if len(faces) == 0:
-                return 0
-            crops = self.scanner.cut(frame, faces)
-        with self.timed("queue"):
-            # What waits for its scores needs no views any more.
-            self.waiting.append((replace(crops, views=()), self.scanner.submit(crops)))
-        return len(faces)
+    def collect(self) -> None:
+        """Wait for the scores that are still missing; keep a failure that was found before."""
+        self.scores = self.scorer.finish()
+        if self.scorer.error is not None and self.failure is None:
+            self.failure = Failure(Outcome.MODEL_ERROR, str(self.scorer.error), transient=True)
 
-    def _collect_ready(self) -> None:
-        while self.waiting and self.waiting[0][1].done():
-            self._collect_next()
-
-    def collect_all(self) -> None:
-        """Wait for the scores that are still on their way.
-
-        Raises:
-            ScoringError: a crop could not be scored; the others are collected all the same.
-        """
-        first_error: ScoringError | None = None
-        while self.waiting:
-            try:
-                self._collect_next()
-            except ScoringError as error:
-                first_error = first_error or error
-        if first_error is not None:
-            raise first_error
-
-    def _collect_next(self) -> None:
-        crops, future = self.waiting.popleft()
-        logits = future.result()
-        scores = Scores.of(crops, logits, probability(logits, self.scanner.calibration, crops.quality))
-        self.scored.append(scores)
+    def _scored(self, crops: Crops, scores: Scores) -> None:
         if self.picker is not None:
             for i, pixels in enumerate(crops.pixels):
                 self.picker.add(
@@ -332,25 +290,24 @@ class _Clip:
             id=self.source.id,
             source=as_text(self.source.name),
             duration_s=self.duration_s,
-            frames_sampled=self.frames,
-            faces_seen=self.faces,
+            frames_sampled=self.scorer.frames,
+            faces_seen=self.scorer.faces,
             failure=self.failure,
             provenance=self.scanner.provenance.model_copy(
                 update={"decoder": self.decoder, "source_sha256": self.sha256}
             ),
             elapsed_s=elapsed_s,
-            not_judged=self.not_judged,
+            not_judged=self.scorer.not_judged,
         )
 
     def part(self, window: Window, elapsed_s: float) -> PartResult:
         """What was collected."""
-        return PartResult.of(self._facts(elapsed_s), window, self.seen, Scores.join(self.source.id, self.scored))
+        return PartResult.of(self._facts(elapsed_s), window, self.seen, self.scores)
 
     def report(self, elapsed_s: float) -> ClipReport:
         """The verdict on what was collected."""
         scanner = self.scanner
-        scores = Scores.join(self.source.id, self.scored)
-        verdict = judge(self._facts(elapsed_s), scores, scanner.calibration, scanner.thresholds)
+        verdict = judge(self._facts(elapsed_s), self.scores, scanner.calibration, scanner.thresholds)
         transient = self.failure is not None and self.failure.transient
         if self.picker is None:
             return ClipReport(verdict, transient=transient)

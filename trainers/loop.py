@@ -21,7 +21,6 @@ from trainers.data.couples import CoupleDataset, CouplePlan, couple_loader
 from trainers.data.manifest import Manifest
 from trainers.depthwise import use_fast_gradients
 from trainers.meter import Meter
-from trainers.optim import create_optimizer
 from trainers.preparation import Preparation
 from trainers.processes import Processes, joined_processes, stop_signals
 from trainers.runlog import RunLog
@@ -105,7 +104,13 @@ class _Run:
             teacher_widths=self.preparation.teacher_widths,
         )
         self.trainee.to(processes.device).to(memory_format=self.precision.memory_format)
-        self.optimizer = create_optimizer(self.model, config.optim, self.trainee.auxiliary())
+        self.optimizer = self.model.configure_optimizer(
+            config.optim.lr,
+            config.optim.weight_decay,
+            config.optim.layer_decay,
+            head_lr_factor=config.optim.head_lr_factor,
+            extra=self.trainee.auxiliary(),
+        )
         self.schedule = learning_rates(self.optimizer, config)
         self.scaler = self.precision.scaler() if config.mixed_precision else torch.amp.GradScaler("cpu", enabled=False)
         # With a warm-up of its own: early averages forget the first weights.

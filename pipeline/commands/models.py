@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -45,11 +46,11 @@ def list_all(as_json: AsJson = False) -> None:
         millions = f"{row['parameters'] / 1e6:.1f} M"
         table.add_row(row["architecture"], row["backbone"], str(row["input_size"]), millions)
     console.print(table)
-    table = Table("name", "kind", "licence", title="Named weights", title_justify="left")
+    table = Table("name", "kind", "network", "licence", title="Named weights", title_justify="left")
     table.add_column("here", overflow="fold")
     for entry, row in zip(entries, weights, strict=True):
         here = row["path"] or row["problem"] or f"no: {commands(entry)}"
-        table.add_row(row["name"], row["kind"].replace("_", " "), row["licence"], here)
+        table.add_row(row["name"], row["kind"].replace("_", " "), row["network"] or "", row["licence"], here)
     console.print(table)
 
 
@@ -296,14 +297,23 @@ def _show_placed(entry: ZooEntry, path: Path, as_json: bool) -> None:
 def _describe_entry(entry: ZooEntry) -> dict[str, Any]:
     import dataclasses
 
+    from models.checkpoint import CheckpointError, read_info
     from models.zoo import ZooError, locate
 
-    problem = None
+    problem = network = None
     try:
         path = locate(entry)
-    except ZooError as error:
+        if path is not None and entry.kind == "detector":
+            network = read_info(path).network
+    except (CheckpointError, ZooError) as error:
         path, problem = None, str(error)
-    return {**dataclasses.asdict(entry), "delivery": entry.delivery, "path": path and str(path), "problem": problem}
+    return {
+        **dataclasses.asdict(entry),
+        "delivery": entry.delivery,
+        "network": network,
+        "path": path and str(path),
+        "problem": problem,
+    }
 
 
 def _describe_checkpoint(path: Path) -> dict[str, Any]:
@@ -317,6 +327,7 @@ def _describe_checkpoint(path: Path) -> dict[str, Any]:
         "tensors": len(checkpoint.weights),
         "values": sum(tensor.numel() for tensor in checkpoint.weights.values()),
         "resumable": path.with_suffix(".state").is_file(),
+        "network": checkpoint.info.network,
         **checkpoint.info.to_dict(),
     }
 
@@ -345,5 +356,6 @@ def _readable(value: object) -> str:
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    # Paths and names are printed as they are, brackets and colons included.
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    # Paths and names are printed as they are, brackets and colons included. Wide, so that tables keep their columns.
+    width = None if sys.stdout.isatty() else 140
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Looks at one segment: decode it in the sandbox, follow its faces on from the last one, score them."""
+"""Scores one segment of a stream: decode it in the sandbox, follow the faces of earlier segments, score them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from pipeline.faces.flaws import flaw_counts
-from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
+from pipeline.frame_scorer import FrameScorer
 from pipeline.scan import ScanInterruptedError, Scanner
-from pipeline.scoring.engine import ScoringError
 from pipeline.sources import Source, SourceError, open_source
 from pipeline.transport.messages import Segment
-from pipeline.types import Crops, Floats, Frame, Scores
-from pipeline.verdict.calibration import probability
+from pipeline.types import Frame, Scores
 from pipeline.video.sandbox import DecodeError
 
 # The tracker's time between the last frame of a segment and the first of one that overlaps it.
 _TICK_S = 1e-3
 
 
-@dataclass(slots=True)
-class Looked:
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
     """What a segment holds, in its stream's time and numbering.
 
     Attributes:
@@ -60,7 +56,7 @@ def look(
     first_index: int,
     clock_s: float,
     stop: Callable[[], bool],
-) -> Looked:
+) -> SegmentResult:
     """Look at a segment. What is wrong with it stands in `error`; what was seen before counts.
 
     Args:
@@ -76,46 +72,45 @@ def look(
         ScanInterruptedError: `stop` said so; the tracker is half-way through the segment.
     """
     clock_s = max(clock_s, segment.start_s)
-    found = Looked(Scores.join(segment.stream_id, []), 0, 0, 0, segment.start_s, clock_s, "none", None)
-    waiting: list[tuple[Crops, Future[Floats]]] = []
+    scorer = FrameScorer(
+        segment.stream_id, tracker, cut=scanner.cut, submit=scanner.submit, calibration=scanner.calibration
+    )
+    end_s, decoded, decoder = segment.start_s, 0, "none"
+    error: str | None = None
     try:
         with (
             _opened(segment, media, scanner.max_fetch_bytes) as fd,
             scanner.server.open(fd, segment.stream_id, scanner.sampling, scanner.limits) as reader,
         ):
-            found.decoder = reader.info.decoder
+            decoder = reader.info.decoder
+            tracker_start_s = clock_s
             for frame in reader:
                 if stop():
                     raise ScanInterruptedError
-                found.frames_sampled += 1
-                faces = tracker.update(Frame(frame.image, clock_s + frame.t_s, frame.index, frame.clip_id))
-                found.clock_s = clock_s + frame.t_s + _TICK_S
-                found.end_s = max(found.end_s, segment.start_s + frame.t_s)
-                found.faces_seen += len(faces)
-                found.not_judged += flaw_counts(faces.flaws)
-                faces = faces.take(faces.quality >= MIN_QUALITY)
-                if len(faces):
-                    placed = Frame(
-                        frame.image, segment.start_s + frame.t_s, first_index + frame.index, segment.stream_id
-                    )
-                    crops = scanner.cut(placed, faces)
-                    waiting.append((replace(crops, views=()), scanner.submit(crops)))
-            found.frames_decoded = reader.info.frames_decoded
+                stream_s = segment.start_s + frame.t_s
+                scorer.add(
+                    Frame(frame.image, tracker_start_s + frame.t_s, frame.index, frame.clip_id),
+                    labelled=Frame(frame.image, stream_s, first_index + frame.index, segment.stream_id),
+                )
+                clock_s = tracker_start_s + frame.t_s + _TICK_S
+                end_s = max(end_s, stream_s)
+            decoded = reader.info.frames_decoded
             if reader.info.duration_s is not None:
-                found.end_s = max(found.end_s, segment.start_s + reader.info.duration_s)
-    except (DecodeError, SourceError) as error:
-        found.error = str(error)
-    parts = []
-    for crops, future in waiting:
-        try:
-            logits = future.result()
-        except ScoringError as error:
-            found.error = str(error)
-            continue
-        parts.append(Scores.of(crops, logits, probability(logits, scanner.calibration, crops.quality)))
-    found.scores = Scores.join(segment.stream_id, parts)
-    found.frames_decoded = max(found.frames_decoded, found.frames_sampled)
-    return found
+                end_s = max(end_s, segment.start_s + reader.info.duration_s)
+    except (DecodeError, SourceError) as failure:
+        error = str(failure)
+    scores = scorer.finish()
+    return SegmentResult(
+        scores=scores,
+        frames_decoded=max(decoded, scorer.frames),
+        frames_sampled=scorer.frames,
+        faces_seen=scorer.faces,
+        end_s=end_s,
+        clock_s=clock_s,
+        decoder=decoder,
+        error=error if scorer.error is None else str(scorer.error),
+        not_judged=scorer.not_judged,
+    )
 
 
 @contextmanager

@@ -110,13 +110,17 @@ class VerdictStore:
         """Take back a try that was ended for no fault of the clip's: its partition moved, or the worker stops."""
         self._release(keys=[clip_key(clip_id)], args=[State.QUEUED, *self._now()])
 
-    def finish(self, verdict: Verdict) -> bytes:
-        """Store a verdict with its frames, unless there is one.
+    def finish(self, verdict: Verdict, record: bytes | None = None) -> bytes:
+        """Store a verdict with its frames, unless the clip has one.
+
+        Args:
+            verdict: of the clip.
+            record: its JSON, where the caller has it already.
 
         Returns:
-            The record that stands, byte for byte: this one, or the one that was first.
+            The stored record, byte for byte: this one, or the one that was stored first.
         """
-        return self._store(verdict, verdict.to_json().encode())
+        return self._store(verdict, verdict.to_json().encode() if record is None else record)
 
     def restore(self, record: bytes) -> bool:
         """Store a record as it was published, unless there is a verdict; returns whether it was stored.
@@ -160,7 +164,7 @@ class VerdictStore:
         """Note under which id a content was judged, unless one is noted."""
         self._client.set(content_key(fingerprint), clip_id, ex=self._ttl_s, nx=True)
 
-    def twin(self, fingerprint: str) -> bytes | None:
+    def duplicate(self, fingerprint: str) -> bytes | None:
         """The record of a clip of the same content, or None."""
         clip_id = cast("bytes | None", self._client.get(content_key(fingerprint)))
         return None if clip_id is None else self.record(clip_id.decode())

@@ -15,7 +15,7 @@ import structlog
 
 from pipeline.contracts import ScoredFace, Verdict
 from pipeline.faces.tracker import FaceTracker
-from pipeline.live.segments import Looked, look
+from pipeline.live.segments import SegmentResult, look
 from pipeline.live.state import StreamState
 from pipeline.live.store import StreamStore
 from pipeline.scan import Scanner
@@ -276,7 +276,9 @@ class _LiveSegment(ServedMessage):
         tracker = FaceTracker(detector) if state.tracker is None else FaceTracker.restore(detector, state.tracker)
         return _Known(state, tracker, self.delivery)
 
-    def _look(self, segment: Segment, state: StreamState, tracker: FaceTracker, scanner: Scanner) -> Looked | None:
+    def _look(
+        self, segment: Segment, state: StreamState, tracker: FaceTracker, scanner: Scanner
+    ) -> SegmentResult | None:
         """Bring the segment into the state; what was seen, or None where it was not looked at."""
         count = self.service.metrics.segments.labels
         late = state.late
@@ -330,8 +332,9 @@ class _LiveSegment(ServedMessage):
 
     def _end(self, state: StreamState) -> None:
         """Make sure that a stream which has ended has its verdict, here and on the topic."""
-        record = self.patiently(lambda: self.service.store.finish(self._streams.final(state)))
+        verdict = self.patiently(lambda: self._streams.final(state))
+        # A verdict that another worker stored first is of the same state.
+        record = self.patiently(lambda: self.service.store.finish(verdict))
         self.publish(record, state.stream_id)
         self._streams.ended(state.stream_id)
-        verdict = Verdict.model_validate_json(record)
         log.info("verdict", outcome=str(verdict.outcome), probability=verdict.probability, segments=state.segments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import dataclass
 from typing import Final
 
 import redis
@@ -25,6 +26,18 @@ log = structlog.get_logger(__name__)
 
 # What follows from the bytes, the weights and the sampling alone: the same content gets the same again.
 REUSABLE: Final = frozenset({Outcome.SCORED, Outcome.NO_FACE, Outcome.LOW_QUALITY})
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The stored record of a clip, byte for byte, and what it says."""
+
+    record: bytes
+    verdict: Verdict
+
+    @classmethod
+    def parse(cls, record: bytes) -> _Stored:
+        return cls(record, Verdict.model_validate_json(record))
 
 
 class VideoMessage(ServedMessage):
@@ -68,10 +81,12 @@ class VideoMessage(ServedMessage):
     def _judge(self, task: VideoTask) -> None:
         store = self.service.store
         begun = self.patiently(lambda: store.begin(task.video_id))
-        attempt, record = begun.attempt, begun.record
-        if record is None:
+        attempt = begun.attempt
+        if begun.record is not None:
+            stored = _Stored.parse(begun.record)
+        else:
             try:
-                attempt, record = self._verdict(task, attempt)
+                attempt, stored = self._verdict(task, attempt)
             except HandedBackError:
                 self._release(task)
                 raise
@@ -81,7 +96,7 @@ class VideoMessage(ServedMessage):
                 split(self, task, self.service.parts, clip.duration_s, self.service.split_s)
                 self.service.metrics.split.inc()
                 return
-        self._settle(task, record, attempt)
+        self._settle(task, stored, attempt)
 
     def _judge_part(self, task: VideoTask, part: Part, store: PartStore) -> None:
         record = self.patiently(lambda: self.service.store.record(task.video_id))
@@ -116,10 +131,10 @@ class VideoMessage(ServedMessage):
             self.bury(verdict.error or "", stage="score", attempts=1)
         self._settle(task, self._finish(verdict, known), 1, bury=not early)
 
-    def _settle(self, task: VideoTask, record: bytes, attempt: int, *, bury: bool = True) -> None:
+    def _settle(self, task: VideoTask, stored: _Stored, attempt: int, *, bury: bool = True) -> None:
         """Publish what is stored."""
-        verdict = Verdict.model_validate_json(record)
-        self.publish(record, task.video_id)
+        verdict = stored.verdict
+        self.publish(stored.record, task.video_id)
         if bury and verdict.outcome is Outcome.MODEL_ERROR:
             self.bury(verdict.error or "", stage="score", attempts=attempt)
         metrics = self.service.metrics
@@ -127,8 +142,8 @@ class VideoMessage(ServedMessage):
         metrics.clip_seconds.observe(time.monotonic() - self.started_s)
         log.info("verdict", outcome=str(verdict.outcome), probability=verdict.probability, attempt=attempt)
 
-    def _verdict(self, task: VideoTask, attempt: int) -> tuple[int, bytes]:
-        """The stored record, and how many tries it took."""
+    def _verdict(self, task: VideoTask, attempt: int) -> tuple[int, _Stored]:
+        """How many tries it took, and what is stored."""
         service = self.service
         scanner = self._sampled(task)
         while attempt <= service.max_attempts:
@@ -141,16 +156,17 @@ class VideoMessage(ServedMessage):
             self.wait(service.retry_wait_s * 2 ** (attempt - 1))
             begun = self.patiently(lambda: service.store.begin(task.video_id))
             if begun.record is not None:
-                return attempt, begun.record
+                return attempt, _Stored.parse(begun.record)
             attempt = begun.attempt
         tries = attempt - 1
         why = f"given up after {tries} tries that failed or ended their worker (UNMASK_MAX_ATTEMPTS)"
         return tries, self._finish(_unscored(scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
 
-    def _finish(self, verdict: Verdict, fingerprint: str | None) -> bytes:
+    def _finish(self, verdict: Verdict, fingerprint: str | None) -> _Stored:
         store = self.service.store
-        if (size := len(verdict.to_json())) > MAX_RECORD_BYTES:
-            why = f"a record of {size} bytes; at most {MAX_RECORD_BYTES} can be published: sample fewer frames"
+        record = verdict.to_json().encode()
+        if len(record) > MAX_RECORD_BYTES:
+            why = f"a record of {len(record)} bytes; at most {MAX_RECORD_BYTES} can be published: sample fewer frames"
             verdict = verdict.model_copy(
                 update={
                     "outcome": Outcome.OVER_LIMIT,
@@ -161,10 +177,11 @@ class VideoMessage(ServedMessage):
                     "people": [],
                 }
             )
-        record = self.patiently(lambda: store.finish(verdict))
+            record = verdict.to_json().encode()
+        stored = self.patiently(lambda: store.finish(verdict, record))
         if fingerprint is not None and verdict.outcome in REUSABLE:
             self.patiently(lambda: store.remember(fingerprint, verdict.id))
-        return record
+        return _Stored(stored, verdict) if stored == record else _Stored.parse(stored)
 
     def _release(self, task: VideoTask) -> None:
         try:
@@ -179,7 +196,7 @@ class _Scan:
 
     def __init__(self, owner: VideoMessage, scanner: Scanner, task: VideoTask) -> None:
         self._owner, self._scanner, self._task = owner, scanner, task
-        self._twin: bytes | None = None
+        self._duplicate: bytes | None = None
         self.fingerprint: str | None = None
 
     def run(self) -> tuple[Verdict, bool]:
@@ -202,18 +219,18 @@ class _Scan:
             raise HandedBackError("in the middle of the clip") from None
         if report is not None:
             return report.verdict, report.transient
-        assert self._twin is not None
+        assert self._duplicate is not None
         service.metrics.twins.inc()
         own = {"id": task.video_id, "source": task.uri, "elapsed_s": round(time.monotonic() - started_s, 3)}
-        return Verdict.model_validate_json(self._twin).model_copy(update=own), False
+        return Verdict.model_validate_json(self._duplicate).model_copy(update=own), False
 
     def _was_judged(self, sha256: str | None) -> bool:
         if sha256 is None:
             return False
         self.fingerprint = fingerprint(sha256, self._scanner.provenance)
         key = self.fingerprint
-        self._twin = self._owner.patiently(lambda: self._owner.service.store.twin(key))
-        return self._twin is not None
+        self._duplicate = self._owner.patiently(lambda: self._owner.service.store.duplicate(key))
+        return self._duplicate is not None
 
 
 def fingerprint(source_sha256: str, provenance: Provenance) -> str:

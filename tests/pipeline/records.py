@@ -16,6 +16,7 @@ PROVENANCE = Provenance(
     software="unmask 0.1.0",
     source_sha256="1" * 64,
     untrained=False,
+    network="xception over tf_efficientnet_lite0",
 )
 
 

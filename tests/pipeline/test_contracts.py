@@ -28,7 +28,7 @@ PERSON_KEYS = {"track", "probability", "likelihood_ratio", "frames", "first_s", 
 FRAME_KEYS = {"t_s", "index", "track", "box", "probability", "quality"}
 PROVENANCE_KEYS = {
     "model", "weights_sha256", "input_spec", "detector", "sampling", "decoder", "software", "source_sha256",
-    "untrained",
+    "untrained", "network",
 }  # fmt: skip
 OUTCOMES = {
     "scored", "no_face", "low_quality", "undecodable", "over_limit", "unavailable", "shed", "model_error"

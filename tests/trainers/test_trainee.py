@@ -5,9 +5,8 @@ import torch
 
 from models.architectures import get_model
 from models.base import BaseModel
-from trainers.config import OptimConfig, with_settings
+from trainers.config import with_settings
 from trainers.losses.config import ConsistencyConfig, DistilConfig, LossConfig, OrderedConfig
-from trainers.optim import create_optimizer
 from trainers.recipes import probe
 from trainers.schedules import drop_rates, learning_rates
 from trainers.trainee import Trainee
@@ -174,7 +173,7 @@ def test_each_group_keeps_its_own_maximum(kind: str) -> None:
         probe(), [f"schedule.kind={kind}", "samples=640", "schedule.warmup_steps=3", "schedule.decay_samples=160"]
     )
     model = small_model()
-    optimizer = create_optimizer(model, OptimConfig(lr=1e-3, layer_decay=0.8, head_lr_factor=2.0))
+    optimizer = model.configure_optimizer(1e-3, layer_decay=0.8, head_lr_factor=2.0)
     wanted = [group["lr"] for group in optimizer.param_groups]
     assert len(set(wanted)) > 5
     assert max(wanted) == pytest.approx(2e-3)
@@ -192,7 +191,7 @@ def test_each_group_keeps_its_own_maximum(kind: str) -> None:
 def test_norms_and_biases_do_not_decay_and_the_extra_layer_learns() -> None:
     model = small_model()
     extra = torch.nn.Conv2d(3, 1, 1)
-    optimizer = create_optimizer(model, OptimConfig(weight_decay=0.1), extra)
+    optimizer = model.configure_optimizer(weight_decay=0.1, extra=extra)
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         assert decays[id(parameter)] == (0.1 if parameter.ndim > 1 else 0.0), name

@@ -144,12 +144,12 @@ def test_what_was_judged_anew_replaces_the_error_that_was_published_before(store
 
 def test_the_same_content_is_found_by_its_fingerprint(store: VerdictStore, clip_id: str) -> None:
     fingerprint = uuid.uuid4().hex
-    assert store.twin(fingerprint) is None
+    assert store.duplicate(fingerprint) is None
     store.remember(fingerprint, clip_id)
-    assert store.twin(fingerprint) is None
+    assert store.duplicate(fingerprint) is None
     stored = store.finish(scored(clip_id))
     store.remember(fingerprint, "another")
-    assert store.twin(fingerprint) == stored
+    assert store.duplicate(fingerprint) == stored
 
 
 def test_many_clips_are_asked_for_at_once(store: VerdictStore, clip_id: str) -> None:

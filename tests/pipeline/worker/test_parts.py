@@ -67,7 +67,7 @@ def test_its_verdict_is_that_of_the_whole(
     long_clip: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(VerdictStore, "twin", lambda store, fingerprint: None)
+    monkeypatch.setattr(VerdictStore, "duplicate", lambda store, fingerprint: None)
     asked = task(long_clip, sampling=SAMPLING)
     with serving(bootstrap, splitting), serving(bootstrap, splitting):
         verdict = judged(asked, publisher, store)
