@@ -1,4 +1,4 @@
-"""Puts the parts of a scoring process together from names: detector, weights, backend, device."""
+"""Assembles a scoring process from names: detector, weights, backend, device."""
 
 from __future__ import annotations
 
@@ -121,17 +121,17 @@ def scanner(
 
     Args:
         detector: one, or the members of an ensemble.
-        cost: told at the end of each clip.
-        batch_size: told the number of crops of each batch.
-        scoring: of the only detector, where it is there already; it is closed at the end.
-        looks: at each face, beside the plain one; None: none.
+        cost: called at the end of each clip.
+        batch_size: called with the number of crops of each batch.
+        scoring: backend of the only detector, if it exists already; it is closed at the end.
+        looks: at each face, in addition to the plain one; None: no others.
 
     Raises:
         ValueError: `scoring` with several detectors.
     """
     members = (detector,) if isinstance(detector, Detector) else tuple(detector)
     if scoring is not None and len(members) > 1:
-        raise ValueError("a backend that is there already goes with one detector alone")
+        raise ValueError("an existing backend belongs to one detector, but there are several")
     with ExitStack() as stack:
         server = stack.enter_context(DecodeServer())
         faces = create_detector(face_detector, weights=face_weights, streams=workers or default_workers())
@@ -162,7 +162,7 @@ def scanner(
                 progress=progress,
                 cost=cost,
             )
-            # Other weights may take over meanwhile; then nobody shall hold these.
+            # Other weights may take over later; no reference here may keep these in memory.
             del detector, members, scoring, backends, engine
             yield built
 

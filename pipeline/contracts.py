@@ -29,7 +29,7 @@ class Outcome(StrEnum):
 
 
 class Label(StrEnum):
-    """The verdict's word. `inconclusive` lies between the two thresholds, or the weights have none."""
+    """What a verdict says. `inconclusive`: between the two thresholds, or the weights have none."""
 
     FAKE = "fake"
     REAL = "real"
@@ -61,7 +61,7 @@ class Person(Contract):
 
 
 class ScoredFace(Contract):
-    """One scored face in one sampled frame; its track stands in `people`."""
+    """One scored face in one sampled frame; its track is in `people`."""
 
     t_s: float
     index: int = Field(ge=0)
@@ -169,7 +169,7 @@ class SourceClass(StrEnum):
 
 
 class State(StrEnum):
-    """Where a clip stands: field `state` of its hash in Redis."""
+    """State of a clip: field `state` of its hash in Redis."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -218,7 +218,7 @@ HISTORY_KEY: Final = "unmask:model:history"
 
 
 class Announcement(Contract):
-    """The weights that workers shall use: the value of `unmask:model:active`."""
+    """The weights that workers must use: the value of `unmask:model:active`."""
 
     schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the checkpoint")

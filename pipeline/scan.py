@@ -32,7 +32,7 @@ from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits
 
 log = structlog.get_logger(__name__)
 
-# Of a part's length, what it may decode in vain before its first frame. Key frames are rarely ten seconds apart.
+# Largest share of a part's length that is decoded before its first frame. Key frames are rarely ten seconds apart.
 _SEEK_SHARE = 0.5
 
 Progress = Callable[[Source, float | None, int], None]
@@ -52,7 +52,7 @@ class ClipCost:
 
 
 class LongClipError(Exception):
-    """A clip is longer than wanted; it was not begun.
+    """A clip is longer than the limit; it was not started.
 
     Attributes:
         duration_s: as its container tells.
@@ -64,7 +64,7 @@ class LongClipError(Exception):
 
 
 class ScanInterruptedError(Exception):
-    """The scan was told to stop before this clip was done; it has no verdict."""
+    """The scan was stopped before this clip was done; it has no verdict."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Scanner:
             duration is unknown) and the number of faces scored in it.
         cost: called at the end of each clip.
         stopping: set it to end the scan at the next frame.
-        looks: at each face, beside the plain one; the engine's group has the same.
+        looks: at each face, in addition to the plain one; the engine's group has the same.
     """
 
     engine: Engine | EngineGroup
@@ -130,12 +130,12 @@ class Scanner:
 
         Args:
             source: the clip.
-            done: given the sha256 of its bytes, whether its verdict is there already.
-            stop: asked at each frame, whether this clip shall end without a verdict.
-            longest_s: a clip that says it is longer is not begun, if parts of this length cost no more than the whole.
+            done: given the sha256 of its bytes, whether its verdict exists already.
+            stop: asked at each frame, whether to end this clip without a verdict.
+            longest_s: a clip that is longer is not started, if parts of this length cost no more than the whole.
 
         Returns:
-            The verdict with its portraits, or None if it was there already.
+            The verdict with its portraits, or None if it existed already.
 
         Raises:
             ScanInterruptedError: `stopping` was set, or `stop` said so.
@@ -149,12 +149,12 @@ class Scanner:
         return clip.report(time.perf_counter() - started)
 
     def scan_part(self, source: Source, window: Window, *, stop: Callable[[], bool] = lambda: False) -> PartResult:
-        """Look at one part of a clip, for `judge_parts`. Whatever is wrong with it stands in the result.
+        """Score one part of a clip, for `judge_parts`. Errors are in the result.
 
         Args:
             source: the whole clip.
             window: the part, see `plan_parts`.
-            stop: asked at each frame, whether this part shall end without a result.
+            stop: asked at each frame, whether to end this part without a result.
 
         Raises:
             ScanInterruptedError: `stopping` was set, or `stop` said so.
@@ -165,7 +165,7 @@ class Scanner:
         return clip.part(window, time.perf_counter() - started)
 
     def _run(self, clip: _Clip, done: Callable[[str | None], bool] | None) -> bool:
-        """Collect what there is to collect, or the reason why not; False if the clip's verdict was there already."""
+        """Collect the scores, or the reason why there are none; False if the clip's verdict existed already."""
         started = time.perf_counter()
         source, died = clip.source, False
         try:
@@ -185,7 +185,7 @@ class Scanner:
             clip.failure = Failure(Outcome(error.outcome), str(error), error.outcome == "unavailable")
         except ScoringError as error:
             clip.failure = Failure(Outcome.MODEL_ERROR, str(error), transient=True)
-        except Exception as error:  # a clip must end in a verdict, and its error stands there
+        except Exception as error:  # a clip must end in a verdict, which has the error
             log.exception("scoring failed", clip_id=source.id, source=source.name)
             clip.failure = Failure(Outcome.MODEL_ERROR, f"{type(error).__name__}: {error}", transient=True)
         clip.collect()
@@ -341,7 +341,7 @@ def scan_all(
 
     Args:
         workers: clips at once.
-        done: given a clip and the sha256 of its bytes, whether its verdict is there already (then None is yielded).
+        done: given a clip and the sha256 of its bytes, whether its verdict exists already (then None is yielded).
     """
     todo = iter(sources)
     running: dict[Future[ClipReport | None], Source] = {}

@@ -53,7 +53,7 @@ def publish(
     except KeyboardInterrupt as error:
         typer.echo("Interrupted; the stream is left open.", err=True)
         raise typer.Exit(130) from error
-    typer.echo(f"{stream_id}: {sent.segments} segments, {sent.encoded} of them encoded anew, {sent.duration_s:.1f} s")
+    typer.echo(f"{stream_id}: {sent.segments} segments, {sent.encoded} of them re-encoded, {sent.duration_s:.1f} s")
 
 
 @app.command()

@@ -14,9 +14,9 @@ import av.error
 from models.errors import UnmaskError
 from pipeline.transport.messages import MAX_SEGMENT_BYTES
 
-# Codecs that MPEG-TS carries; others are encoded anew.
+# Codecs that MPEG-TS carries; others are re-encoded.
 _CARRIED = frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"})
-# Without key frames for this many segments, a segment would be long and large: it is encoded anew.
+# Without key frames for this many segments, a segment would be long and large: it is re-encoded.
 _PATIENCE = 2.0
 # Room for what the container adds, and for a frame that is larger than the rate says.
 _FILL = 0.6
@@ -33,7 +33,7 @@ class Cut:
     Attributes:
         start_s: within the source.
         duration_s: up to the next one.
-        encoded: its frames were encoded anew.
+        encoded: its frames were re-encoded.
     """
 
     media: bytes
@@ -46,7 +46,7 @@ def cut(source: str, *, segment_s: float = 2.0) -> Iterator[Cut]:
     """Cut a file, or any URL that libav opens, in order of time.
 
     Segments begin at key frames, and their packets are the source's own, where it has a key frame often enough and they
-    fit into a message; else they are encoded anew as H.264.
+    fit into a message; else they are re-encoded as H.264.
 
     Args:
         source: trusted: it is opened here, without a sandbox.

@@ -23,7 +23,7 @@ _TICK_S = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class SegmentResult:
-    """What a segment holds, in its stream's time and numbering.
+    """What a segment contains, in its stream's time and numbering.
 
     Attributes:
         scores: of its faces.
@@ -32,7 +32,7 @@ class SegmentResult:
         faces_seen: good enough to be scored or not.
         end_s: of the segment, in the stream's own time.
         clock_s: of the tracker, behind its last frame.
-        error: why it could not be looked at to its end; None where it could.
+        error: why it was not scored to its end; None where it was.
         not_judged: of the faces seen, how many have which flaw.
     """
 
@@ -47,7 +47,7 @@ class SegmentResult:
     not_judged: Counter[str] = field(default_factory=Counter)
 
 
-def look(
+def score_segment(
     scanner: Scanner,
     tracker: FaceTracker,
     segment: Segment,
@@ -57,11 +57,11 @@ def look(
     clock_s: float,
     stop: Callable[[], bool],
 ) -> SegmentResult:
-    """Look at a segment. What is wrong with it stands in `error`; what was seen before counts.
+    """Score a segment. A problem is reported in `error`; what was scored before it counts.
 
     Args:
-        scanner: decoding, scoring and sampling; frames are sampled anew from the start of each segment.
-        tracker: of the stream; it goes on.
+        scanner: decoding, scoring and sampling; sampling restarts at each segment.
+        tracker: of the stream; it continues.
         segment: what the message says.
         media: its bytes; empty where it has a `uri`, which may be read.
         first_index: number of the segment's first frame in the stream.

@@ -36,13 +36,13 @@ def send(
         stream_id: whose segments they are.
         publisher: to Kafka.
         segment_s: length of a segment at least.
-        repeat: so many times over.
+        repeat: number of times that the source is sent.
         wait_until: given the `time.monotonic` at which a segment is over; None sends at once.
 
     Raises:
         CutError: the source cannot be cut.
         TransportError: Kafka is away.
-        pydantic.ValidationError: the id is none.
+        pydantic.ValidationError: the id is invalid.
     """
     count = encoded = 0
     end_s = 0.0

@@ -1,4 +1,4 @@
-"""What is known of a live stream between two segments: enough for any worker to go on as if it had seen all of them."""
+"""State of a live stream between two segments: enough for any worker to continue as if it had seen all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.verdict.evidence import LogitSum
 STATE_VERSION: Final = 1
 # Sequences that are missing and may still come. A stream that lost more has lost them for good.
 MAX_GAPS: Final = 1000
-# Far beyond the time for which the tracker looks for somebody who is lost.
+# Far beyond the time for which the tracker searches for a lost face.
 FORGET_S: Final = 60.0
 
 

@@ -14,10 +14,10 @@ from pipeline.live.state import StreamState
 
 # Scored faces of a stream that its record lists in the end, the last ones: some hours of one person.
 MAX_FACES: Final = 20_000
-# Of all streams together, for whoever watches.
+# Of all streams together, for viewers.
 MAX_LIVE: Final = 10_000
 
-# Answers 1 where it was applied, 0 where the hash has moved on meanwhile: somebody else owns the stream.
+# Returns 1 where it was applied, 0 where the hash has changed: another worker owns the stream.
 _APPLY = """
 local stored = redis.call('HGET', KEYS[1], 'offset') or '-1'
 if stored ~= ARGV[1] or redis.call('HGET', KEYS[1], 'closed') == '1' then return 0 end
@@ -61,7 +61,7 @@ class StreamStore:
             return None
 
     def apply(self, before: int, state: StreamState, verdict: str, faces: Sequence[ScoredFace]) -> bool:
-        """Move a stream on from the offset `before`; False where it is not there any more, or has ended.
+        """Move a stream on from the offset `before`; False where another worker moved it, or it has ended.
 
         Args:
             before: offset of the state that this one follows, -1 for a new stream.

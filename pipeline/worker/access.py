@@ -1,4 +1,4 @@
-"""Which URIs a worker may read: who can submit a task must not reach the worker's own files or network by it."""
+"""Which URIs a worker may read: a task must not give access to the worker's own files or network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class UriAllow:
         return cls(frozenset(schemes), tuple(roots))
 
     def check(self, uri: str) -> None:
-        """Pass over what may be read; links that lead out of a root are followed before, and refused.
+        """Return if the URI may be read. Links are resolved first: those that lead out of a root are refused.
 
         Args:
             uri: a URI, a chain of them (`zip://a.mp4::file:///srv/a.zip`), or an absolute path.
@@ -77,7 +77,7 @@ class UriAllow:
 
 
 def _split(uri: str) -> tuple[str, str, str]:
-    """Scheme, host and path; no scheme where it is none that `sources` would open by its name."""
+    """Scheme, host and path; an empty scheme where `sources` would not open it by its scheme."""
     if uri.startswith("/"):
         return "file", "", uri
     if "://" not in uri:

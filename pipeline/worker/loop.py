@@ -1,8 +1,8 @@
-"""The worker: takes videos from Kafka, judges them, and lets go of each only when its verdict is safe.
+"""The worker's loop: takes messages from Kafka, and commits each offset only when its result is stored.
 
-The order is what makes it safe: the verdict is stored in Redis, where the first one stands; the stored bytes are
-published and acknowledged; only then may the offset be committed. A crash between two of these repeats work, and
-loses and changes nothing.
+The order makes it safe: first the verdict is stored in Redis, which keeps the first one; then the stored bytes are
+published and acknowledged; then the offset may be committed. A crash between two steps repeats work, and loses and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ class Worker:
         Args:
             service: what it works with.
             clips: judged at once.
-            drain_s: how long a worker that is told to stop finishes what it has begun.
-            live: how it serves the segments of live streams; None where its consumer takes none.
-            tick: called each time the loop comes round.
+            drain_s: how long a stopping worker may take to finish running tasks.
+            live: how segments of live streams are served; None where the consumer takes no segments.
+            tick: called in each round of the loop.
         """
         self._service, self._clips, self._drain_s, self._live, self._tick = service, clips, drain_s, live, tick
         self._draining = threading.Event()
         self._stopping = threading.Event()
 
     def drain(self) -> None:
-        """Take nothing new, finish what was begun, leave. Safe to call from a signal handler."""
+        """Take no new tasks, finish running ones, leave. Safe to call from a signal handler."""
         self._draining.set()
 
     def stop(self) -> None:
-        """Leave now: what was begun is handed back. Safe to call from a signal handler."""
+        """Leave now: running tasks are handed back. Safe to call from a signal handler."""
         self._draining.set()
         self._stopping.set()
 
     def run(self) -> None:
-        """Serve until told to leave."""
+        """Serve until `drain` or `stop` is called."""
         consumer, live = self._service.consumer, self._live
         with (
             ThreadPoolExecutor(self._clips, thread_name_prefix="clip") as pool,
@@ -80,7 +80,7 @@ class Worker:
                 while consumer.waiting and not self._stopping.is_set() and time.monotonic() < deadline:
                     self._step(pool, streams)
             finally:
-                # From here on clips end at their next frame, and the pool waits for them.
+                # From here on, clips end at their next frame; the pool waits for them.
                 self._stopping.set()
         consumer.close()
 
@@ -110,6 +110,6 @@ class Worker:
                 self._service.metrics.handed_back.inc()
                 log.info("handed back", reason=str(reason))
             except Exception:
-                # A mistake of ours where not even a verdict of it could be stored. The offset stays where it is: the
-                # message comes again when a worker starts.
+                # A bug, and not even a verdict could be stored. The offset is not committed: the message is delivered
+                # again when a worker starts.
                 log.exception("a message could not be served")

@@ -1,4 +1,4 @@
-"""What a worker works with, and what every message that it serves needs: patience, and a way out."""
+"""What a worker needs to serve messages, and what is common to all messages: retries, dead letters, handing back."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# Of a message that goes through from end to end.
+# Headers that are passed on to results.
 _TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 _WAIT_MAX_S = 2.0
 
 
 class HandedBackError(ScanInterruptedError):
-    """A task was left to another worker, or to this one's successor."""
+    """A task was left to another worker, or to this one after a restart."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """What a worker works with; shared by all of its threads.
+    """What a worker needs to serve messages; shared by all of its threads.
 
     Attributes:
-        scanners: whom each clip and each segment asks once for its scanner; a task's own sampling replaces its.
+        scanners: gives each clip and each segment its scanner; a task's own sampling replaces the scanner's.
         allow: what may be read.
         parts: of long videos; None where they are not split.
         split_s: videos longer than this are judged in parts; 0: never.
@@ -60,24 +60,24 @@ class Service:
 
 
 class ServedMessage:
-    """A delivered message on its way to its end; lives on one thread."""
+    """A delivered message that is being served; belongs to one thread."""
 
     def __init__(self, service: Service, delivery: Delivery, stopping: threading.Event) -> None:
         self.service, self.delivery, self.stopping = service, delivery, stopping
         self.started_s = time.monotonic()
 
     def gone(self) -> bool:
-        """Whether the task is not ours any more."""
+        """Whether the task no longer belongs to this worker."""
         return self.stopping.is_set() or self.delivery.moved
 
-    def patiently(self, action: Callable[[], T]) -> T:
-        """The action's result, tried for as long as Redis or Kafka is away.
+    def retry_until_lost(self, action: Callable[[], T]) -> T:
+        """Result of the action; it is retried while Redis or Kafka is away.
 
         Raises:
-            HandedBackError: they still are, and the task is not ours any more.
+            HandedBackError: they still are, and the task no longer belongs to this worker.
         """
 
-        def passing(error: Exception) -> bool:
+        def transient(error: Exception) -> bool:
             return (
                 isinstance(error, redis.RedisError | TransportError)
                 and not isinstance(error, TooLargeError)
@@ -85,10 +85,10 @@ class ServedMessage:
             )
 
         try:
-            for again in stamina.retry_context(
-                on=passing, attempts=None, timeout=None, wait_initial=0.1, wait_max=_WAIT_MAX_S
+            for attempt in stamina.retry_context(
+                on=transient, attempts=None, timeout=None, wait_initial=0.1, wait_max=_WAIT_MAX_S
             ):
-                with again:
+                with attempt:
                     return action()
         except TooLargeError:
             raise
@@ -97,17 +97,17 @@ class ServedMessage:
         raise AssertionError("stamina ends with a result or an error")
 
     def publish(self, record: bytes, clip_id: str) -> None:
-        """Send a stored record to the topic of verdicts, and wait until it is safe there."""
+        """Publish a stored record on the topic of verdicts, and wait for the acknowledgement."""
         headers = self.trace_headers()
         try:
             self.send(lambda: self.service.publisher.verdict(record, clip_id, headers))
         except TooLargeError as error:
-            # The topic was made for less than we allow. The verdict stands in Redis.
+            # The topic's limit is lower than ours. The verdict is in Redis.
             log.error("verdict not published", error=str(error))
-            self.bury(str(error), stage="publish", attempts=1)
+            self.dead_letter(str(error), stage="publish", attempts=1)
 
-    def bury(self, error: str, *, stage: str, attempts: int) -> None:
-        """Send the message to the dead letters, and wait until it is safe there."""
+    def dead_letter(self, error: str, *, stage: str, attempts: int) -> None:
+        """Send the message to the dead letters, and wait for the acknowledgement."""
         delivery = self.delivery
         self.send(
             lambda: self.service.publisher.dead(
@@ -123,18 +123,18 @@ class ServedMessage:
         self.service.metrics.dead.labels(stage).inc()
 
     def send(self, send: Callable[[], Sent]) -> None:
-        """Send something, and wait until it is safe."""
-        self.patiently(lambda: send().wait())
+        """Send something, and wait for the acknowledgement."""
+        self.retry_until_lost(lambda: send().wait())
 
     def trace_headers(self) -> list[tuple[str, bytes | None]]:
-        """The message's headers that go through from end to end."""
+        """The message's headers that are passed on: those of its trace."""
         return [(name, text) for name, text in self.delivery.headers if name in _TRACE_HEADERS]
 
     def wait(self, seconds: float) -> None:
         """Pause between two tries.
 
         Raises:
-            HandedBackError: the task is not ours any more.
+            HandedBackError: the task no longer belongs to this worker.
         """
         if self.stopping.wait(seconds) or self.gone():
             raise HandedBackError("between two tries")

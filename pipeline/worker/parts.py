@@ -1,4 +1,4 @@
-"""Long videos: a worker that meets one makes tasks of its parts, and whoever finishes the last part ends the clip."""
+"""Long videos: the first worker makes tasks of the parts, and the worker that finishes the last part ends the clip."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ log = structlog.get_logger(__name__)
 
 
 def can_be_split(task: VideoTask) -> bool:
-    """Whether parts of it are worth their while: what is fetched would be fetched for each of them."""
+    """Whether it may be judged in parts: a fetched video would be fetched again for each part."""
     return task.part is None and (not is_uri(task.uri) or task.uri.startswith("file://"))
 
 
 def split(message: ServedMessage, task: VideoTask, store: PartStore, duration_s: float, split_s: float) -> int:
     """Send the parts of a long video, each to a partition of its own; returns how many."""
     windows = plan_parts(duration_s, split_s)
-    # Before they are: a part that finds nothing of it takes what the others found for lost.
-    message.patiently(lambda: store.sent(task.video_id))
+    # First the note in Redis: a part that does not find it assumes that the results of other parts are lost.
+    message.retry_until_lost(lambda: store.sent(task.video_id))
     for index, window in enumerate(windows):
         end_s = None if math.isinf(window.end_s) else window.end_s
         part = Part(index=index, count=len(windows), start_s=window.start_s, end_s=end_s)
@@ -39,31 +39,31 @@ def split(message: ServedMessage, task: VideoTask, store: PartStore, duration_s:
 
 
 def send_part(message: ServedMessage, task: VideoTask) -> None:
-    """Send a part, and wait until it is safe."""
+    """Send a part, and wait for the acknowledgement."""
     delivery = message.delivery
     message.send(lambda: message.service.publisher.part(task, delivery.partition, message.trace_headers()))
 
 
 class PartOfVideo:
-    """A part on its way: its result is stored once, and with the last one there is a verdict."""
+    """A part that is being served: its result is stored once, and the last part gives the verdict."""
 
     def __init__(self, message: ServedMessage, task: VideoTask, part: Part, scanner: Scanner, store: PartStore) -> None:
         self._message, self._task, self._part, self._scanner, self._store = message, task, part, scanner, store
 
     def verdict(self) -> Verdict | Failure | None:
-        """Look at the part.
+        """Score the part.
 
         Returns:
-            The whole clip's verdict, where this was the last part that was missing; a failure that ends the clip; or
-            None, where others are missing.
+            The whole clip's verdict, if this was the last missing part; a failure that ends the clip; or None while
+            other parts are missing.
 
         Raises:
             HandedBackError: the worker stops, or the partition moves.
         """
         message, task, part, store = self._message, self._task, self._part, self._store
-        if not message.patiently(lambda: store.is_sent(task.video_id)):
-            self._begin_anew()
-        attempt = message.patiently(lambda: store.begin(task.video_id, part.index))
+        if not message.retry_until_lost(lambda: store.is_sent(task.video_id)):
+            self._restart_clip()
+        attempt = message.retry_until_lost(lambda: store.begin(task.video_id, part.index))
         try:
             found = self._result(attempt)
         except HandedBackError:
@@ -73,20 +73,20 @@ class PartOfVideo:
             tries = message.service.max_attempts
             why = f"part {part.index}: given up after {tries} tries that failed or ended their worker"
             return Failure(Outcome.MODEL_ERROR, f"{why} (UNMASK_MAX_ATTEMPTS)")
-        results = message.patiently(lambda: store.put(task.video_id, part.index, part.count, found))
+        results = message.retry_until_lost(lambda: store.put(task.video_id, part.index, part.count, found))
         return self._joined(results) if results else None
 
     def _result(self, attempt: int) -> bytes | None:
-        """The result of this part, perhaps of an earlier try; None where there were too many."""
+        """Result of this part, perhaps of an earlier try; None after too many tries."""
         message, task, part = self._message, self._task, self._part
         service = message.service
         while attempt <= service.max_attempts:
-            if attempt == 0:  # it is there: who stored it did not live to look for the others
-                stored = message.patiently(lambda: self._store.result(task.video_id, part.index))
+            if attempt == 0:  # stored, but its worker died before it checked for the other parts
+                stored = message.retry_until_lost(lambda: self._store.result(task.video_id, part.index))
                 if stored is not None:
                     return stored
-                # Taken back meanwhile.
-                attempt = message.patiently(lambda: self._store.begin(task.video_id, part.index))
+                # It has been retracted.
+                attempt = message.retry_until_lost(lambda: self._store.begin(task.video_id, part.index))
                 continue
             window = Window(part.start_s, math.inf if part.end_s is None else part.end_s)
             result = self._look(window)
@@ -96,27 +96,27 @@ class PartOfVideo:
             log.warning("try failed", attempt=attempt, part=part.index, error=result.failure.error)
             service.metrics.retries.inc()
             message.wait(service.retry_wait_s * 2 ** (attempt - 1))
-            attempt = message.patiently(lambda: self._store.begin(task.video_id, part.index))
+            attempt = message.retry_until_lost(lambda: self._store.begin(task.video_id, part.index))
         return None
 
-    def _begin_anew(self) -> None:
-        """Redis has lost the clip's hash: of parts that were done before, nothing comes any more."""
+    def _restart_clip(self) -> None:
+        """Redis has lost the clip's hash, and with it the results of finished parts."""
         message, task = self._message, self._task
-        log.warning("what other parts found is lost; the clip begins anew", part=self._part.index)
+        log.warning("results of other parts are lost; the clip starts again", part=self._part.index)
         message.send(lambda: message.service.publisher.submit(task.whole(), message.trace_headers()))
-        message.patiently(lambda: self._store.sent(task.video_id))
+        message.retry_until_lost(lambda: self._store.sent(task.video_id))
 
     def _joined(self, results: list[bytes]) -> Verdict | None:
         scanner = self._scanner
         parts = [PartResult.from_bytes(data) for data in results]
-        ours = _judges(scanner.provenance)
-        if others := [index for index, found in enumerate(parts) if _judges(found.provenance) != ours]:
-            # A clip is judged by one detector: either weights were swapped half-way, or workers differ for good.
-            log.warning("parts of other weights are judged anew", parts=others)
-            if self._message.patiently(lambda: self._store.again(self._task.video_id)) == 1:
+        ours = _scored_by(scanner.provenance)
+        if others := [index for index, found in enumerate(parts) if _scored_by(found.provenance) != ours]:
+            # One detector judges a clip: weights were swapped half-way, or workers are pinned to different ones.
+            log.warning("parts of other weights are judged again", parts=others)
+            if self._message.retry_until_lost(lambda: self._store.again(self._task.video_id)) == 1:
                 self._send_again(parts, others)
                 return None
-            # Sent out again, they might come back with other weights for ever.
+            # A second time: if they were sent again, they could come back with other weights without end.
             parts = [self._look(found.window) if index in others else found for index, found in enumerate(parts)]
         return judge_parts(parts, scanner.calibration, scanner.thresholds)
 
@@ -135,18 +135,18 @@ class PartOfVideo:
             window = parts[index].window
             end_s = None if math.isinf(window.end_s) else window.end_s
             part = Part(index=index, count=len(parts), start_s=window.start_s, end_s=end_s)
-            # In this order: a crash between the two leaves a part under way, whoever takes it.
+            # In this order: after a crash between the two, the part is still queued.
             send_part(message, task.model_copy(update={"part": part}))
-            message.patiently(lambda index=index: self._store.retract(task.video_id, index))  # type: ignore[misc]
+            message.retry_until_lost(lambda index=index: self._store.retract(task.video_id, index))  # type: ignore[misc]
 
     def _release(self) -> None:
         try:
             self._store.release(self._task.video_id, self._part.index)
         except redis.RedisError as error:
-            # Then the try counts, though nothing was wrong with it.
+            # Then the try counts, although it did not fail.
             log.warning("try not taken back", error=str(error))
 
 
-def _judges(provenance: Provenance) -> tuple[list[str], str]:
-    """What scored: weights, and how they look at a face."""
+def _scored_by(provenance: Provenance) -> tuple[list[str], str]:
+    """What scored: the weights and their input."""
     return provenance.weights_sha256, provenance.input_spec

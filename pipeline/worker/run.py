@@ -1,4 +1,4 @@
-"""`unmask worker` behind its options: puts a worker together, waits for Kafka and Redis, and runs it until a signal."""
+"""`unmask worker` behind its options: assembles a worker, waits for Kafka and Redis, and runs it until a signal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SEGMENTS = 32
 
 @dataclass(frozen=True)
 class Options:
-    """What `unmask worker` was told; None leaves a choice to the machine."""
+    """Options of `unmask worker`; None: chosen automatically."""
 
     sampling: Sampling
     face_detector: str = "mtcnn"
@@ -58,7 +58,7 @@ class Options:
 
 
 class StoppedError(Exception):
-    """Told to leave before there was anything to do."""
+    """Stopped before it served anything."""
 
 
 def run(options: Options, settings: Settings) -> None:
@@ -111,7 +111,7 @@ def run(options: Options, settings: Settings) -> None:
                 scoring=scoring,
             )
         )
-        # Nothing here shall hold the first weights once others serve.
+        # No reference here may keep the first weights in memory once others serve.
         del announced, detectors, scoring
         scanners = stack.enter_context(Scanners(scanner))
         metrics.watch_engine(scanners.stats)
@@ -151,7 +151,7 @@ def run(options: Options, settings: Settings) -> None:
 
 
 def _follower(options: Options, settings: Settings, client: redis.Redis, metrics: Metrics) -> Follower | None:
-    """Who follows the announced weights; None where the worker was told its own."""
+    """Follows the announced weights; None where the options name weights."""
     if options.weights:
         return None
     load = Loader(
@@ -163,19 +163,19 @@ def _follower(options: Options, settings: Settings, client: redis.Redis, metrics
 
 
 def _connect(bootstrap: str, clips: int, signals: _Signals, tick: Callable[[], None]) -> tuple[Publisher, TaskConsumer]:
-    """Wait for Kafka for as long as it takes; raises StoppedError when told to leave meanwhile."""
+    """Wait for Kafka without limit; raises StoppedError on a signal."""
 
-    def passing(error: Exception) -> bool:
+    def transient(error: Exception) -> bool:
         return isinstance(error, TransportError) and not signals.count
 
     try:
-        for again in stamina.retry_context(on=passing, attempts=None, timeout=None, wait_max=_WAIT_MAX_S):
-            with again:
+        for attempt in stamina.retry_context(on=transient, attempts=None, timeout=None, wait_max=_WAIT_MAX_S):
+            with attempt:
                 tick()
                 ensure_topics(bootstrap, patience_s=_WAIT_MAX_S)
                 publisher = Publisher(bootstrap)
                 try:
-                    # One beyond what is judged at once: it waits here when a clip ends.
+                    # One more than are judged at once: the next one is here when a clip ends.
                     capacities = {(Topic.SEGMENTS,): _SEGMENTS, VIDEO_TOPICS: clips + 1}
                     return publisher, TaskConsumer(bootstrap, capacities=capacities)
                 except TransportError:
@@ -193,28 +193,28 @@ def _observe(metrics: Metrics, cost: ClipCost) -> None:
 
 
 class _Signals:
-    """SIGTERM and SIGINT, counted from the start on; what they do is told later."""
+    """SIGTERM and SIGINT, counted from the start; `then` says what they do."""
 
     def __init__(self) -> None:
         self.count = 0
         self._actions: tuple[Callable[[], None], ...] = ()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._heard)
+            signal.signal(number, self._received)
 
     def then(self, *actions: Callable[[], None]) -> None:
-        """What the first, the second ... signal does; those that were heard already do it now."""
+        """Set what the first, the second ... signal does; signals that came already do it now."""
         self._actions = actions
         for action in actions[: self.count]:
             action()
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _received(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         if self.count <= len(self._actions):
             self._actions[self.count - 1]()
 
 
 class _Health:
-    """What `/readyz` asks."""
+    """The checks of `/readyz`."""
 
     def __init__(self, client: redis.Redis, bootstrap: str) -> None:
         self.model: str | None = "loading"
@@ -226,9 +226,9 @@ class _Health:
 
     def _kafka(self) -> str | None:
         if not any(_listens(server) for server in self._bootstrap.split(",")):
-            return f"nobody answers at {self._bootstrap}"
+            return f"no answer at {self._bootstrap}"
         if self.consumer is None or not self.consumer.is_member:
-            return "no member of the group yet"
+            return "not yet a member of the group"
         return None
 
     def _weights(self) -> str | None:

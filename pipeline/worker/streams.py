@@ -1,4 +1,4 @@
-"""Serves live streams: segments of one stream one after the other, streams beside each other."""
+"""Serves live streams: segments of one stream in order, several streams at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import structlog
 
 from pipeline.contracts import ScoredFace, Verdict
 from pipeline.faces.tracker import FaceTracker
-from pipeline.live.segments import SegmentResult, look
+from pipeline.live.segments import SegmentResult, score_segment
 from pipeline.live.state import StreamState
 from pipeline.live.store import StreamStore
 from pipeline.scan import Scanner
@@ -28,16 +28,16 @@ from pipeline.worker.message import HandedBackError, ServedMessage, Service
 
 log = structlog.get_logger(__name__)
 
-# How often streams without segments are looked for.
+# How often streams without segments are searched for.
 _IDLE_EVERY_S = 5.0
-# Of a segment whose stream somebody else moves on: the former owner of its partition notices within a frame.
+# Tries of a segment whose stream another worker still owns; it notices the loss of its partition within a frame.
 _TRIES = 20
 _CONFLICT_S = 0.2
 
 
 @dataclass
 class _Known:
-    """A stream that this worker goes on with, without asking Redis for its state each time."""
+    """A stream whose state this worker knows, so that it does not ask Redis each time."""
 
     state: StreamState
     tracker: FaceTracker
@@ -64,22 +64,22 @@ class Live:
 
 
 class LiveStreams:
-    """Takes segments from the poller's thread and serves them on others."""
+    """Takes segments from the poller's thread and serves them on other threads."""
 
     def __init__(self, service: Service, live: Live, pool: ThreadPoolExecutor, stopping: threading.Event) -> None:
-        """Does nothing yet.
+        """Start without streams.
 
         Args:
-            service: what the worker works with.
-            live: how.
+            service: of the worker.
+            live: settings of live streams.
             pool: serves segments.
-            stopping: set it to hand back what is under way.
+            stopping: when set, running segments are handed back.
         """
         self.service, self.store, self._pool, self.stopping = service, live.store, pool, stopping
         self.max_age_s, self._idle_s, self.clock = live.max_age_s, live.idle_s, live.clock
         self.known: dict[str, _Known] = {}
         self._lock = threading.Lock()
-        # By key; a key is there while a thread serves its segments.
+        # By key; a key exists while a thread serves its segments.
         self._queues: dict[bytes | None, deque[Delivery]] = {}
         self._looked_for_idle_s = time.monotonic()
 
@@ -94,7 +94,7 @@ class LiveStreams:
         self._pool.submit(self._serve_all, delivery.key)
 
     def close_idle(self) -> None:
-        """Now and then, close the streams that have no segments any more, whoever served them."""
+        """From time to time, close streams that get no more segments, of any worker."""
         if time.monotonic() - self._looked_for_idle_s >= min(_IDLE_EVERY_S, self._idle_s):
             self._looked_for_idle_s = time.monotonic()
             self._pool.submit(self._close_idle)
@@ -119,9 +119,9 @@ class LiveStreams:
                 self.service.metrics.handed_back.inc()
                 log.info("handed back", reason=str(reason))
             except Exception:
-                # A mistake of ours where not even a dead letter could be sent. The offset stays where it is: the
-                # segment comes again when a worker starts.
-                log.exception("a segment could not be buried")
+                # A bug, and not even a dead letter could be sent. The offset is not committed: the segment is delivered
+                # again when a worker starts.
+                log.exception("a segment could not be dead-lettered")
 
     def _close_idle(self) -> None:
         for stream_id, known in list(self.known.items()):
@@ -161,7 +161,7 @@ class LiveStreams:
             return verdict_of(state, scanner, faces)
 
     def ended(self, stream_id: str) -> None:
-        """Let go of a stream whose verdict is safe."""
+        """Forget a stream whose verdict is stored and published."""
         self.store.forget(stream_id)
         self.known.pop(stream_id, None)
         self.service.metrics.streams_ended.inc()
@@ -173,7 +173,7 @@ def verdict_of(state: StreamState, scanner: Scanner, faces: Sequence[ScoredFace]
 
 
 class _LiveSegment(ServedMessage):
-    """A segment on its way into its stream's state; lives on one thread."""
+    """A segment that is being applied to its stream's state; belongs to one thread."""
 
     def __init__(self, streams: LiveStreams, delivery: Delivery) -> None:
         super().__init__(streams.service, delivery, streams.stopping)
@@ -183,12 +183,12 @@ class _LiveSegment(ServedMessage):
         """Raises HandedBackError if the worker stops, or the partition moves, before the state is safe."""
         delivery = self.delivery
         if self.gone():
-            raise HandedBackError("before it was begun")
+            raise HandedBackError("before it was started")
         try:
             segment = Segment.parse(delivery.headers, delivery.key, delivery.value)
         except ContractError as error:
             log.warning("no segment", error=str(error))
-            self.bury(str(error), stage="parse", attempts=0)
+            self.dead_letter(str(error), stage="parse", attempts=0)
         else:
             with structlog.contextvars.bound_contextvars(clip_id=segment.stream_id):
                 try:
@@ -197,14 +197,14 @@ class _LiveSegment(ServedMessage):
                     self._forget(segment)
                     raise
                 except Exception as error:
-                    # A mistake of ours must not hold up the partition: the segment is missing from its stream.
+                    # A bug must not block the partition: the segment is missing from its stream.
                     log.exception("a segment could not be served")
                     self._forget(segment)
-                    self.bury(f"{type(error).__name__}: {error}", stage="score", attempts=1)
+                    self.dead_letter(f"{type(error).__name__}: {error}", stage="score", attempts=1)
         self.service.consumer.done(delivery)
 
     def _forget(self, segment: Segment) -> None:
-        """Its tracker may be half-way through the segment; the next one asks Redis."""
+        """Drop the known state: its tracker may be half-way through the segment. The next segment asks Redis."""
         self._streams.known.pop(segment.stream_id, None)
 
     def _apply(self, segment: Segment) -> None:
@@ -217,40 +217,40 @@ class _LiveSegment(ServedMessage):
                 self._end(known.state)
                 return
             if self.delivery.offset <= known.state.offset:
-                return  # a replay: its verdict stands
+                return  # a replay: it was applied before
             # Weights may be swapped at a segment's border, not within.
             with self.service.scanners.current() as scanner:
-                moved_on = self._move_on(segment, known, scanner)
-            if moved_on is not None:
-                known.state, known.delivery = moved_on, self.delivery
+                advanced = self._advance(segment, known, scanner)
+            if advanced is not None:
+                known.state, known.delivery = advanced, self.delivery
                 streams.known[segment.stream_id] = known
-                if moved_on.closed:
-                    self._end(moved_on)
+                if advanced.closed:
+                    self._end(advanced)
                 return
-            # Its former owner was slower than the rebalance, and has moved it on: look again from there.
+            # Its former owner was slower than the rebalance, and applied a segment: try again from that state.
             self._forget(segment)
             self.wait(_CONFLICT_S)
-        raise HandedBackError("somebody else moves the stream on")
+        raise HandedBackError("another worker owns the stream")
 
-    def _move_on(self, segment: Segment, known: _Known, scanner: Scanner) -> StreamState | None:
-        """Bring the segment into the stream; None where its hash is not where we left it."""
+    def _advance(self, segment: Segment, known: _Known, scanner: Scanner) -> StreamState | None:
+        """Apply the segment to the stream; None where the hash is not in the state that we know."""
         streams = self._streams
         before = known.state.offset
         state = known.state.model_copy(deep=True)
         state.offset, state.updated_at = self.delivery.offset, streams.clock()
-        looked = self._look(segment, state, known.tracker, scanner)
+        result = self._score(segment, state, known.tracker, scanner)
         state.closed = segment.final
-        faces = [] if looked is None else scored_faces(looked.scores, np.ones(len(looked.scores), bool))
+        faces = [] if result is None else scored_faces(result.scores, np.ones(len(result.scores), bool))
         verdict = verdict_of(state, scanner)
         text = verdict.to_json()
-        if not self.patiently(lambda: streams.store.apply(before, state, text, faces)):
-            if before < 0 or self.patiently(lambda: streams.store.load(segment.stream_id)) is not None:
+        if not self.retry_until_lost(lambda: streams.store.apply(before, state, text, faces)):
+            if before < 0 or self.retry_until_lost(lambda: streams.store.load(segment.stream_id)) is not None:
                 return None
-            # Redis was emptied: what we know is all there is.
+            # Redis was emptied: our copy of the state is the only one.
             log.warning("the stream's state was gone from Redis", segments=state.segments)
-            if not self.patiently(lambda: streams.store.apply(-1, state, text, faces)):
+            if not self.retry_until_lost(lambda: streams.store.apply(-1, state, text, faces)):
                 return None
-        if looked is not None:
+        if result is not None:
             age_s = max(0.0, streams.clock() - self.delivery.timestamp_s)
             self.service.metrics.segment_seconds.observe(age_s)
             log.debug(
@@ -267,7 +267,7 @@ class _LiveSegment(ServedMessage):
         known = streams.known.get(segment.stream_id)
         if known is not None and not known.delivery.moved:
             return known
-        state = self.patiently(lambda: streams.store.load(segment.stream_id))
+        state = self.retry_until_lost(lambda: streams.store.load(segment.stream_id))
         now = streams.clock()
         if state is None:
             state = StreamState(stream_id=segment.stream_id, started_at=now, updated_at=now)
@@ -276,10 +276,10 @@ class _LiveSegment(ServedMessage):
         tracker = FaceTracker(detector) if state.tracker is None else FaceTracker.restore(detector, state.tracker)
         return _Known(state, tracker, self.delivery)
 
-    def _look(
+    def _score(
         self, segment: Segment, state: StreamState, tracker: FaceTracker, scanner: Scanner
     ) -> SegmentResult | None:
-        """Bring the segment into the state; what was seen, or None where it was not looked at."""
+        """Apply the segment to the state; returns what was scored, or None where it was not scored."""
         count = self.service.metrics.segments.labels
         late = state.late
         if not state.admit(segment.sequence):
@@ -297,7 +297,7 @@ class _LiveSegment(ServedMessage):
         try:
             if segment.uri is not None:
                 self.service.allow.check(segment.uri)
-            looked = look(
+            result = score_segment(
                 scanner,
                 tracker,
                 segment,
@@ -312,29 +312,29 @@ class _LiveSegment(ServedMessage):
             count("failed").inc()
             return None
         state.segments += 1
-        state.add(looked.scores, scanner.calibration)
-        state.frames_decoded += looked.frames_decoded
-        state.frames_sampled += looked.frames_sampled
-        state.faces_seen += looked.faces_seen
-        state.add_not_judged(looked.not_judged)
-        state.end_s, state.clock_s = max(state.end_s, looked.end_s), looked.clock_s
-        state.decoder = looked.decoder if looked.decoder != "none" else state.decoder
+        state.add(result.scores, scanner.calibration)
+        state.frames_decoded += result.frames_decoded
+        state.frames_sampled += result.frames_sampled
+        state.faces_seen += result.faces_seen
+        state.add_not_judged(result.not_judged)
+        state.end_s, state.clock_s = max(state.end_s, result.end_s), result.clock_s
+        state.decoder = result.decoder if result.decoder != "none" else state.decoder
         state.tracker = tracker.snapshot()
         for sha256 in scanner.provenance.weights_sha256:
             if sha256 not in state.weights_sha256:
                 state.weights_sha256.append(sha256)
-        if looked.error is not None:
+        if result.error is not None:
             state.failed += 1
-            state.last_error = looked.error
-            log.warning("segment failed", sequence=segment.sequence, error=looked.error)
-        count("failed" if looked.error else "applied").inc()
-        return looked
+            state.last_error = result.error
+            log.warning("segment failed", sequence=segment.sequence, error=result.error)
+        count("failed" if result.error else "applied").inc()
+        return result
 
     def _end(self, state: StreamState) -> None:
-        """Make sure that a stream which has ended has its verdict, here and on the topic."""
-        verdict = self.patiently(lambda: self._streams.final(state))
+        """Store and publish the verdict of a stream that has ended, if that is not done yet."""
+        verdict = self.retry_until_lost(lambda: self._streams.final(state))
         # A verdict that another worker stored first is of the same state.
-        record = self.patiently(lambda: self.service.store.finish(verdict))
+        record = self.retry_until_lost(lambda: self.service.store.finish(verdict))
         self.publish(record, state.stream_id)
         self._streams.ended(state.stream_id)
         log.info("verdict", outcome=str(verdict.outcome), probability=verdict.probability, segments=state.segments)

@@ -1,4 +1,4 @@
-"""A video task on its way from the message to its stored and published verdict."""
+"""Serves a video task: from the message to the stored and published verdict."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.worker.parts import PartOfVideo, can_be_split, split
 
 log = structlog.get_logger(__name__)
 
-# What follows from the bytes, the weights and the sampling alone: the same content gets the same again.
+# Outcomes that depend on bytes, weights and sampling alone: the same content gets them again.
 REUSABLE: Final = frozenset({Outcome.SCORED, Outcome.NO_FACE, Outcome.LOW_QUALITY})
 
 
@@ -41,7 +41,7 @@ class _Stored:
 
 
 class VideoMessage(ServedMessage):
-    """A video on its way to its verdict."""
+    """A video task that is being served."""
 
     _scanner: Scanner
 
@@ -49,18 +49,18 @@ class VideoMessage(ServedMessage):
         """Raises HandedBackError if the worker stops, or the partition moves, before the verdict is safe."""
         delivery, metrics = self.delivery, self.service.metrics
         if self.gone():
-            raise HandedBackError("before it was begun")
+            raise HandedBackError("before it was started")
         try:
             task = VideoTask.parse(delivery.value, delivery.key)
             if task.source_class.topic is not delivery.topic:
                 raise ContractError(f"source_class {task.source_class}: expected on {task.source_class.topic}")
         except ContractError as error:
             log.warning("no task", error=str(error))
-            self.bury(str(error), stage="parse", attempts=0)
+            self.dead_letter(str(error), stage="parse", attempts=0)
         else:
             metrics.clip_age_seconds.observe(max(0.0, time.time() - task.submitted_at))
             with (
-                # Its weights stay the same to the end, whatever comes meanwhile.
+                # Its weights stay the same to its end.
                 self.service.scanners.current() as self._scanner,
                 structlog.contextvars.bound_contextvars(clip_id=task.video_id),
             ):
@@ -72,7 +72,7 @@ class VideoMessage(ServedMessage):
                 except HandedBackError:
                     raise
                 except Exception as error:
-                    # A mistake of ours must not hold up the partition; the clip's verdict tells of it.
+                    # A bug must not block the partition; the clip's verdict reports it.
                     log.exception("a task could not be served")
                     why = f"{type(error).__name__}: {error}"
                     self._end(task, _unscored(self._scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
@@ -80,7 +80,7 @@ class VideoMessage(ServedMessage):
 
     def _judge(self, task: VideoTask) -> None:
         store = self.service.store
-        begun = self.patiently(lambda: store.begin(task.video_id))
+        begun = self.retry_until_lost(lambda: store.begin(task.video_id))
         attempt = begun.attempt
         if begun.record is not None:
             stored = _Stored.parse(begun.record)
@@ -99,11 +99,11 @@ class VideoMessage(ServedMessage):
         self._settle(task, stored, attempt)
 
     def _judge_part(self, task: VideoTask, part: Part, store: PartStore) -> None:
-        record = self.patiently(lambda: self.service.store.record(task.video_id))
+        record = self.retry_until_lost(lambda: self.service.store.record(task.video_id))
         if record is not None:
-            # Who stored it may not have lived to publish it.
+            # The worker that stored it may have died before it published it.
             self.publish(record, task.video_id)
-            self.patiently(lambda: store.drop(task.video_id))
+            self.retry_until_lost(lambda: store.drop(task.video_id))
             return
         scanner = self._sampled(task)
         verdict: Verdict | Failure | None
@@ -119,24 +119,24 @@ class VideoMessage(ServedMessage):
         sha256 = verdict.provenance.source_sha256
         known = None if sha256 is None else fingerprint(sha256, verdict.provenance)
         self._end(task, verdict, known)
-        self.patiently(lambda: store.drop(task.video_id))
+        self.retry_until_lost(lambda: store.drop(task.video_id))
 
     def _sampled(self, task: VideoTask) -> Scanner:
         return self._scanner if task.sampling is None else self._scanner.with_sampling(parse_sampling(task.sampling))
 
     def _end(self, task: VideoTask, verdict: Verdict, known: str | None) -> None:
-        """Store and publish a verdict, after its dead letter: later parts of the clip only see that there is one."""
+        """Store and publish a verdict. Its dead letter comes first: later parts of the clip only see the verdict."""
         early = task.part is not None and verdict.outcome is Outcome.MODEL_ERROR
         if early:
-            self.bury(verdict.error or "", stage="score", attempts=1)
-        self._settle(task, self._finish(verdict, known), 1, bury=not early)
+            self.dead_letter(verdict.error or "", stage="score", attempts=1)
+        self._settle(task, self._finish(verdict, known), 1, dead_letter=not early)
 
-    def _settle(self, task: VideoTask, stored: _Stored, attempt: int, *, bury: bool = True) -> None:
+    def _settle(self, task: VideoTask, stored: _Stored, attempt: int, *, dead_letter: bool = True) -> None:
         """Publish what is stored."""
         verdict = stored.verdict
         self.publish(stored.record, task.video_id)
-        if bury and verdict.outcome is Outcome.MODEL_ERROR:
-            self.bury(verdict.error or "", stage="score", attempts=attempt)
+        if dead_letter and verdict.outcome is Outcome.MODEL_ERROR:
+            self.dead_letter(verdict.error or "", stage="score", attempts=attempt)
         metrics = self.service.metrics
         metrics.clips.labels(verdict.outcome, task.source_class).inc()
         metrics.clip_seconds.observe(time.monotonic() - self.started_s)
@@ -154,7 +154,7 @@ class VideoMessage(ServedMessage):
             log.warning("try failed", attempt=attempt, outcome=str(verdict.outcome), error=verdict.error)
             service.metrics.retries.inc()
             self.wait(service.retry_wait_s * 2 ** (attempt - 1))
-            begun = self.patiently(lambda: service.store.begin(task.video_id))
+            begun = self.retry_until_lost(lambda: service.store.begin(task.video_id))
             if begun.record is not None:
                 return attempt, _Stored.parse(begun.record)
             attempt = begun.attempt
@@ -178,16 +178,16 @@ class VideoMessage(ServedMessage):
                 }
             )
             record = verdict.to_json().encode()
-        stored = self.patiently(lambda: store.finish(verdict, record))
+        stored = self.retry_until_lost(lambda: store.finish(verdict, record))
         if fingerprint is not None and verdict.outcome in REUSABLE:
-            self.patiently(lambda: store.remember(fingerprint, verdict.id))
+            self.retry_until_lost(lambda: store.remember(fingerprint, verdict.id))
         return _Stored(stored, verdict) if stored == record else _Stored.parse(stored)
 
     def _release(self, task: VideoTask) -> None:
         try:
             self.service.store.release(task.video_id)
         except redis.RedisError as error:
-            # Then the try counts, though nothing was wrong with it.
+            # Then the try counts, although it did not fail.
             log.warning("try not taken back", error=str(error))
 
 
@@ -200,7 +200,7 @@ class _Scan:
         self.fingerprint: str | None = None
 
     def run(self) -> tuple[Verdict, bool]:
-        """The verdict, and whether another try may end otherwise."""
+        """The verdict, and whether another try may give another outcome."""
         service, task = self._owner.service, self._task
         started_s = time.monotonic()
         try:
@@ -229,12 +229,12 @@ class _Scan:
             return False
         self.fingerprint = fingerprint(sha256, self._scanner.provenance)
         key = self.fingerprint
-        self._duplicate = self._owner.patiently(lambda: self._owner.service.store.duplicate(key))
+        self._duplicate = self._owner.retry_until_lost(lambda: self._owner.service.store.duplicate(key))
         return self._duplicate is not None
 
 
 def fingerprint(source_sha256: str, provenance: Provenance) -> str:
-    """What decides on a verdict, as 64 hex digits: the bytes, the weights, the face detector and the sampling."""
+    """What a verdict depends on, as 64 hex digits: the bytes, the weights, the face detector and the sampling."""
     parts = [source_sha256, *provenance.weights_sha256, provenance.input_spec, provenance.detector, provenance.sampling]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -27,7 +27,7 @@ from pipeline.video.sandbox import DecodeServer, Limits
 from tests.pipeline.quick import SPEC, QuickNetwork
 from tests.pipeline.records import PROVENANCE
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_clip_with_a_face_is_scored(scanner: Scanner, one_face: Path) -> None:
     assert verdict.source == str(one_face)
 
 
-def test_each_person_of_a_clip_has_a_track(scanner: Scanner, three_faces: Path) -> None:
+def test_each_person_has_a_track(scanner: Scanner, three_faces: Path) -> None:
     verdict = judged(scanner, three_faces)
     assert [person.frames for person in verdict.people] == [6, 6, 6]
     lefts = [face.box[0] for face in verdict.frames if face.index == verdict.frames[0].index]
@@ -89,7 +89,7 @@ def test_a_picture_is_a_clip_of_one_frame(scanner: Scanner, tmp_path: Path) -> N
     assert (verdict.frames_sampled, verdict.frames_scored) == (1, 1)
 
 
-def test_thresholds_make_the_word(scanner: Scanner, one_face: Path) -> None:
+def test_thresholds_decide_the_label(scanner: Scanner, one_face: Path) -> None:
     thresholds = Thresholds(fpr=0.05, fake=(0.8,) * 8, real=(0.2,) * 8)
     report = replace(scanner, thresholds=thresholds).scan(Source(str(one_face)))
     assert report is not None
@@ -98,7 +98,7 @@ def test_thresholds_make_the_word(scanner: Scanner, one_face: Path) -> None:
     assert (report.thresholds.real, report.thresholds.fake, report.thresholds.fpr) == (0.2, 0.8, 0.05)
 
 
-def test_the_report_gets_pictures_if_it_wants_them(scanner: Scanner, one_face: Path) -> None:
+def test_portraits_are_kept_for_a_report_only(scanner: Scanner, one_face: Path) -> None:
     with_pictures = scanner.scan(Source(str(one_face)))
     without = replace(scanner, portraits=False).scan(Source(str(one_face)))
     assert with_pictures is not None
@@ -114,7 +114,7 @@ def test_no_face_is_an_outcome_of_its_own(scanner: Scanner, no_face: Path) -> No
     assert (verdict.outcome, verdict.frames_sampled, verdict.frames) == (Outcome.NO_FACE, 6, [])
 
 
-def test_what_is_no_video_is_undecodable(scanner: Scanner, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_undecodable(scanner: Scanner, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
     verdict = judged(scanner, tmp_path / "text.mp4")
     assert verdict.outcome is Outcome.UNDECODABLE
@@ -122,20 +122,20 @@ def test_what_is_no_video_is_undecodable(scanner: Scanner, tmp_path: Path) -> No
     assert verdict.provenance.decoder == "none"
 
 
-def test_what_is_not_there_is_unavailable(scanner: Scanner, tmp_path: Path) -> None:
+def test_a_missing_file_is_unavailable(scanner: Scanner, tmp_path: Path) -> None:
     verdict = judged(scanner, tmp_path / "missing.mp4")
     assert verdict.outcome is Outcome.UNAVAILABLE
     assert verdict.provenance.source_sha256 is None
 
 
-def test_what_passes_a_limit_is_over_limit_and_keeps_its_scores(scanner: Scanner, one_face: Path) -> None:
+def test_a_clip_over_a_limit_keeps_its_scores(scanner: Scanner, one_face: Path) -> None:
     verdict = judged(replace(scanner, sampling=Every(4), limits=Limits(max_frames=30)), one_face)
     assert verdict.outcome is Outcome.OVER_LIMIT
     assert verdict.probability is None
     assert verdict.frames_scored > 0
 
 
-def test_what_is_too_large_to_fetch_is_over_limit(scanner: Scanner, one_face: Path) -> None:
+def test_a_file_too_large_to_fetch_is_over_limit(scanner: Scanner, one_face: Path) -> None:
     import fsspec
 
     fsspec.filesystem("memory").pipe("/scan/clip.mp4", one_face.read_bytes())
@@ -145,7 +145,7 @@ def test_what_is_too_large_to_fetch_is_over_limit(scanner: Scanner, one_face: Pa
 
 
 @pytest.mark.parametrize("bad_crops", ["all", "the second"])
-def test_a_network_that_fails_is_a_model_error(
+def test_a_failing_network_is_a_model_error(
     scanner: Scanner, network: QuickNetwork, one_face: Path, bad_crops: str
 ) -> None:
     seen = 0
@@ -163,7 +163,7 @@ def test_a_network_that_fails_is_a_model_error(
     assert judged(scanner, one_face.with_name("missing.mp4")).outcome is Outcome.UNAVAILABLE
 
 
-def test_a_detector_that_fails_is_a_model_error_and_costs_one_clip(scanner: Scanner, one_face: Path) -> None:
+def test_a_failing_face_detector_costs_one_clip(scanner: Scanner, one_face: Path) -> None:
     class Broken:
         name = "broken"
 
@@ -178,15 +178,15 @@ def test_a_detector_that_fails_is_a_model_error_and_costs_one_clip(scanner: Scan
     assert judged(scanner, one_face).outcome is Outcome.SCORED
 
 
-def test_progress_is_told_frame_by_frame(scanner: Scanner, one_face: Path) -> None:
-    told: list[tuple[Source, float | None, int]] = []
-    judged(replace(scanner, progress=lambda *what: told.append(what)), one_face)
-    assert [faces for _, _, faces in told] == [1] * 6
-    shares = [share for _, share, _ in told if share is not None]
+def test_progress_is_reported_for_each_frame(scanner: Scanner, one_face: Path) -> None:
+    reported: list[tuple[Source, float | None, int]] = []
+    judged(replace(scanner, progress=lambda *what: reported.append(what)), one_face)
+    assert [faces for _, _, faces in reported] == [1] * 6
+    shares = [share for _, share, _ in reported if share is not None]
     assert shares == sorted(shares)
     assert len(shares) == 6
     assert 0 <= shares[0] < shares[-1] <= 1
-    assert {source.name for source, _, _ in told} == {str(one_face)}
+    assert {source.name for source, _, _ in reported} == {str(one_face)}
 
 
 def test_a_clip_that_is_done_is_not_decoded(scanner: Scanner, one_face: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_clip_that_is_done_is_not_decoded(scanner: Scanner, one_face: Path) ->
     assert scanner.engine.stats().crops == 0
 
 
-def test_told_to_stop_it_gives_no_verdict(scanner: Scanner, one_face: Path) -> None:
+def test_a_stopped_scan_gives_no_verdict(scanner: Scanner, one_face: Path) -> None:
     def stop(source: Source, share: float | None, faces: int) -> None:
         scanner.stopping.set()
 
@@ -244,13 +244,13 @@ class TestScanAll:
             assert report is not None
             assert report.verdict.model_copy(update={"elapsed_s": alone.elapsed_s}) == alone
 
-    def test_what_is_done_is_passed_over(self, scanner: Scanner, one_face: Path, no_face: Path) -> None:
+    def test_finished_clips_are_skipped(self, scanner: Scanner, one_face: Path, no_face: Path) -> None:
         sources = [Source(str(one_face)), Source(str(no_face))]
         ended = dict(scan_all(scanner, sources, workers=2, done=lambda source, sha256: source == sources[0]))
         assert ended[sources[0]] is None
         assert ended[sources[1]] is not None
 
-    def test_sources_are_taken_as_workers_get_free(self, scanner: Scanner, tmp_path: Path) -> None:
+    def test_sources_are_taken_when_workers_are_free(self, scanner: Scanner, tmp_path: Path) -> None:
         taken = 0
 
         def endless() -> Iterator[Source]:
@@ -266,14 +266,14 @@ class TestScanAll:
         scans.close()
         assert scanner.stopping.is_set()
 
-    def test_closing_ends_the_clips_under_way(
+    def test_closing_ends_running_clips(
         self, scanner: Scanner, network: QuickNetwork, one_face: Path, tmp_path: Path
     ) -> None:
         entered, go_on = threading.Event(), threading.Event()
 
         def held(pixels: Image) -> Floats:
             entered.set()
-            assert go_on.wait(PATIENCE_S)
+            assert go_on.wait(TIMEOUT_S)
             return np.zeros(len(pixels), np.float32)
 
         network.log_odds = held
@@ -281,10 +281,10 @@ class TestScanAll:
         scans = scan_all(replace(scanner, sampling=Every(1), stopping=scanner.stopping), sources, workers=2)
         source, _ = next(scans)
         assert source == sources[0]
-        assert entered.wait(PATIENCE_S)
+        assert entered.wait(TIMEOUT_S)
         with ThreadPoolExecutor(1) as pool:
             closing = pool.submit(scans.close)
-            assert scanner.stopping.wait(PATIENCE_S)
+            assert scanner.stopping.wait(TIMEOUT_S)
             go_on.set()
-            closing.result(PATIENCE_S)
+            closing.result(TIMEOUT_S)
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("clip")]

@@ -1,4 +1,4 @@
-"""A video in segments is the same video."""
+"""A video cut into segments is the same video."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def frames_of(data: bytes | Path) -> list[float]:
     return [t - times[0] for t in times]
 
 
-def test_packets_stay_as_they_are_where_there_are_key_frames(tmp_path: Path) -> None:
+def test_packets_are_copied_where_key_frames_allow_it(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     media.make_clip(path, seconds=5)
     pieces = list(cut(str(path), segment_s=2.0))
@@ -33,7 +33,7 @@ def test_packets_stay_as_they_are_where_there_are_key_frames(tmp_path: Path) -> 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["talk_1.mp4", "street_1080p_many_faces.mp4", "sign_book.mkv"])
-def test_real_clips_are_cut_whole_and_fit_into_messages(data_dir: Path, name: str) -> None:
+def test_segments_of_real_clips_are_complete_and_fit_into_messages(data_dir: Path, name: str) -> None:
     path = data_dir / "videos" / name
     pieces = list(cut(str(path)))
     assert max(len(piece.media) for piece in pieces) <= MAX_SEGMENT_BYTES
@@ -42,14 +42,14 @@ def test_real_clips_are_cut_whole_and_fit_into_messages(data_dir: Path, name: st
 
 
 @pytest.mark.parametrize("content", [b"", b"no video" * 100])
-def test_what_is_no_video_cannot_be_cut(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_cannot_be_cut(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.mp4"
     path.write_bytes(content)
     with pytest.raises(CutError, match=r"x\.mp4"):
         list(cut(str(path)))
 
 
-def test_a_song_cannot_be_cut(tmp_path: Path) -> None:
+def test_an_audio_file_cannot_be_cut(tmp_path: Path) -> None:
     media.tone(tmp_path / "tone.mp4", seconds=1)
     with pytest.raises(CutError, match="no video stream"):
         list(cut(str(tmp_path / "tone.mp4")))

@@ -1,4 +1,4 @@
-"""What a stream's state counts, whatever order its segments come in."""
+"""The counters of a stream's state, for segments in any order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def scores(logits: list[float], tracks: list[int], first: int = 0) -> Scores:
 
 
 @given(st.lists(st.integers(0, 12), max_size=40))
-def test_each_segment_is_applied_once_and_those_that_did_not_come_are_missing(order: list[int]) -> None:
+def test_each_segment_is_applied_once_and_gaps_are_missing(order: list[int]) -> None:
     state = fresh()
     admitted = [sequence for sequence in order if state.admit(sequence)]
     assert sorted(admitted) == sorted(set(order))
@@ -44,14 +44,14 @@ def test_each_segment_is_applied_once_and_those_that_did_not_come_are_missing(or
     assert state.late == len(came_late)
 
 
-def test_after_its_end_nothing_is_admitted() -> None:
+def test_a_closed_stream_admits_nothing() -> None:
     state = fresh()
     assert state.admit(0)
     state.closed = True
     assert not state.admit(1)
 
 
-def test_a_gap_too_long_to_remember_is_missing_for_good() -> None:
+def test_a_very_long_gap_stays_missing() -> None:
     state = fresh()
     state.admit(10 * MAX_GAPS)
     assert state.missing == 10 * MAX_GAPS
@@ -60,7 +60,7 @@ def test_a_gap_too_long_to_remember_is_missing_for_good() -> None:
 
 
 @given(st.data())
-def test_a_person_is_the_same_whole_or_in_segments(data: st.DataObject) -> None:
+def test_sums_of_segments_equal_those_of_the_whole(data: st.DataObject) -> None:
     logits = data.draw(st.lists(st.floats(-20, 20), min_size=2, max_size=30))
     cut = data.draw(st.integers(1, len(logits) - 1))
     state = fresh()
@@ -74,7 +74,7 @@ def test_a_person_is_the_same_whole_or_in_segments(data: st.DataObject) -> None:
     assert (person.first_s, person.last_s) == (0.0, round((len(logits) - 1) / 2, 3))
 
 
-def test_who_was_seen_once_long_ago_is_forgotten() -> None:
+def test_a_person_seen_once_long_ago_is_forgotten() -> None:
     state = fresh()
     state.add(scores([1.0, 1.0, 1.0], [0, 1, 1]))
     later = scores([1.0, 1.0], [2, 2], first=1000)
@@ -82,14 +82,14 @@ def test_who_was_seen_once_long_ago_is_forgotten() -> None:
     assert set(state.tracks) == {1, 2}
 
 
-def test_it_survives_json_exactly() -> None:
+def test_the_state_round_trips_through_json() -> None:
     state = fresh()
     state.add(scores([0.1, 0.2, 1 / 3], [0, 1, 0]))
     state.admit(3)
     assert StreamState.model_validate_json(state.model_dump_json()) == state
 
 
-def test_without_a_frame_the_verdict_says_why() -> None:
+def test_a_stream_without_frames_has_a_reason() -> None:
     state = fresh()
     assert state.verdict(PROVENANCE, None, None, []).outcome is Outcome.UNDECODABLE
     state.shed = 2
@@ -110,7 +110,7 @@ def test_sums_of_logits_add_up() -> None:
     assert (a + b).probability(None) == pytest.approx(1 / (1 + np.exp(-2.0)))
 
 
-def test_a_state_of_an_earlier_version_goes_on_with_its_meaning() -> None:
+def test_a_state_of_an_earlier_version_is_read() -> None:
     trusting = Calibration(quality=((0.0, 0.0), (0.5, 0.25), (0.9, 1.0)))
     old = {"weighted": 4.0, "weight": 2.0, "plain": 8.0, "count": 4, "frames": 4, "first_s": 0.0, "last_s": 2.0}
     state = fresh().model_copy(update={"frames_sampled": 6})

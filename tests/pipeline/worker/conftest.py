@@ -1,4 +1,4 @@
-"""What a worker works with."""
+"""Fixtures of the worker tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker on a thread, and what tests ask about it."""
+"""A worker on a thread, and helpers that query its results."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from pipeline.worker.loop import Worker
 from pipeline.worker.message import Service
 from pipeline.worker.streams import Live
 
-PATIENCE_S = 120
+TIMEOUT_S = 120
 
 
 @contextmanager
 def serving(
     bootstrap: str, service: Callable[[TaskConsumer], Service], drain_s: float = 60.0, live: Live | None = None
 ) -> Iterator[Worker]:
-    """A worker on a thread, told to leave at the end."""
+    """A worker on a thread, drained at the end."""
     capacities = {(Topic.SEGMENTS,): 8, VIDEO_TOPICS: 3} if live else {VIDEO_TOPICS: 3}
     consumer = TaskConsumer(bootstrap, capacities=capacities)
     worker = Worker(service(consumer), clips=2, drain_s=drain_s, live=live)
@@ -39,7 +39,7 @@ def serving(
         yield worker
     finally:
         worker.drain()
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
         assert not thread.is_alive()
 
 
@@ -54,7 +54,7 @@ def task(uri: Path | str, **changes: Any) -> VideoTask:
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.05)

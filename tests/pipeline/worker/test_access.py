@@ -1,4 +1,4 @@
-"""What a task may make a worker read, and what not."""
+"""Which URIs a task may make a worker read."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def allowed(allow: str, uri: str) -> bool:
     return True
 
 
-def test_a_refusal_is_an_outcome_and_names_the_setting() -> None:
+def test_a_refused_uri_is_unavailable_and_names_the_setting() -> None:
     with pytest.raises(SourceError, match="UNMASK_URI_ALLOW") as refused:
         UriAllow.parse("s3").check("/srv/a.mp4")
     assert refused.value.outcome is Outcome.UNAVAILABLE
 
 
 @pytest.mark.parametrize("uri", ["/srv/a.mp4", "file:///srv/a.mp4", "file:///srv/a b%20.mp4"])
-def test_files_are_what_is_allowed_by_default(uri: str) -> None:
+def test_files_are_allowed_by_default(uri: str) -> None:
     assert allowed("file", uri)
 
 
@@ -44,16 +44,16 @@ def test_files_are_what_is_allowed_by_default(uri: str) -> None:
         "",
     ],
 )
-def test_nothing_else_is(uri: str) -> None:
+def test_other_schemes_are_refused_by_default(uri: str) -> None:
     assert not allowed("file", uri)
 
 
-def test_colons_in_a_path_make_no_chain(tmp_path: Path) -> None:
+def test_colons_in_a_path_do_not_make_a_chain(tmp_path: Path) -> None:
     assert allowed(str(tmp_path), f"{tmp_path}/a::b.mp4")
     assert not allowed(str(tmp_path), f"zip://{tmp_path}::/etc/a.zip")
 
 
-def test_a_root_is_left_neither_by_dots_nor_by_links(tmp_path: Path) -> None:
+def test_dots_and_links_do_not_lead_out_of_a_root(tmp_path: Path) -> None:
     root = tmp_path / "videos"
     root.mkdir()
     (tmp_path / "secret.mp4").touch()
@@ -70,7 +70,7 @@ def test_a_root_is_left_neither_by_dots_nor_by_links(tmp_path: Path) -> None:
     assert not allowed(allow, "/etc/passwd")
 
 
-def test_a_root_that_is_itself_a_link_is_what_it_leads_to(tmp_path: Path) -> None:
+def test_a_root_that_is_a_link_is_resolved(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert allowed(f"file://{tmp_path}/link", f"{tmp_path}/link/a.mp4")
@@ -96,7 +96,7 @@ def test_a_root_that_is_itself_a_link_is_what_it_leads_to(tmp_path: Path) -> Non
         ("zip://a.mp4::s3://other/a.zip", False),
     ],
 )
-def test_a_root_holds_for_its_host_and_its_path(uri: str, may: bool) -> None:
+def test_a_root_allows_its_host_and_path_only(uri: str, may: bool) -> None:
     assert allowed("https://media.example.org, s3://bucket/inbox/, zip", uri) is may
 
 
@@ -105,6 +105,6 @@ def test_an_empty_list_allows_nothing() -> None:
 
 
 @pytest.mark.parametrize("entry", ["file://srv/videos", "://x", "FILE", "s3://"])
-def test_what_is_no_scheme_and_no_root_is_an_error(entry: str) -> None:
+def test_an_invalid_entry_is_an_error(entry: str) -> None:
     with pytest.raises(ValueError, match="expected a scheme"):
         UriAllow.parse(entry)

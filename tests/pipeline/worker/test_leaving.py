@@ -1,4 +1,4 @@
-"""Workers that come and go, with or without a word: nothing is lost, and nothing is blamed for it."""
+"""Workers that stop or die: no task is lost, and no clip is blamed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.types import Floats, Image
 from pipeline.worker.message import Service
 from tests import media
 from tests.pipeline.quick import QuickNetwork
-from tests.pipeline.worker.serving import PATIENCE_S, committed_to_the_end, judged, published, serving, task, until
+from tests.pipeline.worker.serving import TIMEOUT_S, committed_to_the_end, judged, published, serving, task, until
 
 
-def test_a_clip_that_ends_its_workers_is_given_up(
+def test_a_clip_that_kills_its_workers_is_given_up(
     one_face: Path,
     bootstrap: str,
     service: Callable[[TaskConsumer], Service],
@@ -39,7 +39,7 @@ def test_a_clip_that_ends_its_workers_is_given_up(
     assert message.header("attempts") == "3"
 
 
-def test_a_worker_told_to_stop_hands_back_and_the_next_one_goes_on(
+def test_a_stopped_worker_hands_its_task_back_to_the_next_one(
     root: Path,
     bootstrap: str,
     network: QuickNetwork,
@@ -51,22 +51,22 @@ def test_a_worker_told_to_stop_hands_back_and_the_next_one_goes_on(
     media.make_clip(path, seconds=8, seed=9)
     asked = task(path, sampling="every=1")
     began, go_on = threading.Event(), threading.Event()
-    well = network.log_odds
+    original = network.log_odds
 
     def slow(pixels: Image) -> Floats:
         began.set()
-        go_on.wait(PATIENCE_S)
-        return well(pixels)
+        go_on.wait(TIMEOUT_S)
+        return original(pixels)
 
     network.log_odds = slow
     try:
         with serving(bootstrap, service) as worker:
             publisher.submit(asked).wait()
-            assert began.wait(PATIENCE_S)
+            assert began.wait(TIMEOUT_S)
             worker.stop()
             go_on.set()
     finally:
-        network.log_odds = well
+        network.log_odds = original
     assert store.record(asked.video_id) is None
     assert store.state(asked.video_id) is State.QUEUED
     with serving(bootstrap, service):
@@ -74,7 +74,7 @@ def test_a_worker_told_to_stop_hands_back_and_the_next_one_goes_on(
     until(lambda: committed_to_the_end(bootstrap))
 
 
-def test_a_worker_that_drains_finishes_what_it_has_begun(
+def test_a_draining_worker_finishes_its_running_task(
     root: Path, bootstrap: str, service: Callable[[TaskConsumer], Service], publisher: Publisher, store: VerdictStore
 ) -> None:
     path = root / "drained.mp4"

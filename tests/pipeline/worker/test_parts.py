@@ -1,4 +1,4 @@
-"""A long video is judged in parts, by whoever is there, and gets one verdict like any other."""
+"""A long video is judged in parts by several workers, and gets one verdict."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def parts_sent(bootstrap: str, clip_id: str) -> list[VideoTask]:
     return [found for found in tasks if found.part is not None]
 
 
-def test_its_verdict_is_that_of_the_whole(
+def test_the_verdict_equals_that_of_the_whole_video(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],
     service: Callable[[TaskConsumer], Service],
@@ -87,7 +87,7 @@ def test_its_verdict_is_that_of_the_whole(
     assert [face.index for face in verdict.frames] == [face.index for face in whole.frames]
 
 
-def test_what_cannot_be_sought_is_judged_whole(
+def test_a_video_that_cannot_be_searched_is_judged_whole(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
@@ -110,7 +110,7 @@ def test_what_cannot_be_sought_is_judged_whole(
     assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 32)
 
 
-def test_parts_that_come_twice_or_after_the_verdict_change_nothing(
+def test_duplicate_and_late_parts_change_nothing(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
@@ -140,7 +140,7 @@ def test_parts_that_come_twice_or_after_the_verdict_change_nothing(
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_parts_of_other_weights_are_judged_anew_and_not_for_ever(
+def test_parts_of_other_weights_are_judged_again_but_not_without_end(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
@@ -174,7 +174,7 @@ def test_parts_of_other_weights_are_judged_anew_and_not_for_ever(
     assert [found.part for found in parts_sent(bootstrap, asked.video_id)].count(first) == 1 - before
 
 
-def test_a_verdict_whose_worker_did_not_live_to_publish_it_is_published(
+def test_a_stored_verdict_that_was_not_published_is_published(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
@@ -199,7 +199,7 @@ def test_a_part_that_fails_ends_the_clip(
     long_clip: Path,
 ) -> None:
     asked = task(long_clip, sampling="fps=5")
-    well = network.log_odds
+    original = network.log_odds
     network.log_odds = lambda pixels: np.full(len(pixels), np.nan, np.float32)
     try:
         with serving(bootstrap, splitting):
@@ -207,7 +207,7 @@ def test_a_part_that_fails_ends_the_clip(
             until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
             until(lambda: committed_to_the_end(bootstrap))
     finally:
-        network.log_odds = well
+        network.log_odds = original
     assert verdict.outcome is Outcome.MODEL_ERROR
     assert "nan" in (verdict.error or "")
 
@@ -221,7 +221,7 @@ def test_a_part_that_fails_ends_the_clip(
     assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 40)
 
 
-def test_the_dead_letter_of_a_part_is_sent_though_its_worker_dies_with_the_verdict_stored(
+def test_the_dead_letter_of_a_part_is_sent_before_its_verdict_is_stored(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
@@ -252,7 +252,7 @@ def test_the_dead_letter_of_a_part_is_sent_though_its_worker_dies_with_the_verdi
     assert len(published(bootstrap, Topic.DEAD, asked.video_id)) == 1
 
 
-def test_a_clip_whose_parts_redis_has_lost_begins_anew(
+def test_a_clip_whose_parts_redis_lost_starts_again(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
@@ -271,7 +271,7 @@ def test_a_clip_whose_parts_redis_has_lost_begins_anew(
     assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 56)
 
 
-def test_a_part_that_ends_its_workers_is_given_up(
+def test_a_part_that_kills_its_workers_is_given_up(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
@@ -288,7 +288,7 @@ def test_a_part_that_ends_its_workers_is_given_up(
     assert "part 1: given up after 3 tries" in (verdict.error or "")
 
 
-def test_a_part_of_what_may_not_be_read_is_unavailable(
+def test_a_part_of_a_forbidden_uri_is_unavailable(
     bootstrap: str, splitting: Callable[[TaskConsumer], Service], publisher: Publisher, store: VerdictStore
 ) -> None:
     asked = task("/etc/passwd", part=Part(index=0, count=2, start_s=0.0, end_s=5.0))
@@ -306,7 +306,7 @@ def test_a_part_of_what_may_not_be_read_is_unavailable(
         {"index": 0, "count": 0, "start_s": 0, "end_s": None},
     ],
 )
-def test_what_is_no_part_is_no_task(part: dict[str, object], long_clip: Path) -> None:
+def test_a_task_with_an_invalid_part_is_invalid(part: dict[str, object], long_clip: Path) -> None:
     fields = json.loads(task(long_clip).to_json()) | {"part": part}
     with pytest.raises(ValueError, match="part"):
         VideoTask.parse(json.dumps(fields).encode(), fields["video_id"].encode())

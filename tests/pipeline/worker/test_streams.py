@@ -1,4 +1,4 @@
-"""Live streams between a real Kafka and a real Redis: a verdict that runs along, whatever becomes of the segments."""
+"""Live streams between a real Kafka and a real Redis."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def serve(bootstrap: str, service: Callable[[TaskConsumer], Service], streams: S
     """A worker that takes segments too."""
 
     def start(**how: float) -> AbstractContextManager[Worker]:
-        # Patient, where a test does not ask otherwise: the machine may be busy.
+        # Long limits by default: the machine may be busy.
         return serving(bootstrap, service, live=Live(streams, **({"max_age_s": 300.0, "idle_s": 300.0} | how)))
 
     return start
@@ -109,7 +109,7 @@ def undisturbed(
         return judged(store, send(range(6)))
 
 
-def test_a_stream_has_a_running_verdict_and_in_the_end_a_record(
+def test_a_stream_has_a_running_verdict_and_a_final_record(
     serve: Serve,
     bootstrap: str,
     streams: StreamStore,
@@ -142,7 +142,7 @@ def test_a_stream_has_a_running_verdict_and_in_the_end_a_record(
     assert stream not in streams.idle(-60.0)
 
 
-def test_people_are_the_same_though_another_worker_goes_on(
+def test_people_stay_the_same_when_another_worker_continues(
     serve: Serve, streams: StreamStore, store: VerdictStore, send: Callable[..., str], undisturbed: Verdict
 ) -> None:
     with serve() as first:
@@ -154,7 +154,7 @@ def test_people_are_the_same_though_another_worker_goes_on(
         assert essence(judged(store, stream)) == essence(undisturbed)
 
 
-def test_what_redis_lost_of_a_stream_the_worker_knows(
+def test_a_worker_restores_the_stream_state_that_redis_lost(
     serve: Serve, streams: StreamStore, store: VerdictStore, client: redis.Redis, send: Callable[..., str]
 ) -> None:
     with serve():
@@ -166,7 +166,7 @@ def test_what_redis_lost_of_a_stream_the_worker_knows(
     assert (verdict.frames_sampled, len(verdict.people)) == (24, 2)
 
 
-def test_late_missing_and_doubled_segments_are_counted(
+def test_late_missing_and_duplicate_segments_are_counted(
     serve: Serve, streams: StreamStore, store: VerdictStore, send: Callable[..., str]
 ) -> None:
     with serve():
@@ -180,7 +180,7 @@ def test_late_missing_and_doubled_segments_are_counted(
     assert verdict.frames_sampled == 24
 
 
-def test_what_is_too_old_is_shed_with_a_receipt(
+def test_segments_that_are_too_old_are_shed_and_counted(
     serve: Serve, streams: StreamStore, store: VerdictStore, client: redis.Redis, send: Callable[..., str]
 ) -> None:
     stream = send(range(3))
@@ -192,7 +192,7 @@ def test_what_is_too_old_is_shed_with_a_receipt(
     assert client.hget(stream_key(stream), "shed") == b"3"
 
 
-def test_a_broken_segment_spoils_itself_alone(
+def test_a_broken_segment_does_not_affect_the_others(
     serve: Serve,
     bootstrap: str,
     publisher: Publisher,
@@ -228,7 +228,7 @@ def test_logs_that_cannot_be_written_do_not_stop_a_stream(
     assert (verdict.outcome, state.failed) == (Outcome.SCORED, 1)
 
 
-def test_a_mistake_of_ours_costs_a_segment_and_holds_nobody_up(
+def test_an_internal_error_costs_one_segment_and_blocks_nothing(
     serve: Serve,
     bootstrap: str,
     streams: StreamStore,
@@ -236,12 +236,12 @@ def test_a_mistake_of_ours_costs_a_segment_and_holds_nobody_up(
     send: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    well = StreamState.admit
+    original = StreamState.admit
 
     def broken(state: StreamState, sequence: int) -> bool:
         if sequence == 1:
             raise RuntimeError("never thought of this")
-        return well(state, sequence)
+        return original(state, sequence)
 
     monkeypatch.setattr(StreamState, "admit", broken)
     with serve():
@@ -256,7 +256,7 @@ def test_a_mistake_of_ours_costs_a_segment_and_holds_nobody_up(
     assert "never thought of this" in letter.header("error")
 
 
-def test_a_stream_without_segments_is_ended(
+def test_an_idle_stream_is_closed_with_its_verdict(
     serve: Serve, bootstrap: str, store: VerdictStore, send: Callable[..., str]
 ) -> None:
     with serve(idle_s=0.5):

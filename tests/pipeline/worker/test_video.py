@@ -1,4 +1,4 @@
-"""A worker between a real Kafka and a real Redis: every task ends in one verdict, whatever is wrong with it."""
+"""A worker between a real Kafka and a real Redis: every task ends in one verdict."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def worker(bootstrap: str, service: Callable[[TaskConsumer], Service]) -> Iterat
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("kind", list(SourceClass))
-def test_a_video_gets_its_verdict_in_redis_and_the_same_bytes_on_the_topic(
+def test_a_verdict_is_stored_and_published_with_the_same_bytes(
     kind: SourceClass,
     one_face: Path,
     bootstrap: str,
@@ -56,7 +56,7 @@ def test_a_video_gets_its_verdict_in_redis_and_the_same_bytes_on_the_topic(
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_task_s_own_sampling_and_its_trace_are_kept(
+def test_sampling_and_trace_of_a_task_are_kept(
     three_faces: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
 ) -> None:
     asked = task(three_faces, sampling="frames=3")
@@ -80,7 +80,7 @@ def test_a_task_s_own_sampling_and_its_trace_are_kept(
         ("no_face", Outcome.NO_FACE),
     ],
 )
-def test_what_cannot_be_judged_says_why(
+def test_an_unscored_video_has_a_reason(
     name: str,
     outcome: Outcome,
     broken: dict[str, Path],
@@ -96,7 +96,7 @@ def test_what_cannot_be_judged_says_why(
 
 
 @pytest.mark.usefixtures("worker")
-def test_what_is_no_task_is_a_dead_letter_and_holds_nobody_up(
+def test_an_invalid_task_becomes_a_dead_letter_and_blocks_nothing(
     one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
 ) -> None:
     good = task(one_face)
@@ -148,7 +148,7 @@ def test_the_same_content_is_scored_once(
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_clip_that_was_judged_gets_the_same_bytes_again(
+def test_a_repeated_task_gets_the_same_bytes(
     one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
 ) -> None:
     asked = task(one_face)
@@ -159,7 +159,7 @@ def test_a_clip_that_was_judged_gets_the_same_bytes_again(
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_model_that_fails_is_tried_again_then_told_and_can_be_sent_again(
+def test_a_failing_model_is_retried_then_reported_and_can_be_requeued(
     root: Path,
     bootstrap: str,
     network: QuickNetwork,
@@ -169,7 +169,7 @@ def test_a_model_that_fails_is_tried_again_then_told_and_can_be_sent_again(
 ) -> None:
     path = root / "fails.mp4"
     media.make_clip(path, seconds=1, seed=8)
-    well = network.log_odds
+    original = network.log_odds
     network.log_odds = lambda pixels: np.full(len(pixels), np.nan, np.float32)
     try:
         asked = task(path)
@@ -180,7 +180,7 @@ def test_a_model_that_fails_is_tried_again_then_told_and_can_be_sent_again(
         (message,) = until(lambda: published(bootstrap, Topic.DEAD, asked.video_id))
         assert (message.header("stage"), message.header("attempts")) == ("score", "3")
     finally:
-        network.log_odds = well
+        network.log_odds = original
 
     letter = next(found for found in letters(bootstrap, client) if found.key == asked.video_id)
     assert not letter.requeued
@@ -191,7 +191,7 @@ def test_a_model_that_fails_is_tried_again_then_told_and_can_be_sent_again(
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_mistake_of_ours_is_told_and_holds_nobody_up(
+def test_an_internal_error_is_reported_and_blocks_nothing(
     root: Path, bootstrap: str, publisher: Publisher, store: VerdictStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(provenance: object, sha256: object) -> str:
@@ -206,7 +206,7 @@ def test_a_mistake_of_ours_is_told_and_holds_nobody_up(
 
 
 @pytest.mark.usefixtures("worker")
-def test_what_is_still_no_task_cannot_be_sent_again(
+def test_an_invalid_task_cannot_be_requeued(
     bootstrap: str, publisher: Publisher, store: VerdictStore, client: redis.Redis
 ) -> None:
     key = f"test-{uuid.uuid4()}"
