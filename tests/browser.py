@@ -1,4 +1,4 @@
-"""The system's Chromium for tests, started without network access of its own and driven by playwright."""
+"""The system's Chromium for tests, started so that it makes no network calls of its own."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from pipeline.results.store import connect
 from pipeline.video.sandbox import DecodeServer
 from tests import media
 
-# A shell that runs the suite in the background ignores interrupts, and processes started by tests would inherit that.
+# A suite that a shell runs in the background ignores interrupts, and so would the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
