@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all a newcomer needs; both set up .venv first (`make setup`).
+# Start with `make demo` and `make test`; both set up .venv first (`make setup`).
 PYTHON ?= python3.11
 UV_VERSION := 0.13.9
 BIN := .venv/bin
@@ -9,7 +9,7 @@ DEMO := demo
 
 setup: $(STAMP)
 
-# uv goes into .venv itself: it installs the locked packages about eight times faster than pip.
+# uv is installed into .venv: it installs the locked packages about eight times faster than pip.
 $(BIN)/uv:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
@@ -20,7 +20,7 @@ $(STAMP): requirements.lock weights.lock pyproject.toml | $(BIN)/uv
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	touch $(STAMP)
 
-# Two clips made on the spot, a face and the same face blended, or your own: make demo VIDEO=path
+# Scans two generated clips, a face and the same face blended, or your own: make demo VIDEO=path
 demo: setup
 ifdef VIDEO
 	$(BIN)/unmask scan "$(VIDEO)" --jsonl $(DEMO)/verdicts.jsonl --report $(DEMO)/report.html
@@ -30,7 +30,7 @@ else
 endif
 	@echo "Open $(DEMO)/report.html in a browser."
 
-# A process a core, each with services and made clips of its own; the tests of a file stay together.
+# One process per core, each with its own services and generated clips; the tests of a file stay together.
 PYTEST_PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
 test: setup
 	deploy/local/packages.sh
@@ -41,7 +41,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The clips of UNMASK_DATA where there are any, or yours: make bench VIDEO=path
+# Measures the clips of UNMASK_DATA, if any, or yours: make bench VIDEO=path
 bench: setup
 	$(BIN)/unmask bench $(VIDEO)
 
@@ -58,7 +58,7 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
 lock: | $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra remote --extra train $(LOCK) \
 		--constraints constraints.txt --upgrade --output-file requirements.lock
-	# Of these, what the images run on, and what builds the wheel.
+	# The subset that the images run on, and what builds the wheel.
 	$(BIN)/uv pip compile pyproject.toml --extra remote $(LOCK) \
 		--constraints requirements.lock --output-file deploy/docker/requirements.lock
 	echo 'hatchling>=1.24' | $(BIN)/uv pip compile - $(LOCK) \

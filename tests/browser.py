@@ -1,4 +1,4 @@
-"""The system's Chromium for tests: found, started with no calls of its own to the network, driven by playwright."""
+"""The system's Chromium for tests, started so that it makes no network calls of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 # --no-sandbox: as root, Chromium starts only with it. The others keep a fresh profile from looking for updates,
-# which hangs where the network is closed.
+# which hangs without a network.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -26,7 +26,7 @@ FLAGS = (
 
 
 class ChromiumMissingError(Exception):
-    """There is no Chromium on this machine; the message says how to get it."""
+    """Chromium is not installed; the message says how to get it."""
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def launched_chromium() -> Iterator[Browser]:
 
 
 def browser_for_tests() -> Iterator[Browser]:
-    """Body of a fixture: the browser, or a skip where there is none, which is a failure where CI=true."""
+    """Body of a fixture: the browser; if it is missing, a skip, or a failure with CI=true."""
     try:
         with launched_chromium() as browser:
             yield browser

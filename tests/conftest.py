@@ -1,4 +1,4 @@
-"""Fixtures that every test folder may use."""
+"""Fixtures for all test folders."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pipeline.results.store import connect
 from pipeline.video.sandbox import DecodeServer
 from tests import media
 
-# A shell that runs the suite in the background has it ignore interrupts, and so would all that tests start.
+# A suite that a shell runs in the background ignores interrupts, and so would the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Commands that a test runs configure the logging of the whole process."""
+def _restore_logging() -> Iterator[None]:
+    """Undo logging changes: commands run by a test configure the logging of the whole process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -41,7 +41,7 @@ def data_dir() -> Path:
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("UNMASK_DATA", default))
     if not (folder / "videos").is_dir():
-        message = f"no clips in {folder}: point UNMASK_DATA at a folder that holds videos/"
+        message = f"no clips in {folder}: point UNMASK_DATA at a folder with videos/"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
@@ -50,7 +50,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Redis: `UNMASK_TEST_REDIS` where that is set, else one that is started for the session."""
+    """A real Redis: `UNMASK_TEST_REDIS` if set, else one started for the session."""
     if given := os.environ.get("UNMASK_TEST_REDIS"):
         yield given
         return
@@ -63,7 +63,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def announcements(redis_url: str) -> Iterator[redis.Redis]:
-    """A Redis in which no weights are announced."""
+    """A Redis without announced weights."""
     with connect(redis_url) as client:
         client.delete(ACTIVE_KEY, HISTORY_KEY)
         yield client
@@ -72,7 +72,7 @@ def announcements(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Apache Kafka: `UNMASK_TEST_KAFKA` where that is set, else one that is started for the session."""
+    """A real Apache Kafka: `UNMASK_TEST_KAFKA` if set, else one started for the session."""
     if given := os.environ.get("UNMASK_TEST_KAFKA"):
         yield given
         return
@@ -85,7 +85,7 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @contextmanager
 def required_service() -> Iterator[None]:
-    """What cannot be started here is skipped, in CI it is a failure."""
+    """Skip the test if a service cannot be started here; fail in CI."""
     try:
         yield
     except ServiceError as error:
@@ -102,7 +102,7 @@ def decode_server() -> Iterator[DecodeServer]:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the session's made clips."""
+    """The folder of the session's generated clips."""
     return tmp_path_factory.mktemp("clips")
 
 

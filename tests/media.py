@@ -1,8 +1,8 @@
-"""Video for tests and for the demo: made, never stored.
+"""Video for tests and for the demo: generated, never stored.
 
-The astronaut of scikit-image (a NASA portrait in the public domain, in the wheel) is cut out and moved smoothly
-before a textured background. Where every face is at every instant follows from a `Scene`, which travels in the
-clip's metadata, so that a fake can be made of any clip that `make_clip` wrote.
+The astronaut of scikit-image (a NASA portrait in the public domain, in the wheel) is cut out and moved smoothly in
+front of a textured background. A `Scene` gives the position of every face at any time. It is stored in the clip's
+metadata, so a fake can be made of any clip that `make_clip` wrote.
 
 `python -m tests.media OUT_DIR` writes original.mp4 and fake.mp4.
 """
@@ -31,10 +31,10 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 Picture = npt.NDArray[np.uint8]
 Matrix = Literal["bt601", "bt709", "bt2020"]
 
-# Of the cut-out below, in its px: middle of the face, and the face's height from chin to fringe.
+# In px of the cut-out below: centre of the face, and its height from chin to fringe.
 FACE_CENTRE = (224.0, 130.0)
 FACE_HEIGHT_PX = 125.0
-# AVColorSpace of the tags; swscale's own numbers of the matrices are av's `Colorspace`.
+# AVColorSpace of the tags; swscale's numbers for the matrices are av's `Colorspace`.
 _TAGS: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}
 _MATRICES = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709, "bt2020": Colorspace.BT2020}
 
@@ -95,7 +95,7 @@ class Scene:
     Attributes:
         width: px, upright.
         height: px, upright.
-        people: for each person the seconds from and to which he is seen.
+        people: for each person the seconds from and to which they are visible.
         face_px: smallest and largest height of a face.
         seed: of background and motion.
     """
@@ -107,7 +107,7 @@ class Scene:
     seed: int
 
     def poses(self, t_s: float) -> list[Pose | None]:
-        """Of each person, None where he is not seen."""
+        """The pose of each person; None if not visible."""
         return [self._pose(n, t_s) if start <= t_s < end else None for n, (start, end) in enumerate(self.people)]
 
     def _pose(self, n: int, t_s: float) -> Pose:
@@ -126,7 +126,7 @@ class Scene:
 
     @functools.cached_property
     def background(self) -> Picture:
-        """uint8 [height, width, 3]: a panelled wall in soft light, with a fine grain. No detector sees a face in it."""
+        """uint8 [height, width, 3]: a panelled wall in soft light with fine grain; no detector finds a face in it."""
         rng = np.random.default_rng(self.seed)
         across, down = np.linspace(0, 1, self.width)[None, :, None], np.linspace(0, 1, self.height)[:, None, None]
         corners = rng.uniform(90, 170, (2, 2, 1)) + rng.normal(0, 12, (2, 2, 3))
@@ -153,7 +153,7 @@ def _dressed(hue: int) -> Picture:
 
 
 def _blend(image: Picture, patch: Picture, alpha: npt.NDArray[np.float32], matrix: npt.NDArray[np.float64]) -> None:
-    """Lay `patch` over `image` where `alpha` is, both moved by `matrix` [2, 3]."""
+    """Blend `patch` over `image` with weight `alpha`, both moved by `matrix` [2, 3]."""
     height, width = image.shape[:2]
     corners = np.array([(0, 0, 1), (512, 0, 1), (0, 512, 1), (512, 512, 1)]) @ matrix.T
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
@@ -185,12 +185,12 @@ def encode(
 
     Args:
         path: file to write.
-        frames: with increasing times. All of one size.
+        frames: with increasing times, all of one size.
         fps: nominal; times may deviate from it.
-        codec: an encoder of libav; None is H.264 where libx264 is there, else MPEG-4.
+        codec: an encoder of libav; None is H.264 if libx264 exists, else MPEG-4.
         pix_fmt: stored pixel format.
         matrix: of YUV, tagged in the stream; None takes the usual one for the size and leaves the stream untagged.
-        full_range: 0..255 in place of 16..235.
+        full_range: 0..255 instead of 16..235.
         display: a, b, c, d of the display matrix: a stored point (x, y) is shown at (a x + c y, b x + d y).
         options: of the encoder.
         comment: metadata.
@@ -199,7 +199,7 @@ def encode(
     codec = codec or ("libx264" if "libx264" in codecs_available else "mpeg4")
     defaults = {"crf": "18", "preset": "veryfast"} if codec in ("libx264", "libx265") else {}
     colour_range = ColorRange.JPEG if full_range else ColorRange.MPEG
-    # MPEG-4 takes no finer one; AVI stores a number of frames in place of a time.
+    # MPEG-4 supports nothing finer; AVI stores a frame number instead of a time.
     time_base = Fraction(1, fps if path.suffix == ".avi" else 60_000)
     with av.open(str(path), "w") as container:
         container.metadata["comment"] = comment
@@ -240,7 +240,7 @@ def _usual_matrix(frame: av.VideoFrame) -> Matrix:
 
 
 def tone(path: Path, *, seconds: float) -> None:
-    """Sound and no picture."""
+    """Write a file with sound and no picture."""
     with av.open(str(path), "w") as container:
         for packet in _tone(container.add_stream("aac", rate=16_000, layout="mono"), seconds):
             container.mux(packet)
@@ -277,16 +277,16 @@ def make_clip(
         seconds: duration.
         fps: frames a second.
         size: width and height in px, upright.
-        faces: how many people, or for each the seconds from and to which he is seen.
+        faces: number of people, or for each the seconds from and to which they are visible.
         face_px: smallest and largest height of a face.
         rotation: clockwise degrees by which a player must turn the stored picture; the display matrix says so.
-        vfr: every third frame is left out, and every seventh comes late.
+        vfr: every third frame is dropped, and every seventh is late.
         blanks: seconds from and to which the picture is black.
         seed: of background and motion.
         encoding: further arguments of `encode`.
 
     Returns:
-        the scene, which knows where each face is at each instant.
+        the scene, which gives the position of each face at any time.
     """
     people = ((0.0, math.inf),) * faces if isinstance(faces, int) else tuple(faces)
     scene = Scene(*size, people=people, face_px=face_px, seed=seed)
@@ -315,15 +315,15 @@ def scene_of(path: Path) -> Scene:
 
 
 def make_fake(source: Path, out: Path) -> None:
-    """The clip again with every face blended over by an altered one, and encoded once more.
+    """Write the clip again with an altered face blended over every face.
 
-    As in self-blended images (Shiohara and Yamasaki, CVPR 2022): the other face is the same one, mirrored, of
-    another colour, slightly softer and out of place, inside a soft mask from brow to chin.
+    As in self-blended images (Shiohara and Yamasaki, CVPR 2022): the other face is the same one, mirrored, in another
+    colour, slightly softer and shifted, inside a soft mask from brow to chin.
     """
     scene = scene_of(source)
     face = cv2.GaussianBlur(face_picture()[:, ::-1], (0, 0), 0.8).astype(np.float32)
     face = np.clip(face * (1.06, 0.97, 0.9) + (4, 0, -4), 0, 255).astype(np.uint8)
-    # Mirrored about the middle of the picture; back to where the face is, a little larger.
+    # Mirrored about the middle of the picture; moved back over the face, slightly enlarged.
     x, y = FACE_CENTRE
     centred = np.array([[1.04, 0.03, x - 1.04 * (511 - x) - 0.03 * y], [-0.02, 1.03, y + 0.02 * (511 - x) - 1.03 * y]])
     face = cv2.warpAffine(face, centred, (512, 512), borderMode=cv2.BORDER_REFLECT)
@@ -345,7 +345,7 @@ def make_fake(source: Path, out: Path) -> None:
 
 
 def make_long_clip(path: Path, *, minutes: float, size: tuple[int, int] = (1280, 720), fps: int = 30) -> None:
-    """A long clip quickly: ten encoded seconds, whose packets are repeated without encoding them again."""
+    """Write a long clip quickly: ten encoded seconds whose packets are repeated without encoding again."""
     loop_s = 10
     short = path.with_name(f"{path.stem}.loop{path.suffix}")
     make_clip(short, seconds=loop_s, fps=fps, size=size, face_px=(0.2 * size[1], 0.25 * size[1]))
@@ -356,16 +356,16 @@ def make_long_clip(path: Path, *, minutes: float, size: tuple[int, int] = (1280,
         span = round(loop_s / stream.time_base)
         for turn in range(math.ceil(minutes * 60 / loop_s)):
             for data, packet in packets:
-                again = av.Packet(data)
-                again.pts, again.dts = packet.pts + turn * span, packet.dts + turn * span
-                again.duration, again.time_base = packet.duration, stream.time_base
-                again.is_keyframe, again.stream = packet.is_keyframe, copy
-                target.mux(again)
+                repeat = av.Packet(data)
+                repeat.pts, repeat.dts = packet.pts + turn * span, packet.dts + turn * span
+                repeat.duration, repeat.time_base = packet.duration, stream.time_base
+                repeat.is_keyframe, repeat.stream = packet.is_keyframe, copy
+                target.mux(repeat)
     short.unlink()
 
 
 def huge_picture(path: Path, side_px: int = 16_384) -> None:
-    """A PNG of a few kB whose header promises `side_px` squared pixels, and keeps the promise."""
+    """Write a PNG of a few kB with `side_px` squared pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
@@ -376,7 +376,7 @@ def huge_picture(path: Path, side_px: int = 16_384) -> None:
 
 
 def broken_inputs(folder: Path) -> dict[str, Path]:
-    """Ten inputs that a pipeline must survive, by what is wrong with them. The last one does not exist."""
+    """Ten inputs that a pipeline must survive, by their defect. The last one does not exist."""
     good = folder / "good.mp4"
     make_clip(good, seconds=1)
     whole = good.read_bytes()

@@ -1,4 +1,4 @@
-"""Who may import whom, and what must stay out of whom."""
+"""Import order of packages and rooms, and what may not be imported where."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 UNMASK = Path(sys.executable).with_name("unmask")
-# Each package may import itself and those before it.
+# Each package may import itself and earlier ones.
 ORDER = ("models", "pipeline", "trainers", "tests")
 HEAVY = ("torch", "torchvision", "timm", "cv2", "av", "openvino", "facenet_pytorch", "numpy")
 SERVING_ONLY = ("pydantic", "pydantic_settings", "structlog", "typer", "fsspec", "openvino", "av", "jinja2")
 
 
-# The rooms of each package (its folders and single files), each may import itself and those before it.
+# The rooms of each package (its folders and single files); each may import itself and earlier ones.
 ROOMS = {
     "models": (
         "errors",
@@ -116,19 +116,19 @@ ROOMS = {
 
 
 def name_of(path: Path) -> str:
-    """The module in this file, such as `pipeline.faces` or `pipeline.faces.boxes`."""
+    """The module name of this file, such as `pipeline.faces` or `pipeline.faces.boxes`."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def sources() -> dict[str, str]:
-    """The text of every module by its name."""
+    """The source of every module by name."""
     files = [path for package in ROOMS for path in sorted((ROOT / package).rglob("*.py"))]
     return {name_of(path): path.read_text("utf-8") for path in files}
 
 
 def imported(source: str, modules: Container[str]) -> Iterator[tuple[int, str]]:
-    """Line and module of every import, also inside functions and under TYPE_CHECKING."""
+    """Line and module of every import, including those in functions and under TYPE_CHECKING."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -139,14 +139,14 @@ def imported(source: str, modules: Container[str]) -> Iterator[tuple[int, str]]:
 
 
 def rank(module: str) -> tuple[int, int]:
-    """Place of a module's package, and of its room in it; a package itself comes before its rooms."""
+    """Position of a module's package, and of its room in the package; the package itself comes first."""
     package, _, rest = module.partition(".")
     room = rest.partition(".")[0]
     return ORDER.index(package), ROOMS[package].index(room) if room else -1
 
 
-def wrong_way(modules: Mapping[str, str]) -> list[str]:
-    """The imports of what comes later in the order."""
+def upward_imports(modules: Mapping[str, str]) -> list[str]:
+    """Imports of something later in the order."""
     return [
         f"{name}:{line} imports {target}"
         for name, source in modules.items()
@@ -156,8 +156,8 @@ def wrong_way(modules: Mapping[str, str]) -> list[str]:
     ]
 
 
-def circle(modules: Mapping[str, str]) -> list[str]:
-    """Modules that import each other in a circle, late imports counted; empty where there are none."""
+def import_cycle(modules: Mapping[str, str]) -> list[str]:
+    """Modules that form an import cycle, including imports in functions; empty if there is none."""
     graph = {
         name: {target for _, target in imported(source, modules) if target in modules and target != name}
         for name, source in modules.items()
@@ -169,14 +169,14 @@ def circle(modules: Mapping[str, str]) -> list[str]:
     return []
 
 
-def test_imports_run_one_way_and_in_no_circle() -> None:
+def test_imports_run_one_way_without_cycles() -> None:
     modules = sources()
     assert len(modules) > 200
-    assert wrong_way(modules) == []
-    assert circle(modules) == []
+    assert upward_imports(modules) == []
+    assert import_cycle(modules) == []
 
 
-def test_the_rooms_are_all_listed() -> None:
+def test_all_rooms_are_listed() -> None:
     for package, rooms in ROOMS.items():
         found = {
             path.stem
@@ -203,17 +203,17 @@ def test_the_rooms_are_all_listed() -> None:
     ],
 )
 def test_a_planted_upward_import_is_found(name: str, source: str, found: list[str]) -> None:
-    # Only the names of the others matter here.
+    # Only the names of the other modules matter here.
     modules = dict.fromkeys(sources(), "") | {name: source}
-    assert [line.split(" imports ")[1] for line in wrong_way(modules)] == found
+    assert [line.split(" imports ")[1] for line in upward_imports(modules)] == found
 
 
-def test_a_planted_circle_is_found_though_an_import_is_late() -> None:
+def test_a_planted_cycle_with_a_late_import_is_found() -> None:
     planted = {
         "pipeline.faces.a": "from pipeline.faces.b import f",
         "pipeline.faces.b": "def f():\n    from pipeline.faces import a",
     }
-    assert set(circle(planted)) == set(planted)
+    assert set(import_cycle(planted)) == set(planted)
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -225,7 +225,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Top-level packages that are there after a statement."""
+    """Top-level packages loaded by a statement."""
     return set(python("-c", f"{statement}\nimport sys\nprint(*sys.modules, sep='\\n')").stdout.split("\n"))
 
 
@@ -248,13 +248,13 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout
 
 
-def test_the_decode_child_holds_the_decoders_and_little_else() -> None:
+def test_the_decode_child_loads_only_the_decoders() -> None:
     loaded = loaded_by("import pipeline.video.forkserver")
     assert loaded >= {"av", "cv2", "numpy"}
     assert loaded.isdisjoint({"torch", "pydantic", "openvino", "timm", "rich", "structlog", "fsspec"})
 
 
-def test_what_trains_needs_nothing_that_only_serving_has() -> None:
+def test_training_needs_no_serving_libraries() -> None:
     python(
         "-c",
         f"""
@@ -263,7 +263,7 @@ sys.modules.update(dict.fromkeys({SERVING_ONLY!r}))
 import models, trainers
 for package in (models, trainers):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        # The sub-commands of `unmask` are typer's; `python -m trainers` does without them.
+        # The sub-commands of `unmask` need typer; `python -m trainers` does not use them.
         if not module.name.startswith(("trainers.commands", "trainers.__main__")):
             importlib.import_module(module.name)
 """,

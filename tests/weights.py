@@ -1,4 +1,4 @@
-"""Checkpoints that are made on the spot, small or like the shipped ones, which differ by the bias of their head."""
+"""Generated checkpoints: small ones, and copies of the shipped ones with another bias of the head."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def small_weights(path: Path, *, size_px: int = 64) -> str:
 
 
 def shifted(source: Path, path: Path, by: float) -> str:
-    """The same weights, but for log-odds that lie higher by `by`; returns the sha256 of the file."""
+    """The same weights with log-odds raised by `by`; returns the sha256 of the file."""
     checkpoint = read_checkpoint(source)
     bias = checkpoint.weights[HEAD_BIAS]
     weights = checkpoint.weights | {HEAD_BIAS: bias + torch.tensor([0.0, by], dtype=bias.dtype)}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Whether the worker of this container answers with a success: exit code 0, else 1 and why.
+"""Check that the worker of this container answers with success: exit code 0, else 1 and the reason.
 
-health.py [PATH]    /healthz without one
+health.py [PATH]    default: /healthz
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 import urllib.request
 
-# The engine gives the check itself 5 s.
+# Docker's own timeout for the check is 5 s.
 TIMEOUT_S = 4.0
 
 
@@ -19,7 +19,7 @@ def main() -> int:
     """Ask once."""
     path = sys.argv[1] if len(sys.argv) > 1 else "/healthz"
     url = f"http://127.0.0.1:{os.environ.get('UNMASK_HTTP_PORT', '8080')}{path}"
-    # No proxy: an engine that has one configured sets HTTP_PROXY in every container.
+    # No proxy: Docker sets HTTP_PROXY in every container if it has one configured.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         opener.open(url, timeout=TIMEOUT_S).close()

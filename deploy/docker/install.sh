@@ -1,19 +1,19 @@
 #!/bin/sh
 # The steps of both images' builder stages.
 #
-#   install.sh dependencies VENV    what Unmask needs to run, as locked, in a new virtual environment
+#   install.sh dependencies VENV    Unmask's locked run-time dependencies, in a new virtual environment
 #   install.sh unmask VENV          Unmask itself, as a wheel built from the working directory
 #
-# TORCH_INDEX, where it is not empty, is the URL of a package index with CPU-only wheels of torch and torchvision. The
-# lock's wheels for Linux carry CUDA: gigabytes that a CPU never runs, and without which they do not start. CPU-only
-# ones are not on the common index, so the lock has no hashes of them; of these two packages only the version is held.
+# TORCH_INDEX, if not empty, is the URL of a package index with CPU-only wheels of torch and torchvision. The lock's
+# wheels for Linux need CUDA libraries to start: gigabytes that a CPU never uses. CPU-only wheels are not on the common
+# index, so the lock has no hashes for them; for these two packages only the version is pinned.
 set -eu
 
 here="$(cd "$(dirname "$0")" && pwd)"
 cuda='torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+'
 
-# --no-deps: a lock is complete; what it lacks must not come from elsewhere.
-# --only-binary: building a source distribution would fetch a back end that no hash covers.
+# --no-deps: the lock is complete; nothing else may be installed.
+# --only-binary: building a source distribution would fetch a build backend without a hash.
 pip_install() {
     venv="$1"
     shift

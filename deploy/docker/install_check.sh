@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Plays the builder stage of an image without Docker, then scans a made clip with what the image would hold.
+# Runs the builder stage of an image without Docker, then scans a generated clip with the installed package.
 #
-#   install_check.sh [DOCKERFILE]    deploy/docker/Dockerfile.cpu without one
+#   install_check.sh [DOCKERFILE]    default: deploy/docker/Dockerfile.cpu
 #
-# The steps are read from the Dockerfile, none is repeated here: ARG and ENV are exported (what the caller has set
-# wins), WORKDIR and COPY happen below a temporary root, and each RUN line runs as it stands, with /opt/ moved below
-# that root. An instruction that is none of these ends the play. Needs Python 3.11 and, for the clip, `make setup`.
+# The steps are read from the Dockerfile: ARG and ENV are exported (the caller's values win), WORKDIR and COPY use a
+# temporary root, and each RUN line runs unchanged except that /opt/ is moved below that root. Any other instruction is
+# an error. Needs Python 3.11 and, for the clip, `make setup`.
 set -euo pipefail
 shopt -s extglob
 
@@ -16,13 +16,13 @@ trap 'rm -rf "$root"' EXIT
 # The scan runs as another user.
 chmod 755 "$root"
 
-# Prints the builder stage: an instruction a line.
+# Prints the builder stage, one instruction per line.
 builder_stage() {
     sed -e '/^ *#/d' -e ':more' -e '/\\$/{N;s/\\\n */ /;b more' -e '}' "$dockerfile" |
         awk '$1 == "FROM" { builder = / AS builder$/; next } builder && NF'
 }
 
-# copy SOURCE... DESTINATION, as COPY does: a folder's content, not the folder.
+# copy SOURCE... DESTINATION, like COPY: a folder's content, not the folder.
 copy() {
     local -a sources=("${@:1:$#-1}")
     local destination="${!#}" source
@@ -37,7 +37,7 @@ copy() {
     done
 }
 
-play() {
+run_steps() {
     local instruction rest
     local -a words
     while read -r instruction rest; do
@@ -60,14 +60,14 @@ play() {
                 sh -euc "${rest//\/opt\//$root/opt/}" </dev/null
                 ;;
             *)
-                echo "cannot play $instruction" >&2
+                echo "cannot run the instruction $instruction" >&2
                 exit 1
                 ;;
         esac
     done < <(builder_stage)
 }
 
-# Runs a command as the image's user: no capabilities, nothing of the caller's environment.
+# Runs a command as the image's user: no capabilities, none of the caller's environment.
 as_user() {
     (cd "$root/tmp" && "${drop[@]}" env -i PATH="$root/opt/unmask/bin:/usr/bin:/bin" HOME="$root/tmp" TMPDIR="$root/tmp" \
         USER=unmask PYTHONDONTWRITEBYTECODE=1 UNMASK_OFFLINE=1 "$@")
@@ -76,21 +76,21 @@ as_user() {
 drop=()
 if [ "$(id -u)" -eq 0 ]; then
     drop=(setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all)
-    # A Python in root's own home, for example.
+    # For example a Python in root's home.
     if ! "${drop[@]}" python3.11 -c '' 2>/dev/null; then
-        echo "Other users cannot run $(command -v python3.11): all runs as root, without capabilities."
+        echo "Other users cannot run $(command -v python3.11): everything runs as root, without capabilities."
         drop=(setpriv --no-new-privs --inh-caps=-all --bounding-set=-all)
     fi
 fi
 
 # The base image's Python and pip.
 python3.11 -m venv "$root/usr/local"
-PATH="$root/usr/local/bin:$PATH" play
+PATH="$root/usr/local/bin:$PATH" run_steps
 
 mkdir -m 1777 "$root/tmp"
 (cd "$repository" && .venv/bin/python -m tests.media "$root/tmp/clips")
 
-echo "==> installed is what the lock says, and Unmask from its wheel"
+echo "==> the environment matches the lock; Unmask comes from its wheel"
 as_user python - "$repository/deploy/docker/requirements.lock" <<'PYTHON'
 import re, sys, sysconfig
 from importlib.metadata import distributions
@@ -110,4 +110,4 @@ as_user unmask doctor
 echo "==> unmask scan"
 as_user unmask scan clips/original.mp4 clips/fake.mp4 --jsonl "$root/tmp/verdicts.jsonl"
 du -sh "$root/opt/unmask"
-echo "All is well."
+echo "All checks passed."

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs the system packages that the tests need on Debian and Ubuntu, as root or with sudo. Elsewhere it
+# Installs the system packages that the tests need on Debian and Ubuntu, as root or with sudo. On other systems it
 # names what to install.
 #
-#   packages.sh            install what is missing; quick when nothing is
+#   packages.sh            install what is missing; fast when nothing is
 #   packages.sh --check    print what is missing, change nothing; exit 1 when something is
 #
 # With CI=true a package that is still missing at the end is an error (exit 1); otherwise it is only named,
-# because tests that need it skip themselves.
+# because tests that need it are skipped.
 set -euo pipefail
 
-# One need a line: name | commands, any of which will do | apt packages | what for
+# One requirement per line: name | commands, any one is enough | apt packages | purpose
 NEEDS='
 chromium | chromium chromium-browser google-chrome google-chrome-stable | chromium fonts-liberation | tests of the HTML report
 g++ | g++ c++ clang++ | g++ | the code that torch.compile generates for a CPU
@@ -68,7 +68,7 @@ install() {
         return 0
     fi
     if [ "$(id -u)" -ne 0 ]; then
-        # -n: a script that make calls must not stop to ask for a password.
+        # -n: a script called by make must not wait for a password.
         if ! sudo -n true >/dev/null 2>&1; then
             echo "Neither root nor password-free sudo: run 'sudo apt-get install ${packages[*]}' yourself." >&2
             return 0
@@ -107,4 +107,4 @@ lacking="$(missing)"
 echo "Still missing:" >&2
 describe "$lacking" >&2
 [ "${CI:-}" != true ] || exit 1
-echo "Tests that need these skip themselves." >&2
+echo "Tests that need these are skipped." >&2

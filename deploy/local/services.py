@@ -1,4 +1,4 @@
-"""Redis and Apache Kafka on free ports of this machine, for the tests and for trying things out. No Docker."""
+"""Redis and Apache Kafka on free ports of this machine, for tests and manual use. No Docker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-# A Java process on a machine with two busy cores takes its time.
+# A Java process starts slowly on a machine with two busy cores.
 START_S = 60.0
 STOP_S = 30.0
 FETCH_S = 300.0
@@ -21,11 +21,11 @@ KAFKA_POM = Path(__file__).with_name("kafka") / "pom.xml"
 
 
 class ServiceError(Exception):
-    """A service did not start; the message says what it said."""
+    """A service did not start; the message contains its output."""
 
 
 class _Server:
-    """A process of ours that is started, ended in good order, or killed; a context manager."""
+    """A process that can be started, stopped cleanly or killed; a context manager."""
 
     process: subprocess.Popen[bytes] | None = None
 
@@ -34,7 +34,7 @@ class _Server:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End it in good order; by force where it does not."""
+        """Stop it cleanly; kill it if it does not end."""
         if self.process is not None:
             self.process.terminate()
             try:
@@ -59,12 +59,12 @@ class _Server:
 
 
 class RedisServer(_Server):
-    """A `redis-server` that keeps what it acknowledged, on the loopback; a context manager.
+    """A `redis-server` on the loopback that keeps what it acknowledged; a context manager.
 
     Args:
-        folder: for its append-only file and its log; what an earlier server left there is loaded.
+        folder: for its append-only file and its log; data of an earlier server is loaded.
         port: None takes a free one.
-        detached: it lives on when this process ends.
+        detached: it keeps running when this process ends.
     """
 
     def __init__(self, folder: Path, port: int | None = None, *, detached: bool = False) -> None:
@@ -76,7 +76,7 @@ class RedisServer(_Server):
         """Start it and wait until it answers.
 
         Raises:
-            ServiceError: there is no redis-server, or it does not come up.
+            ServiceError: redis-server is missing or does not start.
         """
         if shutil.which("redis-server") is None:
             raise ServiceError("no redis-server; deploy/local/packages.sh installs it")
@@ -122,11 +122,11 @@ class KafkaServer(_Server):
     """One Apache Kafka node (KRaft: broker and controller) on the loopback; a context manager.
 
     Args:
-        folder: for its log segments and its log; what an earlier server left there is kept.
+        folder: for its log segments and its log; data of an earlier server is kept.
         jars: folder with Kafka's jars; see `kafka_jars`.
-        detached: it lives on when this process ends.
-        listeners: further ones, such as SASL_SSL://127.0.0.1:9093.
-        more: further lines of server.properties, by name.
+        detached: it keeps running when this process ends.
+        listeners: additional listeners, such as SASL_SSL://127.0.0.1:9093.
+        more: additional settings of server.properties.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class KafkaServer(_Server):
         """Start it and wait until it serves.
 
         Raises:
-            ServiceError: there is no Java, or it does not come up.
+            ServiceError: Java is missing, or Kafka does not start.
         """
         if shutil.which("java") is None:
             raise ServiceError("no java; deploy/local/packages.sh installs it")
@@ -155,7 +155,7 @@ class KafkaServer(_Server):
         config, log = self.folder / "server.properties", self.folder / "kafka.log"
         config.write_text(self._config())
         if not (self.folder / "data" / "meta.properties").exists():
-            cluster = uuid.uuid4().hex[:22]  # 22 characters of base64, as Kafka wants them
+            cluster = uuid.uuid4().hex[:22]  # 22 characters of base64, as Kafka requires
             command = [*self._java("kafka.tools.StorageTool"), "format", "-t", cluster, "-c", str(config)]
             _run(command, START_S, "Kafka's storage could not be formatted")
         with log.open("wb") as output:
@@ -175,7 +175,7 @@ class KafkaServer(_Server):
 
     def _java(self, main: str) -> list[str]:
         logging = "-Dorg.slf4j.simpleLogger.logFile=System.out"
-        # The serial collector and 512 MB do for a test's traffic, and leave the cores alone.
+        # The serial collector and 512 MB are enough for a test's traffic and save the cores.
         return ["java", "-Xmx512m", "-XX:+UseSerialGC", logging, "-cp", f"{self.jars}/*", main]
 
     def _config(self) -> str:
@@ -200,13 +200,13 @@ class KafkaServer(_Server):
 
 
 def kafka_jars(folder: Path | None = None) -> Path:
-    """The folder with Kafka's jars, fetched by Maven when they are not there yet.
+    """The folder with Kafka's jars; Maven fetches them if it does not exist.
 
     Args:
-        folder: None takes one in the cache, another for each content of the pom.
+        folder: None takes one in the cache, a different one for each content of the pom.
 
     Raises:
-        ServiceError: there is no Maven, or it could not fetch them.
+        ServiceError: Maven is missing or could not fetch them.
     """
     if folder is None:
         cache = Path(os.environ.get("UNMASK_CACHE", "~/.cache/unmask")).expanduser()
@@ -215,7 +215,7 @@ def kafka_jars(folder: Path | None = None) -> Path:
         return folder
     if shutil.which("mvn") is None:
         raise ServiceError("no mvn; deploy/local/packages.sh installs it")
-    # Whole or not at all: two that fetch at once must not read half of each other's folder.
+    # Renamed when complete: two processes that fetch at once must not read each other's half-filled folder.
     fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
     command = ["mvn", "-q", "-B", "-f", str(KAFKA_POM), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
     try:
@@ -233,13 +233,13 @@ def _run(command: list[str], timeout_s: float, failure: str) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
-        raise ServiceError(f"{failure}: no end after {timeout_s:.0f} s") from error
+        raise ServiceError(f"{failure}: not finished after {timeout_s:.0f} s") from error
     if done.returncode != 0:
         raise ServiceError(f"{failure}: {(done.stdout + done.stderr)[-500:]}")
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on at the moment."""
+    """A port of the loopback that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

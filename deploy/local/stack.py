@@ -1,9 +1,9 @@
-"""Kafka and Redis on this machine without Docker, until they are told to stop.
+"""Kafka and Redis on this machine without Docker, until they are stopped.
 
     python deploy/local/stack.py up      # starts both on free ports of the loopback, prints the settings
     python deploy/local/stack.py down    # stops what `up` started
 
-What they hold lies in .stack/ and is there again at the next `up`; .stack/env has the settings for `source`.
+Their data is in .stack/ and is loaded at the next `up`; .stack/env has the settings for `source`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FOLDER = Path(__file__).resolve().parents[2] / ".stack"
 
 
 def up(folder: Path) -> int:
-    """Start both, unless they run; exit code 1 when one does not come up, and then none is left running."""
+    """Start both, unless they run. If one does not start, stop the other and return exit code 1."""
     if running(folder):
         print((folder / "env").read_text(), end="")
         return 0
     try:
-        # Whatever goes wrong before both are up and noted down, what runs is stopped.
+        # On any error before both are up and recorded, what runs is stopped.
         with ExitStack() as started:
             redis = started.enter_context(RedisServer(folder / "redis", detached=True))
             kafka = started.enter_context(KafkaServer(folder / "kafka", kafka_jars(), detached=True))
@@ -47,7 +47,7 @@ def up(folder: Path) -> int:
 
 
 def down(folder: Path) -> int:
-    """Stop what `up` started, in good order."""
+    """Stop what `up` started, cleanly if possible."""
     processes = running(folder)
     for process in processes:
         process.terminate()
@@ -61,7 +61,7 @@ def down(folder: Path) -> int:
 
 
 def running(folder: Path) -> list[psutil.Process]:
-    """What `up` started and is alive; a pid that another process has by now is not."""
+    """The processes that `up` started and that are alive; a pid that was reused does not count."""
     file = folder / "pids.json"
     if not file.exists():
         return []

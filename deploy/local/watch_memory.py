@@ -1,8 +1,8 @@
-"""Run a command and watch the memory of all its processes: does it grow with the length of what it works on?
+"""Run a command and watch the memory of all its processes: does it grow with the length of its input?
 
     .venv/bin/python deploy/local/watch_memory.py .venv/bin/unmask scan long.mp4 --untrained
 
-Prints the resident memory each ten seconds and, at the end, how much it grew after the first minute: the median of the
+Prints the resident memory every ten seconds and, at the end, how much it grew after the first minute: the median of the
 last fifth of the samples against the median of the first ten seconds after that minute. A page that several processes
 share counts once for each of them.
 """
@@ -22,7 +22,7 @@ REPORT_S = 10.0
 
 
 def resident_bytes(process: psutil.Process) -> int:
-    """Of a process and all its descendants; one that ends meanwhile counts nothing."""
+    """Resident bytes of a process and all its descendants; one that has just ended counts as 0."""
     total = 0
     for member in (process, *process.children(recursive=True)):
         try:
@@ -33,7 +33,7 @@ def resident_bytes(process: psutil.Process) -> int:
 
 
 def main() -> int:
-    """Run the command of the arguments; returns its exit code."""
+    """Run the command given as arguments; returns its exit code."""
     command = subprocess.Popen(sys.argv[1:])
     process = psutil.Process(command.pid)
     started = time.monotonic()
@@ -50,10 +50,10 @@ def main() -> int:
             print(f"{at_s:6.0f} s  {samples[-1][1] / 2**20:8.1f} MiB", flush=True)
         time.sleep(SAMPLE_S)
     code = command.wait()
-    # The last second belongs to the closing down.
+    # The process shuts down in the last second.
     steady = [(at_s, size) for at_s, size in samples if SETTLE_S <= at_s < samples[-1][0] - 1]
     if len(steady) < 20:
-        print(f"ran {samples[-1][0]:.0f} s only: too short to tell")
+        print(f"ran {samples[-1][0]:.0f} s only: too short to measure")
         return code
     base = statistics.median(size for at_s, size in steady if at_s < SETTLE_S + REPORT_S)
     end = statistics.median(size for _, size in steady[-len(steady) // 5 :])

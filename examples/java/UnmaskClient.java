@@ -12,7 +12,7 @@ import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.serialization.StringSerializer;
 
-/** Hands one video to Unmask through Kafka and waits in Redis for its record, as docs/contracts.md tells. */
+/** Sends one video to Unmask through Kafka and polls Redis for its record, as docs/contracts.md describes. */
 public final class UnmaskClient {
     private static final String USAGE = "UnmaskClient --kafka HOST:PORT"
             + " --redis redis://[[USER]:PASSWORD@]HOST:PORT[/DB] [--timeout-s 60] [--class upload|archive] URI_OR_PATH";
@@ -20,9 +20,9 @@ public final class UnmaskClient {
     private static final int SCHEMA = 1;
     private static final int SCORED = 0, ERROR = 2, NOT_SCORED = 3, TIMEOUT = 4;
 
-    // Judging takes seconds: five questions a second are often enough, and cost Redis nothing.
+    // Judging takes seconds: five polls a second are enough and cost Redis nothing.
     private static final long POLL_MS = 200;
-    // Redis answers within milliseconds; a connection that says nothing for this long is taken for dead.
+    // Redis answers within milliseconds; a connection that is silent for this long is considered dead.
     private static final int SILENT_MS = 5_000;
 
     private record Options(String kafka, URI redis, long timeoutMs, String sourceClass, String uri) {}
@@ -39,7 +39,7 @@ public final class UnmaskClient {
     }
 
     public static void main(String[] arguments) throws InterruptedException {
-        // Kafka's client tells its whole configuration otherwise. Only slf4j-simple reads this.
+        // Otherwise Kafka's client logs its whole configuration. Only slf4j-simple reads this.
         System.setProperty("org.slf4j.simpleLogger.defaultLogLevel", "error");
         int code = ERROR;
         try {
@@ -51,10 +51,10 @@ public final class UnmaskClient {
     }
 
     private static int run(Options options) throws Failure, InterruptedException {
-        // A new id each time: the first verdict of an id stands, so a used one brings the old verdict.
+        // A new id each time: the first verdict of an id is final, so a used one returns the old verdict.
         String id = "java-" + UUID.randomUUID(), key = "unmask:clip:" + id, state = "none";
         try (Redis redis = new Redis(options.redis())) {
-            redis.ask("HMGET", key, "state", "verdict"); // before the video is sent: may we read, and is Redis there?
+            redis.ask("HMGET", key, "state", "verdict"); // before the video is sent: can Redis be reached and read?
             send(options, id);
             long sentNs = System.nanoTime();
             do {
@@ -93,7 +93,7 @@ public final class UnmaskClient {
             producer.send(new ProducerRecord<>(topic, id, task)).get();
         } catch (KafkaException | ExecutionException error) {
             Throwable cause = error.getCause() == null ? error : error.getCause();
-            // Its client has one message for a broker that is away and for a topic that is not there.
+            // Its client has one message for a broker that is away and for a topic that does not exist.
             throw new Failure("Kafka at " + options.kafka() + " (running? with a topic " + topic + "?)", cause);
         } finally {
             if (producer != null) {
@@ -108,7 +108,7 @@ public final class UnmaskClient {
         if (record.path("schema").asInt() != SCHEMA) {
             throw new Failure("the record has schema " + record.path("schema") + ", this program knows " + SCHEMA);
         }
-        // UTF-8 whatever the locale is: the record as it is stored.
+        // UTF-8 in any locale: the record as it is stored.
         new PrintStream(new FileOutputStream(FileDescriptor.out), true, StandardCharsets.UTF_8).println(text);
         return record.path("outcome").asText().equals("scored") ? SCORED : NOT_SCORED;
     }
@@ -121,7 +121,7 @@ public final class UnmaskClient {
             String name = option ? arguments[i++] : "URI_OR_PATH";
             check(given.containsKey(name), name + ": no such option");
             check(i < arguments.length, name + " needs a value");
-            check(option || given.get(name).isEmpty(), "one video at a time, please");
+            check(option || given.get(name).isEmpty(), "give one video at a time");
             given.put(name, arguments[i]);
         }
         for (String name : given.keySet()) {
@@ -139,7 +139,7 @@ public final class UnmaskClient {
             URI url = new URI(text);
             boolean whole = "redis".equals(url.getScheme()) && url.getHost() != null && url.getPort() >= 0;
             boolean named = url.getUserInfo() == null || url.getUserInfo().contains(":");
-            check(whole && named && url.getPort() < 65_536, "--redis: not redis://HOST:PORT or the like");
+            check(whole && named && url.getPort() < 65_536, "--redis: expected redis://HOST:PORT[/DB]");
             return url;
         } catch (URISyntaxException error) {
             throw new Failure("--redis: " + error.getReason()); // without the URL, which may hold a password
@@ -154,12 +154,12 @@ public final class UnmaskClient {
 
     private static String uri(String source) throws Failure {
         check(source.indexOf('\uFFFD') < 0, "URI_OR_PATH is not in the locale's encoding; try LC_ALL=C.UTF-8");
-        // Not Path.toUri(), which is file:///a%20b for "/a b": nothing says that the worker undoes that.
+        // Not Path.toUri(), which gives file:///a%20b for "/a b": the worker does not decode it.
         boolean uri = source.matches("(?s)[A-Za-z][A-Za-z0-9+.-]*://.*");
         return uri ? source : Path.of(source).toAbsolutePath().toString();
     }
 
-    /** As much of Redis' protocol (RESP2) as it takes to read a hash. */
+    /** The part of Redis' protocol (RESP2) needed to read a hash. */
     private static final class Redis implements Closeable {
         private final Socket socket = new Socket();
         private final DataInputStream in;
@@ -177,7 +177,7 @@ public final class UnmaskClient {
             }
         }
 
-        /** Values of a list, or one value; null stands for null. */
+        /** Values of a list, or one value; null is null. */
         List<String> ask(String... words) throws IOException {
             StringBuilder request = new StringBuilder("*" + words.length + "\r\n");
             for (String word : words) {
@@ -202,7 +202,7 @@ public final class UnmaskClient {
             } else if (line.startsWith("$")) {
                 byte[] value = new byte[Integer.parseInt(line.substring(1))];
                 in.readFully(value);
-                line(); // what follows a value: an empty line
+                line(); // an empty line follows each value
                 values.add(new String(value, StandardCharsets.UTF_8));
             } else {
                 throw new IOException("answers " + line); // an error, "-...", or no Redis at all

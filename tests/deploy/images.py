@@ -1,4 +1,4 @@
-"""Where the files of images and Compose are, and how to read them."""
+"""Paths and parsing of the files for images and Compose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCKERFILES = [DOCKER / "Dockerfile.cpu", DOCKER / "Dockerfile.cuda"]
 
 @dataclass(frozen=True)
 class Stage:
-    """FROM `base` AS `name`, and what follows up to the next FROM."""
+    """FROM `base` AS `name`, and the steps up to the next FROM."""
 
     base: str
     name: str | None
@@ -42,11 +42,11 @@ def stages(path: Path) -> list[Stage]:
 
 def copied(rest: str) -> list[str]:
     """The sources of a COPY."""
-    return [word for word in rest.split() if not word.startswith("--")][:-1]
+    return [argument for argument in rest.split() if not argument.startswith("--")][:-1]
 
 
 def absent(tool: str) -> NoReturn:
-    """What is not installed is skipped, in CI it is a failure."""
+    """Skip a test whose tool is not installed; fail in CI."""
     message = f"no {tool}: `make setup` installs it"
     if os.environ.get("CI") == "true":
         pytest.fail(message)

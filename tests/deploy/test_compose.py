@@ -1,4 +1,4 @@
-"""The Compose files without a Docker engine: against the specification, and against our own settings."""
+"""The Compose files, without a Docker engine: against the specification and Unmask's settings."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def variables(path: Path) -> dict[str, str]:
-    """Defaults by name of what a compose file takes from .env."""
+    """Variables that a Compose file takes from .env, with their defaults."""
     return dict(re.findall(r"\$\{(\w+):-([^}]*)\}", path.read_text()))
 
 
 def known_settings() -> set[str]:
-    """Names of variables that a worker reads."""
+    """Variables that a worker reads."""
     options = [
         option for parameter in inspect.signature(worker.run, eval_str=True).parameters.values()
         for option in getattr(parameter.annotation, "__metadata__", ())
@@ -51,7 +51,7 @@ def known_settings() -> set[str]:
 @pytest.mark.parametrize("path", [COMPOSE, GPU], ids=lambda path: path.name)
 def test_compose_files_follow_the_specification(path):
     try:
-        # Found by its metadata: importing the package takes longer than all of this file's tests.
+        # Found by its metadata: importing the package takes longer than all tests of this file.
         package = metadata.distribution("check-jsonschema")
     except metadata.PackageNotFoundError:
         absent("check-jsonschema")
@@ -62,7 +62,7 @@ def test_compose_files_follow_the_specification(path):
     assert [f"{error.json_path}: {error.message}" for error in validator.iter_errors(compose(path))] == []
 
 
-def test_services_refer_to_what_there_is():
+def test_services_refer_only_to_what_exists():
     for service in services().values():
         assert set(service.get("depends_on", ())) <= services().keys()
         assert set(service["networks"]) <= compose()["networks"].keys()
@@ -75,7 +75,7 @@ def test_services_refer_to_what_there_is():
     assert (ROOT / compose(GPU)["services"]["worker"]["build"]["dockerfile"]).is_file()
 
 
-def test_images_are_pinned_and_kafka_is_the_one_that_the_tests_use():
+def test_images_are_pinned_and_kafka_has_the_tested_version():
     for service in services().values():
         name, _, tag = service["image"].partition(":")
         assert tag
@@ -91,7 +91,7 @@ def test_images_are_pinned_and_kafka_is_the_one_that_the_tests_use():
     )
 
 
-def test_nothing_is_reachable_from_outside_and_nothing_reaches_out():
+def test_containers_have_no_network_access_in_or_out():
     for service in services().values():
         assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
         assert all(compose()["networks"][network]["internal"] is True for network in service["networks"])
@@ -111,22 +111,22 @@ def test_services_have_no_privileges():
         assert all(int(value) >= 1000 for value in re.findall(r":-(\d+)", service["user"]))
 
 
-def test_kafka_keeps_its_log_on_its_volume():
+def test_kafka_log_is_on_its_volume():
     kafka = services()["kafka"]
     assert f"kafka:{kafka['environment']['KAFKA_LOG_DIRS']}" in kafka["volumes"]
-    assert len(kafka["environment"]["CLUSTER_ID"]) == 22  # 16 bytes in base64, as Kafka wants them
+    assert len(kafka["environment"]["CLUSTER_ID"]) == 22  # 16 bytes in base64, as Kafka requires
 
 
 def test_redis_loses_no_verdict():
-    words = shlex.split(services()["redis"]["command"])
-    options = dict(zip(words[::2], words[1::2], strict=True))
+    arguments = shlex.split(services()["redis"]["command"])
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert options["--appendonly"] == "yes"
     assert options["--appendfsync"] == "always"
     assert options["--maxmemory-policy"] == "noeviction"
     assert "redis:/data" in services()["redis"]["volumes"]
 
 
-def test_workers_wait_for_what_they_need_and_can_be_many():
+def test_workers_wait_for_services_and_can_be_scaled():
     service = services()["worker"]
     assert service["depends_on"] == {name: {"condition": "service_healthy"} for name in ("kafka", "redis")}
     assert all(services()[name]["healthcheck"]["test"] for name in service["depends_on"])
@@ -136,11 +136,11 @@ def test_workers_wait_for_what_they_need_and_can_be_many():
     assert services()["submit"]["volumes"] == service["volumes"]
     given, videos = variables(COMPOSE), service["volumes"][0]
     assert given["UNMASK_URI_ALLOW"] == f"file://{videos['target']}"
-    # It is killed only after its drain.
+    # Docker kills it only after its drain.
     assert float(given["UNMASK_STOP_GRACE"].removesuffix("s")) > float(given["UNMASK_DRAIN_S"])
 
 
-def test_nothing_is_set_that_a_worker_does_not_read():
+def test_every_variable_that_is_set_is_read_by_a_worker():
     for name in OURS:
         assert services()[name]["environment"].keys() <= known_settings()
     for path in DOCKERFILES:
@@ -148,24 +148,24 @@ def test_nothing_is_set_that_a_worker_does_not_read():
         assert set(re.findall(r"\bUNMASK_\w+(?==)", environment)) <= known_settings()
 
 
-def test_what_a_gpu_worker_compiles_goes_where_it_may_be_executed():
+def test_gpu_workers_compile_into_an_executable_mount():
     worker = compose(GPU)["services"]["worker"]
     (mount,) = (mount.split(":") for mount in worker["tmpfs"])
     assert "exec" in mount[1].split(",")
     assert all(folder.startswith(f"{mount[0]}/") for folder in worker["environment"].values())
 
 
-def test_the_example_of_settings_is_complete_true_and_explained():
+def test_env_example_is_complete_correct_and_explained():
     lines = (ROOT / ".env.example").read_text().splitlines()
     listed = {}
     for above, line in itertools.pairwise(lines):
         if found := re.fullmatch(r"#?([A-Z_]+)=(.+)", line):
             listed[found[1]] = found[2]
-            assert re.match(r"# |#?[A-Z_]+=", above), f"{line}: no word on what it is"
+            assert re.match(r"# |#?[A-Z_]+=", above), f"{line}: no comment explains it"
     taken = variables(COMPOSE) | variables(GPU)
     environments = [services()[name]["environment"] for name in OURS]
     assert listed.keys() == set(taken).union(*environments)
-    # A line that is commented out holds the default, wherever there is one.
+    # A line that is commented out holds the default, if there is one.
     fixed = {name: str(value) for environment in environments for name, value in environment.items()}
     defaults = {name: value for name, value in (fixed | taken).items() if value not in ("", "None")}
     assert {name: listed[name] for name in defaults} == defaults

@@ -1,6 +1,6 @@
-"""Images without a Docker engine: what can be read off the files, and what their scripts do.
+"""Images, without a Docker engine: the content of their files and the behaviour of their scripts.
 
-`deploy/docker/install_check.sh` installs what the images install; that takes minutes and is no test.
+`deploy/docker/install_check.sh` installs what the images install; it takes minutes, so it is not a test.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path:
 
 
 @every_dockerfile
-def test_hadolint_has_nothing_to_say(path):
+def test_hadolint_finds_nothing(path):
     where = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     hadolint = shutil.which("hadolint", path=where) or absent("hadolint")
     done = subprocess.run([hadolint, path], capture_output=True, text=True, check=False)
@@ -41,14 +41,14 @@ def test_hadolint_has_nothing_to_say(path):
 
 
 @every_dockerfile
-def test_base_images_are_pinned_and_one_python_builds_and_runs(path):
+def test_base_images_are_pinned_and_equal_for_build_and_run(path):
     builder, final = stages(path)
     assert builder.base == final.base
     assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", final.base)
 
 
 @every_dockerfile
-def test_the_image_holds_the_environment_and_not_the_source_tree(path):
+def test_the_image_has_the_environment_but_not_the_source_tree(path):
     builder, final = stages(path)
     assert builder.name == "builder"
     assert final.all("COPY") == [
@@ -63,7 +63,7 @@ def test_the_image_runs_a_worker_without_privileges(path):
     final = stages(path)[-1]
     order = [name for name, _ in final.steps]
     (user,) = final.all("USER")
-    uid, gid = map(int, user.split(":"))  # a number: Kubernetes cannot tell whether a name is root
+    uid, gid = map(int, user.split(":"))  # a number: Kubernetes cannot check whether a name is root
     assert min(uid, gid) >= 1000
     assert f"--uid {uid} " in final.all("RUN")[0]
     assert order.index("USER") > max(at for at, name in enumerate(order) if name in ("RUN", "COPY"))
@@ -74,13 +74,13 @@ def test_the_image_runs_a_worker_without_privileges(path):
 
 
 @every_dockerfile
-def test_nothing_in_an_image_looks_like_a_secret(path):
+def test_no_variable_of_an_image_looks_like_a_secret(path):
     for stage in stages(path):
         named = " ".join(stage.all("ARG") + stage.all("ENV"))
         assert not re.search(r"(?i)\w*(token|passw|secret|credential|api_?key)\w*=", named)
 
 
-def test_both_images_install_the_same_and_install_check_can_play_it():
+def test_both_images_install_the_same_and_install_check_can_run_it():
     cpu, cuda = (stages(path)[0] for path in DOCKERFILES)
     assert cpu.steps[1:] == cuda.steps
     assert cpu.steps[0] == ("ARG", 'TORCH_INDEX=""')
@@ -92,25 +92,25 @@ def test_both_images_install_the_same_and_install_check_can_play_it():
 
 @functools.cache
 def context_rules() -> list[tuple[bool, re.Pattern[str]]]:
-    """(whether it lets in, pattern), of which the last that matches decides."""
+    """(whether it includes, pattern); the last match decides."""
     rules = []
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if not line or line.startswith("#"):
             continue
         pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
         pattern = re.sub(r"\\\[(.*?)\\\]", r"[\1]", pattern)
-        # What matches a folder matches all in it.
+        # A pattern that matches a folder matches everything in it.
         rules.append((line.startswith("!"), re.compile(f"{pattern}(/.*)?")))
     return rules
 
 
 def in_context(path: str) -> bool:
-    decisions = [lets_in for lets_in, pattern in context_rules() if pattern.fullmatch(path)]
+    decisions = [includes for includes, pattern in context_rules() if pattern.fullmatch(path)]
     return decisions[-1] if decisions else True
 
 
 @every_dockerfile
-def test_what_is_copied_is_there_and_in_the_context(path):
+def test_copied_files_exist_and_are_in_the_context(path):
     sources = {source for stage in stages(path) for rest in stage.all("COPY") if "--from" not in rest
                for source in copied(rest)}  # fmt: skip
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
@@ -127,7 +127,7 @@ def test_what_is_copied_is_there_and_in_the_context(path):
     [".env", ".git/config", ".venv/bin/python", "demo/original.mp4", "tests/media.py", "videos/private.mp4",
      "requirements.lock", "models/__pycache__/base.cpython-311.pyc", "pipeline/video/old.pyc"],
 )  # fmt: skip
-def test_nothing_else_is_in_the_context(path):
+def test_other_files_are_not_in_the_context(path):
     assert not in_context(path)
 
 
@@ -155,30 +155,30 @@ def project() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "build.lock"])
-def test_the_images_install_what_was_tested(lock):
+def test_the_images_install_the_tested_versions(lock):
     tested, installed = locked(ROOT / "requirements.lock"), locked(DOCKER / lock)
     assert installed
     assert all(installed.values())
     assert installed.items() <= tested.items()  # else: make lock
 
 
-def test_the_images_lock_has_what_runs_and_not_what_tests_or_trains(project):
+def test_the_images_lock_has_no_test_or_training_dependencies(project):
     installed = {name for name, _ in locked(DOCKER / "requirements.lock")}
     extras = project["project"]["optional-dependencies"]
     needed = names(project["project"]["dependencies"]) | names(extras["remote"])
     assert needed <= installed  # else: make lock
-    # These two come with what runs as well.
+    # These two are also run-time dependencies.
     only_here = (names(extras["dev"]) | names(extras["train"])) - {"packaging", "pyyaml"}
     assert not only_here & installed
     assert names(project["build-system"]["requires"]) <= {name for name, _ in locked(DOCKER / "build.lock")}
 
 
-# What install.sh asks of pip: a `python` that notes its arguments, and the requirements it is given
+# Calls of pip by install.sh: a stub `python` records its arguments and requirements
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Path:
-    log = tmp_path / "asked"
+def pip_log(tmp_path: Path) -> Path:
+    log = tmp_path / "pip.log"
     stub = tmp_path / "bin" / "python"
     stub.parent.mkdir()
     stub.write_text(f"""#!/bin/sh
@@ -193,12 +193,12 @@ done
     return log
 
 
-def install(asked: Path, torch_index: str = "") -> list[tuple[list[str], set[str]]]:
+def install(pip_log: Path, torch_index: str = "") -> list[tuple[list[str], set[str]]]:
     """(arguments, names with versions) of each call of pip."""
-    environment = {"PATH": f"{asked.parent}/bin:/usr/bin:/bin", "TORCH_INDEX": torch_index}
-    subprocess.run([DOCKER / "install.sh", "dependencies", asked.parent / "venv"], env=environment, check=True)
+    environment = {"PATH": f"{pip_log.parent}/bin:/usr/bin:/bin", "TORCH_INDEX": torch_index}
+    subprocess.run([DOCKER / "install.sh", "dependencies", pip_log.parent / "venv"], env=environment, check=True)
     calls = []
-    for call in asked.read_text().split("pip -m ")[1:]:
+    for call in pip_log.read_text().split("pip -m ")[1:]:
         arguments, _, requirements = call.partition("\n")
         calls.append((arguments.split(), set(re.findall(r"^[a-z0-9.-]+==[^ \n]+", requirements, re.M))))
     return calls
@@ -208,14 +208,14 @@ def pins() -> set[str]:
     return {"==".join(pin) for pin in locked(DOCKER / "requirements.lock")}
 
 
-def test_dependencies_come_from_the_lock_as_hashed_wheels(asked):
-    ((arguments, requirements),) = install(asked)
+def test_dependencies_come_from_the_lock_as_hashed_wheels(pip_log):
+    ((arguments, requirements),) = install(pip_log)
     assert {"--require-hashes", "--no-deps", "--only-binary"} <= set(arguments)
     assert requirements == pins()
 
 
-def test_with_a_torch_index_cuda_stays_out_and_the_versions_stay(asked):
-    (hashed, rest), (torch, own) = install(asked, torch_index="https://example.org/cpu")
+def test_a_torch_index_leaves_out_cuda_and_keeps_versions(pip_log):
+    (hashed, rest), (torch, own) = install(pip_log, torch_index="https://example.org/cpu")
     assert "--require-hashes" in hashed
     assert torch[torch.index("--index-url") + 1] == "https://example.org/cpu"
     assert {pin.split("==")[0] for pin in own} == {"torch", "torchvision"}
@@ -231,7 +231,7 @@ def test_with_a_torch_index_cuda_stays_out_and_the_versions_stay(asked):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of a server that is healthy and not ready."""
+    """Port of a server that is healthy but not ready."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -242,7 +242,7 @@ def port() -> Iterator[int]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        # Looks often whether it shall end, so that the tests do not wait for it.
+        # A short poll interval, so that the tests do not wait for the shutdown.
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server.server_port
@@ -251,7 +251,7 @@ def port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 0), (["/healthz"], 0), (["/readyz"], 1)])
-def test_health_is_what_the_worker_answers(port, arguments, code, monkeypatch, capsys):
+def test_health_check_reports_the_workers_answer(port, arguments, code, monkeypatch, capsys):
     monkeypatch.setenv("UNMASK_HTTP_PORT", str(port))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -260,7 +260,7 @@ def test_health_is_what_the_worker_answers(port, arguments, code, monkeypatch, c
     assert ("503" in capsys.readouterr().out) == bool(code)
 
 
-def test_a_worker_that_is_not_there_is_not_healthy(monkeypatch, capsys):
+def test_a_missing_worker_is_not_healthy(monkeypatch, capsys):
     monkeypatch.setenv("UNMASK_HTTP_PORT", "9")
     monkeypatch.setattr(sys, "argv", ["unmask-health"])
     assert health.main() == 1

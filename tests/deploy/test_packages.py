@@ -1,4 +1,4 @@
-"""deploy/local/packages.sh on machines that differ in what they have: each is a folder that is the whole PATH."""
+"""deploy/local/packages.sh on machines with different commands: each machine is a folder that is the whole PATH."""
 
 import shutil
 import subprocess
@@ -39,7 +39,7 @@ def packages(path: Path, *arguments: str, ci: bool = False, present: Iterable[st
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_complete_machine_is_left_alone(path):
+def test_nothing_is_installed_on_a_complete_machine(path):
     stub(path, "apt-get", "echo apt-get was called; exit 1")
     assert packages(path, ci=True, present=NEEDED) == (0, "")
     assert packages(path, "--check", present=NEEDED) == (0, "")
@@ -55,7 +55,7 @@ def test_check_names_what_is_missing_and_installs_nothing(path):
 
 
 @pytest.mark.parametrize(("ci", "code"), [(False, 0), (True, 1)])
-def test_without_apt_it_names_what_to_install_and_only_ci_fails(path, ci, code):
+def test_without_apt_packages_are_named_and_only_ci_fails(path, ci, code):
     got, said = packages(path, ci=ci)
     assert got == code
     assert "No apt-get here" in said
@@ -63,13 +63,13 @@ def test_without_apt_it_names_what_to_install_and_only_ci_fails(path, ci, code):
         assert name in said
 
 
-def test_what_apt_installs_is_there_afterwards(path):
+def test_apt_installs_missing_packages(path):
     stub(path, "id", "echo 0")
     stub(path, "apt-get", f"echo '#!/bin/sh' > {path}/g++; /bin/chmod +x {path}/g++")
     assert packages(path, ci=True, present=[name for name in NEEDED if name != "g++"])[0] == 0
 
 
-def test_a_command_that_does_not_run_does_not_count(path):
+def test_a_command_that_fails_counts_as_missing(path):
     stub(path, "chromium-browser", "echo 'requires the chromium snap to be installed'; exit 1")
     code, said = packages(path, "--check", present=["g++"])
     assert code == 1

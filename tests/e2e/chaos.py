@@ -1,4 +1,4 @@
-"""Workers are killed, Kafka and Redis restarted, while clips are judged; then everything is counted.
+"""Kill workers and restart Kafka and Redis while clips are judged; then count everything.
 
 python -m tests.e2e.chaos --clips 200 --kills 20 --kafka-restarts 2 --redis-restarts 2
 """
@@ -23,7 +23,7 @@ from tests.e2e.service import OffsetWatch, Platform, copies_of, done_count, outc
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What happens in a run."""
+    """The events of a run."""
 
     clips: int
     workers: int = 2
@@ -36,25 +36,25 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found in the end."""
+    """The counts at the end of a run."""
 
     clips: int
     seconds: float
     verdicts: int
     outcomes: dict[str, int]
     published: int
-    with_two_records: int  # of one clip, different bytes: there must be none
-    unequal_to_redis: int  # there must be none
+    with_two_records: int  # clips with two different records: must be 0
+    unequal_to_redis: int  # must be 0
     attempts: dict[int, int]
     dead_letters: int
     offsets_looked_at: int
-    offsets_ahead: int  # committed, and no verdict: there must be none
+    offsets_ahead: int  # committed without a verdict: must be 0
     not_committed: int
     restored_equal: int
 
 
 def run(folder: Path, plan: Plan, say: Callable[[str], None] = lambda text: None) -> Result:
-    """Judge clips while things break."""
+    """Judge clips while services and workers fail."""
     chance = random.Random(plan.seed)
     whole = [folder / f"whole-{seed}.mp4" for seed in range(4)]
     for seed, path in enumerate(whole):
@@ -75,7 +75,7 @@ def run(folder: Path, plan: Plan, say: Callable[[str], None] = lambda text: None
         chance.shuffle(events)
         redis_restarts = 0
         for number, event in enumerate(events):
-            # Spread over the run by progress, so that it ends however slow the machine is.
+            # Spread by progress, not by time, so that the run ends on a slow machine too.
             due = int(len(clips) * 0.9 * (number + 1) / (len(events) + 1))
             until(lambda due=due: done_count(platform, ids) >= due, plan.patience_s)
             say(f"{time.monotonic() - started_s:6.1f} s  {done_count(platform, ids):4d} done  {event}")
@@ -110,7 +110,7 @@ def run(folder: Path, plan: Plan, say: Callable[[str], None] = lambda text: None
         codes = [worker.leave() for worker in platform.workers]
         if any(codes):
             raise RuntimeError(f"workers left with {codes}")
-        again = platform.stored(ids)
+        restored_records = platform.stored(ids)
         return Result(
             clips=len(clips),
             seconds=round(seconds, 1),
@@ -124,7 +124,7 @@ def run(folder: Path, plan: Plan, say: Callable[[str], None] = lambda text: None
             offsets_looked_at=watch.looks,
             offsets_ahead=len(watch.ahead),
             not_committed=platform.uncommitted(),
-            restored_equal=sum(again[clip] == stored[clip] for clip in ids),
+            restored_equal=sum(restored_records[clip] == stored[clip] for clip in ids),
         )
 
 

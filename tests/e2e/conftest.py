@@ -1,4 +1,4 @@
-"""The real command, in processes of its own."""
+"""The real command, in its own processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def unmask() -> Command:
-    """Run `unmask` with these arguments to its end."""
+    """Run `unmask` with these arguments until it ends."""
 
     def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         command = [str(UNMASK), *map(str, arguments)]
@@ -37,7 +37,7 @@ def unmask() -> Command:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small detector with thresholds that call every clip fake: quick to load, and it has something to say."""
+    """A small detector that loads quickly, with thresholds that call every clip fake."""
     torch.manual_seed(0)
     model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
@@ -47,7 +47,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def good_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three clips of two seconds, one face in each: a.mp4, b.mp4 and c.mkv."""
+    """A folder with three clips of two seconds with one face: a.mp4, b.mp4 and c.mkv."""
     folder = tmp_path_factory.mktemp("good")
     for seed, name in enumerate(("a.mp4", "b.mp4", "c.mkv")):
         media.make_clip(folder / name, seconds=2, seed=seed)
@@ -56,14 +56,14 @@ def good_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def first_scan(good_clips: Path, weights: Path) -> subprocess.CompletedProcess[str]:
-    """The three clips scanned once with --frames 4, standard error a terminal; the records lie beside them."""
+    """The three clips scanned once with --frames 4, standard error a terminal; the records are in their folder."""
     command = [str(UNMASK), "scan", ".", "--weights", str(weights), "--frames", "4", "--jsonl", "out.jsonl"]
     terminal = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, cwd=good_clips, stdout=subprocess.PIPE, stderr=theirs, env=terminal) as scan:
         os.close(theirs)
         shown = b""
-        # Linux tells the end of a pseudo-terminal by an error.
+        # Linux reports the end of a pseudo-terminal as an error.
         with suppress(OSError):
             while block := os.read(ours, 4096):
                 shown += block
@@ -73,7 +73,7 @@ def first_scan(good_clips: Path, weights: Path) -> subprocess.CompletedProcess[s
 
 
 def records(path: Path) -> dict[str, dict[str, Any]]:
-    """The lines of a JSONL file by source; fails on one that is not whole, and on a clip that stands there twice."""
+    """The lines of a JSONL file by source; fails on an incomplete line and on a clip with two records."""
     text = path.read_text()
     assert text == "" or text.endswith("\n")
     lines = [json.loads(line) for line in text.splitlines()]
@@ -83,7 +83,7 @@ def records(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """Those whose working folder it is: a scan that was started there, and all its children."""
+    """Processes with this working folder: a scan that was started there, and all its children."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""Figures of the service on this machine: how fast, and what poison does to it.
+"""Measurements of the service on this machine: speed, and behaviour with poison input.
 
 python -m tests.e2e.measure throughput --clips 200     # one worker on one core, then two on two
 python -m tests.e2e.measure poison --clips 200 --broken 50
@@ -37,7 +37,7 @@ def say(text: str) -> None:
 
 
 def whole_clips(folder: Path) -> list[Path]:
-    """Four clips of two seconds, a face in each."""
+    """Four clips of two seconds with one face."""
     paths = [folder / f"whole-{seed}.mp4" for seed in range(4)]
     for seed, path in enumerate(paths):
         media.make_clip(path, seconds=2, seed=seed)
@@ -45,7 +45,7 @@ def whole_clips(folder: Path) -> list[Path]:
 
 
 def throughput(folder: Path, count: int) -> bool:
-    """The same clips by one worker and by two, each on a core of its own; every verdict once, and the same bytes."""
+    """The same clips by one worker and by two, each on its own core; every verdict once, with the same bytes."""
     good = True
     rates = []
     whole = whole_clips(folder)
@@ -59,7 +59,7 @@ def throughput(folder: Path, count: int) -> bool:
                 until(lambda worker=worker: worker.ready, PATIENCE_S)
             platform.unmask("submit", str(place / "clips"))
             ids = sorted(platform.tasks().values())
-            # From a tenth to nine tenths: neither joining nor the last few on one worker are what is asked.
+            # From 10 % to 90 %: neither the join nor the last few clips on one worker are to be measured.
             from_count = _wait_for(platform, ids, count // 10)
             from_s = time.monotonic()
             rates.append((_wait_for(platform, ids, count * 9 // 10) - from_count) / (time.monotonic() - from_s))
@@ -90,7 +90,7 @@ def _judged_by(worker: WorkerProcess) -> int:
 
 @dataclass
 class Killer:
-    """Ends every decode child that has a certain file open, as a decoder's crash would."""
+    """Kills every decode child that has a certain file open, like a crash of the decoder."""
 
     path: Path
     killed: int = 0
@@ -117,7 +117,7 @@ class Killer:
 
 
 def broken_files(folder: Path, whole: Path, count: int) -> None:
-    """Files that are no videos, each broken in a way of its own."""
+    """Write files that are not valid videos, each broken in a different way."""
     folder.mkdir(parents=True)
     data = whole.read_bytes()
     rng = np.random.default_rng(0)
@@ -165,9 +165,9 @@ def poison(folder: Path, count: int, broken: int) -> bool:
         verdicts = {names[clip]: Verdict.model_validate_json(record or b"") for clip, record in stored.items()}
         deadly = verdicts.pop(clips / "deadly.mp4")
         good = Counter(str(v.outcome) for path, v in verdicts.items() if path.parent == clips)
-        ill = Counter((str(v.outcome), v.error) for path, v in verdicts.items() if path.parent != clips)
+        broken_outcomes = Counter((str(v.outcome), v.error) for path, v in verdicts.items() if path.parent != clips)
         say(f"good: {dict(good)}")
-        for (outcome, error), number in ill.most_common():
+        for (outcome, error), number in broken_outcomes.most_common():
             say(f"broken: {number:3d} {outcome}: {error}")
         say(f"deadly: {deadly.outcome}: {deadly.error} (killed {killer.killed} times)")
         letters = list(read_topic(platform.kafka.bootstrap, Topic.DEAD))
@@ -177,7 +177,7 @@ def poison(folder: Path, count: int, broken: int) -> bool:
         say(f"workers alive: {alive}")
         return (
             good == {"scored": count - broken - 1}
-            and Outcome.SCORED not in {outcome for outcome, _ in ill}
+            and Outcome.SCORED not in {outcome for outcome, _ in broken_outcomes}
             and deadly.outcome is Outcome.UNDECODABLE
             and len(letters) == len(bad)
             and all(alive)
@@ -185,7 +185,7 @@ def poison(folder: Path, count: int, broken: int) -> bool:
 
 
 def long(folder: Path, minutes: float) -> bool:
-    """A long video by one worker on one core and by two on two; its verdict against that of an unsplit scan."""
+    """A long video by one worker on one core and by two on two; compares its verdict with an unsplit scan's."""
     path = folder / "long.mp4"
     media.make_long_clip(path, minutes=minutes, size=(640, 360), fps=15)
     seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Workers as processes of their own, between a Kafka and a Redis of their own; for the tests, and for measurements."""
+"""Worker processes with their own Kafka and Redis, for tests and measurements."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class WorkerProcess:
             )
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of a page; status 0 where nobody answers."""
+        """Status and body of a page; status 0 if there is no answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
@@ -63,18 +63,18 @@ class WorkerProcess:
         return self.get("/readyz")[0] == 200
 
     def kill(self) -> None:
-        """As a crash would."""
+        """Kill it, as a crash would."""
         self.process.kill()
         self.process.wait(PATIENCE_S)
 
     def leave(self) -> int:
-        """Tell it to leave; its exit code."""
+        """Send SIGTERM and wait; returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE_S)
 
 
 class Platform:
-    """Kafka, Redis and workers on the loopback; a context manager that leaves no process behind."""
+    """Kafka, Redis and workers on the loopback; a context manager that stops all of them."""
 
     def __init__(self, folder: Path, *, options: Sequence[str] = (), **settings: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ class Platform:
         return worker
 
     def unmask(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        """Run a command that talks to this platform."""
+        """Run a command against this platform."""
         return subprocess.run(
             [UNMASK, *arguments],
             env={**os.environ, **self.environment, **changes},
@@ -142,7 +142,7 @@ class Platform:
             return dict(zip(ids, pipe.execute(), strict=True))
 
     def attempts(self, ids: Sequence[str]) -> Counter[int]:
-        """How many clips took how many tries."""
+        """Number of clips by number of tries."""
         with self.client() as client:
             return Counter(int(client.hget(clip_key(clip_id), "attempt") or 0) for clip_id in ids)
 
@@ -160,17 +160,17 @@ class Platform:
             consumer.close(timeout_ms=1000)
 
     def uncommitted(self) -> int:
-        """Tasks behind the committed offsets."""
+        """Number of tasks after the committed offsets."""
         committed = self.committed()
         return sum(offset >= committed[topic, partition] for topic, partition, offset in self.tasks())
 
 
 class OffsetWatch(threading.Thread):
-    """Looks again and again whether an offset is committed whose verdict is not in Redis.
+    """Checks repeatedly whether an offset is committed whose verdict is not in Redis.
 
     Attributes:
-        looks: how often it could look at both.
-        ahead: what it found: topic, partition, offset, id.
+        looks: number of checks in which both could be read.
+        ahead: offsets found ahead of their verdict: topic, partition, offset, id.
     """
 
     def __init__(self, platform: Platform, tasks: dict[tuple[str, int, int], str]) -> None:
@@ -181,7 +181,7 @@ class OffsetWatch(threading.Thread):
 
     def run(self) -> None:
         while not self._end.wait(0.5):
-            # Kafka or Redis may be away: that is what is tried here.
+            # Kafka or Redis may be away: the tests stop them.
             with suppress(KafkaError, redis.RedisError, OSError):
                 self._look()
 
@@ -198,7 +198,7 @@ class OffsetWatch(threading.Thread):
 
 
 def until(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """Wait for something true."""
+    """Wait until the condition returns something true; returns it."""
     deadline = time.monotonic() + patience_s
     while not (found := condition()):
         if time.monotonic() > deadline:
@@ -208,7 +208,7 @@ def until(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
 
 
 def done_count(platform: Platform, ids: Sequence[str]) -> int:
-    """How many have their verdict; -1 where Redis is away."""
+    """Number of clips with a verdict; -1 if Redis is away."""
     try:
         return sum(record is not None for record in platform.stored(ids).values())
     except redis.RedisError:
@@ -216,14 +216,14 @@ def done_count(platform: Platform, ids: Sequence[str]) -> int:
 
 
 def outcomes(records: dict[str, bytes | None]) -> Counter[str]:
-    """How many clips ended how."""
+    """Number of clips by outcome."""
     return Counter(
         "none" if record is None else str(Verdict.model_validate_json(record).outcome) for record in records.values()
     )
 
 
 def copies_of(clips: Sequence[Path], count: int, folder: Path) -> Iterator[Path]:
-    """Clips of different bytes: a `free` box of MP4, which every reader passes over, holds their number."""
+    """Clips with different bytes: a `free` box of MP4, which readers ignore, has their number."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         path = folder / f"clip-{number:04d}.mp4"

@@ -1,4 +1,4 @@
-"""Figures of live streams on this machine: how soon a verdict runs along, what a crash and what too many streams do.
+"""Measurements of live streams on this machine: latency of running verdicts, a crash, and overload.
 
 python -m tests.e2e.streams load --streams 8 --minutes 3
 python -m tests.e2e.streams kill --streams 8 --minutes 2
@@ -39,7 +39,7 @@ def say(text: str) -> None:
 
 @dataclass
 class Senders:
-    """Streams that send a segment every two seconds, each at its own moment of these, on a thread each."""
+    """Streams that each send a segment every two seconds, evenly staggered, on a thread each."""
 
     bootstrap: str
     pieces: list[Cut]
@@ -79,20 +79,20 @@ class Senders:
 
 
 def pieces(folder: Path) -> list[Cut]:
-    """A minute of 720p with one face that wanders, in segments of two seconds."""
+    """A minute of 720p with one moving face, in segments of two seconds."""
     path = folder / "minute.mp4"
     media.make_clip(path, seconds=60, size=(1280, 720), face_px=(150, 170))
     return list(cut(str(path), segment_s=SEGMENT_S))
 
 
 def latencies_s(worker: WorkerProcess) -> list[float]:
-    """From a segment's arrival in Kafka to its running verdict, as the worker's log tells."""
+    """From a segment's arrival in Kafka to its running verdict, from the worker's log."""
     lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
     return [line["age_s"] for line in lines if line["event"] == "running verdict"]
 
 
 def states(platform: Platform, ids: list[str]) -> dict[str, StreamState]:
-    """The streams' states once all have ended."""
+    """The states of all streams once they have ended."""
     with platform.client() as client:
         store = StreamStore(client, ttl_s=86400)
 
@@ -105,7 +105,7 @@ def states(platform: Platform, ids: list[str]) -> dict[str, StreamState]:
         return found
 
 
-def told(name: str, values: list[float]) -> None:
+def print_latency(name: str, values: list[float]) -> None:
     p50, p95, p99 = np.percentile(values, [50, 95, 99]) * 1000
     say(f"{name}: {len(values)} segments, p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms")
 
@@ -120,7 +120,7 @@ def load(folder: Path, options: argparse.Namespace, *, overload: bool) -> bool:
         process = psutil.Process(worker.process.pid)
         senders = Senders(platform.kafka.bootstrap, parts, options.streams, round(options.minutes * 30), "s")
         senders.start()
-        time.sleep(30)  # past the start: sizes of the process are told from here on
+        time.sleep(30)  # past the start-up: the size of the process is measured from here on
         rss, busy_s, from_s = [process.memory_info().rss], _busy_s(process), time.monotonic()
         while any(thread.is_alive() for thread in senders.threads):
             time.sleep(5)
@@ -128,7 +128,7 @@ def load(folder: Path, options: argparse.Namespace, *, overload: bool) -> bool:
         share = (_busy_s(process) - busy_s) / (time.monotonic() - from_s) / (psutil.cpu_count() or 1)
         senders.join()
         found = states(platform, senders.ids)
-        told("from arrival to running verdict", latencies_s(worker))
+        print_latency("from arrival to running verdict", latencies_s(worker))
         say(f"load of the cores {share:.0%} (worker and its decoders)")
         total = {
             name: sum(getattr(state, name) for state in found.values())
@@ -145,7 +145,7 @@ def load(folder: Path, options: argparse.Namespace, *, overload: bool) -> bool:
 
 
 def _busy_s(process: psutil.Process) -> float:
-    """CPU seconds of a process and of its children, those that have ended included."""
+    """CPU seconds of a process and of its children, including ended ones."""
     total = 0.0
     for one in [process, *process.children(recursive=True)]:
         try:
@@ -157,7 +157,7 @@ def _busy_s(process: psutil.Process) -> float:
 
 
 def kill(folder: Path, options: argparse.Namespace) -> bool:
-    """The same streams twice over two workers; the second time one of them is killed in the middle."""
+    """The same streams twice with two workers; in the second run one worker is killed half-way."""
     parts = pieces(folder)
     segments = round(options.minutes * 30)
     essence = []

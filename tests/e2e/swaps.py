@@ -1,4 +1,4 @@
-"""Weights are promoted again and again while a worker judges as fast as it can; then everything is counted.
+"""Promote weights repeatedly while a worker judges at full load; then count everything.
 
 python -m tests.e2e.swaps --swaps 10 --minutes 2
 """
@@ -26,13 +26,13 @@ from tests import media
 from tests.e2e.service import Platform, WorkerProcess, copies_of, done_count, until
 from tests.weights import shifted
 
-# Of the batches' counter.
+# Poll interval of the batch counter.
 _POLL_S = 0.02
 _PATIENCE_S = 600
 
 
 def evaluation_of(sha256: str, path: Path, auc: float = 0.9) -> Path:
-    """What `unmask evaluate --json` writes, as far as the gate reads it, on rows that do not exist."""
+    """The part of `unmask evaluate --json` that the gate reads, for made-up rows."""
     interval = {"value": auc, "low": auc - 0.02, "high": auc + 0.02, "reason": None}
     crops = {
         "name": "made up",
@@ -48,21 +48,21 @@ def evaluation_of(sha256: str, path: Path, auc: float = 0.9) -> Path:
 
 
 def metrics_of(worker: WorkerProcess) -> dict[str, float]:
-    """Every sample by its name and labels; empty where nobody answers."""
+    """Every sample by name and labels; empty if there is no answer."""
     lines = (line for line in worker.get("/metrics")[1].splitlines() if not line.startswith("#"))
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
 @dataclass
 class Gaps:
-    """How long no batch was finished, as seen from outside: within 20 ms and the time an answer takes."""
+    """Gaps without a finished batch, seen from outside: accurate to 20 ms plus the response time."""
 
     worker: WorkerProcess
     seconds: list[float] = field(default_factory=list)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Poll within the block."""
+        """Poll while the block runs."""
         end = threading.Event()
         thread = threading.Thread(target=self._run, args=[end])
         thread.start()
@@ -92,7 +92,7 @@ class Gaps:
 
 @contextmanager
 def loaded(platform: Platform, folder: Path) -> Iterator[None]:
-    """Keep the worker's queue filled within the block, with clips it has not seen."""
+    """Keep the worker's queue filled with new clips while the block runs."""
     whole = [folder / f"whole-{seed}.mp4" for seed in range(4)]
     for seed, path in enumerate(whole):
         media.make_clip(path, seconds=2, seed=seed)
@@ -104,7 +104,7 @@ def loaded(platform: Platform, folder: Path) -> Iterator[None]:
         while not end.is_set():
             place = folder / f"clips-{sent}"
             list(copies_of(whole, 40, place))
-            # The number within its file makes a clip new; here the folder must as well.
+            # Clip numbers repeat in each folder, so the folder's number is appended too.
             for path in place.iterdir():
                 with path.open("ab") as file:
                     file.write((8 + 8).to_bytes(4, "big") + b"free" + sent.to_bytes(8, "big"))
@@ -124,7 +124,7 @@ def loaded(platform: Platform, folder: Path) -> Iterator[None]:
 
 
 def run(folder: Path, swaps: int, minutes: float) -> bool:
-    """A quarter of the time without a promotion, to compare with; then promotions at even distances."""
+    """First a quarter of the time without promotions as a baseline, then promotions at even intervals."""
     platform = Platform(
         folder / "platform",
         options=("--workers", "2"),
@@ -165,8 +165,8 @@ def run(folder: Path, swaps: int, minutes: float) -> bool:
     by = Counter(verdict.provenance.weights_sha256[0] for verdict in verdicts)
     several = sum(len(verdict.provenance.weights_sha256) != 1 for verdict in verdicts)
     loads_s = [line["loaded_s"] for line in logs if line["event"] == "weights swapped"]
-    told = {name: int(metrics[f'unmask_swaps_total{{result="{name}"}}']) for name in ("swapped", "refused", "failed")}
-    print(f"promotions {swaps}, swaps {told['swapped']}, refused {told['refused']}, failed {told['failed']}")
+    counts = {name: int(metrics[f'unmask_swaps_total{{result="{name}"}}']) for name in ("swapped", "refused", "failed")}
+    print(f"promotions {swaps}, swaps {counts['swapped']}, refused {counts['refused']}, failed {counts['failed']}")
     print(f"crops {metrics['unmask_engine_crops_total']:.0f}, failed {metrics['unmask_engine_failed_crops_total']:.0f}")
     print(f"verdicts {len(verdicts)} {dict(Counter(str(verdict.outcome) for verdict in verdicts))}")
     print(f"weights named by verdicts {len(by)}, verdicts that name several {several}")
@@ -174,7 +174,7 @@ def run(folder: Path, swaps: int, minutes: float) -> bool:
     print(f"gaps between batches without promotions: {before}")
     print(f"gaps between batches with promotions:    {during}")
     print(f"resident memory of the worker, MiB: {resident}; exit code {code}")
-    return told == {"swapped": swaps, "refused": 0, "failed": 0} and not several and not code
+    return counts == {"swapped": swaps, "refused": 0, "failed": 0} and not several and not code
 
 
 def main() -> int:

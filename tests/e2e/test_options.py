@@ -1,4 +1,4 @@
-"""Bad options end with code 2 and a word of help. Those found with a loaded model: tests/pipeline/test_scan_run.py."""
+"""Bad options end with code 2 and a hint. Errors found after the model is loaded: tests/pipeline/test_scan_run.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.e2e.conftest import Command
         ([".", "--untrained"], "No clips"),
     ],
 )
-def test_bad_options_say_what_is_wanted(unmask: Command, arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_bad_options_are_named(unmask: Command, arguments: list[str], says: str, tmp_path: Path) -> None:
     done = unmask("scan", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert says in done.stderr

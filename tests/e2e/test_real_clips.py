@@ -1,4 +1,4 @@
-"""The shared clips, scanned as the quick start says: who is in them is known."""
+"""The shared clips with known people, scanned as in the quick start."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def test_all_clips_are_scored(verdicts: dict[str, Verdict]) -> None:
     assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.SCORED}
 
 
-def test_the_street_is_full_of_people(verdicts: dict[str, Verdict]) -> None:
+def test_the_street_has_many_people(verdicts: dict[str, Verdict]) -> None:
     assert len(verdicts[STREET].people) >= 5
 
 
-def test_who_is_alone_has_one_track_nearly_all_the_time(verdicts: dict[str, Verdict]) -> None:
+def test_a_single_person_has_one_track_for_most_of_the_clip(verdicts: dict[str, Verdict]) -> None:
     tracks = {name: [person.frames for person in v.people] for name, v in verdicts.items() if name != STREET}
     assert {name: frames for name, frames in tracks.items() if len(frames) != 1} == {}
     covered = {name: frames[0] / verdicts[name].frames_sampled for name, frames in tracks.items()}

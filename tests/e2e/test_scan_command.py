@@ -1,4 +1,4 @@
-"""`unmask scan` as a user runs it."""
+"""`unmask scan` from the command line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_folder_of_good_clips(first_scan: subprocess.CompletedProcess[str], go
     assert UNTRAINED not in first_scan.stdout
 
 
-def test_broken_inputs_beside_good_ones_each_end_in_a_typed_outcome(
+def test_broken_inputs_among_good_ones_end_in_typed_outcomes(
     unmask: Command,
     first_scan: subprocess.CompletedProcess[str],
     good_clips: Path,
@@ -65,13 +65,13 @@ def test_broken_inputs_beside_good_ones_each_end_in_a_typed_outcome(
         Verdict.model_validate(record)
         if record["outcome"] != "scored":
             assert record["error"] in "".join(done.stdout.split("\n"))
-    # The same clip gets the same score in every run, whatever stands beside it.
+    # A clip's score does not depend on the other clips of the run.
     before = records(good_clips / "out.jsonl")
     for path in good:
         assert found[str(path)]["probability"] == pytest.approx(before[path.name]["probability"], abs=1e-4)
 
 
-def test_resume_scans_what_changed_and_what_is_missing(
+def test_resume_scans_changed_and_missing_clips(
     unmask: Command, first_scan: subprocess.CompletedProcess[str], good_clips: Path, weights: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "clips"
@@ -95,7 +95,7 @@ def test_resume_scans_what_changed_and_what_is_missing(
 
 
 def test_untrained_weights_mark_every_output(unmask: Command, good_clips: Path, tmp_path: Path) -> None:
-    """The records go to standard output, and the rest leaves it to them."""
+    """Standard output has only the records."""
     report = tmp_path / "out.html"
     done = unmask("scan", good_clips / "a.mp4", "--untrained", "--keyframes", "--jsonl", "-", "--report", report)
     assert done.returncode == 0, done.stderr
@@ -114,7 +114,7 @@ def test_a_terminal_shows_rate_and_time_left(first_scan: subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty minutes, of which every frame is minutes of work."""
+    """Twenty minutes: scoring every frame takes minutes."""
     path = tmp_path_factory.mktemp("long") / "long.mp4"
     media.make_long_clip(path, minutes=20, size=(320, 240))
     return path
@@ -124,7 +124,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("to", "sampling"), [("the process", ("--every", "1")), ("its group, as a terminal does", ("--fps", "25"))]
 )
-def test_an_interrupt_leaves_whole_records_and_no_process(
+def test_an_interrupt_leaves_complete_records_and_no_process(
     to: str, sampling: tuple[str, str], good_clips: Path, long_clip: Path, weights: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
@@ -137,7 +137,7 @@ def test_an_interrupt_leaves_whole_records_and_no_process(
         cwd=tmp_path,
     ) as scan:
         try:
-            # The record of the short clip says that the long one is well under way.
+            # When the record of the short clip is written, the long one is being scanned.
             while not (out.exists() and out.stat().st_size):
                 with suppress(subprocess.TimeoutExpired):
                     pytest.fail(f"ended with {scan.wait(0.1)}: {scan.communicate()[0]}")

@@ -1,4 +1,4 @@
-"""The service as its users meet it: commands and processes, a real Kafka and a real Redis."""
+"""The service from the command line, with a real Kafka and a real Redis."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def worker(platform: Platform) -> WorkerProcess:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A face, no face, and what is no video."""
+    """A clip with a face, one without, a broken file and a text file."""
     folder = tmp_path_factory.mktemp("folder")
     media.make_clip(folder / "face.mp4", seconds=2)
-    media.make_clip(folder / "nobody.mp4", seconds=1, faces=0)
+    media.make_clip(folder / "no_face.mp4", seconds=1, faces=0)
     (folder / "broken.mp4").write_bytes(b"no video" * 100)
     (folder / "notes.txt").write_text("no media")
     return folder
@@ -59,8 +59,8 @@ def test_a_folder_is_submitted_watched_and_read(platform: Platform, worker: Work
         "3 sent, 0 known already, 1 files skipped, no media by name or content",
         "1 no_face, 1 scored, 1 undecodable",
     ]
-    again = platform.unmask("submit", str(folder))
-    assert (again.returncode, again.stdout.split(",")[:2]) == (0, ["0 sent", " 3 known already"])
+    repeat = platform.unmask("submit", str(folder))
+    assert (repeat.returncode, repeat.stdout.split(",")[:2]) == (0, ["0 sent", " 3 known already"])
     records = {
         (message.key or b"").decode(): message.value for found in platform.records().values() for message in found
     }
@@ -70,7 +70,7 @@ def test_a_folder_is_submitted_watched_and_read(platform: Platform, worker: Work
     verdicts = [Verdict.model_validate_json(line) for line in exported.stdout.splitlines()]
     assert {Path(v.source).name: v.outcome for v in verdicts} == {
         "face.mp4": Outcome.SCORED,
-        "nobody.mp4": Outcome.NO_FACE,
+        "no_face.mp4": Outcome.NO_FACE,
         "broken.mp4": Outcome.UNDECODABLE,
     }
     face = next(v for v in verdicts if v.outcome is Outcome.SCORED)
@@ -78,10 +78,10 @@ def test_a_folder_is_submitted_watched_and_read(platform: Platform, worker: Work
     assert shown.returncode == 0
     assert f"P(fake) {face.probability:.3f}" in shown.stdout
     assert platform.unmask("results", "show", face.id, "--json").stdout.encode().strip() == records[face.id]
-    assert platform.unmask("results", "show", "nobody-knows").returncode == 1
+    assert platform.unmask("results", "show", "unknown-id").returncode == 1
 
 
-def test_verdicts_are_followed_as_they_come(platform: Platform, worker: WorkerProcess) -> None:
+def test_results_tail_prints_verdicts(platform: Platform, worker: WorkerProcess) -> None:
     known = set(platform.records())
     with subprocess.Popen(
         [UNMASK, "results", "tail", "--from-beginning"],
@@ -97,7 +97,7 @@ def test_verdicts_are_followed_as_they_come(platform: Platform, worker: WorkerPr
     assert any("no_face" in line for line in lines)
 
 
-def test_health_and_metrics_tell_what_is(worker: WorkerProcess) -> None:
+def test_health_and_metrics_report_the_worker(worker: WorkerProcess) -> None:
     assert worker.get("/healthz") == (200, '{"alive": true}\n')
     status, body = worker.get("/readyz")
     weights = find_entry(default_detector()).sha256
@@ -112,7 +112,7 @@ def test_health_and_metrics_tell_what_is(worker: WorkerProcess) -> None:
     assert values['unmask_lag_messages{topic="unmask.archive"}'] == "0.0"
 
 
-def test_the_log_tells_of_each_clip_in_json(platform: Platform, worker: WorkerProcess) -> None:
+def test_the_log_has_each_clip_as_json(platform: Platform, worker: WorkerProcess) -> None:
     lines = [json.loads(line) for line in worker.log.read_text().splitlines()]
     verdicts = [line for line in lines if line["event"] == "verdict"]
     assert {line["outcome"] for line in verdicts} == {"scored", "no_face", "undecodable"}
@@ -123,20 +123,20 @@ def test_the_log_tells_of_each_clip_in_json(platform: Platform, worker: WorkerPr
 @pytest.mark.usefixtures("worker")
 def test_a_file_is_published_as_a_live_stream(platform: Platform, folder: Path) -> None:
     sent = platform.unmask("stream", "publish", str(folder / "face.mp4"), "--id", "live-1", "--segment-s", "1")
-    assert (sent.returncode, sent.stdout) == (0, "live-1: 2 segments, 0 of them encoded anew, 2.0 s\n")
+    assert (sent.returncode, sent.stdout) == (0, "live-1: 2 segments, 0 of them re-encoded, 2.0 s\n")
     until(lambda: platform.stored(["live-1"])["live-1"])
     shown = platform.unmask("stream", "show", "live-1")
     assert "ended" in shown.stdout
     assert "segments: 2 looked at, 0 of them late, 0 missing, 0 duplicated, 0 shed, 0 failed" in shown.stdout
     assert "person 0: " in shown.stdout
-    assert platform.unmask("stream", "show", "nobody-knows").returncode == 1
+    assert platform.unmask("stream", "show", "unknown-id").returncode == 1
     failed = platform.unmask("stream", "publish", str(folder / "broken.mp4"))
     assert failed.returncode == 2
     assert "broken.mp4" in failed.stderr
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_program_in_another_language_submits_and_reads(platform: Platform, folder: Path) -> None:
+def test_the_java_client_submits_and_reads(platform: Platform, folder: Path) -> None:
     java = shutil.which("java")
     assert java is not None, "deploy/local/packages.sh installs it"
     done = subprocess.run(
@@ -151,7 +151,7 @@ def test_a_program_in_another_language_submits_and_reads(platform: Platform, fol
     assert (verdict.outcome, verdict.source) == (Outcome.SCORED, str(folder / "face.mp4"))
 
 
-def test_what_redis_lost_is_restored(platform: Platform, worker: WorkerProcess) -> None:
+def test_restore_brings_back_what_redis_lost(platform: Platform, worker: WorkerProcess) -> None:
     ids = sorted(platform.records())
     before = platform.stored(ids)
     with platform.client() as client:
@@ -161,10 +161,10 @@ def test_what_redis_lost_is_restored(platform: Platform, worker: WorkerProcess) 
     assert platform.stored(ids) == before
 
 
-def test_a_worker_says_so_while_redis_is_away_and_loses_nothing(
+def test_a_worker_is_not_ready_without_redis_and_loses_nothing(
     platform: Platform, worker: WorkerProcess, tmp_path: Path
 ) -> None:
-    path = tmp_path / "meanwhile.mp4"
+    path = tmp_path / "late.mp4"
     media.make_clip(path, seconds=1, seed=3)
     sent = platform.unmask("submit", str(path))
     clip_id = sent.stdout.splitlines()[-1].removeprefix("id: ")
@@ -177,7 +177,7 @@ def test_a_worker_says_so_while_redis_is_away_and_loses_nothing(
     until(lambda: worker.ready)
 
 
-def test_a_worker_told_to_leave_leaves(platform: Platform, worker: WorkerProcess) -> None:
+def test_a_worker_exits_on_sigterm(platform: Platform, worker: WorkerProcess) -> None:
     assert worker.leave() == 0
     assert platform.uncommitted() == 0
 
@@ -191,20 +191,20 @@ def test_a_worker_told_to_leave_leaves(platform: Platform, worker: WorkerProcess
         ({"UNMASK_WEIGHTS": "nothing-of-that-name"}, "nothing-of-that-name"),
     ],
 )
-def test_a_worker_with_bad_settings_says_which(environment: dict[str, str], reason: str) -> None:
-    there = {
+def test_a_worker_names_bad_settings(environment: dict[str, str], reason: str) -> None:
+    defaults = {
         "UNMASK_KAFKA": f"127.0.0.1:{free_port()}",
         "UNMASK_REDIS": "redis://127.0.0.1:1/0",
         "UNMASK_HTTP_PORT": "0",
     }
     done = subprocess.run(
-        [UNMASK, "worker"], env={**there, **environment}, capture_output=True, text=True, timeout=120, check=False
+        [UNMASK, "worker"], env={**defaults, **environment}, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 2
     assert reason in done.stderr
 
 
-def test_a_command_without_its_service_says_what_to_set() -> None:
+def test_a_command_names_the_missing_setting() -> None:
     done = subprocess.run([UNMASK, "dead", "list"], env={}, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert "UNMASK_KAFKA" in done.stderr
@@ -212,7 +212,7 @@ def test_a_command_without_its_service_says_what_to_set() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_nothing_is_lost_or_doubled_while_everything_breaks(tmp_path: Path) -> None:
+def test_no_verdict_is_lost_or_doubled_during_failures(tmp_path: Path) -> None:
     with required_service():
         kafka_jars()
     plan = chaos.Plan(clips=16, kills=2, kafka_restarts=1, redis_restarts=1, seed=1)
@@ -225,7 +225,7 @@ def test_nothing_is_lost_or_doubled_while_everything_breaks(tmp_path: Path) -> N
     assert found.dead_letters == 0
 
 
-def test_dead_letters_are_listed_shown_and_sent_again(platform: Platform) -> None:
+def test_dead_letters_are_listed_shown_and_requeued(platform: Platform) -> None:
     from pipeline.transport.kafka import Publisher
 
     with Publisher(platform.kafka.bootstrap) as publisher:

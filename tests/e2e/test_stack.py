@@ -1,4 +1,4 @@
-"""The local stack as its users start and stop it."""
+"""The local stack: start, stop, restart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import required_service
 
 
 def call(action: str, folder: Path) -> dict[str, str]:
-    """The settings that it prints."""
+    """The settings that stack.py prints."""
     command = [sys.executable, stack.__file__, action, "--folder", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
     lines = [line.removeprefix("export ") for line in done.stdout.splitlines() if line.startswith("export ")]
@@ -28,7 +28,7 @@ def call(action: str, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_it_keeps_what_it_holds_and_leaves_nothing_running(tmp_path: Path) -> None:
+def test_the_stack_keeps_its_data_and_stops_completely(tmp_path: Path) -> None:
     with required_service():
         kafka_jars()
     try:
@@ -43,22 +43,22 @@ def test_it_keeps_what_it_holds_and_leaves_nothing_running(tmp_path: Path) -> No
         assert not any(psutil.pid_exists(pid) for pid in pids)
         with pytest.raises(redis.ConnectionError), connect(first["UNMASK_REDIS"]) as client:
             client.ping()
-        again = call("up", tmp_path)
-        assert ensure_topics(again["UNMASK_KAFKA"]) == []
-        with connect(again["UNMASK_REDIS"]) as client:
+        restarted = call("up", tmp_path)
+        assert ensure_topics(restarted["UNMASK_KAFKA"]) == []
+        with connect(restarted["UNMASK_REDIS"]) as client:
             assert client.get("kept") == b"yes"
     finally:
         call("down", tmp_path)
     assert stack.running(tmp_path) == []
 
 
-def test_a_pid_that_is_another_process_by_now_is_left_alone(tmp_path: Path) -> None:
+def test_a_reused_pid_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "pids.json").write_text(json.dumps({str(psutil.Process().pid): 1.0}))
     assert stack.running(tmp_path) == []
     assert call("down", tmp_path) == {}
 
 
-def test_without_a_program_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ServiceError, match=r"mvn; deploy/local/packages\.sh"):
         kafka_jars(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""Weights are promoted while a worker judges: from the command to the verdicts."""
+"""Promote weights while a worker judges: from the command to the verdicts."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_weights_change_while_a_worker_judges(platform: Platform, tmp_path: Path
     clips = list(copies_of([tmp_path / "face.mp4"], CLIPS + 1, tmp_path / "clips"))
     later = clips.pop().rename(tmp_path / "later.mp4")
     until(lambda: worker.ready)
-    assert weights(worker) == shas["first"], "a worker that starts takes what is announced"
+    assert weights(worker) == shas["first"], "a new worker takes the announced weights"
     platform.unmask("submit", str(tmp_path / "clips"))
     until(lambda: platform.tasks() and done_count(platform, sorted(platform.tasks().values())) >= 1)
     made = evaluation_of(shas["second"], tmp_path / "second.json")
     done = platform.unmask("promote", str(tmp_path / "second.safetensors"), "--evaluation", str(made))
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, f"active: second, sha256 {shas['second']}")
     until(lambda: weights(worker) == shas["second"])
-    # However quick the others were, one comes after the change.
+    # At least one clip comes after the change.
     platform.unmask("submit", str(later))
     ids = sorted(platform.tasks().values())
     assert len(ids) == CLIPS + 1
@@ -73,17 +73,17 @@ def test_weights_change_while_a_worker_judges(platform: Platform, tmp_path: Path
     named = [verdict.provenance.weights_sha256 for verdict in verdicts]
     assert all(len(each) == 1 for each in named)
     assert {each[0] for each in named} == set(shas.values())
-    told = metrics_of(worker)
-    assert told['unmask_swaps_total{result="swapped"}'] == 1
-    assert told["unmask_engine_failed_crops_total"] == 0
-    assert told[f'unmask_weights{{model="second",sha256="{shas["second"]}"}}'] == 1
+    metrics = metrics_of(worker)
+    assert metrics['unmask_swaps_total{result="swapped"}'] == 1
+    assert metrics["unmask_engine_failed_crops_total"] == 0
+    assert metrics[f'unmask_weights{{model="second",sha256="{shas["second"]}"}}'] == 1
 
     assert platform.unmask("rollback").stdout == f"active: first, sha256 {shas['first']}\n"
-    # Told to leave while it waits for live crops to compare on.
+    # Asked to stop while it waits for live crops for the comparison.
     assert worker.leave() == 0
 
 
 def weights(worker: WorkerProcess) -> str | None:
-    """Those in use, as `/readyz` tells."""
-    told: str | None = json.loads(worker.get("/readyz")[1])["weights"]
-    return told
+    """The weights in use, from `/readyz`."""
+    sha256: str | None = json.loads(worker.get("/readyz")[1])["weights"]
+    return sha256
