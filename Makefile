@@ -39,6 +39,7 @@ test: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python .ci/plain_english.py
 	$(BIN)/mypy
 
 # Measures the clips of UNMASK_DATA, if any, or yours: make bench VIDEO=path
