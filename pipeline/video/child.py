@@ -72,7 +72,7 @@ def _restrict(limits: Limits) -> None:
 
 
 class _Parent:
-    """The other end of the socket: frames go there, free slots come back; when it closes, this process ends."""
+    """The other end of the socket: sends frames, receives free slots; when it closes, this process ends."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

@@ -93,7 +93,7 @@ class VideoReader:
             limits: pixels, frames and seconds; the caller enforces all others.
             threads: decoding threads.
             heartbeat: called for every packet read.
-            window: only the sampled pictures in it; they are those that the whole clip yields there. Decoding begins
+            window: only the sampled pictures in it; the same ones that the whole clip yields in it. Decoding begins
                 at a key frame before it where the file's index leads to one, else at the start.
 
         Raises:

@@ -98,9 +98,9 @@ class DecodeServer:
             clip_id: goes into the frames.
             sampling: which frames to deliver; two a second if not given.
             limits: of the child; the defaults if not given.
-            window: deliver only the frames in it: those that the whole clip delivers there, with the same times and
-                pixels. Their `index` is the same too, except in Matroska (unless sampling is `Every`), where it is
-                estimated from time and average rate; its differences are exact.
+            window: deliver only the frames in it, with the same times and pixels as from the whole clip. Their `index`
+                is the same too, except in Matroska (unless sampling is `Every`), where it is estimated from time and
+                average rate; its differences are exact.
 
         Raises:
             DecodeError: it cannot be opened ("unavailable"), has no video ("undecodable") or passes a limit

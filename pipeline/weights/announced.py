@@ -71,7 +71,7 @@ class ActiveWeights:
     """The announced weights.
 
     Raises:
-        redis.RedisError: from every method: Redis is away or refuses.
+        redis.RedisError: from every method: Redis is unreachable or refuses.
     """
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
