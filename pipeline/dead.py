@@ -87,7 +87,7 @@ def requeue(letter: Letter, *, publisher: Publisher, store: VerdictStore, client
     try:
         task = VideoTask.parse(message.value, message.key)
     except ContractError as error:
-        raise RequeueError(f"still not a task: {error}") from error
+        raise RequeueError(f"still no task: {error}") from error
     store.forget_error(task.video_id)
     headers = [(name, text) for name, text in message.headers if name not in REASON_HEADERS]
     if task.part is None:

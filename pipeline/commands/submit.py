@@ -76,7 +76,7 @@ def run(
                     sent=lambda count: progress.advance(bar, count),
                 )
             skipped = f", {found.skipped} files skipped, no media by name or content" if found.skipped else ""
-            typer.echo(f"{done.sent} sent, {done.known} already known{skipped}")
+            typer.echo(f"{done.sent} sent, {done.known} known already{skipped}")
             if len(items) == 1:
                 typer.echo(f"id: {items[0].id}")
             if watch:

@@ -123,7 +123,7 @@ def test_the_log_tells_of_each_clip_in_json(platform: Platform, worker: WorkerPr
 @pytest.mark.usefixtures("worker")
 def test_a_file_is_published_as_a_live_stream(platform: Platform, folder: Path) -> None:
     sent = platform.unmask("stream", "publish", str(folder / "face.mp4"), "--id", "live-1", "--segment-s", "1")
-    assert (sent.returncode, sent.stdout) == (0, "live-1: 2 segments, 0 of them encoded anew, 2.0 s\n")
+    assert (sent.returncode, sent.stdout) == (0, "live-1: 2 segments, 0 of them re-encoded, 2.0 s\n")
     until(lambda: platform.stored(["live-1"])["live-1"])
     shown = platform.unmask("stream", "show", "live-1")
     assert "ended" in shown.stdout
@@ -157,7 +157,7 @@ def test_what_redis_lost_is_restored(platform: Platform, worker: WorkerProcess) 
     with platform.client() as client:
         client.flushall()
     done = platform.unmask("results", "restore")
-    assert (done.returncode, done.stdout) == (0, f"{len(ids)} restored, 0 there already, 0 no records\n")
+    assert (done.returncode, done.stdout) == (0, f"{len(ids)} restored, 0 already present, 0 invalid\n")
     assert platform.stored(ids) == before
 
 
