@@ -243,8 +243,7 @@ class TaskConsumer:
             fetcher._next_partition_records = None
 
     def _look(self, assigned: set[TopicPartition]) -> None:
-        """Ask for the end offsets of the partitions. Fetches return them too, but late, and not for paused
-        partitions."""
+        """Ask for the end offsets of the partitions. Fetches return them late, and not for paused ones."""
         if assigned <= self._ends.keys() and time.monotonic() - self._last_look_s < _LOOK_EVERY_S:
             return
         self._ends = self._consumer.end_offsets(assigned, timeout_ms=int(_LOOK_TIMEOUT_S * 1000)) if assigned else {}

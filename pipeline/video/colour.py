@@ -34,7 +34,7 @@ _MATRICES = {
 # Formats of still pictures are BT.601 by their standards (JFIF; RFC 6386 for WebP), however large they are.
 _STILL_CODECS = frozenset({"mjpeg", "webp"})
 _FAST_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
-# libavutil 60 has 32 kinds of side data; the rest is reserve.
+# libavutil 60 has 32 kinds of side data; the rest is spare.
 _MAX_SIDE_DATA = 40
 _ANY_TIME_BASE = Fraction(1, 1000)
 _FAST = Interpolation.BILINEAR
@@ -132,8 +132,7 @@ class ToRgb:
 
 
 def _side_data(frame: av.VideoFrame) -> Any:
-    """The frame's side data by name. PyAV's own accessor fails at kinds it does not know, such as EXIF: they are
-    removed first."""
+    """The frame's side data by name. PyAV's accessor fails at unknown kinds, such as EXIF: they are removed first."""
     try:
         return frame.side_data
     except ValueError:

@@ -93,7 +93,7 @@ class VideoReader:
             limits: pixels, frames and seconds; the caller enforces all others.
             threads: decoding threads.
             heartbeat: called for every packet read.
-            window: only the sampled pictures in it; the same ones that the whole clip yields in it. Decoding begins
+            window: only the sampled pictures in it, the same that the whole clip yields in it. Decoding begins
                 at a key frame before it where the file's index leads to one, else at the start.
 
         Raises:
@@ -167,8 +167,9 @@ class VideoReader:
         return itertools.chain([self._first], self._pictures)
 
     def _sought(self, window: Window, index: SeekIndex) -> Iterator[Picture] | None:
-        """The last picture before the window and all later ones; None if what was found is not reliable. The one before
-        the window shows which samples are already due.
+        """The last picture before the window and all later ones; None if what was found is not reliable.
+
+        The one before the window shows which samples are already due.
         """
         clock = _Clock(self._stream)
         first_pts = self._first.frame.pts

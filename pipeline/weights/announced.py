@@ -54,7 +54,7 @@ class ChangedMeanwhileError(UnmaskError):
 
 
 class NothingBeforeError(UnmaskError):
-    """There are no weights to go back to."""
+    """No weights were announced before the active ones."""
 
     exit_code = 3
 

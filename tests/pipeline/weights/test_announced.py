@@ -70,8 +70,8 @@ def test_each_rollback_goes_back_one_further(announcements: redis.Redis, redis_u
     now = active.read()
     assert now is not None
     assert (now.announcement.previous, now.announcement.uri) == (sha256(2), "/r/weights/1")
-    code, said = back()
-    assert (code, "Nothing to go back to" in said) == (3, True)
+    code, message = back()
+    assert (code, "no weights were active before these" in message) == (3, True)
     announce(active, 4)
     assert back()[1] == f"active: n1, sha256 {sha256(1)}\n"
 
