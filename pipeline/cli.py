@@ -1,7 +1,7 @@
 """The command `unmask`. Sub-commands come from the entry-point group `unmask.commands`.
 
 A plug-in names a function or a `typer.Typer`; its module must be light to import (heavy imports belong inside the
-function), so that `unmask --help` answers at once. Only the command that is called is loaded, all of them for help.
+function), so that `unmask --help` answers at once. Only the called command is loaded, all of them for help.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def commands() -> dict[str, EntryPoint]:
 
 
 def build(arguments: list[str]) -> typer.Typer:
-    """The command line with the sub-commands that these arguments call for.
+    """The command line with the sub-commands that these arguments need.
 
     Raises:
-        typer.Exit: a plug-in of another package cannot be imported and was called.
+        typer.Exit: the called plug-in of another package cannot be imported.
     """
     app = typer.Typer(
         name="unmask",
@@ -47,7 +47,7 @@ def build(arguments: list[str]) -> typer.Typer:
             raise typer.Exit
 
     installed = commands()
-    called = next((word for word in arguments if not word.startswith("-")), None)
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, point in installed.items():
         if called in installed and name != called:
             continue

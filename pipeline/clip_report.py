@@ -1,4 +1,4 @@
-"""What a scan gives for a clip: its verdict, and the pictures that a report shows with it."""
+"""A scan's result for a clip: its verdict, and the pictures for the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ClipReport:
     """A verdict and the pictures that go with it; portraits of tracks outside `verdict.people` are not shown.
 
     Attributes:
-        transient: another try may end otherwise.
+        transient: another try may succeed.
     """
 
     verdict: Verdict

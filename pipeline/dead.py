@@ -1,4 +1,4 @@
-"""Dead letters: what could not be served lies in a topic of its own, with the reason, until somebody sends it again."""
+"""Dead letters: messages that could not be processed, in their own topic with the reason, until they are sent again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Letter:
 
     @property
     def place(self) -> str:
-        """Where it lies: partition, colon, offset."""
+        """Its position: partition, colon, offset."""
         return self.message.place
 
     @property
@@ -44,7 +44,7 @@ class Letter:
 
     @property
     def when(self) -> str:
-        """When it was given up, UTC."""
+        """When it was dead-lettered, UTC."""
         return datetime.fromtimestamp(self.message.timestamp_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
     @property
@@ -62,8 +62,8 @@ def letters(bootstrap: str, client: redis.Redis) -> Iterator[Letter]:
     """All dead letters.
 
     Raises:
-        TransportError: Kafka is away, or has no such topic.
-        redis.RedisError: Redis is away.
+        TransportError: Kafka is unreachable, or has no such topic.
+        redis.RedisError: Redis is unreachable.
     """
     requeued = {place.decode() for place in cast("set[bytes]", client.smembers(REQUEUED_KEY))}
     for message in read_topic(bootstrap, Topic.DEAD):
@@ -71,14 +71,14 @@ def letters(bootstrap: str, client: redis.Redis) -> Iterator[Letter]:
 
 
 def requeue(letter: Letter, *, publisher: Publisher, store: VerdictStore, client: redis.Redis) -> None:
-    """Send a letter to the topic that it came from. A verdict of `model_error` is forgotten before, others stand.
+    """Send a letter to the topic that it came from. A verdict of `model_error` is deleted first, others stay.
 
-    Of a part of a long video, the whole is sent: what the other parts found went with the verdict.
+    For a part of a long video, the whole is sent: the results of the other parts were deleted with the verdict.
 
     Raises:
-        RequeueError: no worker could serve it this time either: it is not what the contract says.
-        TransportError: Kafka is away.
-        redis.RedisError: Redis is away.
+        RequeueError: it violates the contract, so workers would fail again.
+        TransportError: Kafka is unreachable.
+        redis.RedisError: Redis is unreachable.
     """
     message = letter.message
     topic = message.header("topic")

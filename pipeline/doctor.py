@@ -1,4 +1,4 @@
-"""What this machine has of what Unmask needs, found by trying it."""
+"""Checks what this machine has of Unmask's requirements, by trying it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODECS = {
     "prores": ("prores",),
     "mjpeg": ("mjpeg",),
 }
-# Without these hardly a clip in the wild can be read.
+# Most clips need one of these.
 REQUIRED_CODECS = frozenset({"h264", "mpeg4"})
 LIBRARIES = ("unmask", "torch", "torchvision", "timm", "av", "numpy", "safetensors", "facenet-pytorch")
 # Any of these distributions provides cv2.
@@ -34,13 +34,13 @@ Status = Literal["ok", "optional", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        name: what.
-        status: `ok`, `optional` (absent, and scanning does without) or `missing` (scanning needs it).
+        name: of the check.
+        status: `ok`, `optional` (absent, and not needed for scanning) or `missing` (scanning needs it).
         value: what was found.
-        advice: how to get what is not there.
+        advice: how to get what is missing.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything. A part that breaks is a finding, never the end of the examination."""
+    """Run all checks. A check that fails is a finding and does not stop the others."""
     findings: list[Finding] = []
     for name, look, advice in EXAMINATIONS:
         try:
             findings += look()
-        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is what is looked for
+        except Exception as error:  # noqa: BLE001 - any error of a broken installation is a finding
             findings.append(Finding(name, "missing", f"{type(error).__name__}: {error}", advice))
     return findings
 
@@ -103,8 +103,8 @@ def _compute() -> Iterator[Finding]:
     backend = backend_names(device)[0]
     yield Finding("device", "ok", f"{device}, of: {', '.join(available_devices())}")
     why = {
-        "openvino": "it is installed, and the fastest on a CPU",
-        "torch-compiled": "CUDA graphs take the launch cost out of small batches",
+        "openvino": "installed, and the fastest on a CPU",
+        "torch-compiled": "CUDA graphs remove the launch cost of small batches",
         "torch": "the only one for this device" if device.type != "cpu" else "OpenVINO is not installed",
     }
     yield Finding("backend", "ok", f"{backend}: {why[backend]}")
@@ -148,13 +148,13 @@ def _decoding() -> Iterator[Finding]:
             decoder = reader.info.decoder
         no_network = server.isolation.no_network
     if frames == 0:
-        yield Finding("decode child", "missing", "it started, but gave no frame", _DECODE_ADVICE)
+        yield Finding("decode child", "missing", "it started, but returned no frame", _DECODE_ADVICE)
     else:
         yield Finding("decode child", "ok", f"started, decoded {frames} frames with {decoder}")
     if no_network:
-        yield Finding("decode network", "ok", "none: children live in a network namespace of their own")
+        yield Finding("decode network", "ok", "none: children run in a network namespace of their own")
     else:
-        advice = "allow user namespaces, or start as root: then they get a namespace without a network"
+        advice = "allow user namespaces, or start as root: then children get a namespace without a network"
         yield Finding("decode network", "optional", "children are not cut off from the network", advice)
 
 

@@ -1,4 +1,4 @@
-"""Logs on standard error: for a person at a terminal, or as one line of JSON each."""
+"""Logs on standard error: readable text at a terminal, else one line of JSON each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import structlog
 def configure_logging(*, level: str = "info", as_json: bool | None = None) -> None:
     """Send our logs, and the libraries' from "warning" on, to standard error, one line each.
 
-    A log that cannot be written is dropped: a full disk or a closed pipe must not stop what is logged.
+    A log that cannot be written is dropped: a full disk or a closed pipe must not stop the program.
 
     Args:
         level: of our own logs, such as "info" or "warning".
@@ -30,7 +30,7 @@ def configure_logging(*, level: str = "info", as_json: bool | None = None) -> No
     last: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
-        # Not rich's traceback: it prints the local variables of every frame, pages of them.
+        # Not rich's traceback: it prints the local variables of every frame.
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
@@ -51,7 +51,7 @@ def configure_logging(*, level: str = "info", as_json: bool | None = None) -> No
 
 
 class _StandardError(io.TextIOBase):
-    """Whatever `sys.stderr` is when a line is written. Failed writes are dropped."""
+    """Writes to the current `sys.stderr`. Failed writes are dropped."""
 
     def write(self, text: str) -> int:
         # ValueError: the file is closed.

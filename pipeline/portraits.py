@@ -1,4 +1,4 @@
-"""Which face crops of a clip a person should see: the most suspicious and the clearest of each track."""
+"""Selects face crops of a clip for the report: the most suspicious and the clearest of each track."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class PortraitPicker:
     Args:
         per_track: most suspicious and clearest crops to keep of each track.
         gap_s: least time in seconds between two crops of one kind, so that they do not show one moment.
-        max_tracks: tracks to keep; beyond it the track with the fewest crops gives way to a new one, since
-            the shortest tracks weigh least in a verdict.
+        max_tracks: tracks to keep; beyond it a new track replaces the one with the fewest crops, since the shortest
+            tracks count least in a verdict.
     """
 
     def __init__(self, *, per_track: int = 4, gap_s: float = 1.0, max_tracks: int = 64) -> None:
@@ -89,7 +89,7 @@ class PortraitPicker:
         self._tracks: dict[int, _Track] = {}
 
     def add(self, pixels: Image, *, track: int, t_s: float, probability: float, quality: float) -> None:
-        """Look at one scored crop; `pixels` is not held on to.
+        """Consider one scored crop; `pixels` is not kept.
 
         Args:
             pixels: uint8 [S, S, 3], RGB.

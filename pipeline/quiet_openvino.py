@@ -1,11 +1,11 @@
 """OpenVINO without telemetry, and with one core for the whole process.
 
-Importing it, and converting a model, reports to its maker over the network, unasked. What is examined here, and that it
-is, concerns nobody else. Where the reporting package cannot be imported, OpenVINO takes a stub in its place.
+By default, importing it and converting a model send telemetry to its maker. Unmask must not report anything about its
+use. If the telemetry package cannot be imported, OpenVINO uses a stub.
 
-Each `Core` gives its thread an alternate signal stack, and puts the former one back when it goes. Two that go in the
-order in which they came leave the thread with a stack that is unmapped, and the next signal (SIGTERM, the end of a
-child) kills the process. So there is one, and it stays.
+Each `Core` gives its thread an alternate signal stack, and restores the previous one when destroyed. Two that are
+destroyed in the order of creation leave the thread with an unmapped stack, and the next signal (SIGTERM, SIGCHLD) kills
+the process. So there is only one, which is never destroyed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _core: Any = None
 
 
 def load(submodule: str = "") -> Any:
-    """The package `openvino`, or a module of it (`load("preprocess")`). All our imports of it go through here.
+    """The package `openvino`, or a module of it (`load("preprocess")`). All imports of it use this function.
 
     Raises:
         ImportError: OpenVINO is not installed.
@@ -31,7 +31,7 @@ def load(submodule: str = "") -> Any:
 
 
 def core() -> Any:
-    """The process's `openvino.Core`: whatever reads or compiles a model does it through this one.
+    """The process's only `openvino.Core`, for reading and compiling all models.
 
     Raises:
         ImportError: OpenVINO is not installed.

@@ -1,4 +1,4 @@
-"""`unmask scan` behind its options: many clips, a progress line, the outputs, an exit code."""
+"""Runs `unmask scan`: many clips, a progress line, the outputs, an exit code."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ EXIT_ALL_SCORED = 0
 EXIT_BAD_INPUT = 2
 EXIT_SOME_OUTCOME = 3
 EXIT_INTERRUPTED = 130
-# What may have been the moment's fault is tried again by --resume.
+# --resume retries these outcomes, which may be transient.
 _RETRIED = frozenset({Outcome.UNAVAILABLE, Outcome.MODEL_ERROR, Outcome.SHED})
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `unmask scan` was told; None leaves a choice to the machine."""
+    """Options of `unmask scan`; None selects a default for the machine."""
 
     paths: tuple[str, ...]
     sampling: Sampling
@@ -82,11 +82,11 @@ def run(options: Options) -> int:
 
 
 class _BadOptionError(UnmaskError):
-    """An option cannot be served; the message says why and what there is."""
+    """An option is invalid; the message says why and what is available."""
 
 
 class _Run:
-    """One scan of many clips and what it has gathered."""
+    """One scan of many clips and its results."""
 
     def __init__(self, options: Options, sources: tuple[Source, ...], skipped: int, console: Console) -> None:
         self.options = options
@@ -152,7 +152,7 @@ class _Run:
             yield scanner
 
     def _check_report(self) -> None:
-        """An hour of scanning shall not end before a report that cannot be written."""
+        """Check first that the report can be written: a long scan must not fail at its end."""
         path = self.options.report
         if path is None:
             return
@@ -234,13 +234,13 @@ class _Run:
                     software=f"unmask {version('unmask')}",
                 ),
             )
-        # Standard output belongs to the records where they go there.
+        # Standard output is reserved for records if they go there.
         console = self.console if str(options.jsonl) == "-" else Console()
         verdicts = [clip.verdict for clip in self.reports]
         for part in summary(verdicts, self.outcomes, untrained=options.untrained):
             console.print(part, highlight=False)
         if self.kept:
-            console.print(f"there already (--resume): {len(self.kept)} of the clips", highlight=False)
+            console.print(f"already judged (--resume): {len(self.kept)} of the clips", highlight=False)
         if self.skipped:
             console.print(f"skipped, no media by name or content: {self.skipped}", highlight=False)
         for what, path in (("records", options.jsonl), ("report", options.report)):

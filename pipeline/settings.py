@@ -1,4 +1,4 @@
-"""Settings from the environment (prefix `UNMASK_`). Flags of the same name win over them."""
+"""Settings from the environment (prefix `UNMASK_`). Flags of the same name override them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# Below the cache folder: weights fetched from a registry. Not among those that were pulled by name.
+# Below the cache folder: weights fetched from a registry. Separate from those that were pulled by name.
 REGISTRY_CACHE: Final = "registry"
 
 
 class Settings(BaseSettings):
-    """What is set for a machine rather than for a call."""
+    """Settings of a machine rather than of a call."""
 
     model_config = SettingsConfigDict(env_prefix="UNMASK_", extra="ignore", frozen=True)
 
@@ -27,14 +27,14 @@ class Settings(BaseSettings):
     shadow_crops: int = Field(default=64, ge=0, description="live crops on which new weights are compared; 0: none")
     shadow_s: float = Field(default=10.0, ge=0, description="how long new weights wait for these crops")
     http_host: str = Field(default="127.0.0.1", description="where a worker answers /healthz, /readyz and /metrics")
-    http_port: int = Field(default=8080, ge=0, le=65535, description="0 takes a free one")
+    http_port: int = Field(default=8080, ge=0, le=65535, description="0 picks a free one")
     uri_allow: str = Field(default="file", description="schemes and roots that a worker may read, commas between")
     max_attempts: int = Field(default=5, ge=1, description="tries of a clip before it ends as model_error")
     ttl_s: int = Field(default=30 * 86400, ge=60, description="how long Redis keeps a verdict")
     split_s: float = Field(
         default=600.0, ge=0, description="longer videos are judged in parts of this length by several workers; 0: never"
     )
-    drain_s: float = Field(default=30.0, ge=0, description="how long a worker that is told to stop finishes its clips")
+    drain_s: float = Field(default=30.0, ge=0, description="how long a stopping worker may finish its clips")
 
     live_max_age_s: float = Field(default=5.0, gt=0, description="segments older than this are shed")
     stream_idle_s: float = Field(default=60.0, gt=0, description="a stream without segments for this long has ended")
@@ -46,9 +46,9 @@ class Settings(BaseSettings):
 
 
 def data_dir() -> Path | None:
-    """The folder of research data: `UNMASK_DATA`, or `../shared/data` where that is there; None without either."""
+    """The folder of research data: `UNMASK_DATA`, or `../shared/data` if it exists; None without either."""
     named = Settings().data
     if named is not None:
         return named
-    beside = Path("../shared/data")
-    return beside if beside.is_dir() else None
+    default = Path("../shared/data")
+    return default if default.is_dir() else None

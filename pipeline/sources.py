@@ -1,4 +1,4 @@
-"""What the user named, as clips: files, folders, globs and fsspec URIs, opened once and hashed."""
+"""Clips from the user's arguments: files, folders, globs and fsspec URIs, opened once and hashed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import Any
 from models.errors import UnmaskError
 from pipeline.contracts import Outcome, clip_id_of
 
-# Containers and pictures that the reader's allow-list of demuxers takes.
+# Containers and pictures in the reader's allow-list of demuxers.
 _CONTAINERS = "mp4 m4v mov qt 3gp 3g2 mkv webm avi ts mts m2ts mpg mpeg vob flv wmv asf ogv ogg mxf"
 _PICTURES = "gif jpg jpeg png webp bmp tif tiff"
 MEDIA_SUFFIXES = frozenset(f".{name}" for name in f"{_CONTAINERS} {_PICTURES}".split())
-# The first bytes by which a file without an extension is taken for media: (offset, magic).
+# The magic numbers of media files without an extension: (offset, magic).
 _MAGIC = (
     (4, b"ftyp"),  # MP4, MOV
     (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
@@ -37,7 +37,7 @@ _MAGIC = (
 )
 _MPEG_TS_PACKET_BYTES = 188
 _READ_BYTES = 1 << 20
-# Errors of the moment: of a machine that is short of something, or of a network disk.
+# Transient errors: the machine lacks a resource, or a network disk fails.
 _PASSING = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR}
 )
@@ -63,7 +63,7 @@ class Source:
 
     Attributes:
         name: path or URI as given, or as found in a folder that was given.
-        given_id: that of a task; None takes one that follows from the name.
+        given_id: id of a task; None derives one from the name.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What `expand` found: the clips, each once, in the order named, and how many files of folders were skipped."""
+    """What `expand` found: the clips, each once, in the order named, and how many files in folders were skipped."""
 
     sources: tuple[Source, ...]
     skipped: int
@@ -91,9 +91,9 @@ def is_uri(name: str) -> bool:
 def expand(names: Sequence[str], *, recursive: bool = False) -> Found:
     """The clips behind paths, folders, globs and URIs.
 
-    A folder yields its media files (by extension, by content where there is none), with `recursive` those of its
-    sub-folders too. Any other name yields itself, so that it gets a record even if it is missing; so does a folder
-    that carries a clip's extension.
+    A folder yields its media files (by extension, by content without one), with `recursive` those of its sub-folders
+    too. Any other name yields itself, so that it gets a record even if it is missing; so does a folder with a clip's
+    extension.
     """
     sources: dict[str, Source] = {}
     skipped = 0
@@ -108,7 +108,7 @@ def expand(names: Sequence[str], *, recursive: bool = False) -> Found:
 
 
 def _expand_path(name: str, recursive: bool) -> tuple[list[str], int]:
-    # os.path, not pathlib: a name that is too long, or in a folder that cannot be entered, is simply not there.
+    # os.path, not pathlib: a name that is too long, or in an unreadable folder, just does not exist.
     if os.path.isdir(name) and (name.endswith(os.sep) or Path(name).suffix.lower() not in MEDIA_SUFFIXES):  # noqa: PTH112
         return _expand_folder(Path(name), recursive)
     if glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110
@@ -127,7 +127,7 @@ def _expand_folder(folder: Path, recursive: bool) -> tuple[list[str], int]:
     try:
         files = sorted(path for path in (folder.rglob("*") if recursive else folder.iterdir()) if path.is_file())
     except OSError:
-        # Opening it fails for the same reason, and that goes into its record.
+        # Opening it fails for the same reason, which goes into its record.
         return [str(folder)], 0
     media = [str(path) for path in files if _is_media(path)]
     return media, len(files) - len(media)
@@ -140,7 +140,7 @@ def _is_media(path: Path) -> bool:
         with path.open("rb") as file:
             start = file.read(2 * _MPEG_TS_PACKET_BYTES)
     except OSError:
-        # It cannot be read, so its content says nothing; named itself, it would get a record.
+        # It cannot be read, so its type is unknown; named directly, it would get a record.
         return False
     if any(start[offset : offset + len(magic)] == magic for offset, magic in _MAGIC):
         return True
@@ -158,7 +158,7 @@ def _expand_uri(uri: str, recursive: bool) -> tuple[list[str], int]:
             inside = sorted(filesystem.find(path, maxdepth=None if recursive else 1))
         else:
             return [uri], 0
-    except Exception:  # noqa: BLE001 - plug-in file systems raise what they like; opening it says the same, as a record
+    except Exception:  # noqa: BLE001 - plug-in file systems raise anything; opening it reports the same in a record
         return [uri], 0
     media = [item for item in inside if Path(item).suffix.lower() in MEDIA_SUFFIXES]
     chain = uri.split("::", 1)[1:]
@@ -180,7 +180,7 @@ def open_source(source: Source, *, max_fetch_bytes: int) -> Iterator[Opened]:
     """Open a clip, fetching it first if it is a URI; its bytes are hashed and the file closed at the end.
 
     Args:
-        max_fetch_bytes: a URI that holds more is given up.
+        max_fetch_bytes: a larger URI is refused.
 
     Raises:
         SourceError: it is missing, not a regular file, cannot be read or fetched, or is too large.
@@ -206,7 +206,7 @@ def open_source(source: Source, *, max_fetch_bytes: int) -> Iterator[Opened]:
 
 
 def _open_file(path: str) -> int:
-    # Without O_NONBLOCK, opening a named pipe would wait for a writer that never comes.
+    # Without O_NONBLOCK, opening a named pipe would wait for a writer.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode):
@@ -217,10 +217,10 @@ def _open_file(path: str) -> int:
 
 
 def _fetch(uri: str, max_bytes: int) -> int:
-    """Copy what a URI holds into an unnamed temporary file; returns its descriptor."""
+    """Copy a URI's content into an unnamed temporary file; returns its descriptor."""
     import fsspec
 
-    # One stream from start to end: asked for blocks, a server without range requests serves only the first.
+    # One stream from start to end: in block mode, a server without range requests serves only the first block.
     options = {"block_size": 0} if uri.startswith(("http://", "https://")) else {}
     with tempfile.TemporaryFile(prefix="unmask-") as copy:
         try:
@@ -228,9 +228,9 @@ def _fetch(uri: str, max_bytes: int) -> int:
                 _copy(remote, copy, max_bytes)
         except SourceError:
             raise
-        except Exception as error:  # plug-in file systems raise what they like
+        except Exception as error:  # plug-in file systems raise anything
             message = f"cannot be fetched: {type(error).__name__}: {error}"
-            # What is not there, or not ours to read, is not there a second later either.
+            # A missing or forbidden file is not transient.
             lasting = isinstance(error, FileNotFoundError | PermissionError | ImportError | ValueError)
             raise SourceError(Outcome.UNAVAILABLE, message, transient=not lasting) from error
         copy.flush()

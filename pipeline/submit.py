@@ -1,4 +1,4 @@
-"""Hands videos to the workers: a listing becomes tasks, each under an id that the same content gets again."""
+"""Submits videos to the workers: a listing becomes tasks, with stable ids for the same content."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pipeline.video.sampling import Sampling
 
 T = TypeVar("T")
 
-# Tasks under way to Kafka at once, and clips asked for in one round trip to Redis.
+# Tasks sent to Kafka at once, and clips queried in one round trip to Redis.
 BATCH = 500
-# What file systems call the version of what they hold (fsspec passes it on): s3, gcs, azure, http.
+# Names of a file's version in fsspec's file systems: s3, gcs, azure, http.
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "checksum", "generation")
 
 
@@ -37,11 +37,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What became of the items.
+    """Counts of the items.
 
     Attributes:
         sent: as tasks.
-        known: were submitted before, and have their verdict or will get it.
+        known: submitted before, with a verdict now or later.
     """
 
     sent: int
@@ -51,8 +51,8 @@ class Submitted:
 def item_of(name: str) -> Item:
     """The item behind a path or URI.
 
-    The id follows from where it lies and from its version: the file system's own mark (an ETag), else size and time of
-    change. What does not exist gets an id as well, and its verdict will say that it is not there.
+    The id depends on its location and version: the file system's own mark (an ETag), else size and time of change. A
+    missing file gets an id too, and its verdict will say that it does not exist.
 
     Raises:
         ValueError: the name is not UTF-8, so that no message can hold it.
@@ -78,7 +78,7 @@ def _remote_version(uri: str) -> str:
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
         info = filesystem.info(path)
-    except Exception:  # noqa: BLE001 - plug-in file systems raise what they like; the worker finds out and says so
+    except Exception:  # noqa: BLE001 - plug-in file systems raise anything; the worker reports it
         return ""
     for field in _VERSION_FIELDS:
         if info.get(field):
@@ -96,20 +96,20 @@ def submit(
     sent: Callable[[int], None] = lambda count: None,
     clock: Callable[[], float] = time.time,
 ) -> Submitted:
-    """Send what is not known yet. May be interrupted and called again: nothing is lost, and little sent twice.
+    """Send the items that are not known yet. Safe to interrupt and repeat: nothing is lost, and little sent twice.
 
     Args:
-        items: what.
+        items: the videos.
         publisher: to Kafka.
-        store: tells what is known, and is told.
+        store: the known clips; sent ones are added.
         source_class: decides on the topic.
-        sampling: instead of the workers' own.
-        sent: told how many more are dealt with.
+        sampling: replaces the workers' own.
+        sent: called with the number of items processed since the last call.
         clock: for `submitted_at`.
 
     Raises:
-        TransportError: Kafka is away.
-        redis.RedisError: Redis is away.
+        TransportError: Kafka is unreachable.
+        redis.RedisError: Redis is unreachable.
     """
     found: Counter[str] = Counter()
     for batch in _batches(items):
@@ -127,7 +127,7 @@ def submit(
             )
             for item in fresh
         ]
-        # First on Kafka, then known: what is known but was never sent would wait for ever.
+        # Send first, then mark as known: a known clip that was never sent would wait forever.
         for message in under_way:
             message.wait()
         for item in fresh:
@@ -142,7 +142,7 @@ def watch(
     ids: Iterable[str],
     store: VerdictStore,
     *,
-    told: Callable[[Outcome], None],
+    on_done: Callable[[Outcome], None],
     every_s: float = 1.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Counter[str]]:
@@ -150,14 +150,14 @@ def watch(
 
     Args:
         ids: of the clips.
-        store: is asked.
-        told: called once for each clip that is done.
-        every_s: how often it is asked.
+        store: where verdicts are read.
+        on_done: called once for each clip that is done.
+        every_s: interval between reads.
         sleep: waits.
 
     Yields:
-        How many of the clips that are left are queued, running, or unknown, each time it was asked. Unknown: Redis was
-        emptied, or they expired; `unmask results restore` brings back what was published.
+        How many of the remaining clips are queued, running, or unknown, after each read. Unknown: Redis was emptied, or
+        they expired; `unmask results restore` restores published verdicts.
     """
     left = list(dict.fromkeys(ids))
     while left:
@@ -167,13 +167,13 @@ def watch(
             try:
                 states = store.states(batch)
             except redis.ConnectionError:
-                # Back in a moment, or the next round says the same.
+                # It may be back in the next round.
                 todo += batch
                 counts["unknown"] += len(batch)
                 continue
             for clip_id, found in zip(batch, states, strict=True):
                 if found is not None and found[0] is State.DONE and found[1] is not None:
-                    told(found[1])
+                    on_done(found[1])
                     continue
                 todo.append(clip_id)
                 counts["unknown" if found is None else str(found[0])] += 1

@@ -1,4 +1,4 @@
-"""What a worker tells about itself: logs for one clip, metrics for all, health for whoever restarts it."""
+"""A worker's metrics, and its HTTP endpoints for metrics and health."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.scoring.engine import EngineStats
 
 # A tenth of a second to ten minutes: from a live segment to a part of a film.
 _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-# The loop of a worker comes round five times a second, and waits for Kafka's answers in between.
+# A worker's loop runs five times a second, and waits for Kafka's answers in between.
 _STALLED_S = 60.0
 
 
@@ -42,7 +42,9 @@ class Metrics:
         )
         self.retries = Counter("unmask_retries", "Tries of a clip beyond its first one.", registry=registry)
         self.twins = Counter("unmask_twins", "Clips whose content was judged before.", registry=registry)
-        self.handed_back = Counter("unmask_handed_back", "Clips left to another worker half-way.", registry=registry)
+        self.handed_back = Counter(
+            "unmask_handed_back", "Clips handed over to another worker before they were done.", registry=registry
+        )
         self.dead = Counter("unmask_dead_letters", "Messages sent to the dead letters.", ["stage"], registry=registry)
         self.decoder_deaths = Counter("unmask_decoder_deaths", "Decode children that were killed.", registry=registry)
         self.split = Counter("unmask_split", "Long videos that were judged in parts.", registry=registry)
@@ -67,9 +69,7 @@ class Metrics:
             "unmask_batch_crops", "Crops in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
 
-        self.swaps = Counter(
-            "unmask_swaps", "Announced weights, by what became of them.", ["result"], registry=registry
-        )
+        self.swaps = Counter("unmask_swaps", "Announced weights by result.", ["result"], registry=registry)
         for result in ("swapped", "refused", "failed"):
             self.swaps.labels(result)
         self.weights = Gauge("unmask_weights", "The weights in use: 1.", ["model", "sha256"], registry=registry)
@@ -78,22 +78,22 @@ class Metrics:
         )
         self.shadow_difference = Gauge(
             "unmask_shadow_difference",
-            "How far P(fake) of the last new weights lay from those before: mean, p95, max.",
+            "Differences of P(fake) between the last new weights and those before: mean, p95, max.",
             ["stat"],
             registry=registry,
         )
 
     def tell_weights(self, model: str, sha256: str) -> None:
-        """Which weights are in use from now on."""
+        """Set which weights are in use from now on."""
         self.weights.clear()
         self.weights.labels(model, sha256).set(1)
 
     def watch_engine(self, stats: Callable[[], EngineStats]) -> None:
-        """Tell an engine's counters whenever the metrics are read."""
+        """Collect an engine's counters whenever the metrics are read."""
         self.registry.register(_EngineCollector(stats))
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
@@ -105,16 +105,16 @@ class _EngineCollector:
         stats = self._stats()
         yield GaugeMetricFamily("unmask_engine_queue_crops", "Crops that wait for a batch.", stats.waiting)
         yield GaugeMetricFamily(
-            "unmask_engine_queue_age_seconds", "How long the first of them has waited.", stats.oldest_age_s
+            "unmask_engine_queue_age_seconds", "How long the oldest waiting crop has waited.", stats.oldest_age_s
         )
         yield CounterMetricFamily("unmask_engine_crops", "Crops that were scored.", stats.crops)
         yield CounterMetricFamily("unmask_engine_batches", "Batches that were scored.", stats.batches)
         yield CounterMetricFamily("unmask_engine_failed_crops", "Crops that could not be scored.", stats.failed)
 
 
-# Of each part of the service what is wrong with it, or None.
+# The error of each part of the service, or None.
 Checks = Mapping[str, Callable[[], str | None]]
-# What `/readyz` tells besides; None is null.
+# Further facts in `/readyz`; None is null.
 Facts = Mapping[str, Callable[[], str | None]]
 
 
@@ -135,7 +135,7 @@ class HealthServer:
         port: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Listen; port 0 takes a free one.
+        """Listen; port 0 picks a free one.
 
         Raises:
             OSError: the port is taken.
@@ -154,7 +154,7 @@ class HealthServer:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """A probe every few seconds is no news."""
+                """Do not log probes."""
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
@@ -163,7 +163,7 @@ class HealthServer:
         self._thread.start()
 
     def tick(self) -> None:
-        """Called by the worker's loop each time it comes round."""
+        """Heartbeat: the worker's loop calls this in each turn."""
         self._ticked_s = self._clock()
 
     def close(self) -> None:
@@ -178,10 +178,10 @@ class HealthServer:
         if path == "/healthz":
             stalled_s = self._clock() - self._ticked_s
             alive = stalled_s < _STALLED_S
-            told = (
+            body = (
                 {"alive": alive} if alive else {"alive": False, "error": f"no sign of the loop for {stalled_s:.0f} s"}
             )
-            return _json(alive, told)
+            return _json(alive, body)
         if path == "/readyz":
             found = {name: check() for name, check in self._checks.items()}
             ready = not any(found.values())
@@ -198,6 +198,6 @@ class HealthServer:
         self.close()
 
 
-def _json(good: bool, told: Mapping[str, object]) -> tuple[HTTPStatus, str, bytes]:
+def _json(good: bool, body: Mapping[str, object]) -> tuple[HTTPStatus, str, bytes]:
     status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-    return status, "application/json", json.dumps(told).encode() + b"\n"
+    return status, "application/json", json.dumps(body).encode() + b"\n"

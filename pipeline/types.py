@@ -1,6 +1,6 @@
-"""The columnar types that flow through the pipeline. Everything else is a function from one to the next.
+"""The columnar types that the pipeline's stages exchange.
 
-numpy only: the decode child imports this module, and torch must stay out of it.
+numpy only: the decode child imports this module and must not load torch.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Faces:
         scores: float32 [N], the detector's face probability.
         landmarks: float32 [N, 5, 2], x y of left eye, right eye, nose, left and right corner of the mouth,
             left and right as seen in the picture.
-        quality: float32 [N] in 0..1; 0 until `pipeline.faces.quality` has looked.
-        track_ids: int64 [N]; -1 until the tracker has looked.
+        quality: float32 [N] in 0..1; 0 until `pipeline.faces.quality` has run.
+        track_ids: int64 [N]; -1 until the tracker has run.
         flaws: int64 [N], values of `pipeline.faces.flaws.Flaw`: why a face is not judged; 0 where it is, and until
-            `pipeline.faces.quality` has looked.
+            `pipeline.faces.quality` has run.
     """
 
     boxes: Floats
@@ -154,7 +154,7 @@ class Scores:
 
     @classmethod
     def of(cls, crops: Crops, logits: Floats, probability: Floats) -> Scores:
-        """The scores of these crops; the pixels are let go."""
+        """The scores of these crops, without the pixels."""
         return cls(
             crops.clip_id,
             crops.index,

@@ -1,4 +1,4 @@
-"""The machine that figures were taken on, in a line."""
+"""One line about the machine of a measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.precision import available_cores, openvino_precision
 
 
 def describe() -> str:
-    """CPU, cores, memory, fast precision and versions; a figure without them says nothing."""
+    """CPU, cores, memory, fast precision and versions, which every figure needs."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "openvino", "av", "timm"))
     return (
         f"{_cpu()}, {available_cores()} cores, {psutil.virtual_memory().total >> 30} GiB, fast in "

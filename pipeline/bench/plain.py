@@ -1,4 +1,4 @@
-"""The plain way, to compare with: OpenCV decodes, stock MTCNN looks at each full frame, eager fp32 at batch 1."""
+"""The plain way, for comparison: OpenCV decodes, stock MTCNN runs on each full frame, eager fp32 at batch 1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.types import Faces
 
 
 def seconds_a_frame(model: BaseModel, clip: Path, *, frames: int) -> float:
-    """Wall seconds a frame over the first `frames` frames of a clip, after one frame to warm up.
+    """Wall seconds per frame over the first `frames` frames of a clip, after one frame to warm up.
 
     Raises:
         ValueError: OpenCV cannot read the clip, or it has fewer than two frames.
@@ -31,8 +31,8 @@ def seconds_a_frame(model: BaseModel, clip: Path, *, frames: int) -> float:
     started = time.perf_counter()
     try:
         while done <= frames:
-            there, bgr = capture.read()
-            if not there:
+            success, bgr = capture.read()
+            if not success:
                 break
             image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
             boxes, scores, landmarks = detector.detect(image, landmarks=True)

@@ -17,7 +17,7 @@ GAPS_S = (0.25, 0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class ClipComparison:
-    """One clip, one detector; a row for each of `GAPS_S`."""
+    """Results of one clip and one detector; a row for each of `GAPS_S`."""
 
     clip: str
     detector: str

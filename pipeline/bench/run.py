@@ -19,17 +19,17 @@ from pipeline.scan import Scanner, scan_all
 from pipeline.sources import Source
 from pipeline.video.sampling import Every, Fps, Sampling
 
-# The whole is timed over at least this long, and over whole rounds of as many clips as there are workers.
+# The whole is timed over at least this long, and over whole rounds of one clip per worker.
 WHOLE_S = 8.0
-# Rates of scored frames at which live streams are counted.
+# Scored frames per second of the live streams.
 STREAM_FPS = (1.0, 2.0, 5.0)
-# The plain way is slow, and steady: a dozen frames tell.
+# The plain way is slow and steady: a dozen frames are enough.
 PLAIN_FRAMES = 12
 
 
 @dataclass(frozen=True)
 class WholeRun:
-    """What one timed pass of the whole line did."""
+    """Counts of one timed pass of the whole pipeline."""
 
     elapsed_s: float
     frames: int
@@ -44,16 +44,16 @@ class Result:
     """Figures of one combination; medians over the rounds.
 
     Attributes:
-        stages_ms: each stage alone, wall milliseconds with every core at work: of a sampled frame (decode, detect,
-            refine, track) or a face (crop, classify).
-        share_ms: what each stage costs a scored frame of this clip, in wall milliseconds; the sum is the bound.
-        bound_fps: sampled frames a second if the stages just added up.
-        whole_fps: sampled frames a second of the whole line.
-        whole_faces_s: scored faces a second of the whole line.
+        stages_ms: each stage alone, wall milliseconds with every core busy: per sampled frame (decode, detect,
+            refine, track) or face (crop, classify).
+        share_ms: cost of each stage per scored frame of this clip, in wall milliseconds; the sum is the bound.
+        bound_fps: sampled frames per second if the stages just added up.
+        whole_fps: sampled frames per second of the whole pipeline.
+        whole_faces_s: scored faces per second of the whole pipeline.
         of_bound: whole_fps / bound_fps.
         bottleneck: stage with the largest share.
-        streams: how many live streams of this kind the machine follows, by scored frames a second.
-        plain_fps: frames a second the plain way; None if it was not asked for.
+        streams: how many live streams of this kind the machine can follow, by scored frames per second.
+        plain_fps: frames per second of the plain way; None if not measured.
         times_plain: whole_fps / plain_fps.
     """
 
@@ -98,13 +98,13 @@ def bench(
     streams: bool = True,
     with_plain: bool = True,
 ) -> Result:
-    """Measure the stages alone and the whole line, in turns, so that a machine that drifts drifts for all of them.
+    """Measure the stages alone and the whole pipeline in turns, so that drift of the machine affects all of them.
 
     Args:
         clip: shows at least one face in its first frames.
         architecture: with random weights; None: that of the weights.
-        weights: checkpoints or zoo names, with commas between; random weights cost the same time.
-        looks: at each face, beside the plain one.
+        weights: checkpoints or zoo names, with commas between; random weights take the same time.
+        looks: at each face, in addition to the plain one.
         sampling: every frame unless given.
         rounds: how often everything is measured; medians are reported.
         streams: also measure the whole at `STREAM_FPS`.
@@ -165,7 +165,7 @@ def _whole(scanner: Scanner, clip: Path, workers: int, copies: int) -> WholeRun:
 
 
 def _streams(scanner: Scanner, clip: Path, workers: int, fps: float) -> float:
-    """Seconds of video judged in a second of wall clock: live streams that the machine follows."""
+    """Seconds of video judged per second of wall clock: the live streams that the machine can follow."""
     live = replace(scanner, sampling=Fps(fps))
     run = _timed(live, clip, workers)
     return run.video_s / run.elapsed_s

@@ -1,7 +1,7 @@
-"""The stages of the line measured alone, each on as many threads as the whole uses.
+"""The stages of the pipeline measured alone, each on as many threads as the whole uses.
 
-All figures are wall seconds a sampled frame (or a face) with every core at work, so the sum over the stages that a
-frame goes through is what the whole would take if nothing waited and nothing was lost between them.
+All figures are wall seconds per sampled frame (or face) with every core busy, so the sum over a frame's stages is the
+time of the whole without waits and overhead.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from pipeline.types import Crops, Faces, Floats, Frame, Image
 
 # Frames held for the stages that work on pictures: 48 in 1080p are 300 MB.
 HELD_FRAMES = 48
-# A stage is repeated until it has run this long, so that a timer's or scheduler's grain does not show.
+# A stage is repeated until it has run this long, so that the resolution of timer and scheduler does not matter.
 STAGE_S = 1.5
 
 
 @dataclass(frozen=True)
 class Material:
-    """What the stages work on: the first frames of the clip, as the whole line sees them.
+    """The input of the stages: the first frames of the clip, as the whole pipeline sees them.
 
     Attributes:
         frames: consecutive sampled frames, with pictures of their own.
@@ -46,9 +46,9 @@ class Material:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Wall seconds with every core at work."""
+    """Wall seconds with every core busy."""
 
-    decode_s: float  # a sampled frame, the frames that were passed over included
+    decode_s: float  # a sampled frame, including the skipped frames before it
     detect_s: float  # a full detection of one frame
     refine_s: float  # a refinement of all faces of one frame
     track_s: float  # following and rating the faces of one frame, without the detector
@@ -57,7 +57,7 @@ class StageTimes:
 
 
 class CountingDetector:
-    """A detector that counts what it is asked for; thread-safe."""
+    """A detector that counts its calls; thread-safe."""
 
     def __init__(self, inner: FaceDetector) -> None:
         self._inner = inner
@@ -84,7 +84,7 @@ class CountingDetector:
 
 
 class _ReplayDetector:
-    """Answers at once with the faces that were found before, so that only the tracker's own work is left."""
+    """Returns the faces found before, so that only the tracker's own work is left."""
 
     name = "replay"
 
@@ -105,7 +105,7 @@ class _ReplayDetector:
 
 @contextmanager
 def reading(scanner: Scanner, source: Source) -> Iterator[Iterator[Frame]]:
-    """The sampled frames of a clip, out of the sandbox, as the whole line reads them."""
+    """The sampled frames of a clip from the sandbox, as the whole pipeline reads them."""
     with (
         open_source(source, max_fetch_bytes=scanner.max_fetch_bytes) as opened,
         scanner.server.open(opened.fd, source.id, scanner.sampling, scanner.limits) as reader,
@@ -130,7 +130,7 @@ def collect(scanner: Scanner, path: Path) -> Material:
 
 
 def measure(scanner: Scanner, material: Material, workers: int) -> StageTimes:
-    """Time every stage alone, on the threads and cores that the whole has.
+    """Time every stage alone, on the threads and cores of the whole.
 
     Raises:
         ValueError: the clip shows no face, so that there is nothing to refine, crop or classify.
@@ -177,7 +177,7 @@ def measure(scanner: Scanner, material: Material, workers: int) -> StageTimes:
 
 
 def _seconds_a_unit(pool: ThreadPoolExecutor, job: Callable[[int], int], *, jobs: int) -> float:
-    """Run `jobs` jobs at a time until `STAGE_S` is over; each returns how many units it did."""
+    """Run `jobs` jobs at a time for `STAGE_S`; each returns the number of units it did."""
     list(pool.map(job, range(jobs)))  # warm-up: lazily compiled shapes, caches
     units, first = 0, 0
     started = time.perf_counter()
@@ -188,7 +188,7 @@ def _seconds_a_unit(pool: ThreadPoolExecutor, job: Callable[[int], int], *, jobs
 
 
 def _classify(scanner: Scanner, cut: Sequence[Crops]) -> float:
-    """Seconds a crop with the engine's queue kept full."""
+    """Seconds per crop with the engine's queue kept full."""
     for crops in cut[:4]:
         scanner.submit(crops).result()
     waiting: deque[Future[Floats]] = deque()

@@ -1,4 +1,4 @@
-"""Measure the line stage by stage on this machine."""
+"""Measure the pipeline stage by stage on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.bench.refine import ClipComparison
     from pipeline.bench.run import Result
 
-# Of the research data, where it is: several faces in 1080p, one face in 720p.
+# Clips of the research data: several faces in 1080p, one face in 720p.
 _DATA_CLIPS = ("street_1080p_many_faces.mp4", "portrait_720p.mp4")
 
 
@@ -26,29 +26,31 @@ def run(
         list[Path] | None,
         typer.Argument(help="Clips with faces.", show_default=f"{' and '.join(_DATA_CLIPS)} of UNMASK_DATA"),
     ] = None,
-    architecture: Annotated[str, typer.Option(help="One or several, by commas.")] = "xception,swin_transformer",
+    architecture: Annotated[str, typer.Option(help="One or several, comma-separated.")] = "xception,swin_transformer",
     weights: Annotated[
         str | None,
-        typer.Option(help="Instead of architectures: checkpoint path or zoo name; several by commas: an ensemble."),
+        typer.Option(
+            help="Instead of architectures: checkpoint path or zoo name; a comma-separated list is an ensemble."
+        ),
     ] = None,
     looks: LooksOption = None,
-    detector: Annotated[str, typer.Option(help="Face detectors, by commas.")] = "mtcnn,yunet",
-    detector_weights: Annotated[Path | None, typer.Option(help="YuNet's network, if it was not pulled.")] = None,
+    detector: Annotated[str, typer.Option(help="Face detectors, comma-separated.")] = "mtcnn,yunet",
+    detector_weights: Annotated[Path | None, typer.Option(help="File of YuNet's network, if not pulled.")] = None,
     backend: Annotated[str, typer.Option(help="auto, openvino, torch or torch-compiled.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Clips at once.", show_default="cores + 1", min=1)] = None,
-    rounds: Annotated[int, typer.Option(help="Repeats; medians are shown.", min=1)] = 3,
-    plain: Annotated[bool, typer.Option(help="Also the plain way, to compare with.")] = True,
+    rounds: Annotated[int, typer.Option(help="Repeats; the medians are shown.", min=1)] = 3,
+    plain: Annotated[bool, typer.Option(help="Also measure the plain way, for comparison.")] = True,
     streams: Annotated[bool, typer.Option(help="Also live streams at 1, 2 and 5 scored frames a second.")] = True,
     compare_refine: Annotated[
-        bool, typer.Option("--compare-refine", help="Instead: refinement against full detection on the clips.")
+        bool, typer.Option("--compare-refine", help="Only compare refinement with full detection on the clips.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
-    """Measure every stage alone and the whole line, each sampled frame scored, in one run.
+    """Measure every stage alone and the whole pipeline, each sampled frame scored, in one run.
 
-    The bound is what the stages, measured alone on all cores, add up to; the whole cannot be faster. Weights are random
-    (they cost the same time) unless some are named. Let nothing else run meanwhile.
+    The bound is the sum of the stages, each measured alone on all cores; the whole cannot be faster. Weights are random
+    (they take the same time) unless some are named. Run nothing else at the same time.
     """
     import json
     from dataclasses import asdict
@@ -61,12 +63,12 @@ def run(
     from pipeline.faces.views import Looks
     from pipeline.settings import data_dir
 
-    # Tables wider than the default of a pipe would lose their columns.
+    # Wide tables would lose columns at the default width of a pipe.
     console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 140)
     data = data_dir()
     if not clips:
         if data is None:
-            raise typer.BadParameter("name a clip: UNMASK_DATA is not set, so there is none to take")
+            raise typer.BadParameter("name a clip: UNMASK_DATA is not set, so there is no default")
         clips = [data / "videos" / name for name in _DATA_CLIPS]
     if missing := [str(clip) for clip in clips if not clip.is_file()]:
         raise typer.BadParameter(f"no such file: {', '.join(missing)}")
@@ -103,7 +105,7 @@ def run(
                         workers=workers,
                         rounds=rounds,
                         streams=streams,
-                        # It does not depend on the face detector of our line.
+                        # It does not depend on the pipeline's face detector.
                         with_plain=plain and faces == detector.split(",")[0],
                     )
                 results.append(result)

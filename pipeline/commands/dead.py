@@ -1,4 +1,4 @@
-"""Messages that could not be served."""
+"""Messages that could not be processed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.commands.options import Kafka, Redis
 if TYPE_CHECKING:
     from pipeline.dead import Letter
 
-app = typer.Typer(help="Messages that could not be served, and why.", no_args_is_help=True)
+app = typer.Typer(help="Messages that could not be processed, and why.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -29,17 +29,17 @@ def list_letters(
     with reaching():
         for letter in letters(settings.kafka, connect(settings.redis)):
             if stage in (None, letter.stage):
-                again = "  (sent again)" if letter.requeued else ""
-                typer.echo(f"{letter.place}  {letter.when}  {letter.stage}  {letter.key}  {letter.error}{again}")
+                requeued = "  (sent again)" if letter.requeued else ""
+                typer.echo(f"{letter.place}  {letter.when}  {letter.stage}  {letter.key}  {letter.error}{requeued}")
 
 
 @app.command()
 def show(
-    place: Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `dead list` tells it.")],
+    place: Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `dead list` shows it.")],
     kafka: Kafka = None,
     redis: Redis = None,
 ) -> None:
-    """Show one dead letter with its headers and its value. Exit code 1: there is none."""
+    """Show one dead letter with its headers and its value. Exit code 1: it does not exist."""
     from pipeline.commands.services import reaching, services
     from pipeline.dead import letters
     from pipeline.results.store import connect
@@ -56,15 +56,15 @@ def show(
 
 @app.command()
 def requeue(
-    places: Annotated[list[str] | None, typer.Argument(help="PARTITION:OFFSET, as `dead list` tells it.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that were not sent again yet.")] = False,
+    places: Annotated[list[str] | None, typer.Argument(help="PARTITION:OFFSET, as `dead list` shows it.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that were not sent again.")] = False,
     stage: Annotated[str | None, typer.Option(help="With --all: only those of a stage.")] = None,
     kafka: Kafka = None,
     redis: Redis = None,
 ) -> None:
-    """Send dead letters to their topic again; a clip that ended as model_error is judged anew.
+    """Send dead letters to their topic again; a clip that ended as model_error is judged again.
 
-    Exit codes: 0 all were sent, 3 some cannot be (the reason is told), 2 bad options, 1 Kafka or Redis is away.
+    Exit codes: 0 all were sent, 3 some cannot be (the reason is shown), 2 bad options, 1 Kafka or Redis is unreachable.
     """
     if bool(places) == every:
         raise typer.BadParameter("name the letters (PARTITION:OFFSET), or give --all")

@@ -1,4 +1,4 @@
-"""Say what this machine computes with, what is missing, and how to get it."""
+"""Show what this machine computes with, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 
 def run(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Say what this machine computes with, what is missing, and how to get it.
+    """Show what this machine computes with, what is missing, and how to get it.
 
     Exit codes: 0 clips can be scanned, 1 something that scanning needs is missing.
     """

@@ -1,4 +1,4 @@
-"""How commands end when what was asked for cannot be done."""
+"""How commands end on errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fail(message: object, code: int = 2) -> NoReturn:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End the command with the message and exit code of our errors; bad values and files, missing libraries: 2."""
+    """End the command with the message and exit code of Unmask's errors; bad values and files, missing libraries: 2."""
     try:
         yield
     except UnmaskError as error:

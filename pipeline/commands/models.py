@@ -26,7 +26,7 @@ app = typer.Typer(help="List, show, fetch, build, import and export architecture
 
 @app.command("list")
 def list_all(as_json: AsJson = False) -> None:
-    """Architectures with their defaults, and named weights with where they are."""
+    """List architectures with their defaults, and named weights with their location."""
     from models.architectures import list_architectures
     from models.zoo import commands, list_entries
 
@@ -59,7 +59,7 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Architecture, named weights or checkpoint.")],
     as_json: AsJson = False,
 ) -> None:
-    """All there is to know of an architecture, of named weights or of a checkpoint."""
+    """Show the details of an architecture, of named weights or of a checkpoint."""
     from models.architectures import list_architectures
     from models.checkpoint import CheckpointError
     from models.zoo import ZooError, list_entries, resolve
@@ -76,7 +76,7 @@ def show(
             described = _describe_checkpoint(resolve(name))
     except ZooError:
         fail(
-            f"nothing is called {name!r}, and there is no such file; "
+            f"no architecture, weights or file {name!r}; "
             f"architectures: {', '.join(list_architectures())}; weights: {', '.join(entries)}"
         )
     except CheckpointError as error:
@@ -89,15 +89,15 @@ def show(
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="Of the named weights: see `unmask models list`.")],
+    name: Annotated[str, typer.Argument(help="Name of the weights: see `unmask models list`.")],
     source: Annotated[
-        str | None, typer.Option("--from", metavar="PATH_OR_URI", help="Take the file from there instead.")
+        str | None, typer.Option("--from", metavar="PATH_OR_URI", help="Take the file from here instead.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch named weights into the cache, checked against their sha256.
 
-    Exit codes: 0 it is there, 2 no such name, 1 it cannot be had.
+    Exit codes: 0 it is available, 2 no such name, 1 it cannot be fetched.
     """
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
@@ -118,14 +118,14 @@ def pull(
 
 @app.command()
 def build(
-    name: Annotated[str, typer.Argument(help="Of the named weights: see `unmask models list`.")],
+    name: Annotated[str, typer.Argument(help="Name of the weights: see `unmask models list`.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make named weights from a pinned package and the difference that Unmask carries. Nothing is downloaded.
+    """Build named weights from a pinned package and the difference that Unmask ships. Nothing is downloaded.
 
-    The file is the same, byte for byte, as the one that `unmask models pull` fetches.
+    The file equals the one that `unmask models pull` fetches, byte for byte.
 
-    Exit codes: 0 it is there, 2 no such name, 1 it cannot be built.
+    Exit codes: 0 it is available, 2 no such name, 1 it cannot be built.
     """
     from models import zoo
 
@@ -140,14 +140,14 @@ def build(
 
 @app.command()
 def difference(
-    checkpoint: Annotated[Path, typer.Argument(help="A whole checkpoint that was trained from a pinned base.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A complete checkpoint that was trained from a pinned base.")],
     out: Annotated[Path, typer.Option(help="The difference to write.")],
     base: Annotated[
         str | None, typer.Option(help="Name of the base.", show_default="that of the checkpoint's backbone")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """For maintainers: write what a checkpoint has beyond its base, and check that the checkpoint comes back from it.
+    """For maintainers: write the difference of a checkpoint to its base, and check that it restores the checkpoint.
 
     Exit codes: 0 written, 2 it cannot be written.
     """
@@ -175,20 +175,20 @@ def difference(
         return
     typer.echo(
         f"{out}: {out.stat().st_size / 2**20:.2f} MiB beyond {chosen.name}, sha256 {difference_sha256}\n"
-        f"It gives {checkpoint.name} back: {checkpoint.stat().st_size:_} bytes, sha256 {sha256}"
+        f"It restores {checkpoint.name}: {checkpoint.stat().st_size:_} bytes, sha256 {sha256}"
     )
 
 
 @app.command("import")
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="A checkpoint that another program wrote.")],
-    layout: Annotated[str, typer.Option(help="What it is: deepfakebench-xception.")],
+    file: Annotated[Path, typer.Argument(help="A checkpoint of another program.")],
+    layout: Annotated[str, typer.Option(help="Its layout: deepfakebench-xception.")],
     out: Annotated[Path, typer.Option(help="The detector to write.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a detector of weights that were trained elsewhere. It has the same logits, and no thresholds yet.
+    """Make a detector from weights that were trained elsewhere. It has the same logits, and no thresholds yet.
 
-    Exit codes: 0 written, 2 not of that layout.
+    Exit codes: 0 written, 2 the layout does not match.
     """
     from models.checkpoint import save_checkpoint
     from models.interop import import_detector
@@ -203,8 +203,8 @@ def import_weights(
     typer.echo(
         f"{out}: {detector.info.architecture} of {described['values'] / 1e6:.1f} M values from {layout}, "
         f"sha256 {described['sha256']}\n"
-        "Its crops come close to those it was trained on, and are not the same; without calibration and thresholds "
-        "its verdicts say inconclusive."
+        "Its crops are close to those it was trained on, but not equal; without calibration and thresholds "
+        "all verdicts are inconclusive."
     )
 
 
@@ -212,19 +212,19 @@ def import_weights(
 def export_weights(
     weights: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Named weights or a checkpoint.")],
     to: Annotated[Format, typer.Option(help="The format.")],
-    out: Annotated[Path, typer.Option(help="The file; of OpenVINO the .xml, beside which the .bin will lie.")],
+    out: Annotated[Path, typer.Option(help="The file; for OpenVINO the .xml, with the .bin next to it.")],
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Store weights in half the bytes; they compute in fp32.")
     ] = False,
-    batch: Annotated[str, typer.Option(help="dynamic, or the number of crops a call.")] = "dynamic",
+    batch: Annotated[str, typer.Option(help="dynamic, or the number of crops per call.")] = "dynamic",
     images: Annotated[
-        Path | None, typer.Option(help="A face crop or a folder of them to check on, beside noise.", exists=True)
+        Path | None, typer.Option(help="A face crop or a folder of them for the check, besides noise.", exists=True)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a detector for other programs, and check that what was written scores like it.
+    """Write a detector for other programs, and check that the file scores like it.
 
-    Exit codes: 0 written, 2 it cannot be written so, 1 it scored otherwise and was not kept.
+    Exit codes: 0 written, 2 it cannot be written this way, 1 its scores differed and it was not kept.
     """
     import numpy as np
 
@@ -281,7 +281,7 @@ def _type_name(hint: Any) -> str:
 
 
 def _on_no_device(name: str) -> BaseModel:
-    """The architecture with its default options; its parameters have shapes and no memory."""
+    """The architecture with its default options; its parameters have shapes but no memory."""
     import torch
 
     from models.architectures import get_model

@@ -15,19 +15,19 @@ FaceDetector = Annotated[
 ]
 FaceWeights = Annotated[
     Path | None,
-    typer.Option("--detector-weights", help="The face detector's network, if not its own or a pulled one."),
+    typer.Option("--detector-weights", help="File of the face detector's network, if not the default or a pulled one."),
 ]
 Weights = Annotated[
     str | None,
     typer.Option(
-        "--weights", help="Checkpoint path or zoo name; several by commas: an ensemble.", envvar="UNMASK_WEIGHTS"
+        "--weights", help="Checkpoint path or zoo name; a comma-separated list is an ensemble.", envvar="UNMASK_WEIGHTS"
     ),
 ]
 LooksOption = Annotated[
     str | None,
     typer.Option(
         "--looks",
-        help="Further looks at each face, by commas: flip (twice the cost), scales (three times).",
+        help="Further looks at each face, comma-separated: flip (twice the cost), scales (three times).",
         envvar="UNMASK_LOOKS",
     ),
 ]
@@ -47,7 +47,7 @@ def clips_at_once(text: str) -> int | None:
     """The number that `ClipsAtOnce` gives; None for auto.
 
     Raises:
-        typer.BadParameter: it is neither.
+        typer.BadParameter: the text is neither.
     """
     if text == "auto":
         return None

@@ -13,16 +13,16 @@ from pipeline.commands.options import Kafka, Redis
 if TYPE_CHECKING:
     from pipeline.contracts import Verdict
 
-app = typer.Typer(help="Verdicts that the workers gave.", no_args_is_help=True)
+app = typer.Typer(help="Verdicts of the workers.", no_args_is_help=True)
 
 
 @app.command()
 def show(
     clip_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a clip.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The record itself.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record itself.")] = False,
     redis: Redis = None,
 ) -> None:
-    """Show what is known of a clip. Exit codes: 0 it has its verdict, 3 not yet, 1 it is not known."""
+    """Show the verdict or state of a clip. Exit codes: 0 it has its verdict, 3 not yet, 1 it is unknown."""
     from pipeline.commands.services import reaching, services
     from pipeline.contracts import Verdict
     from pipeline.results.store import VerdictStore, connect
@@ -38,9 +38,7 @@ def show(
             _show(Verdict.model_validate_json(record))
         return
     if state is None:
-        typer.echo(
-            f"{clip_id}: not known; a verdict that expired is brought back by `unmask results restore`", err=True
-        )
+        typer.echo(f"{clip_id}: unknown; `unmask results restore` restores an expired verdict", err=True)
         raise typer.Exit(1)
     typer.echo(f"{clip_id}: {state}")
     raise typer.Exit(3)
@@ -48,21 +46,21 @@ def show(
 
 @app.command()
 def tail(
-    beginning: Annotated[bool, typer.Option("--from-beginning", help="All that there are, first.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The records themselves.")] = False,
+    beginning: Annotated[bool, typer.Option("--from-beginning", help="First show all existing ones.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records themselves.")] = False,
     kafka: Kafka = None,
 ) -> None:
     """Show verdicts as they come, until interrupted."""
     from pipeline.commands.services import reaching, services
     from pipeline.contracts import Topic
-    from pipeline.results.restore import told
+    from pipeline.results.restore import record_line
     from pipeline.transport.history import read_topic
 
     settings = services(kafka=kafka)
     try:
         with reaching():
             for message in read_topic(settings.kafka, Topic.VERDICTS, follow=True, beginning=beginning):
-                text = (message.value or b"").decode("utf-8", "replace") if as_json else told(message)
+                text = (message.value or b"").decode("utf-8", "replace") if as_json else record_line(message)
                 typer.echo(text)
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error
@@ -73,7 +71,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="A JSONL file.", show_default="standard output")] = None,
     kafka: Kafka = None,
 ) -> None:
-    """Write all published records as JSON lines, one a clip."""
+    """Write all published records as JSON lines, one per clip."""
     from pipeline.commands.services import reaching, services
     from pipeline.results.restore import latest_records
 
@@ -88,9 +86,9 @@ def export(
 
 @app.command()
 def restore(kafka: Kafka = None, redis: Redis = None) -> None:
-    """Bring verdicts back into Redis from the topic on which they were published; what stands there stays.
+    """Restore verdicts to Redis from the topic of published verdicts; existing ones stay.
 
-    Exit codes: 0 all are there, 3 some messages are no records, 1 Kafka or Redis is away.
+    Exit codes: 0 all are restored, 3 some messages are not records, 1 Kafka or Redis is unreachable.
     """
     from pipeline.commands.services import reaching, services
     from pipeline.results.restore import restore as bring_back
@@ -99,17 +97,17 @@ def restore(kafka: Kafka = None, redis: Redis = None) -> None:
     settings = services(kafka=kafka, redis=redis)
     with reaching():
         done = bring_back(settings.kafka, VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s))
-    typer.echo(f"{done.restored} restored, {done.there} there already, {done.strange} no records")
-    raise typer.Exit(3 if done.strange else 0)
+    typer.echo(f"{done.restored} restored, {done.existing} already present, {done.invalid} invalid")
+    raise typer.Exit(3 if done.invalid else 0)
 
 
 def _show(verdict: Verdict) -> None:
     from rich.console import Console
 
     console = Console()
-    word = verdict.label or verdict.outcome
+    result = verdict.label or verdict.outcome
     chance = "" if verdict.probability is None else f"  P(fake) {verdict.probability:.3f}"
-    console.print(f"{verdict.id}  [bold]{word}[/]{chance}", highlight=False)
+    console.print(f"{verdict.id}  [bold]{result}[/]{chance}", highlight=False)
     console.print(verdict.source, markup=False, highlight=False)
     if verdict.error:
         console.print(verdict.error, markup=False, highlight=False)

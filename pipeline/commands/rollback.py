@@ -9,10 +9,10 @@ from pipeline.commands.options import Redis
 
 
 def run(redis: Redis = None) -> None:
-    """Tell all workers to use the weights that were active before these; a second time goes back one further.
+    """Make all workers use the weights that were active before these; a second call goes back one further.
 
-    Exit codes: 0 done, 3 there are none to go back to, 2 bad options, 1 Redis is away, or weights were announced at
-    the same moment.
+    Exit codes: 0 done, 3 no earlier weights, 2 bad options, 1 Redis is unreachable, or weights were announced at the
+    same time.
     """
     from pipeline.commands.services import reaching, services
 

@@ -21,11 +21,11 @@ from pipeline.commands.options import (
 
 def run(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, globs or fsspec URIs.")],
-    recursive: Annotated[bool, typer.Option("--recursive", help="Go into sub-folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Include sub-folders.")] = False,
     fps: Annotated[
         float | None, typer.Option(help="Scored frames a second of video.", show_default="2", min=0.001)
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="This many frames, evenly over the whole clip.", min=1)] = None,
+    frames: Annotated[int | None, typer.Option(help="This many frames, spread over the whole clip.", min=1)] = None,
     every: Annotated[int | None, typer.Option(help="Every n-th frame.", min=1)] = None,
     keyframes: Annotated[bool, typer.Option("--keyframes", help="Key frames only: fastest.")] = False,
     detector: FaceDetector = "mtcnn",
@@ -36,30 +36,30 @@ def run(
     ] = None,
     weights: Weights = None,
     untrained: Annotated[
-        bool, typer.Option("--untrained", help="Random weights, to try the line out: scores mean nothing.")
+        bool, typer.Option("--untrained", help="Random weights, to try the pipeline: scores mean nothing.")
     ] = False,
     looks: LooksOption = None,
     backend: Backend = "auto",
     device: Device = "auto",
     workers: ClipsAtOnce = "auto",
-    jsonl: Annotated[Path | None, typer.Option(help="Write the records there; - is standard output.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report there.")] = None,
+    jsonl: Annotated[Path | None, typer.Option(help="Write the records to this file; - is standard output.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Keep what the JSONL file holds of the same bytes, weights and sampling."),
+        typer.Option("--resume", help="Keep records in the JSONL file of the same bytes, weights and sampling."),
     ] = False,
 ) -> None:
-    """Judge clips on this machine: one record a clip, whatever becomes of it.
+    """Judge clips on this machine: one record per clip, whatever its outcome.
 
     Exit codes: 0 all clips scored, 3 some other outcome, 2 bad options or no input, 130 interrupted.
     """
     chosen = {"--fps": fps, "--frames": frames, "--every": every, "--keyframes": keyframes or None}
     if len(given := [name for name, value in chosen.items() if value is not None]) > 1:
-        raise typer.BadParameter(f"{' and '.join(given)} exclude each other: one way of sampling is wanted")
+        raise typer.BadParameter(f"{' and '.join(given)} exclude each other: choose one way of sampling")
     if untrained and weights is not None:
         raise typer.BadParameter("--weights and --untrained exclude each other")
     if resume and (jsonl is None or str(jsonl) == "-"):
-        raise typer.BadParameter("--resume needs --jsonl FILE: it is where the earlier records stand")
+        raise typer.BadParameter("--resume needs --jsonl FILE, which holds the earlier records")
     clips = clips_at_once(workers)
 
     from pipeline import scan_run

@@ -21,7 +21,7 @@ def run(
 ) -> None:
     """Print the JSON Schema of a contract.
 
-    `verdict` is the record that every output carries, `task` a video submitted through Kafka, `segment` the headers
+    `verdict` is the record of every output, `task` a video submitted through Kafka, `segment` the headers
     of a live stream's message.
     """
     import json
@@ -31,7 +31,7 @@ def run(
     from pipeline.contracts import Verdict
     from pipeline.transport.messages import Segment, VideoTask
 
-    # A record is written by us, with every field; a task is written by others, who may leave fields out.
+    # Unmask writes records, with every field; others write tasks, and may omit fields.
     schemas: dict[Contract, tuple[type[BaseModel], Literal["serialization", "validation"]]] = {
         Contract.VERDICT: (Verdict, "serialization"),
         Contract.TASK: (VideoTask, "validation"),

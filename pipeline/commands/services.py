@@ -26,10 +26,10 @@ class Services:
 
 
 def services(*, kafka: str | None = _UNUSED, redis: str | None = _UNUSED) -> Services:
-    """From flags and environment; an argument that is left out is not needed.
+    """Read from flags and environment; an omitted argument is not needed.
 
     Raises:
-        typer.BadParameter: one that is needed is not set, or a setting cannot be read.
+        typer.BadParameter: a required one is not set, or a setting is invalid.
     """
     from pydantic import ValidationError
 
@@ -52,7 +52,7 @@ def services(*, kafka: str | None = _UNUSED, redis: str | None = _UNUSED) -> Ser
 
 @contextmanager
 def reaching() -> Iterator[None]:
-    """End with exit code 1 and the reason where Kafka or Redis is away, or a file cannot be written."""
+    """End with exit code 1 and the reason if Kafka or Redis is unreachable, or a file cannot be written."""
     from redis import RedisError
 
     from pipeline.transport.kafka import TransportError
@@ -68,7 +68,7 @@ def open_registry(uri: str | None) -> Registry:
     """The registry of weights, from a flag or the environment.
 
     Raises:
-        typer.BadParameter: none is set, or it is of a kind that is not known here.
+        typer.BadParameter: it is not set, or of an unknown kind.
     """
     from pipeline.settings import REGISTRY_CACHE, Settings
     from pipeline.weights.registry import Registry

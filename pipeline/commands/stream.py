@@ -19,18 +19,18 @@ def publish(
     source: Annotated[str, typer.Argument(help="A file, or any URL that libav opens.")],
     stream_id: Annotated[str | None, typer.Option("--id", help="Id of the stream.", show_default="a new one")] = None,
     segment_s: Annotated[
-        float, typer.Option(help="Length of a segment at least; up to the next key frame.", min=0.1, max=60)
+        float, typer.Option(help="Minimum length of a segment; it ends at the next key frame.", min=0.1, max=60)
     ] = 2.0,
     realtime: Annotated[
-        bool, typer.Option("--realtime", help="Send each segment when its time has come, as a camera would.")
+        bool, typer.Option("--realtime", help="Send segments in real time, as a camera would.")
     ] = False,
-    repeat: Annotated[int, typer.Option(help="So many times over, as one stream.", min=1)] = 1,
+    repeat: Annotated[int, typer.Option(help="Repeat the video this many times, as one stream.", min=1)] = 1,
     kafka: Kafka = None,
 ) -> None:
-    """Cut a video into segments and send them as a live stream; packets stay as they are where key frames allow it.
+    """Cut a video into segments and send them as a live stream; packets are copied where key frames allow it.
 
-    Exit codes: 0 all was sent, 2 the source cannot be cut, 1 Kafka is away, 130 interrupted: the stream is left open,
-    and workers end it when it has been idle.
+    Exit codes: 0 all was sent, 2 the source cannot be cut, 1 Kafka is unreachable, 130 interrupted: the stream is left
+    open, and workers end it when it is idle.
     """
     from pipeline.commands.services import reaching, services
     from pipeline.live.sender import send
@@ -58,7 +58,7 @@ def publish(
 
 @app.command()
 def show(stream_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a stream.")], redis: Redis = None) -> None:
-    """Show where a stream stands. Exit codes: 0 it is known, 1 it is not, or Redis is away."""
+    """Show the state of a stream. Exit codes: 0 it is known, 1 it is unknown, or Redis is unreachable."""
     from pipeline.commands.services import reaching, services
     from pipeline.contracts import Verdict
     from pipeline.live.store import StreamStore
@@ -69,7 +69,7 @@ def show(stream_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a st
         store = StreamStore(connect(settings.redis), ttl_s=settings.ttl_s)
         state, record = store.load(stream_id), store.verdict(stream_id)
     if state is None or record is None:
-        typer.echo(f"{stream_id}: not known", err=True)
+        typer.echo(f"{stream_id}: unknown", err=True)
         raise typer.Exit(1)
     verdict = Verdict.model_validate_json(record)
     chance = "" if verdict.probability is None else f"  P(fake) {verdict.probability:.3f}"

@@ -1,4 +1,4 @@
-"""Hand videos to the workers."""
+"""Submit videos to the workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Class(StrEnum):
 def run(
     paths: Annotated[list[str], typer.Argument(metavar="PATH|URI...", help="Files, folders, globs or fsspec URIs.")],
     source_class: Annotated[Class, typer.Option("--class", help="Uploads are judged before archives.")] = Class.UPLOAD,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Go into sub-folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Include sub-folders.")] = False,
     sampling: Annotated[
         str | None, typer.Option(help="fps=F, frames=N, every=N or keyframes.", show_default="the workers' own")
     ] = None,
@@ -34,10 +34,10 @@ def run(
     kafka: Kafka = None,
     redis: Redis = None,
 ) -> None:
-    """Hand videos to the workers: paths and URIs as they reach them.
+    """Submit videos to the workers: paths and URIs as the workers see them.
 
-    The same content is sent once, so an interrupted call can be made again. Exit codes: 0 all sent, or with --watch
-    all scored; 3 some other outcome; 2 bad options or no input; 1 Kafka or Redis is away; 130 interrupted.
+    The same content is sent once, so an interrupted call can be repeated. Exit codes: 0 all sent, or with --watch
+    all scored; 3 some other outcome; 2 bad options or no input; 1 Kafka or Redis is unreachable; 130 interrupted.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -85,7 +85,7 @@ def run(
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
-        typer.echo("Interrupted; the same command goes on from here.", err=True)
+        typer.echo("Interrupted; run the same command to continue.", err=True)
         raise typer.Exit(130) from error
 
 
@@ -109,11 +109,11 @@ def _watch(items: list[Item], store: VerdictStore, console: Console) -> int:
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("judging", total=len(items), rate="", left="")
 
-        def told(outcome: Outcome) -> None:
+        def on_done(outcome: Outcome) -> None:
             outcomes[outcome] += 1
             progress.advance(bar)
 
-        for counts in watch([item.id for item in items], store, told=told):
+        for counts in watch([item.id for item in items], store, on_done=on_done):
             speed = progress.tasks[0].speed
             left = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
             progress.update(bar, rate="" if speed is None else f"{speed:.2f} clips/s", left=left)

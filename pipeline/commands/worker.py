@@ -35,17 +35,17 @@ def run(
     kafka: Kafka = None,
     redis: Redis = None,
     http_port: Annotated[
-        int | None, typer.Option(help="Health and metrics; 0 takes a free one.", show_default="8080")
+        int | None, typer.Option(help="Health and metrics; 0 picks a free one.", show_default="8080")
     ] = None,
     uri_allow: Annotated[
-        str | None, typer.Option(help="Schemes and roots that may be read.", show_default="file")
+        str | None, typer.Option(help="Allowed URI schemes and root folders.", show_default="file")
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve as a worker until SIGTERM: tasks from Kafka, verdicts to Redis and Kafka.
 
-    The first SIGTERM lets it finish what it has begun, for UNMASK_DRAIN_S seconds; a second one ends it at once, and
-    others do the rest. Exit codes: 0 told to leave, 2 bad options.
+    After the first SIGTERM it finishes its current clips, for at most UNMASK_DRAIN_S seconds; a second one ends it at
+    once, and other workers take over. Exit codes: 0 stopped by a signal, 2 bad options.
     """
     clips = clips_at_once(workers)
     if log_level not in ("debug", "info", "warning", "error"):

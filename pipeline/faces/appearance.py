@@ -15,12 +15,12 @@ _BINS = 16
 # A cut moves this part of the colour histogram, or this many levels (of 255) on average. Frames of one shared clip,
 # 0.1 to 2 s apart and some from moving cameras, differ by at most 0.15 and 47; frames of two by at least 0.22 and 44.
 _CUT_HISTOGRAM, _CUT_LEVELS = 0.18, 48.0
-# Of a face, in px, and the part of its longer side that is looked at around it: hair and collar tell people apart too.
+# Of a face, in px, and the context around it, in parts of its longer side: hair and collar help to distinguish people.
 _FACE_PX, _FACE_SCALE = 16, 1.4
 
 
 class SceneCut:
-    """Notices that a frame shows another scene than the one before."""
+    """Detects scene cuts between consecutive frames."""
 
     def __init__(self) -> None:
         self._last: tuple[Floats, Floats] | None = None
@@ -36,12 +36,12 @@ class SceneCut:
 
     @property
     def seen(self) -> Image | None:
-        """What is kept of the last frame, uint8 [36, 64, 3]; None before the first."""
+        """The state: the last frame scaled down, uint8 [36, 64, 3]; None before the first."""
         return None if self._last is None else self._last[0].astype(np.uint8)
 
     @classmethod
     def after(cls, seen: Image | None) -> SceneCut:
-        """One that goes on after the frame of which another one kept `seen`."""
+        """Resume from the `seen` of another instance."""
         scene = cls()
         scene._last = None if seen is None else _scene(seen)
         return scene

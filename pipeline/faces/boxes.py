@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.types import Floats, Ints
 
-_SMALLEST_AREA = np.float32(1e-9)  # keeps 0 / 0 from a box without area
+_SMALLEST_AREA = np.float32(1e-9)  # avoids 0 / 0 for a box without area
 
 
 def areas(boxes: Floats) -> Floats:
@@ -52,9 +52,9 @@ def grown(around: Floats, factor: float) -> Floats:
 
 
 def suppressed_by_iou(boxes: Floats, scores: Floats, max_iou: float) -> Ints:
-    """Non-maximum suppression: indices of the boxes that stay, best score first.
+    """Non-maximum suppression: indices of the kept boxes, best score first.
 
-    A box goes when its IoU with a better one that stays is above `max_iou`.
+    A box is dropped if its IoU with a better kept one is above `max_iou`.
     """
     if len(boxes) < 2:
         return np.arange(len(boxes))
@@ -65,7 +65,7 @@ def suppressed_by_iou(boxes: Floats, scores: Floats, max_iou: float) -> Ints:
 
 
 def suppressed_by_containment(boxes: Floats, scores: Floats, max_share: float) -> Ints:
-    """The same by `containment` in place of IoU, so that a small box inside a better large one goes too."""
+    """The same with `containment` instead of IoU, so that a small box inside a better large one is dropped too."""
     share = containment(boxes, boxes)
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable").tolist():

@@ -1,4 +1,4 @@
-"""How much of a face's detail a picture really holds, 0..1: what blur, compression, mosaics and noise leave of it.
+"""How much of a face's detail a picture holds, 0..1, after blur, compression, mosaics and noise.
 
 Four shares are multiplied:
 
@@ -12,11 +12,11 @@ Four shares are multiplied:
 - *texture*: a codec with few bits keeps some strong edges and sets the rest to zero.
 
 On 320 crops of DFDC's validation set under 35 degradations, the median of this measure and the AUC that the shipped
-weights keep under a degradation correlate by .90 (Spearman), and it and their mean shift of log-odds by -.86. Variance
-of the Laplacian over variance, which was used before, reached .00 and -.28. The constants were tuned on the same crops.
+weights keep under a degradation correlate by .90 (Spearman), and it and their mean shift of log-odds by -.86. The
+earlier measure, variance of the Laplacian over variance, reached .00 and -.28. The constants are tuned on these crops.
 
-Limits: fine random texture, such as fur, passes for noise. Strong JPEG compression of a picture with high contrast is
-noticed late.
+Limits: fine random texture, such as fur, counts as noise. Strong JPEG compression of a high-contrast picture is
+detected late.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import numpy as np
 
 from pipeline.types import Floats, Image
 
-PATCH_PX = 128  # side of the square about a face, on which everything here was tuned
-SMALLEST_PX = 24  # less of a patch holds too little to measure
+PATCH_PX = 128  # side of the square around a face, for which everything here was tuned
+SMALLEST_PX = 24  # a smaller patch holds too little to measure
 
 # Diagonal energy of the two finer scales over that of the coarse one, geometric mean, by the logarithm. Clean crops of
 # DFDC have .15 to .30 (5 to 95 %), blurred by sigma 3 at 224 px .07 to .12, by sigma 8 .03.
@@ -41,12 +41,12 @@ ALONG = (0.08, 0.17)
 CROSSING = (0.16, 0.30)
 # Median over root mean square of the diagonal detail. A Gaussian has .67; clean crops .18 to .38, CRF 45 .10 to .25.
 TEXTURE = (0.03, 0.18)
-# Weight of the noise's variance against the signal's. By it sigma 10 at 224 px costs a third, sigma 25 three quarters.
+# Weight of the noise's variance against the signal's. Sigma 10 at 224 px costs a third, sigma 25 three quarters.
 NOISE_WEIGHT = 2.0
 
 _MEAN_TO_SIGMA = math.sqrt(math.pi / 2)  # of the absolute values of a Gaussian
 _MEDIAN_TO_SIGMA = 1.4826
-_FLOOR = 1e-2  # of variances, in squared grey levels: less is rounding
+_FLOOR = 1e-2  # of variances, in squared grey levels: smaller values are rounding errors
 
 
 def clarity(patch: Image) -> float:

@@ -1,4 +1,4 @@
-"""Refinement against full detection on a clip: what is kept, how well it sits, what it saves."""
+"""Compares refinement with full detection on a clip: faces kept, accuracy, time saved."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipeline.faces.boxes import iou
 from pipeline.faces.detector import FaceDetector
 from pipeline.types import Faces, Frame
 
-# A face is the same in two frames when its boxes overlap at all; less is chance.
+# Two boxes in two frames are the same face from this overlap on; less is chance.
 SAME_FACE_IOU = 0.1
-# A face is kept when the refinement is as sure, and as near to the full detection's box, as this.
+# A face is kept if the refinement reaches this score, and this IoU with the full detection's box.
 KEPT_SCORE, KEPT_IOU = 0.7, 0.5
 
 
@@ -28,7 +28,7 @@ class RefineRow:
         frames: pairs of frames compared.
         faces: faces that a full detection finds in both frames of a pair, overlapping.
         kept: those of them that refinement finds too: score > 0.7, IoU with the full detection > 0.5.
-        mean_iou: of the kept ones; None if there are none.
+        mean_iou: of the kept faces; None without any.
         detect_ms: median time of a full detection.
         refine_ms: median time of refining all faces of a frame; None if there was nothing to refine.
     """
@@ -43,10 +43,10 @@ class RefineRow:
 
 
 def compare_refine(frames: Iterable[Frame], detector: FaceDetector, gaps_s: Sequence[float]) -> list[RefineRow]:
-    """Follow the faces of a clip over several gaps, by refinement and by detecting anew.
+    """Follow the faces of a clip over several gaps, by refinement and by a new detection.
 
     Args:
-        frames: in order of time; an image need not outlive its turn.
+        frames: in order of time; each image is used only until the next frame is read.
         detector: any.
         gaps_s: seconds, each positive; one row each comes back, in this order.
 
@@ -71,7 +71,7 @@ def compare_refine(frames: Iterable[Frame], detector: FaceDetector, gaps_s: Sequ
 
 
 class _Walk:
-    """One gap: from a searched frame to the first that is at least so much later, and on from there."""
+    """One gap: from a searched frame to the first one at least `gap_s` later, then from that one."""
 
     def __init__(self, gap_s: float) -> None:
         self._gap_s = gap_s

@@ -1,4 +1,4 @@
-"""The one function through which face detectors are made. torch and OpenVINO are imported only when needed."""
+"""Creates face detectors. torch and OpenVINO are imported only when needed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def create_detector(
     threads: int | None = None,
     streams: int = 1,
 ) -> FaceDetector:
-    """Make a face detector.
+    """Create a face detector.
 
     Args:
         name: one of `DETECTORS`.
-        min_face_px: smallest face that matters, in pixels of the frames. Frames are shrunk as far as it allows.
+        min_face_px: smallest face to find, in pixels of the frames. Frames are shrunk as far as it allows.
         weights: file of YuNet's network; None takes the zoo's. MTCNN has its own from facenet-pytorch.
         backend: what runs the networks. "auto": OpenVINO on the CPU if it is installed, else torch.
         device: of torch; OpenVINO runs on "cpu" only.
@@ -38,7 +38,7 @@ def create_detector(
     if backend not in get_args(Backend):
         raise ValueError(f"unknown backend {backend!r}; there are: {', '.join(get_args(Backend))}")
     if min_face_px < 12:
-        raise ValueError(f"min_face_px must be at least 12, the smallest face that detectors know, got {min_face_px}")
+        raise ValueError(f"min_face_px must be at least 12, the smallest face that detectors find, got {min_face_px}")
     if streams < 1 or (threads is not None and threads < 1):
         raise ValueError(f"threads and streams must be at least 1, got {threads} and {streams}")
     if backend == "auto":

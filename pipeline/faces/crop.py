@@ -1,4 +1,4 @@
-"""The one crop function: training and serving cut faces here, so they cannot differ."""
+"""The only crop function: training and serving both use it, so they cannot differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INTERPOLATIONS = {
 
 
 def cut_crops(image: Image, faces: Faces, spec: InputSpec, *, zoom: float = 1.0) -> Image:
-    """Cut each face as a deepfake detector wants to see it.
+    """Cut each face for a deepfake detector.
 
     The squares of `crop_squares` are rounded to whole pixels and resized. Interpolation "area" takes the mean of the
     pixels covered when it shrinks, so that nothing aliases, and is bilinear when it enlarges; the others are OpenCV's
@@ -59,7 +59,7 @@ def crops_of(frame: Frame, faces: Faces, spec: InputSpec) -> Crops:
 
 
 def cut_square(image: Image, x0: float, y0: float, side: float, size: int, interpolation: Interpolation) -> Image:
-    """Cut one square, rounded to whole pixels, and resize it as `cut_crops` tells.
+    """Cut one square, rounded to whole pixels, and resize it as `cut_crops` does.
 
     Args:
         image: uint8 [H, W, 3].
@@ -77,21 +77,21 @@ def cut_square(image: Image, x0: float, y0: float, side: float, size: int, inter
 
 
 def resized(square: Image, size: int, interpolation: Interpolation) -> Image:
-    """A square picture at another size, resampled as `cut_crops` tells: uint8 [size, size, 3]."""
+    """A square picture at another size, resampled as in `cut_crops`: uint8 [size, size, 3]."""
     enlarges = len(square) < size
     how = "bilinear" if interpolation == "area" and enlarges else interpolation
     return np.asarray(cv2.resize(square, (size, size), interpolation=_INTERPOLATIONS[how]))
 
 
 def crop_squares(faces: Faces, geometry: CropGeometry) -> Floats:
-    """Where the crops lie.
+    """Where the crops are.
 
     A `LandmarkTemplate` falls back on an average face's landmarks in the box where the detector's cannot be right: not
     finite, or the square out of proportion to the box (`TEMPLATE_TO_BOX`).
 
     Args:
         faces: N faces.
-        geometry: how a crop lies on its face; see there for the formulas.
+        geometry: how a crop is placed on its face; its class has the formulas.
 
     Returns:
         float32 [N, 3]: x0, y0 and side in pixels of the frame. They may reach over its edge.
@@ -121,9 +121,9 @@ def _template_squares(landmarks: Floats, template: LandmarkTemplate) -> Floats:
 
 
 def _window(image: Image, x0: int, y0: int, side: int) -> Image:
-    """A square of whole pixels: a view where it lies inside, else a copy with the frame's edge repeated."""
+    """A square of whole pixels: a view if it is inside, else a copy with the frame's edge repeated."""
     height, width = image.shape[:2]
-    # A square that lies outside altogether sees the same edge from one pixel inside.
+    # A square completely outside gets the same edge as one that is one pixel inside.
     x0, y0 = min(max(x0, 1 - side), width - 1), min(max(y0, 1 - side), height - 1)
     inside = image[max(y0, 0) : y0 + side, max(x0, 0) : x0 + side]
     missing = (max(-y0, 0), max(y0 + side - height, 0), max(-x0, 0), max(x0 + side - width, 0))

@@ -11,24 +11,24 @@ from pipeline.types import Faces, Floats, Image
 Backend = Literal["auto", "openvino", "torch"]
 DETECTORS = ("mtcnn", "yunet")
 # Faces under 32 px are not scored (pipeline.faces.flaws), and the networks find faces down to three quarters of the
-# size that they are asked for; time goes by the square of it.
+# requested size; time depends on its square.
 MIN_FACE_PX = 40.0
 
 
 class DetectorError(UnmaskError, RuntimeError):
-    """A face detector cannot be made: a library, its weights or a device is missing; the message says which."""
+    """A face detector cannot be created: a library, its weights or a device is missing; the message says which."""
 
 
 class FaceDetector(Protocol):
     """Finds faces, and finds them again. Safe to share between threads.
 
-    The thresholds are the detector's own affair: `detect` returns faces to rely on, for each may begin a person's
-    track; `refine` asks less of a face that was there before.
+    Each detector has its own thresholds: `detect` returns reliable faces, since each may begin a person's track;
+    `refine` accepts lower scores of known faces.
     """
 
     @property
     def name(self) -> str:
-        """Which detector, the settings that change its results, and the start of its weights' sha256."""
+        """Name of the detector, the settings that change its results, and the start of its weights' sha256."""
         ...
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
@@ -50,7 +50,7 @@ class FaceDetector(Protocol):
             boxes: float32 [N, 4], x0 y0 x1 y1 in pixels of `image`.
 
         Returns:
-            N faces in the order of the boxes. One that is not there any more has score 0, and its box and landmarks
-            mean nothing.
+            N faces in the order of the boxes. A face that was not found has score 0, and its box and landmarks are
+            meaningless.
         """
         ...

@@ -1,4 +1,4 @@
-"""Why a face is not judged: the reasons, how they are counted over a clip, and their words."""
+"""Why a face is not judged: the reasons, their counts over a clip, and their text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from pipeline.types import Ints
 
-# A face that is smaller (square root of its box's area) is not judged. Enlarged to a detector's input of 160 px or more
-# it would be the resampler's invention, and compression in blocks of 8 px leaves nothing of a forgery there.
+# A face that is smaller (square root of its box's area) is not judged. At a detector's input of 160 px or more it would
+# be mostly interpolated, and compression in blocks of 8 px leaves no trace of a forgery.
 SMALLEST_FACE_PX = 32.0
 
 
@@ -48,14 +48,14 @@ def flaw_counts(flaws: Ints) -> Counter[str]:
 
 
 def _name(number: int) -> str:
-    # A worker of a later version may have found a flaw that this one has no name for.
+    # A worker of a later version may report a flaw that this one has no name for.
     return Flaw(number).name.lower() if number in _NUMBERS else "other"
 
 
 def flaws_text(not_judged: Mapping[str, int]) -> str:
-    """The counts in words, the most frequent first: "7 too small (below 32 px), 3 turned away".
+    """The counts as text, the most frequent first: "7 too small (below 32 px), 3 turned away".
 
-    A name that this version does not know stands for itself.
+    A name that this version does not know is printed as it is.
     """
     ordered = sorted(not_judged.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {_WORDS.get(name, name.replace('_', ' '))}" for name, count in ordered if count)

@@ -14,23 +14,23 @@ from pipeline.types import Faces, Floats, Image
 
 # Probability asked by P-, R- and O-Net, as in the paper's implementation.
 THRESHOLDS = (0.6, 0.7, 0.7)
-# A face that nobody knows of must convince O-Net once more, on the square about its final box. There no false face of
-# the shared clips came above 0.961 (131 of them, YuNet as the judge), and 19 of 20 true ones did.
+# A new face must pass O-Net once more, on the square around its final box. No false face of the shared clips scored
+# above 0.961 there (131 of them, YuNet as the reference), and 19 of 20 true ones did.
 SURE = 0.965
 FACTOR = 0.5**0.5  # between scales of the pyramid; 0.709 in the paper's implementation
 # Overlap allowed after P-Net within a scale, after P-Net over all and after R-Net (IoU), and in the end (containment).
 SAME_SCALE, ALL_SCALES, LAST = 0.5, 0.7, 0.7
-# Candidates that P-Net may pass on, from each scale and in all. A street scene in 1080p has some hundred; a picture
-# made to hurt would have 100,000.
+# Candidates that P-Net may pass on, from each scale and in all. A street scene in 1080p has some hundred; a hostile
+# picture could have 100,000.
 MAX_CANDIDATES = 1000
-REFINEMENTS = 2  # the first comes to the face, the second judges it there
+REFINEMENTS = 2  # the first moves to the face, the second scores it there
 
 
 class Mtcnn:
     """P-Net proposes at every scale, R-Net and O-Net judge and move the boxes. Safe to share between threads.
 
-    The frame is scaled so that a face of `min_face_px` fills P-Net's window of 12 px, which is what that network was
-    trained on; R-Net and O-Net look at the full resolution again.
+    The frame is scaled so that a face of `min_face_px` fills P-Net's window of 12 px, the size it was trained on; R-Net
+    and O-Net use the full resolution.
 
     Args:
         nets: the three networks.
@@ -105,7 +105,7 @@ class Mtcnn:
         return candidates[suppressed_by_iou(candidates, score, ALL_SCALES)[:MAX_CANDIDATES]]
 
     def _accepted(self, pyramid: Pyramid, boxes: Floats) -> Floats:
-        """The boxes that R-Net accepts, as it moves them."""
+        """The boxes that R-Net accepts, with its offsets applied."""
         if not len(boxes):
             return boxes
         around = squares(boxes)
@@ -115,7 +115,7 @@ class Mtcnn:
         return boxes[suppressed_by_iou(boxes, scores, ALL_SCALES)]
 
     def _judge(self, patches: Image, around: Floats) -> Faces:
-        """O-Net's opinion of patches [N, 48, 48, 3] that were cut at squares [N, 3]."""
+        """O-Net's output for patches [N, 48, 48, 3] that were cut at squares [N, 3]."""
         scores, offsets, points = self._nets.onet(patches)
         return Faces.of(_moved(around, offsets), scores, around[:, None, :2] + points * around[:, None, 2:])
 

@@ -1,6 +1,6 @@
 """The three networks of MTCNN (Zhang et al. 2016, arXiv:1604.02878) on OpenVINO or torch.
 
-The weights lie in facenet-pytorch's wheel. Both backends take uint8 RGB and compute in fp32, also inside autocast.
+The weights are in facenet-pytorch's wheel. Both backends take uint8 RGB and compute in fp32, also inside autocast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PNET_WINDOW_PX, PNET_STRIDE_PX = 12, 2
 RNET_PX, ONET_PX = 24, 48
-# Patches a call. More buy no speed on a CPU, and this bounds the memory that a hostile picture can ask for.
+# Patches per call. More gain no speed on a CPU, and this bounds the memory that a hostile picture can take.
 MAX_BATCH = 64
 
 
@@ -31,7 +31,7 @@ class MtcnnNets(Protocol):
 
     @property
     def backend(self) -> str:
-        """What runs the networks, for the provenance."""
+        """Name of the runtime, for the provenance."""
         ...
 
     def pnet(self, image: Image) -> tuple[Floats, Floats]:
@@ -50,10 +50,10 @@ class MtcnnNets(Protocol):
 def load_weights() -> tuple[dict[str, dict[str, torch.Tensor]], str]:
     """State dicts of "pnet", "rnet" and "onet", and the sha256 over their three files in this order.
 
-    The files are read without importing facenet-pytorch, which would bring torchvision, PIL and requests along.
+    The files are read without importing facenet-pytorch, which would import torchvision, PIL and requests.
 
     Raises:
-        DetectorError: facenet-pytorch is not installed, or not whole.
+        DetectorError: facenet-pytorch is not installed, or incomplete.
     """
     import torch
 
@@ -70,7 +70,7 @@ def load_weights() -> tuple[dict[str, dict[str, torch.Tensor]], str]:
         try:
             digest.update(path.read_bytes())
         except OSError as error:
-            raise DetectorError(f"facenet-pytorch is not whole, install version 2.5.3 again: {error}") from error
+            raise DetectorError(f"facenet-pytorch is incomplete, reinstall version 2.5.3: {error}") from error
         weights[net] = torch.load(path, map_location="cpu", weights_only=True)
     return weights, digest.hexdigest()
 
@@ -138,14 +138,14 @@ class TorchNets:
     def _run(self, net: str, batch: Image) -> tuple[Floats, ...]:
         torch = self._torch
         with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
-            # NHWC seen as NCHW is what torch calls channels last.
+            # NHWC viewed as NCHW is torch's channels last.
             x = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).permute(0, 3, 1, 2)
             outs = self._nets[net]((x.float() - 127.5) / 128)
             return tuple(out.cpu().numpy() for out in outs)
 
 
 def _in_batches(run: Callable[[Image], tuple[Floats, ...]], patches: Image) -> tuple[Floats, ...]:
-    """Run at most `MAX_BATCH` patches a call and join copies of the results."""
+    """Run at most `MAX_BATCH` patches per call and concatenate copies of the results."""
     parts = [
         [np.array(out) for out in run(patches[start : start + MAX_BATCH])]
         for start in range(0, len(patches), MAX_BATCH)

@@ -37,9 +37,9 @@ class OpenVinoNet:
         self._local = threading.local()
 
     def __call__(self, batch: Image) -> tuple[Floats, ...]:
-        """Run the network on N images; its outputs are views that hold until this thread's next call.
+        """Run the network on N images; its outputs are views, valid until this thread's next call.
 
-        Kernels are prepared anew for each new shape, so the batch is filled up with zeros to a power of two.
+        OpenVINO prepares kernels for each new shape, so the batch is padded with zeros to a power of two.
         """
         n = len(batch)
         missing = (1 << (n - 1).bit_length()) - n

@@ -1,4 +1,4 @@
-"""A picture halved again and again, from which patches and scaled copies of any size are cheap to take."""
+"""An image pyramid: patches and scaled copies of any size at low cost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Pyramid:
     """Copies of a picture at scale 1, 1/2, 1/4 ..., each made when it is first needed.
 
     Halving takes the mean of 2x2 pixels, so nothing aliases; an odd last row or column falls off. The rest, a
-    factor between 1/2 and 1, is bilinear. OpenCV's INTER_AREA is slow at factors that are not whole: 1080p to 0.3 of
-    its size takes 6.5 ms by it, and 0.7 ms so.
+    factor between 1/2 and 1, is bilinear. OpenCV's INTER_AREA is slow at non-integer factors: 1080p to 0.3 of its size
+    takes 6.5 ms, and 0.7 ms this way.
 
     Args:
         image: uint8 [H, W, 3].
@@ -26,12 +26,12 @@ class Pyramid:
 
     @classmethod
     def around(cls, image: Image, square: Floats, reach: float = 0.0) -> Pyramid:
-        """Of the neighbourhood of a square (x0 y0 side) alone, which is cheap to halve.
+        """A pyramid of the neighbourhood of a square (x0 y0 side) only, which is cheap to halve.
 
         Args:
             image: uint8 [H, W, 3].
-            square: float32 [3], in px of the image; may lie outside.
-            reach: how far patches may move from it, in parts of its side. What lies farther is black.
+            square: float32 [3], in px of the image; may be outside.
+            reach: how far patches may move from it, in parts of its side. Anything farther is black.
         """
         x0, y0, side = square.tolist()
         left, right = _span(x0 - reach * side, x0 + (1 + reach) * side, image.shape[1])
@@ -57,14 +57,14 @@ class Pyramid:
     def patches(self, around: Floats, size: int) -> Image:
         """Cut squares [N, 3] (x0 y0 side, in source pixels, exact below the pixel) to uint8 [N, size, size, 3].
 
-        What lies outside the picture is black.
+        Pixels outside the picture are black.
         """
         out = np.zeros((len(around), size, size, 3), np.uint8)
         for patch, (x0, y0, side) in zip(out, around.tolist(), strict=True):
             step = max(side, 1.0) / size
             source, n = self._octave(np.log2(step))
             step /= 1 << n
-            # Pixel centres lie at half coordinates on both sides.
+            # Pixel centres are at half coordinates in source and result.
             shift_x = (x0 - self._origin[0]) / (1 << n) + step / 2 - 0.5
             shift_y = (y0 - self._origin[1]) / (1 << n) + step / 2 - 0.5
             to_source = np.array([[step, 0, shift_x], [0, step, shift_y]])
@@ -72,7 +72,7 @@ class Pyramid:
         return out
 
     def _octave(self, halvings: float) -> tuple[Image, int]:
-        """The picture halved as often as asked (rounded down) or as can be, and how often that was."""
+        """The picture halved as often as asked (rounded down) or as possible, and the number of halvings."""
         # 1e-6: a scale of exactly 1/4 may come out as 1.9999999 halvings.
         wanted = max(0, int(np.floor(halvings + 1e-6)))
         while len(self._octaves) <= wanted and min(self._octaves[-1].shape[:2]) > 1:

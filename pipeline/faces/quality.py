@@ -1,8 +1,7 @@
 """How much evidence of a forgery a face can carry: one number in 0..1 from size, clarity, pose and truncation.
 
 quality = size x clarity x pose x visible (`quality_of`), each in 0..1: a product, because each of them alone can make
-a face useless. It weighs the frames of a person against each other. A face that is not judged carries the reason
-(`Flaw`).
+a face useless. It weights the frames of a person. A face that is not judged carries the reason (`Flaw`).
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from pipeline.types import Faces, Floats, Image, Ints
 # A face below this is not scored. A clear one that faces the camera reaches it at 28 px (but see `SMALLEST_FACE_PX`),
 # turned away at 60 px by 80 degrees, at 112 px with 55 % in the frame, and at 112 px with a clarity of 0.1.
 MIN_QUALITY = 0.1
-# From nothing to full, by the logarithm: 24 px is what R-Net looks at, and compression in blocks of 8 px leaves nothing
-# of a forgery there; 112 px is the size of the crops of face recognition.
+# From 0 to full, by the logarithm: 24 px is R-Net's input, and compression in blocks of 8 px leaves no trace of a
+# forgery at that size; 112 px is the size of the crops of face recognition.
 SIZE_PX = (24.0, 112.0)
-VISIBLE = (0.5, 1.0)  # part of the box inside the frame; from nothing to full
-# Of a head: how far the tip of the nose stands out before the plane of eyes and mouth, in eye distances and in
-# distances from eyes to mouth; and how far below the eyes it lies in the latter (mean of MTCNN and YuNet on the shared
-# clips, which differ by 0.06).
+VISIBLE = (0.5, 1.0)  # part of the box inside the frame; from 0 to full
+# Of a head: how far the tip of the nose protrudes from the plane of eyes and mouth, in eye distances and in
+# eye-to-mouth distances; and how far below the eyes it is, in the latter (mean of MTCNN and YuNet on the shared clips,
+# which differ by 0.06).
 NOSE_TO_EYES, NOSE_TO_MOUTH, NOSE_BELOW = 0.5, 0.45, 0.53
 
 
@@ -87,9 +86,9 @@ def quality_of(size_px: Floats, clear: Floats, pose: Pose, visible: Floats) -> F
 
 
 def pose_of(landmarks: Floats) -> Pose:
-    """Head pose from five landmarks, by how the nose stands out before the plane of eyes and mouth.
+    """Head pose from five landmarks: the nose protrudes from the plane of eyes and mouth.
 
-    Let x run along the line of the eyes, d be their distance, and the nose's tip stand out by NOSE_TO_EYES d0. A turn
+    Let x run along the line of the eyes, d be their distance, and the nose's tip protrude by NOSE_TO_EYES d0. A turn
     by yaw moves it by NOSE_TO_EYES d0 sin(yaw) and shrinks d to d0 cos(yaw), so tan(yaw) = x / (NOSE_TO_EYES d). In
     the same way, with h from eyes to mouth and y from eyes to nose,
     tan(pitch) = (NOSE_BELOW h - y) / (NOSE_TO_MOUTH h). Roll is the direction of the line of the eyes.
@@ -103,7 +102,7 @@ def pose_of(landmarks: Floats) -> Pose:
     along = np.stack([np.cos(roll), np.sin(roll)], axis=1)
     down = np.stack([-np.sin(roll), np.cos(roll)], axis=1)
     nose, height = landmarks[:, 2] - eyes, _dot(mouth - eyes, down)
-    # Measured from the line between the eyes' middle and the mouth's, which need not stand upright on the eyes' line.
+    # Measured from the line between the middles of eyes and mouth, which need not be perpendicular to the eyes' line.
     lean = _dot(mouth - eyes, along) / np.where(height == 0, 1, height)
     y = _dot(nose, down)
     yaw = np.arctan2(_dot(nose, along) - lean * y, NOSE_TO_EYES * np.linalg.norm(line, axis=1))
@@ -112,14 +111,14 @@ def pose_of(landmarks: Floats) -> Pose:
 
 
 def visible_share(boxes: Floats, width: int, height: int) -> Floats:
-    """Part of each box [N, 4] that lies inside the frame: float32 [N] in 0..1; 0 for a box without area."""
+    """Part of each box [N, 4] inside the frame: float32 [N] in 0..1; 0 for a box without area."""
     frame = np.array([[0, 0, width, height]], np.float32)
     area: Floats = np.maximum(areas(boxes), np.float32(1e-9))
     return intersections(boxes, frame)[:, 0] / area
 
 
 def _flaws(quality: Floats, large: npt.NDArray[np.bool_], shares: Floats) -> Ints:
-    """The reason of each face that is not judged: too small, or else the least of its shares [3, N]."""
+    """The reason for each face that is not judged: too small, else the lowest of its shares [3, N]."""
     named = np.array([Flaw.CUT_OFF, Flaw.TURNED, Flaw.UNCLEAR], np.int64)
     least = named[np.nan_to_num(shares, nan=0.0).argmin(axis=0)]
     reasons = np.where(large, least, np.int64(Flaw.TINY))
@@ -135,9 +134,9 @@ def _whole(visible: Floats) -> Floats:
 
 
 def _patch(image: Image, square: Floats) -> Image:
-    """The part of a square that lies inside the picture, grey, the whole square at `PATCH_PX`.
+    """The part of a square inside the picture, grey, the whole square at `PATCH_PX`.
 
-    What lies outside would be black, and its border an edge that no camera made.
+    The outside would be black, and its border a false edge.
     """
     patch = Pyramid.around(image, square).patches(square[None], PATCH_PX)[0]
     x0, y0, side = square.tolist()

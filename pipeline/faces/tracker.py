@@ -1,4 +1,4 @@
-"""Who is who over time: the detector now and then, its refinement between, and stable numbers for people."""
+"""Tracks people over time: full detection at intervals, refinement in between, stable ids."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from pipeline.types import Faces, Floats, Frame, Ints
 # How far a face may be from where it was, in face sizes: at once, for each second since, and at most. A head turned
 # or nodded quickly goes about half its size in half a second; a walker's in a street scene moves 1.5 a second.
 REACH, REACH_PER_S, MAX_REACH = 0.5, 1.5, 2.0
-# A refined box that overlaps the last one less has jumped: the full detection must say where the face went.
+# A refined box that overlaps the last one less has jumped: a full detection must find the face.
 MIN_REFINED_IOU = 0.3
-# Two boxes of which one lies this far inside the other are one face.
+# Two boxes are one face if one is this far inside the other.
 SAME_FACE = 0.6
-# Colour correlation from which a face is the same person's: after a cut, where nothing else speaks for it, and after a
+# Colour correlation from which a face is the same person's: after a cut, where nothing else supports it, and after a
 # loss or a large move. In the shared clips 95 % of pairs of one person up to 2 s apart are above 0.6 and 99 % above
 # 0.5, 97 % of pairs of two people below 0.6. In the street scene, where people step in front of each other, most of
 # those who come back have 0.45 and more, most of those who come in another's place 0.35 and less.
 SAME_AFTER_CUT, SAME_PERSON = 0.6, 0.4
-APPEARANCE_S = 0.25  # how often a track's appearance is taken anew: heads turn in less than a second
+APPEARANCE_S = 0.25  # how often a track's appearance is updated: heads turn in less than a second
 _JITTER_S = 1e-3  # of presentation times: a frame 0.9999 s later is a second later
 
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
-    """When to look how; all in seconds of the clip.
+    """When to detect and how long to keep lost tracks; all in seconds of the clip.
 
     Attributes:
-        redetect_s: a full detection at least this often, for faces that are new.
-        retry_s: and this often while a face is lost or none is known.
-        max_lost_s: a track that was lost for longer ends for good. One seen in the very frame before does not, however
-            long ago that was: sampled frames may lie minutes apart.
+        redetect_s: a full detection at least this often, to find new faces.
+        retry_s: a full detection this often while a face is lost or none is known.
+        max_lost_s: a track that was lost for longer ends for good. One seen in the previous frame does not, however
+            long ago that was: sampled frames may be minutes apart.
     """
 
     redetect_s: float = 1.0
@@ -50,7 +50,7 @@ class TrackerSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.retry_s <= self.redetect_s:
-            raise ValueError(f"retry_s must lie in 0..redetect_s ({self.redetect_s}), got {self.retry_s}")
+            raise ValueError(f"retry_s must be in 0..redetect_s ({self.redetect_s}), got {self.retry_s}")
         if self.max_lost_s < 0:
             raise ValueError(f"max_lost_s must not be negative, got {self.max_lost_s}")
 
@@ -69,12 +69,12 @@ class FaceTracker:
     """Follows the faces of one clip, frame by frame in order of time.
 
     Between full detections each known face is refined where it was. A full detection comes at least every
-    `redetect_s`, at a scene cut, and at once when a face that was there is not found any more.
+    `redetect_s`, at a scene cut, and as soon as a known face is lost.
 
-    People are numbered from 0 in the order of their appearance. One who is lost keeps the number if found nearby at
-    a similar size within `max_lost_s`, and if the face looks alike. A scene cut asks for more likeness: a cut to
-    another speaker in the same place, or to another camera position, makes new numbers; a cut back within
-    `max_lost_s` takes up the old ones.
+    People are numbered from 0 in the order of their appearance. A lost person keeps the number if found nearby at a
+    similar size within `max_lost_s`, and if the face looks alike. A scene cut requires more similarity: a cut to
+    another speaker in the same place, or to another camera position, makes new numbers; a cut back within `max_lost_s`
+    restores the old ones.
 
     Not safe to share between threads; the detector is.
     """
@@ -107,7 +107,7 @@ class FaceTracker:
         return with_quality(frame.image, faces)
 
     def snapshot(self) -> dict[str, Any]:
-        """All that it knows, as plain JSON values (some 5 kB and 9 kB for the scene): another one goes on from it."""
+        """The whole state as plain JSON values (some 5 kB, and 9 kB for the scene), for `restore`."""
         return {
             "scene": _packed(self._scene.seen),
             "tracks": [
@@ -131,10 +131,10 @@ class FaceTracker:
     def restore(
         cls, detector: FaceDetector, snapshot: Mapping[str, Any], settings: TrackerSettings | None = None
     ) -> FaceTracker:
-        """One that goes on where another one was: it finds the same faces under the same numbers, bit for bit.
+        """Resume from the state of another tracker: the same faces under the same numbers, bit for bit.
 
         Raises:
-            ValueError: this is no snapshot.
+            ValueError: this is not a snapshot.
         """
         tracker = cls(detector, settings)
         try:
@@ -160,11 +160,11 @@ class FaceTracker:
             tracker._detected_s = -math.inf if detected_s is None else float(detected_s)
             tracker._updated_s = -math.inf if updated_s is None else float(updated_s)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"no snapshot of a tracker: {type(error).__name__}: {error}") from error
+            raise ValueError(f"not a snapshot of a tracker: {type(error).__name__}: {error}") from error
         return tracker
 
     def _is_due(self, t_s: float) -> bool:
-        # Who was there before a cut is not searched for: only another cut brings them back.
+        # People from before a cut are not searched for: only another cut brings them back.
         here = [t for t in self._tracks if not t.cut]
         searching = not here or any(self._is_lost(t) for t in here)
         wait_s = self._settings.retry_s if searching else self._settings.redetect_s
@@ -178,8 +178,8 @@ class FaceTracker:
         return t_s - track.seen_s > self._settings.max_lost_s
 
     def _refined(self, frame: Frame) -> Faces:
-        """The tracks found again where they were."""
-        # The one seen last, then the older one, keeps a face that two tracks have run into.
+        """The tracks found by refinement."""
+        # If two tracks meet on one face, the one seen last keeps it, then the older one.
         tracks = sorted((t for t in self._tracks if not t.cut), key=lambda t: (-t.seen_s, t.id))
         if not tracks:
             return Faces.none()
@@ -211,7 +211,7 @@ class FaceTracker:
         return Faces(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Faces)))
 
     def _assigned(self, frame: Frame, found: Faces) -> Ints:
-        """The track of each detection, -1 where there is none: the nearest pair first, within reach."""
+        """The track of each detection, -1 without one: the nearest pair first, within reach."""
         pairs = sorted((cost, track.id, i) for track in self._tracks for cost, i in self._costs(frame, track, found))
         ids = np.full(len(found), -1, np.int64)
         for _, id_, i in pairs:
@@ -231,7 +231,7 @@ class FaceTracker:
                 yield float(cost[i]), i
 
     def _may_be(self, track: _Track, frame: Frame, box: Floats, *, moved: bool) -> bool:
-        """Whether a face in reach of the track can be the same person's by its looks."""
+        """Whether a face in reach of the track looks like the same person."""
         if track.cut:
             asked = SAME_AFTER_CUT
         elif moved or self._is_lost(track) or self._is_long_ago(track, frame.t_s):
@@ -241,7 +241,7 @@ class FaceTracker:
         return bool(face_appearance(frame.image, box) @ track.appearance >= asked)
 
     def _follow(self, frame: Frame, faces: Faces) -> None:
-        """Take over where the tracks are now, and begin the new ones."""
+        """Update the tracks' positions, and begin new tracks."""
         known = {track.id: track for track in self._tracks}
         for id_, box in zip(faces.track_ids.tolist(), faces.boxes, strict=True):
             track = known.get(id_)

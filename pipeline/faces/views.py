@@ -12,13 +12,13 @@ from pipeline.faces.crop import crops_of, cut_crops, resized
 from pipeline.types import Crops, Faces, Frame, Image
 
 LOOKS = ("flip", "scales")
-# Sides of the crops of `scales`, in parts of the whole one. They lie within it, so that a stored crop has them too.
+# Sides of the crops of `scales`, in parts of the whole one. They are inside it, so a stored crop contains them too.
 ZOOMS = (1.0, 0.95, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """Looks at each face beside the plain one; the log-odds of all are averaged. By default there are none.
+    """Looks at each face in addition to the plain one; the log-odds of all are averaged. None by default.
 
     Attributes:
         flip: each crop and its mirror image.
@@ -30,7 +30,7 @@ class Looks:
 
     @classmethod
     def parse(cls, text: str | None) -> Looks:
-        """From names with commas between; empty or None: none.
+        """From names with commas between; empty or None: no further looks.
 
         Raises:
             ValueError: an unknown name.
@@ -44,7 +44,7 @@ class Looks:
         return self.flip or self.scales
 
     def describe(self) -> str:
-        """For the record; `parse` reads it."""
+        """The form that `parse` reads, for the record."""
         return ",".join(name for name in LOOKS if getattr(self, name))
 
     def views(self, spec: InputSpec) -> tuple[View, ...]:
@@ -63,7 +63,7 @@ class View:
     Attributes:
         spec: size, geometry and interpolation; mean and std are those of ImageNet, whatever the detector has.
         zoom: side of the crop in parts of the spec's, with the same middle.
-        flipped: left and right changed.
+        flipped: left and right swapped.
     """
 
     spec: InputSpec
@@ -72,7 +72,7 @@ class View:
 
     @classmethod
     def of(cls, spec: InputSpec, zoom: float = 1.0, flipped: bool = False) -> View:
-        """Of a detector's input."""
+        """The view of a detector's input."""
         return cls(replace(spec, mean=IMAGENET_MEAN, std=IMAGENET_STD), zoom, flipped)
 
     def of_picture(self, picture: Image) -> Image:
@@ -89,8 +89,8 @@ class View:
 def crops_with_views(frame: Frame, faces: Faces, spec: InputSpec, views: Sequence[View]) -> Crops:
     """The crops of a frame's faces as `crops_of` cuts them, and in `views` those of each view, in its order.
 
-    Each is cut from the frame by the size, geometry and interpolation of its own view: resizing a crop that was resized
-    before would give other pixels than training saw.
+    Each is cut from the frame with the size, geometry and interpolation of its own view: resizing a crop twice would
+    give other pixels than in training.
     """
     crops = crops_of(frame, faces, spec)
     cut: dict[View, Image] = {View.of(spec): crops.pixels}

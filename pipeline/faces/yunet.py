@@ -20,13 +20,13 @@ STRIDES = (8, 16, 32)
 # Frames are scaled so that the smallest face of interest has this size at the network, px. In a street scene it found
 # 94 % of MTCNN's faces where they had 10 px and more, 73 % where they had 5.
 SMALLEST_PX = 12.0
-# Score of a face that nobody knows of, and of one that was there before. Hair and shelves reach 0.6 to 0.75.
+# Minimum score of a new face, and of a known one. Hair and shelves reach 0.6 to 0.75.
 SURE, KEEP = 0.75, 0.5
 MAX_IOU = 0.3  # of two faces, as in cv2.FaceDetectorYN
-MAX_CANDIDATES = 1000  # before suppression, best first; bounds the time that a hostile picture can ask for
+MAX_CANDIDATES = 1000  # before suppression, best first; bounds the time that a hostile picture can take
 # Refinement looks at a square of CONTEXT times the face's longer side, at PATCH_PX.
 CONTEXT, PATCH_PX = 2.0, 96
-# A face found there is the one looked for from this overlap with its last box; 0.2 allows a move of half its size.
+# A detection is the wanted face from this overlap with its last box on; 0.2 allows a move of half its size.
 SAME_FACE_IOU = 0.2
 
 _OUTPUTS = tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES)
@@ -44,7 +44,7 @@ class YuNet:
         streams: see `OpenVinoNet`.
 
     Raises:
-        DetectorError: `onnx` is something else.
+        DetectorError: `onnx` is not that file.
     """
 
     def __init__(self, onnx: bytes, *, min_face_px: float, threads: int | None, streams: int) -> None:
@@ -62,11 +62,11 @@ class YuNet:
         return self._name
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
-        """The network on each frame; scores are at least `SURE`. See `FaceDetector.detect`."""
+        """Run the network on each frame; scores are at least `SURE`. See `FaceDetector.detect`."""
         return [self._detect(image) for image in images]
 
     def refine(self, image: Image, boxes: Floats) -> Faces:
-        """The network on a patch around each face; scores are 0 or at least `KEEP`. See `FaceDetector.refine`."""
+        """Run the network on a patch around each face; scores are 0 or at least `KEEP`. See `FaceDetector.refine`."""
         if not len(boxes):
             return Faces.none()
         boxes = np.asarray(boxes, np.float32)
@@ -123,7 +123,7 @@ def _decoded(
 
 
 def _mapped(faces: Faces, scale: Floats, shift: Floats) -> Faces:
-    """Faces of a scaled and cut picture in the picture that it was made of: x * scale + shift."""
+    """Map faces from a scaled and cropped picture to its source: x * scale + shift."""
     boxes = faces.boxes.reshape(-1, 2, 2) * scale + shift
     return Faces.of(boxes.reshape(-1, 4), faces.scores, faces.landmarks * scale + shift)
 

@@ -24,7 +24,7 @@ from pipeline.types import Floats, Image
 Scorer = Callable[[Image], Floats]
 
 _RANDOM = 4
-# Of a folder of pictures: enough to see every operator at work on faces.
+# Pictures of a folder to use: enough to run every operator on faces.
 _MAX_PICTURES = 8
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # The astronaut of scikit-image from fringe to chin, in px: left, top, side.
@@ -32,7 +32,7 @@ _ASTRONAUT_FACE = (154, 55, 140)
 
 
 class NoPicturesError(UnmaskError, ValueError):
-    """There is nothing to check on where pictures were said to be."""
+    """The given path has no pictures for the check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class Check:
     """How far an exported detector is from the one in torch, in log-odds of fake.
 
     Attributes:
-        reader: what ran the exported one.
+        reader: the runtime of the exported one.
         crops: how many were scored.
-        difference: the largest one, absolute where the log-odds lie within -1..1 and relative to them beyond.
-        tolerance: what it may be.
+        difference: the largest one, absolute for log-odds in -1..1 and relative to them beyond.
+        tolerance: the largest allowed difference.
     """
 
     reader: str
@@ -53,7 +53,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether it is the same detector. A difference that is no number is none."""
+        """Whether it is the same detector; False if the difference is NaN."""
         return self.difference <= self.tolerance
 
 
@@ -71,10 +71,10 @@ def face_crops(size: int, pictures: Path | None = None) -> Image:
     Args:
         size: of the crops in px.
         pictures: an image file, or a folder of which the first eight are taken, each with a face that fills it. None:
-            the astronaut of scikit-image, upright and mirrored, where that is installed, else nothing.
+            the astronaut of scikit-image, upright and mirrored, if that is installed, else nothing.
 
     Raises:
-        NoPicturesError: no image there that can be read.
+        NoPicturesError: it has no readable image.
     """
     if pictures is None:
         faces = _astronaut() if find_spec("skimage") is not None else []
@@ -83,7 +83,7 @@ def face_crops(size: int, pictures: Path | None = None) -> Image:
         files = [file for file in files if file.suffix.lower() in _SUFFIXES][:_MAX_PICTURES]
         faces = [_middle(_read(file)) for file in files]
         if not faces:
-            raise NoPicturesError(f"{pictures}: no {', '.join(_SUFFIXES)} there to check on")
+            raise NoPicturesError(f"{pictures}: no {', '.join(_SUFFIXES)} to check on")
     return (
         np.stack([resized(face, size, "area") for face in faces]) if faces else np.empty((0, size, size, 3), np.uint8)
     )
@@ -99,7 +99,7 @@ def checked(
         target: the format of the file.
         path: of the file.
         crops: uint8 [N, size, size, 3], N >= 2.
-        batch: what the graph was exported for; None: any, so two different numbers are tried.
+        batch: the batch size of the graph; None: any, so two different sizes are tried.
         tolerance: of the result.
     """
     with torch.inference_mode():
@@ -112,7 +112,7 @@ def checked(
 
 
 def _batches(crops: Image, batch: int) -> list[Image]:
-    """Full batches; the last is filled up with the first crop."""
+    """Full batches; the last is padded with the first crop."""
     missing = -len(crops) % batch
     filled = np.concatenate([crops, np.repeat(crops[:1], missing, axis=0)])
     return [filled[start : start + batch] for start in range(0, len(filled), batch)]
@@ -126,7 +126,7 @@ def _scorer(target: Format, path: Path) -> tuple[Scorer, str]:
         try:
             return _openvino_scorer(path), f"OpenVINO {ov.__version__.partition('-')[0]}"
         except RuntimeError:
-            # Its ONNX reader cannot follow a Fourier transform: complex numbers are pairs there.
+            # Its ONNX reader cannot read a Fourier transform, where complex numbers are pairs.
             if target is Format.OPENVINO:
                 raise
     import onnx

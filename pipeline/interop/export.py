@@ -1,7 +1,7 @@
-"""Write a detector as safetensors, ONNX or OpenVINO, and prove that what was written scores like it.
+"""Write a detector as safetensors, ONNX or OpenVINO, and check that the file scores like it.
 
-ONNX and OpenVINO files hold the very graph that the engine runs: uint8 [batch, size, size, 3] RGB in, normalisation
-inside, log-odds of fake out. What a program needs to know beside it lies in the file: see `describe`.
+ONNX and OpenVINO files hold the same graph that the engine runs: uint8 [batch, size, size, 3] RGB in, normalisation
+inside, log-odds of fake out. The file also has the metadata that a program needs: see `describe`.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ if TYPE_CHECKING:
 TOLERANCE_FP32 = 1e-3
 TOLERANCE_FP16 = 0.04
 
-# Old enough for any runtime of today, new enough for all operators here.
+# Old enough for current runtimes, new enough for all operators here.
 _OPSET = 18
-# Only bounds what the exporter may assume of a free batch.
+# Only bounds the exporter's assumptions about a free batch.
 _MAX_BATCH = 4096
 _INPUT, _OUTPUT = "crops", "logit"
 
 
 class ExportError(UnmaskError, RuntimeError):
-    """A detector cannot be written so; the message says what to do."""
+    """A detector cannot be written this way; the message says what to do."""
 
 
 class CheckFailedError(ExportError):
-    """What was written scored otherwise than the detector, and was not kept."""
+    """The written file scored differently from the detector, and was not kept."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        files: where it lies, the one to open first.
+        files: its paths, the one to open first.
         size_bytes: of all files.
-        check: of the written files against the detector in torch.
+        check: comparison of the written files with the detector in torch.
     """
 
     files: tuple[Path, ...]
@@ -74,18 +74,18 @@ class Exported:
 def export(
     detector: LoadedDetector, target: Format, out: Path, crops: Image, *, fp16: bool = False, batch: int | None = None
 ) -> Exported:
-    """Write a detector and check what was written; only what passes takes the place of `out`.
+    """Write a detector and check the file; `out` is only replaced if it passes.
 
     Args:
         detector: as `load_detector` returns it.
         target: the format.
-        out: the file; of OpenVINO the .xml, beside which the .bin will lie.
+        out: the file; for OpenVINO the .xml, with the .bin next to it.
         crops: uint8 [N, size, size, 3] to check on, N >= 2.
-        fp16: store weights in half the bytes. All formats compute in fp32 unless their runtime is told otherwise.
+        fp16: store weights in half the bytes. All formats compute in fp32 unless their runtime is configured otherwise.
         batch: the only number of crops that the graph takes; None: any number.
 
     Raises:
-        ExportError: an option that does not go with the format, or a package that is missing.
+        ExportError: an option does not fit the format, or a package is missing.
         CheckFailedError: log-odds further from torch's than the tolerance.
         OSError: `out` cannot be written.
     """
@@ -107,7 +107,7 @@ def export(
                 f"({check.reader}, {check.crops} crops), where {check.tolerance:.3g} is the tolerance"
                 + ("; try it without fp16" if fp16 else "")
             )
-        # The weights of a pair come first: whoever sees the .xml finds its .bin.
+        # The weights of a pair come first, so that an .xml always has its .bin.
         drafts = sorted(Path(folder).iterdir())
         files = [out.with_name(path.name) for path in drafts]
         for path, file in zip(drafts, files, strict=True):
@@ -117,7 +117,7 @@ def export(
 
 
 def describe(detector: LoadedDetector) -> dict[str, str]:
-    """What travels in an exported graph: ONNX has it in `metadata_props` as `unmask.NAME`, OpenVINO in rt_info.
+    """The metadata of an exported graph: ONNX has it in `metadata_props` as `unmask.NAME`, OpenVINO in rt_info.
 
     `input_spec`, `calibration`, `thresholds` and `versions` are JSON, as in a checkpoint's header.
     """
@@ -137,7 +137,7 @@ def describe(detector: LoadedDetector) -> dict[str, str]:
 
 
 def _formula(calibration: Calibration) -> str:
-    """How a program that reads the graph gets from the output to a probability."""
+    """The formula from the graph's output to a probability."""
     line = "interpolation of the logit in the calibration's curve" if calibration.curve else "scale x logit + bias"
     if calibration.quality:
         return f"P(fake) = sigmoid(trust x ({line})), trust by interpolation of the face's quality, calibration"
@@ -149,20 +149,20 @@ def _refuse_unfit(detector: LoadedDetector, target: Format, out: Path, batch: in
     if classes != 2:
         raise ExportError(f"log-odds of fake need two classes, real and fake; this detector has {classes}")
     if target is Format.SAFETENSORS and batch is not None:
-        raise ExportError("safetensors holds weights, no graph: leave the batch dynamic")
+        raise ExportError("safetensors holds weights, not a graph: leave the batch dynamic")
     if batch is not None and batch < 1:
         raise ExportError(f"the batch must hold at least 1 crop, got {batch}")
     if target is Format.OPENVINO and out.suffix != ".xml":
-        raise ExportError(f"OpenVINO's graph is an .xml, and its weights the .bin beside it: got {out.name}")
+        raise ExportError(f"OpenVINO's graph is an .xml with its weights in a .bin next to it: got {out.name}")
     if target is Format.ONNX and find_spec("onnxscript") is None:
-        raise ExportError("torch exports to ONNX with the help of onnxscript: `pip install onnxscript`")
+        raise ExportError("torch needs onnxscript to export to ONNX: `pip install onnxscript`")
     if target is Format.OPENVINO and find_spec("openvino") is None:
         raise ExportError("OpenVINO is not installed: `pip install openvino`")
 
 
 @contextmanager
 def _in_fp32(detector: LoadedDetector) -> Iterator[None]:
-    """Out of training a detector comes with autocast on, which has no place in a graph or in its check."""
+    """After training a detector has autocast on, which must be off in a graph and its check."""
     model = detector.model.eval()
     mixed, model.mixed_precision = model.mixed_precision, False
     try:
@@ -185,7 +185,7 @@ def _write_onnx(detector: LoadedDetector, path: Path, *, fp16: bool, batch: int 
     example = torch.zeros(2 if batch is None else batch, size, size, 3, dtype=torch.uint8)
     free = ({0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)},)
     with torch.inference_mode(), warnings.catch_warnings():
-        # Of torch's own internals: functions that it calls by deprecated names.
+        # Warnings of torch's internals, which call functions by deprecated names.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             ScoringGraph(detector.model).eval(),
@@ -198,7 +198,7 @@ def _write_onnx(detector: LoadedDetector, path: Path, *, fp16: bool, batch: int 
             dynamic_shapes=free if batch is None else None,
         )
     if program is None:
-        raise ExportError("torch.onnx.export returned nothing; its log tells why")
+        raise ExportError("torch.onnx.export returned nothing; see its log")
     proto: onnx.ModelProto = program.model_proto
     if fp16:
         _store_in_fp16(proto)

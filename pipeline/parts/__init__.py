@@ -1,1 +1,1 @@
-"""Long videos in parts: what a part gave, where it is kept, and how parts become one verdict."""
+"""Long videos in parts: a part's result, its storage, and joining parts into one verdict."""

@@ -1,16 +1,16 @@
-"""Long videos in parts: how they are split by time, and how what the parts found becomes one verdict.
+"""Long videos in parts: the split by time, and joining the parts' results into one verdict.
 
-The verdict equals that of an unsplit scan, but for this: each part's tracker starts anew. Hence
+The verdict equals that of an unsplit scan, except that each part has its own tracker. So
 
-- full detections come at other frames than in an unsplit scan, unless sampled frames lie at whole seconds, where parts
+- full detections come at other frames than in an unsplit scan, unless sampled frames are at whole seconds, where parts
   begin, and the unsplit scan's were not shifted by a cut or a lost face. Boxes then move by a few per cent of a face: a
   probability of a clip by up to 0.02, measured on 17 clips, and a face may come or go a frame or two apart;
-- a person is carried over a border by the frames of the overlap. One who is in none of them, on one side of the border
-  or on the other, is a new person afterwards, also where an unsplit scan would have known him again (within
+- a person is carried over a border by the frames of the overlap. Someone who is in none of them, on either side of the
+  border, is a new person afterwards, even if an unsplit scan would have recognised them (within
   `TrackerSettings.max_lost_s`, or after a cut back). Support is counted for each of the two alone;
 - limits of the decoder on time and memory hold for each part.
 
-The `index` of a frame is the unsplit one: where a part could only estimate it, the overlap sets it right.
+The `index` of a frame is that of the unsplit clip: if a part could only estimate it, the overlap corrects it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from pipeline.video.window import Window
 
 __all__ = ["PartError", "PartResult", "join_parts", "judge_parts", "plan_parts"]
 
-# A container may claim to last for years; no plan makes more parts (and messages) of it than this.
+# A container may declare a duration of years; a plan makes at most this many parts (and messages).
 MAX_PARTS: Final = 4096
-# Two looks at one face in one frame differ by less: full detection and refinement overlap by .88 to .96.
+# Two boxes of one face in one frame overlap by more: full detection and refinement by .88 to .96.
 _SAME_FACE_IOU = 0.5
 
 
 def plan_parts(duration_s: float, part_s: float, overlap_s: float = 1.0) -> tuple[Window, ...]:
-    """Even parts of a clip, each but the first beginning `overlap_s` before the one before it ends.
+    """Equal parts of a clip; each but the first begins `overlap_s` before the end of the previous one.
 
     They end at whole seconds: a tracker that begins at one makes its full detections, one a second, at the frames at
     which an unsplit scan makes most of them.
 
     Args:
-        duration_s: of the clip. The last part is open, so that nothing is lost of a clip that is longer than it says.
+        duration_s: of the clip. The last part is open, so that nothing is lost of a clip longer than declared.
         part_s: the longest share of a part, its overlap not counted; at least 2 s. All shares are equal, to a second.
         overlap_s: at most half of `part_s`, in whole seconds. People are carried over a border by the sampled frames
             in it: it should hold two or three, 1 s for two frames a second.
@@ -71,18 +71,18 @@ def plan_parts(duration_s: float, part_s: float, overlap_s: float = 1.0) -> tupl
 
 
 def join_parts(parts: Sequence[PartResult]) -> tuple[ClipFacts, Scores]:
-    """What an unsplit scan would have collected, for `judge`.
+    """Join the parts into what an unsplit scan would have collected, for `judge`.
 
-    Frames of an overlap are those of the earlier part, whose tracker knew the people already. Tracks of neighbouring
-    parts are one person where they lie on each other in most of the frames of the overlap that show both. People are
-    numbered in the order of their appearance. The first part that failed decides: its frames up to there count, later
-    parts do not, and may be missing. `elapsed_s` is the sum of the parts'.
+    Frames of an overlap come from the earlier part, whose tracker already knew the people. Tracks of neighbouring parts
+    are one person if their boxes overlap in most frames of the overlap that show both. People are numbered in the order
+    of their appearance. The first part that failed decides: its frames before the failure count, later parts do not,
+    and may be missing. `elapsed_s` is the sum of the parts'.
 
     Args:
         parts: of one clip, in any order, each once.
 
     Raises:
-        PartError: they are not of the same bytes, weights, detector and sampling, or leave a gap.
+        PartError: they differ in bytes, weights, detector or sampling, or leave a gap.
     """
     parts = _counted(sorted(parts, key=lambda part: part.window.start_s))
     joined = _Joined()
@@ -126,7 +126,7 @@ def _counted(parts: Sequence[PartResult]) -> Sequence[PartResult]:
             return counted
     duration_s = max((part.duration_s or 0.0 for part in counted), default=0.0)
     if len(counted) < len(parts) or not counted or (math.isfinite(reached_s) and not 0 < duration_s <= reached_s):
-        raise PartError(f"a part is missing: nothing is there from {reached_s:g} s on")
+        raise PartError(f"a part is missing: there is no result from {reached_s:g} s on")
     return counted
 
 
@@ -145,7 +145,7 @@ def _check_same(first: PartResult, part: PartResult) -> None:
 
 
 def _provenance(parts: Sequence[PartResult]) -> Provenance:
-    """Of all; parts may have been scored by several machines."""
+    """The provenance of all; several machines may have scored the parts."""
     each = [part.provenance for part in parts]
     decoders = [provenance.decoder for provenance in each if provenance.decoder != "none"] or ["none"]
     return each[0].model_copy(
@@ -169,7 +169,7 @@ class _Joined:
         self._people = 0
 
     def add(self, part: PartResult) -> None:
-        """Take what the next part adds."""
+        """Append the next part."""
         before = self._last
         known: dict[int, int] = {}
         fresh_from = 0
@@ -182,7 +182,7 @@ class _Joined:
             if track not in known:
                 known[track] = self._people
                 self._people += 1
-        # Who is only in the overlap, and not known there, is nobody: the part before did not see him.
+        # A track that is only in the overlap and matches no one there is dropped: the earlier part did not see it.
         part = replace(part, track_ids=np.array([known.get(track, -1) for track in part.track_ids.tolist()], np.int64))
         self.frames += len(part.t_s) - fresh_from
         self.faces += int(fresh.sum())
@@ -211,18 +211,18 @@ def _common(before: PartResult, part: PartResult) -> tuple[Ints, Ints]:
 
 
 def _shift(before: PartResult, part: PartResult, fresh_from: int) -> int:
-    """What makes the numbers of the part's frames those of the part before."""
+    """The offset from this part's frame numbers to those of the part before."""
     a, b = _common(before, part)
     if len(a):
         return int(before.index[a[0]] - part.index[b[0]])
     if fresh_from == len(part.t_s) or len(before.t_s) == 0:
         return 0
-    # No frame tells. Estimates may overlap, and two frames of one number would count as one.
+    # No common frame. Estimates may overlap, and two frames of one number would count as one.
     return max(0, int(before.index[-1] + 1 - part.index[fresh_from]))
 
 
 def _same_people(before: PartResult, part: PartResult) -> dict[int, int]:
-    """Of the part's tracks, those that are people of the part before: the best of each other, in most common frames."""
+    """The part's tracks that are people of the part before: mutual best matches, in most common frames."""
     together: dict[tuple[int, int], int] = {}
     agreed: dict[tuple[int, int], int] = {}
     for row_a, row_b in zip(*_common(before, part), strict=True):

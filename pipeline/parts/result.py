@@ -1,4 +1,4 @@
-"""What one part of a long video found, and the form in which it is kept until the others are there."""
+"""The result of one part of a long video, and its stored form until all parts are present."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pipeline.verdict.aggregate import ClipFacts, Failure
 from pipeline.video.window import Window, parse_window
 
 PART_VERSION: Final = 1
-# Of a frame: what two of them add up to is still a number.
+# Limit of a frame's number: the sum of two still fits.
 _MAX_INDEX = 2**53
 
 Seconds = npt.NDArray[np.float64]
 
 
 class PartError(UnmaskError, ValueError):
-    """What is given is no part's result, or no set of parts that belong together and leave no gap."""
+    """The input is not a part's result, or the parts do not belong together or leave a gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeenFrame:
-    """A sampled frame and all faces in it, those too poor to be scored included."""
+    """A sampled frame and all faces in it, with those too poor to be scored."""
 
     t_s: float
     index: int
@@ -39,7 +39,7 @@ class SeenFrame:
 
 @dataclass(frozen=True, eq=False)
 class PartResult:
-    """What one part of a clip found: F sampled frames and N faces in them, in the order of time.
+    """The result of one part of a clip: F sampled frames and N faces in them, in order of time.
 
     Attributes:
         clip_id: of the whole clip.
@@ -79,7 +79,7 @@ class PartResult:
 
     @classmethod
     def of(cls, facts: ClipFacts, window: Window, seen: Sequence[SeenFrame], scores: Scores) -> PartResult:
-        """Put together what a scan collected.
+        """Build the result from what a scan collected.
 
         Args:
             facts: of the clip as this part knows it; its counts are taken from `seen`.
@@ -136,10 +136,10 @@ class PartResult:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PartResult:
-        """What `to_bytes` wrote.
+        """Read the result that `to_bytes` wrote.
 
         Raises:
-            PartError: it did not, or a later version of it did.
+            PartError: the bytes are not such a result, or of a later version.
         """
         try:
             record = _PartRecord.model_validate_json(data)
@@ -153,7 +153,7 @@ class PartResult:
                 columns[name] = np.zeros(len(columns["frame"]), _COLUMNS[name][1])
             columns["boxes"] = columns["boxes"].reshape(-1, 4)
         except (ValidationError, KeyError, ValueError) as error:  # ValueError: wrong length, bad base64, no window
-            raise PartError(f"no result of a part (version {PART_VERSION}): {error}") from error
+            raise PartError(f"not a part's result (version {PART_VERSION}): {error}") from error
         failure = record.failure
         part = cls(
             clip_id=record.clip_id,
@@ -188,16 +188,16 @@ class PartResult:
             (self.flaws >= 0).all() and not self.flaws[scored].any(),
         )
         if not all(sound):
-            raise PartError("a part's columns hold what they never should")
+            raise PartError("a part's columns hold invalid values")
 
 
-# Of each column: as it is stored, little-endian, and as it is held.
+# Type of each column: stored (little-endian), and in memory.
 _COLUMNS: Mapping[str, tuple[str, type[np.generic]]] = {
     "t_s": ("<f8", np.float64), "index": ("<i8", np.int64), "frame": ("<i4", np.int64), "track_ids": ("<i4", np.int64),
     "boxes": ("<f4", np.float32), "quality": ("<f4", np.float32), "logits": ("<f4", np.float32),
     "probability": ("<f4", np.float32), "flaws": ("<i1", np.int64),
 }  # fmt: skip
-# Columns that earlier workers did not write; zeros stand in for them.
+# Columns that earlier workers did not write; they are filled with zeros.
 _ADDED = frozenset({"flaws"})
 
 

@@ -1,4 +1,4 @@
-"""Results of the parts of long clips, until the last one is there and the clip gets its verdict."""
+"""Results of the parts of long clips, until all are present and the clip gets its verdict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if tonumber(redis.call('HGET', KEYS[1], 'attempt:' .. ARGV[1]) or 0) > 0 then
 end
 return 1
 """
-# All results, in order, once the last one is there; else nothing.
+# All results, in order, once all are present; else nothing.
 _PUT = """
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
@@ -37,33 +37,33 @@ return found
 
 @dataclass(frozen=True, slots=True)
 class PartStore:
-    """The hashes of long clips: one field a part. Each method is one atomic step, safe to repeat.
+    """The hashes of long clips, with one field per part. Each method is one atomic step, safe to repeat.
 
     Raises:
-        redis.RedisError: from every method: Redis is away or refuses.
+        redis.RedisError: from every method: Redis is unreachable or refuses.
     """
 
     client: redis.Redis
     ttl_s: int
 
     def sent(self, clip_id: str) -> None:
-        """Remember that all parts of a clip are on their way."""
+        """Record that all parts of a clip were sent."""
         with self.client.pipeline() as pipe:
             pipe.hset(parts_key(clip_id), "sent", "1")
             pipe.expire(parts_key(clip_id), self.ttl_s)
             pipe.execute()
 
     def is_sent(self, clip_id: str) -> bool:
-        """Whether that is remembered. If not, Redis has lost it, and perhaps results with it."""
+        """Whether that is recorded. If not, Redis has lost it, and perhaps results too."""
         return bool(self.client.hexists(parts_key(clip_id), "sent"))
 
     def begin(self, clip_id: str, index: int) -> int:
-        """Count one more try of a part; 0 where its result is there."""
+        """Count one more try of a part; 0 if its result is present."""
         script = self.client.register_script(_BEGIN)
         return int(script(keys=[parts_key(clip_id)], args=[str(index), self.ttl_s]))
 
     def release(self, clip_id: str, index: int) -> None:
-        """Take back a try that was ended for no fault of the part's."""
+        """Take back a try that ended through no fault of the part."""
         self.client.register_script(_RELEASE)(keys=[parts_key(clip_id)], args=[str(index)])
 
     def result(self, clip_id: str, index: int) -> bytes | None:
@@ -71,18 +71,18 @@ class PartStore:
         return cast("bytes | None", self.client.hget(parts_key(clip_id), str(index)))
 
     def again(self, clip_id: str) -> int:
-        """Count one more time that parts of a clip have to be done anew; returns how often that was."""
+        """Count one more restart of a clip's parts; returns the count."""
         return self.client.hincrby(parts_key(clip_id), "again", 1)
 
     def retract(self, clip_id: str, index: int) -> None:
-        """Forget the result of a part, and its tries."""
+        """Delete the result of a part, and its tries."""
         self.client.hdel(parts_key(clip_id), str(index), f"attempt:{index}")
 
     def put(self, clip_id: str, index: int, count: int, result: bytes) -> list[bytes]:
-        """Store the result of a part, unless there is one; the results of all parts once none is missing, else none."""
+        """Store the result of a part, unless it has one; returns all results once complete, else an empty list."""
         script = self.client.register_script(_PUT)
         return cast("list[bytes]", script(keys=[parts_key(clip_id)], args=[str(index), result, count, self.ttl_s]))
 
     def drop(self, clip_id: str) -> None:
-        """Let go of the parts of a clip that has its verdict."""
+        """Delete the parts of a clip that has its verdict."""
         self.client.delete(parts_key(clip_id))

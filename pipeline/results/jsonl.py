@@ -17,11 +17,11 @@ from pipeline.contracts import Outcome, Verdict
 
 
 class JsonlError(UnmaskError, ValueError):
-    """A file that should hold verdicts holds something else."""
+    """A file is not a JSONL file of verdicts."""
 
 
 def read_verdicts(path: Path) -> Iterator[Verdict]:
-    """The records of a file, in order. An incomplete last line, left by a crash, is passed over.
+    """The records of a file, in order. An incomplete last line, left by a crash, is skipped.
 
     Raises:
         JsonlError: a line is not a record of this schema version.
@@ -39,7 +39,7 @@ def read_verdicts(path: Path) -> Iterator[Verdict]:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What resuming must know of a record that stayed."""
+    """What resuming needs of a kept record."""
 
     source_sha256: str | None
     outcome: Outcome
@@ -49,14 +49,14 @@ class VerdictLog:
     """A JSONL file that verdicts are written to as they come; a context manager.
 
     Args:
-        path: the file. It is written afresh, unless `keep` is given.
-        keep: resume: of the records that the file holds, which ones stay.
+        path: the file. It is overwritten, unless `keep` is given.
+        keep: to resume: which of the file's records to keep.
 
     Attributes:
-        kept: the records that stayed, by clip id.
+        kept: the kept records, by clip id.
 
     Raises:
-        JsonlError: resuming, the file holds something else than records.
+        JsonlError: on resume, the file contains something other than records.
         OSError: the file cannot be read or written.
     """
 
@@ -64,7 +64,7 @@ class VerdictLog:
         self.path = path
         self.kept: dict[str, Kept] = {}
         self._stale: set[str] = set()
-        # A device such as /dev/null has nothing to resume, and must not be replaced by a file.
+        # A device such as /dev/null has no records, and must not be replaced by a file.
         if keep is not None and path.is_file():
             self._rewrite(keep)
             self._file: BinaryIO = path.open("ab", buffering=0)
@@ -73,15 +73,15 @@ class VerdictLog:
             self._file = path.open("wb", buffering=0)
 
     def write(self, verdict: Verdict) -> None:
-        """Append a record. It replaces one that was kept for the same clip."""
+        """Append a record. It replaces a kept one of the same clip."""
         if verdict.id in self.kept:
             del self.kept[verdict.id]
             self._stale.add(verdict.id)
-        # One write call a record: an interrupt falls between two lines, never into one.
+        # One write call per record, so that an interrupt cannot split a line.
         self._file.write(verdict.to_json().encode() + b"\n")
 
     def close(self) -> None:
-        """Close the file; records that were replaced leave it."""
+        """Close the file; replaced records are removed."""
         self._file.close()
         if self._stale:
             last = {verdict.id: number for number, verdict in enumerate(read_verdicts(self.path))}

@@ -25,7 +25,7 @@ from pipeline.results import wording
 from pipeline.results.timeline import Timeline, sampling_step_s, timeline_of
 from pipeline.verdict.aggregate import support_needed
 
-# Limits that keep the page below about 15 MB, whatever the run: pictures dominate, at up to 12 kB each.
+# Limits that keep the page below about 15 MB, whatever the run: most of it pictures, at up to 12 kB each.
 MAX_DETAILED_CLIPS = 30
 MAX_CHARTS_PER_CLIP = 6
 MAX_PORTRAITS_PER_KIND = 3
@@ -44,7 +44,7 @@ class RunSummary:
         frames_sampled: of all clips.
         frames_scored: sampled frames with at least one scored face, of all clips.
         command: the command line, as given.
-        skipped_files: files of a folder that are no media.
+        skipped_files: files of a folder that are not media.
         software: name and version.
     """
 
@@ -59,7 +59,7 @@ class RunSummary:
 
 
 class ReportClips(Sequence[ClipReport]):
-    """The clips of a run, gathered as they end; those that the page will not show in detail are thinned out.
+    """The clips of a run, collected as they end; those that the page will not show in detail are reduced.
 
     Only `MAX_DETAILED_CLIPS` keep frames and pictures, so memory grows by about a kilobyte a clip.
     """
@@ -69,10 +69,10 @@ class ReportClips(Sequence[ClipReport]):
         self._detailed: list[tuple[tuple[int, float], int]] = []
 
     def add(self, clip: ClipReport) -> None:
-        """Take in one clip."""
+        """Add one clip."""
         position = len(self._clips)
         self._clips.append(clip)
-        # A heap whose smallest element is the clip that interests least; of equals, the last one.
+        # A heap whose smallest element is the least interesting clip; among equals, the last one.
         least = (interest(clip.verdict), -position)
         heapq.heappush(self._detailed, least)
         if len(self._detailed) > MAX_DETAILED_CLIPS:
@@ -112,12 +112,12 @@ class _ClipView:
 
 
 def interest(verdict: Verdict) -> tuple[int, float]:
-    """How much a reader wants to see a clip; greater is more: by probability, then what was not judged."""
+    """Sort key of a clip's interest, greater is more: by probability, then clips that were not judged."""
     return (0, 0.0) if verdict.probability is None else (1, verdict.probability)
 
 
 def write_report(path: Path, clips: Sequence[ClipReport], *, title: str | None = None, run: RunSummary) -> None:
-    """Write the page, whole or not at all; its size is bounded however many and long the clips are.
+    """Write the page atomically; its size is bounded for any number and length of clips.
 
     Args:
         path: file to write; missing parent directories are made.
@@ -221,7 +221,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _printable(value: Any) -> Any:
-    # Every expression of the templates passes through here: markup is ours, any other text may be hostile.
+    # Every expression of the templates passes through here: markup is trusted, any other text may be hostile.
     return wording.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

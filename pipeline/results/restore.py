@@ -1,4 +1,4 @@
-"""Records as they were published: the topic of verdicts outlives Redis."""
+"""Restores verdicts from their topic, which outlives Redis."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pipeline.transport.messages import Message
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What bringing back came to.
+    """Counts of a restore.
 
     Attributes:
         restored: records that Redis did not hold.
-        there: records of clips that had their verdict.
-        strange: messages that are no records.
+        existing: records of clips that have their verdict.
+        invalid: messages that are not records.
     """
 
     restored: int
-    there: int
-    strange: int
+    existing: int
+    invalid: int
 
 
-def told(message: Message) -> str:
+def record_line(message: Message) -> str:
     """A record in one line for people."""
     try:
         verdict = Verdict.model_validate_json(message.value or b"")
     except ValidationError:
-        return f"{message.place}: no record"
+        return f"{message.place}: not a record"
     chance = "" if verdict.probability is None else f" {verdict.probability:.3f}"
     return f"{verdict.id}  {verdict.label or verdict.outcome}{chance}  {verdict.source}"
 
@@ -42,7 +42,7 @@ def latest_records(bootstrap: str) -> Iterator[bytes]:
     """The last record of each clip; the topic is read twice, so that one record at a time is held.
 
     Raises:
-        TransportError: Kafka is away, or has no such topic.
+        TransportError: Kafka is unreachable, or has no such topic.
     """
     last = {message.key: message.place for message in read_topic(bootstrap, Topic.VERDICTS)}
     for message in read_topic(bootstrap, Topic.VERDICTS):
@@ -51,19 +51,19 @@ def latest_records(bootstrap: str) -> Iterator[bytes]:
 
 
 def restore(bootstrap: str, store: VerdictStore) -> Restored:
-    """Store what was published, unless it is there.
+    """Store the published records, except those that exist.
 
     Raises:
-        TransportError: Kafka is away, or has no such topic.
-        redis.RedisError: Redis is away.
+        TransportError: Kafka is unreachable, or has no such topic.
+        redis.RedisError: Redis is unreachable.
     """
-    restored = there = strange = 0
+    restored = existing = invalid = 0
     for message in read_topic(bootstrap, Topic.VERDICTS):
         try:
             if store.restore(message.value or b""):
                 restored += 1
             else:
-                there += 1
+                existing += 1
         except ValidationError:
-            strange += 1
-    return Restored(restored, there, strange)
+            invalid += 1
+    return Restored(restored, existing, invalid)

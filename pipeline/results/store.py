@@ -1,6 +1,6 @@
-"""Verdicts in Redis, where the first one that ends a clip stands (docs/contracts.md).
+"""Verdicts in Redis; the first one that ends a clip is kept (docs/contracts.md).
 
-Each method is one atomic step, safe to repeat: after a lost answer the caller asks again and gets what is stored.
+Each method is one atomic step, safe to repeat: after a lost answer the caller asks again and gets the stored result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import redis
 
 from pipeline.contracts import Outcome, State, Verdict, clip_key, content_key, frame_field, frames_key
 
-# Redis answers within milliseconds; a connection that says nothing for this long is taken for dead.
+# Redis answers within milliseconds; a connection that is silent for this long counts as dead.
 _TIMEOUT_S = 5.0
 
 # Numbers in Lua: unpack() holds some 8,000 values, so hashes are filled in pieces.
@@ -39,7 +39,7 @@ redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """
-# A model_error was the worker's fault, not the clip's: what comes after it may replace it.
+# A model_error was the worker's fault, not the clip's: a later verdict may replace it.
 _FORGET = """
 if redis.call('HGET', KEYS[1], 'outcome') ~= 'model_error' then return 0 end
 return redis.call('DEL', KEYS[1], KEYS[2])
@@ -64,7 +64,7 @@ class Begun:
     """What `begin` found.
 
     Attributes:
-        attempt: number of this try, from 1; 0 where there is a verdict already.
+        attempt: number of this try, from 1; 0 if there is already a verdict.
         record: the stored record, or None.
     """
 
@@ -76,8 +76,7 @@ class VerdictStore:
     """The clips' hashes.
 
     Raises:
-        redis.RedisError: from every method: Redis is away or refuses; nothing was changed, or the same call again
-            finds what was.
+        redis.RedisError: from every method: Redis is unreachable or refuses; repeating the call is safe.
     """
 
     def __init__(self, client: redis.Redis, *, ttl_s: int, clock: Callable[[], float] = time.time) -> None:
@@ -92,14 +91,14 @@ class VerdictStore:
         self._finish = client.register_script(_FINISH)
 
     def queue(self, clip_id: str) -> bool:
-        """Note that a clip was submitted; False where it is known already, in whatever state."""
+        """Note that a clip was submitted; False if it is already known, in any state."""
         return bool(self._queue(keys=[clip_key(clip_id)], args=[State.QUEUED, *self._now()]))
 
     def begin(self, clip_id: str) -> Begun:
         """Count one more try, unless the clip has its verdict.
 
-        It is counted before the try, so that a clip which kills its workers runs out of tries too. Where the answer
-        was lost, asking again counts again.
+        It is counted before the try, so that a clip which kills its workers runs out of tries too. If the answer was
+        lost, the repeated call counts again.
         """
         attempt, record = cast(
             "tuple[int, bytes]", self._begin(keys=[clip_key(clip_id)], args=[State.RUNNING, *self._now()])
@@ -107,7 +106,7 @@ class VerdictStore:
         return Begun(int(attempt), record or None)
 
     def release(self, clip_id: str) -> None:
-        """Take back a try that was ended for no fault of the clip's: its partition moved, or the worker stops."""
+        """Take back a try that ended through no fault of the clip: its partition moved, or the worker stops."""
         self._release(keys=[clip_key(clip_id)], args=[State.QUEUED, *self._now()])
 
     def finish(self, verdict: Verdict, record: bytes | None = None) -> bytes:
@@ -123,12 +122,12 @@ class VerdictStore:
         return self._store(verdict, verdict.to_json().encode() if record is None else record)
 
     def restore(self, record: bytes) -> bool:
-        """Store a record as it was published, unless there is a verdict; returns whether it was stored.
+        """Store a published record, unless there is a verdict; returns whether it was stored.
 
         One that ended as `model_error` is replaced: a later record was published after it was sent again.
 
         Raises:
-            pydantic.ValidationError: these bytes are no record.
+            pydantic.ValidationError: these bytes are not a record.
         """
         verdict = Verdict.model_validate_json(record)
         if self.record(verdict.id) == record:
@@ -137,7 +136,7 @@ class VerdictStore:
         return self._store(verdict, record) == record
 
     def forget_error(self, clip_id: str) -> bool:
-        """Delete a verdict of `model_error`, with its tries, so that the clip can be judged anew; any other stays."""
+        """Delete a verdict of `model_error`, with its tries, so that the clip can be judged again; any other stays."""
         return bool(self._forget(keys=[clip_key(clip_id), frames_key(clip_id)]))
 
     def record(self, clip_id: str) -> bytes | None:
@@ -145,12 +144,12 @@ class VerdictStore:
         return cast("bytes | None", self._client.hget(clip_key(clip_id), "verdict"))
 
     def state(self, clip_id: str) -> State | None:
-        """Where a clip stands; None where it is not known."""
+        """The state of a clip; None if it is unknown."""
         found = cast("bytes | None", self._client.hget(clip_key(clip_id), "state"))
         return None if found is None else State(found.decode())
 
     def states(self, clip_ids: Sequence[str]) -> list[tuple[State, Outcome | None] | None]:
-        """Where clips stand, with the outcome of those that are done; None where one is not known."""
+        """The states of clips, with the outcome of those that are done; None for an unknown one."""
         with self._client.pipeline(transaction=False) as pipe:
             for clip_id in clip_ids:
                 pipe.hmget(clip_key(clip_id), "state", "outcome")
@@ -197,7 +196,7 @@ def connect(url: str) -> redis.Redis:
     Raises:
         ValueError: not a URL of Redis.
     """
-    # Repeating a command is the caller's business: it knows how long a clip may wait.
+    # The caller repeats commands: it knows how long a clip may wait.
     return redis.Redis.from_url(
         url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, health_check_interval=30
     )

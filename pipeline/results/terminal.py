@@ -27,13 +27,13 @@ from pipeline.results import wording
 from pipeline.sources import Source
 
 UNTRAINED = "untrained: scores mean nothing"
-# Rows of the summary; more than that nobody reads on a terminal, and the JSONL file has them all.
+# Rows of the summary; the JSONL file has all clips.
 MAX_ROWS = 40
 _LABEL_STYLES = {Label.FAKE: "bold red", Label.REAL: "green", Label.INCONCLUSIVE: "yellow"}
 
 
 class ScanProgress:
-    """A line with clips done, rate and the time that is left; silent where there is no terminal. Thread-safe."""
+    """A line with clips done, rate and remaining time; silent without a terminal. Thread-safe."""
 
     def __init__(self, console: Console, clips: int) -> None:
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class ScanProgress:
         self._task = self._progress.add_task("scan", total=clips, done=0, clips=clips, rate="")
 
     def frame(self, source: Source, share: float | None, faces: int) -> None:
-        """A frame was looked at; `share` of its clip, in 0..1, is done (None: unknown)."""
+        """A frame was processed; `share` of its clip, in 0..1, is done (None: unknown)."""
         with self._lock:
             self._frames += 1
             self._faces += faces
@@ -96,7 +96,7 @@ def summary(
     """One table of the clips, most suspicious first, then what has no score; and a line of counts.
 
     Args:
-        verdicts: of this run, or as many of them as were held.
+        verdicts: of this run, or as many of them as were kept.
         outcomes: how all clips ended, resumed ones included.
     """
     folder = _common_folder([verdict.source for verdict in verdicts])
@@ -104,7 +104,7 @@ def summary(
     table.add_column("clip", overflow="fold")
     table.add_column("outcome")
     table.add_column("label")
-    # Weights without bounds from validation have no likelihood ratios: no empty column then.
+    # Weights without bounds from validation have no likelihood ratios: omit the empty column.
     ratios = not untrained and any(verdict.likelihood_ratio is not None for verdict in verdicts)
     for column in ("P(fake)", *(["evidence"] if ratios else []), "people", "frames", "s"):
         table.add_column(column, justify="right")
@@ -145,6 +145,6 @@ def _evidence(verdict: Verdict) -> str:
 
 
 def _common_folder(sources: Sequence[str]) -> str:
-    """What all names begin with, up to a slash: said once, it leaves room for what tells them apart."""
+    """The common prefix of all names, up to a slash: printed once, it leaves room for the differences."""
     prefix = os.path.commonprefix([*sources]) if len(sources) > 1 else ""  # noqa: RUF071 - URIs are no paths
     return prefix[: prefix.rfind("/") + 1]

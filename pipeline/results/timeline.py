@@ -16,7 +16,7 @@ MAX_POINTS = 480
 # A person counts as not seen when this many sampling steps pass without a scored face: more than one, less
 # than two, so that one missed sample shows and jitter of the time stamps does not.
 GAP_STEPS = 1.75
-# Narrower gaps (in % of the chart's width) would be specks; the line is broken there all the same.
+# Narrower gaps (in % of the chart's width) would be specks; the line is still broken there.
 MIN_GAP_PERCENT = 0.4
 # Upper edges of the quality classes by which dots grow.
 QUALITY_EDGES = (0.25, 0.5, 0.75)
@@ -33,12 +33,12 @@ class Timeline:
     Paths are SVG path data in a view box of 1000 x 100, y down; x and widths are in % of the chart's width.
 
     Attributes:
-        faces: the scored faces that can be pointed at, by time.
+        faces: the scored faces with a tooltip, by time.
         total: scored faces before decimation.
         line: path of the probability; of its mean over short stretches where faces are too many to draw. Broken
             where the person was not seen.
         envelope: area between the lowest and the highest probability of each stretch; empty where all are drawn.
-        dots: for each quality class, worst first, the path whose round caps are its dots; empty beside an envelope.
+        dots: for each quality class, worst first, the path whose round caps are its dots; empty with an envelope.
         unseen: (x, width) of the stretches without a scored face.
         ticks: (x, seconds) of the time axis.
         span_s: length of the time axis.
@@ -54,7 +54,7 @@ class Timeline:
     span_s: float
 
     def x_of(self, t_s: float) -> float:
-        """Where a time lies on the axis, in % of its width."""
+        """Position of a time on the axis, in % of its width."""
         return _percent(t_s, self.span_s)
 
     @property
@@ -100,7 +100,7 @@ def timeline_of(faces: Sequence[ScoredFace], *, span_s: float, step_s: float) ->
 def sampling_step_s(times_s: Doubles, duration_s: float | None, frames_sampled: int) -> float:
     """Usual time between two sampled frames, from the times that were scored and the count that was sampled.
 
-    Scored times alone would overstate the step of a clip whose faces are seen only now and then.
+    Scored times alone would overestimate the step of a clip with few faces.
     """
     steps = np.diff(np.unique(times_s))
     median_s = float(np.median(steps)) if len(steps) else 0.0
@@ -118,7 +118,7 @@ def stretches_of(t_s: Doubles, count: int) -> list[slice | None]:
 
 
 def extremes(values: Doubles, stretches: Sequence[slice | None]) -> list[int]:
-    """Ascending indices of the lowest and the highest value of each stretch: what stands out is never lost."""
+    """Ascending indices of the lowest and the highest value of each stretch: extremes are never lost."""
     filled = [stretch for stretch in stretches if stretch is not None]
     lowest = [stretch.start + int(values[stretch].argmin()) for stretch in filled]
     highest = [stretch.start + int(values[stretch].argmax()) for stretch in filled]
@@ -154,7 +154,7 @@ def _line_of_stretches(x: Doubles, y: Doubles, stretches: Sequence[slice | None]
 
 
 def _rounded(probability: float) -> float:
-    # Three decimals, and no certainty that rounding made.
+    # Three decimals, never rounded to 0 or 1.
     return min(max(round(probability, 3), 0.001), 0.999) if 0 < probability < 1 else probability
 
 
@@ -165,7 +165,7 @@ def _percent(t_s: float, span_s: float) -> float:
 def _unseen(t_s: Doubles, span_s: float, step_s: float) -> tuple[tuple[float, float], ...]:
     if span_s <= 0 or step_s <= 0:
         return ()
-    # Each scored face stands for half a step to both sides; the ends of the clip stand for themselves.
+    # Each scored face covers half a step on both sides; the ends of the clip count as they are.
     half = step_s / 2
     starts = [0.0, *(t_s + half).tolist()]
     ends = [*(t_s - half).tolist(), span_s]

@@ -1,4 +1,4 @@
-"""The report's words: what each outcome and label means, and how numbers are written."""
+"""The report's texts: what each outcome and label means, and number formats."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Kind = Literal["fake", "inconclusive", "real", "untrained", "unjudged"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A verdict in words.
+    """The texts for a verdict.
 
     Attributes:
-        kind: which of the few looks it has on the page.
+        kind: its style on the page.
         badge: two words at most.
         headline: what was found.
         meaning: what that means, and what to do about it.
@@ -39,7 +39,7 @@ UNTRAINED = Finding(
     "the numbers mean nothing.",
 )
 
-# From odds of nine to one on, an inconclusive clip is called close to fake: a reader must not pass it over.
+# From this probability on, an inconclusive clip is called close to fake: a reader must not overlook it.
 CLOSE = 0.9
 CLOSE_TO_FAKE = Finding(
     "inconclusive",
@@ -52,10 +52,10 @@ BETWEEN = Finding(
     "inconclusive",
     "Inconclusive",
     "Inconclusive",
-    "The score lies between the two thresholds, or the weights carry none. It supports neither conclusion. Poor "
+    "The score is between the two thresholds, or the weights have none. It supports neither conclusion. Poor "
     "pictures (small, blurred, strongly compressed) often end here: an earlier or larger copy may say more.",
 )
-# Ratios nearer to 1 than this are not worth a number.
+# Ratios nearer to 1 than this are shown without a number.
 EVEN = 1.5
 
 LABELS: dict[Label, Finding] = {
@@ -126,13 +126,13 @@ OUTCOMES: dict[Outcome, Finding] = {
     ),
 }
 
-# Characters that reorder or hide the text around them (Unicode TR 36): a name must not pass for another.
+# Characters that reorder or hide the text around them (Unicode TR 36): a name must not look like another one.
 _DECEPTIVE = frozenset("\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def finding_of(verdict: Verdict) -> Finding:
-    """The words for a verdict; an untrained network's label counts for nothing."""
+    """The texts for a verdict; an untrained network's label is ignored."""
     if verdict.label is None:
         return OUTCOMES[verdict.outcome]
     if verdict.provenance.untrained:
@@ -141,13 +141,13 @@ def finding_of(verdict: Verdict) -> Finding:
 
 
 def is_close(verdict: Verdict) -> bool:
-    """Whether an inconclusive clip scores so high that a headline must name it."""
+    """Whether an inconclusive clip scores high enough to be named in a headline."""
     high = verdict.probability is not None and verdict.probability >= CLOSE
     return high and verdict.label is Label.INCONCLUSIVE and not verdict.provenance.untrained
 
 
 def run_headline(verdicts: Sequence[Verdict]) -> str:
-    """What was found in a run of clips; neither what was not judged nor what is close to fake is passed over."""
+    """The result of a run of clips, with clips that were not judged or are close to fake."""
     total = len(verdicts)
     kinds = Counter(finding_of(verdict).kind for verdict in verdicts)
     judged, fake = total - kinds["unjudged"], kinds["fake"]
@@ -192,7 +192,7 @@ def evidence_badge(ratio: float) -> str:
 
 
 def times_text(ratio: float) -> str:
-    """How many times, two digits: more would be beyond what validation supports."""
+    """A factor with two digits: validation supports no more."""
     times = max(ratio, 1 / ratio)
     return f"{times:.1f}" if times < 10 else f"{float(f'{times:.2g}'):,.0f}"
 
@@ -214,7 +214,7 @@ def short_name(source: str) -> str:
 
 
 def probability_text(probability: float) -> str:
-    """Two decimals; never a certainty that rounding made."""
+    """Two decimals; never rounded to 0 or 1."""
     if 0 < probability < 0.005:
         return "<0.01"
     if 0.995 <= probability < 1:

@@ -1,4 +1,4 @@
-"""What computes the scores: torch (eager or compiled) or OpenVINO, from uint8 crops to log-odds of fake."""
+"""Backends that compute the scores: torch (eager or compiled) or OpenVINO, from uint8 crops to log-odds of fake."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Done = Callable[[Floats | Exception], None]
 
 
 class BackendError(UnmaskError, RuntimeError):
-    """A backend cannot be had here, or does not go with the device."""
+    """A backend is not available here, or does not support the device."""
 
 
 class Backend(Protocol):
@@ -33,8 +33,8 @@ class Backend(Protocol):
 
     Attributes:
         input_size: side of the crops in px.
-        max_batch: crops a call, at most.
-        concurrency: calls of `start` that may be under way at once, from any thread.
+        max_batch: crops per call, at most.
+        concurrency: calls of `start` that may run at once, from any thread.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Backend(Protocol):
     concurrency: int
 
     def fit(self, waiting: int) -> int:
-        """How many of 1..max_batch waiting crops the next batch shall hold."""
+        """How many of 1..max_batch waiting crops go into the next batch."""
 
     def start(self, pixels: Image, done: Done) -> None:
         """Score uint8 [N, S, S, 3]; `done` gets float32 [N] or the exception, once, here or on another thread."""
 
     def close(self) -> None:
-        """Free what the backend holds; nothing is in flight any more."""
+        """Free the backend's resources; no call is in flight."""
 
 
 class ScoringGraph(nn.Module):
@@ -67,9 +67,9 @@ class ScoringGraph(nn.Module):
 
 
 class TorchBackend:
-    """Torch on any device, eager or compiled, under autocast as `models.precision` finds it fast.
+    """Torch on any device, eager or compiled, under autocast where `models.precision` finds it faster.
 
-    Compiled graphs want few shapes: batches are padded to the next of `BUCKETS`.
+    Compiled graphs need few shapes: batches are padded to the next of `BUCKETS`.
     """
 
     BUCKETS = (1, 2, 4, 8, 16, 32)
@@ -89,24 +89,24 @@ class TorchBackend:
         graph = graph.to(memory_format=precision.memory_format)
         self._graph: Callable[[Tensor], Tensor] = graph
         if compiled:
-            # CUDA graphs take the launch cost out of small batches; inductor's CPU code has none.
+            # CUDA graphs remove the launch cost of small batches; inductor's CPU code has none.
             mode = "reduce-overhead" if precision.device.type == "cuda" else None
             self._graph = torch.compile(graph, mode=mode, dynamic=False)
 
     def fit(self, waiting: int) -> int:
-        """All of them: a batch is padded where it must be."""
+        """All of them: batches are padded where needed."""
         return waiting
 
     def start(self, pixels: Image, done: Done) -> None:
         """Score now, in the calling thread."""
         try:
             result: Floats | Exception = self._score(pixels)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch and travels with it
+        except Exception as error:  # noqa: BLE001 - any error of a batch is its result
             result = error
         done(result)
 
     def close(self) -> None:
-        """Let go of the graph: who holds the backend does not hold the weights."""
+        """Release the graph, so that a reference to the backend does not keep the weights."""
         self._graph = _closed
 
     def _score(self, pixels: Image) -> Floats:
@@ -124,7 +124,7 @@ class TorchBackend:
 
 
 class OpenVinoBackend:
-    """OpenVINO on the CPU: as many requests in flight as streams, each batch one of a few static shapes.
+    """OpenVINO on the CPU: one request in flight per stream, each batch of one of a few static shapes.
 
     Thread pinning is off: two pinned processes land on the same core and starve each other.
     """
@@ -138,7 +138,7 @@ class OpenVinoBackend:
         self.name = f"openvino-{self.precision}"
         self.input_size = model.input_spec.size
         self.max_batch = self.BUCKETS[0]
-        # One stream a core keeps every core busy without a barrier inside a layer; 8 bounds the memory.
+        # One stream per core keeps every core busy without a barrier inside a layer; 8 bounds the memory.
         self.concurrency = min(threads, 8)
         graph = convert(model)
         config = {
@@ -147,7 +147,7 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": self.precision,
         }
-        # All requests are made and used once now: made when first needed, each would grow a long run's memory.
+        # All requests are created and used once now: created later, each would grow the memory of a long run.
         self._requests: dict[int, queue.SimpleQueue[Any]] = {}
         for bucket in self.BUCKETS:
             shape = [bucket, self.input_size, self.input_size, 3]
@@ -158,7 +158,7 @@ class OpenVinoBackend:
                 request = compiled.create_infer_request()
                 request.infer({0: np.zeros(shape, np.uint8)})
                 self._requests[bucket].put(request)
-        # Not ov.AsyncInferQueue: it never calls back for an inference that fails, and refuses all work from then on.
+        # Not ov.AsyncInferQueue: it never calls back for a failed inference, and refuses all work afterwards.
         self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="openvino")
 
     def fit(self, waiting: int) -> int:
@@ -179,7 +179,7 @@ class OpenVinoBackend:
         try:
             # The outputs are copies; only the input is shared.
             result: Floats | Exception = request.infer({0: pixels}, share_inputs=True)[0]
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch and travels with it
+        except Exception as error:  # noqa: BLE001 - any error of a batch is its result
             result = error
         requests.put(request)
         done(result)
@@ -211,17 +211,17 @@ def convert(model: BaseModel) -> Any:
 
 
 def _forget_traced() -> None:
-    """Let go of what torch remembers of traced modules: it would keep the weights of each one until the process ends.
+    """Clear torch's caches of traced modules: they would keep the weights of each one until the process ends.
 
-    What its own tests call between two of them; scripted functions stay usable. Both are private: where a version of
-    torch has them no more, memory is what it costs.
+    torch's own tests call this between two tests; scripted functions stay usable. Both functions are private: a torch
+    version without them only uses more memory.
     """
     for owner, name in ((torch.jit._state, "_clear_class_state"), (torch._C, "_jit_clear_class_registry")):
         getattr(owner, name, lambda: None)()
 
 
 def backend_names(device: torch.device) -> Sequence[str]:
-    """The backends that can be had for a device, the one that `auto` takes first."""
+    """The backends available for a device, the one that `auto` takes first."""
     if device.type == "cuda":
         return ("torch-compiled", "torch")
     if device.type == "cpu" and find_spec("openvino") is not None:
@@ -244,11 +244,11 @@ def create_backend(
         BackendError: unknown, not installed, or not for this device.
     """
     target = best_device(device)
-    there = backend_names(target)
-    chosen = there[0] if backend == "auto" else backend
-    if chosen not in there:
+    available = backend_names(target)
+    chosen = available[0] if backend == "auto" else backend
+    if chosen not in available:
         hint = "; it comes with `pip install openvino`" if chosen == "openvino" and target.type == "cpu" else ""
-        raise BackendError(f"no backend {chosen!r} for {target.type}; there are: auto, {', '.join(there)}{hint}")
+        raise BackendError(f"no backend {chosen!r} for {target.type}; there are: auto, {', '.join(available)}{hint}")
     model.eval()
     if chosen == "openvino":
         return OpenVinoBackend(model, threads=threads)

@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class QueueClosedError(RuntimeError):
-    """Something was put into a batcher that no longer takes work."""
+    """The batcher is closed and accepts no more work."""
 
 
 class MicroBatcher(Generic[T]):
     """A bounded first-in, first-out queue that hands out batches.
 
     A batch is ready once `max_batch` items wait or the oldest of them has waited `max_delay_s`. `put` blocks while
-    the queue is full: that is how a busy engine slows the decoders down.
+    the queue is full, so a busy engine slows the decoders down.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class MicroBatcher(Generic[T]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 1 <= max_batch <= capacity:
-            raise ValueError(f"1 <= max_batch <= capacity is wanted, got max_batch={max_batch}, capacity={capacity}")
+            raise ValueError(f"expected 1 <= max_batch <= capacity, got max_batch={max_batch}, capacity={capacity}")
         if max_delay_s < 0:
             raise ValueError(f"max_delay_s must not be negative, got {max_delay_s}")
         self.max_batch = max_batch
@@ -68,7 +68,7 @@ class MicroBatcher(Generic[T]):
         """Wait for a batch and remove it from the queue.
 
         Args:
-            fit: given how many items could go (1..max_batch), how many of them shall go: at least 1.
+            fit: given how many items could go (1..max_batch), how many of them to take: at least 1.
 
         Returns:
             The oldest items in their order; an empty list once the batcher is closed and drained.
@@ -88,7 +88,7 @@ class MicroBatcher(Generic[T]):
             return batch
 
     def close(self) -> None:
-        """Take no more work; what waits is still handed out, without delay."""
+        """Accept no more work; waiting items are still handed out, without delay."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -18,14 +18,14 @@ from pipeline.types import Floats, Image
 
 log = structlog.get_logger(__name__)
 
-# A live frame waits at most this long for company; at 5 ms a batch costs less than a tenth of one CPU inference.
+# A live frame waits at most this long for its batch to fill; 5 ms are less than a tenth of one CPU inference.
 MAX_DELAY_S = 0.005
 # Crops that may wait: a few batches. More would only add latency and memory (299 px: 268 kB a crop).
 QUEUE_BATCHES = 8
 
 
 class ScoringError(UnmaskError, RuntimeError):
-    """The model could not score a crop: it fails alone, the rest of its batch is scored."""
+    """The model could not score a crop: only this crop fails, the rest of its batch is scored."""
 
 
 @dataclass(eq=False)
@@ -72,7 +72,7 @@ class EngineStats:
 
     @classmethod
     def total(cls, parts: Sequence[EngineStats]) -> EngineStats:
-        """Of several engines, at least one: sums, and the age of the oldest crop."""
+        """Combine the counters of at least one engine: sums, and the age of the oldest crop."""
         return cls(
             crops=sum(part.crops for part in parts),
             batches=sum(part.batches for part in parts),
@@ -86,10 +86,10 @@ class Engine:
     """Scores crops in micro-batches over all clips. Thread-safe; close it, or use it as a context manager.
 
     Args:
-        backend: what computes. The engine owns it and closes it.
+        backend: computes the scores. The engine owns it and closes it.
         max_delay_s: how long the first crop of a batch waits for others, in seconds.
         queue_crops: how many crops may wait before `submit` blocks; by default a few batches.
-        batch_size: told the number of crops of each batch that was scored or has failed.
+        batch_size: called with the number of crops of each batch that was scored or failed.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """Of the backend."""
+        """Name of the backend."""
         return self.backend.name
 
     def submit(self, pixels: Image) -> Future[Floats]:
@@ -129,7 +129,7 @@ class Engine:
             A future of float32 [N], log-odds of fake; it holds a `ScoringError` if one of the crops failed.
 
         Raises:
-            ValueError: shape or dtype are not those of the model's input.
+            ValueError: shape or dtype differ from the model's input.
             QueueClosedError: the engine was closed.
         """
         size = self.backend.input_size
@@ -144,7 +144,7 @@ class Engine:
         return future
 
     def tap(self, heard: Callable[[Image, float], None] | None) -> None:
-        """Tell `heard` each scored crop, uint8 [S, S, 3], with its log-odds, on any thread, until told None."""
+        """Call `heard` with each scored crop, uint8 [S, S, 3], and its log-odds, on any thread; None stops it."""
         self._tap = heard
 
     def stats(self) -> EngineStats:
@@ -155,7 +155,7 @@ class Engine:
             )
 
     def close(self) -> None:
-        """Score what waits, then stop. Idempotent."""
+        """Score the waiting crops, then stop. Idempotent."""
         self._batcher.close()
         self._thread.join()
         self.backend.close()
@@ -170,7 +170,7 @@ class Engine:
 
     def _run(self) -> None:
         while True:
-            # A free slot first, the batch then: what arrives meanwhile still joins it.
+            # A free slot first, then the batch: crops that arrive during the wait still join it.
             self._slots.acquire()
             items = self._batcher.take(self.backend.fit)
             if not items:
@@ -181,22 +181,22 @@ class Engine:
             self._slots.acquire()
 
     def _start(self, items: Sequence[_Item], alone: Sequence[_Item] = ()) -> None:
-        """Score a batch, then those of `alone` one by one, all in the slot that the caller has taken."""
+        """Score a batch, then the items of `alone` one by one, all in the slot that the caller has acquired."""
 
         def done(result: Floats | Exception) -> None:
-            again = self._finish(items, result) or alone
-            if again:
-                self._start(again[:1], again[1:])
+            retry = self._finish(items, result) or alone
+            if retry:
+                self._start(retry[:1], retry[1:])
             else:
                 self._slots.release()
 
         try:
             self.backend.start(np.stack([item.pixels for item in items]), done)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this batch and travels with it
+        except Exception as error:  # noqa: BLE001 - any error of a batch is its result
             done(error)
 
     def _finish(self, items: Sequence[_Item], result: Floats | Exception) -> Sequence[_Item]:
-        """Answer a batch; returns those of its items that shall be tried alone."""
+        """Answer a batch; returns the items to try one by one."""
         if not isinstance(result, Exception) and result.shape != (len(items),):
             result = ValueError(f"scores of shape {result.shape} for {len(items)} crops")
         if isinstance(result, Exception) and len(items) > 1:

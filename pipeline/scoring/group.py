@@ -1,4 +1,4 @@
-"""Engines that answer as one: an ensemble's members, or one detector that looks at each face more than once."""
+"""Engines that act as one: an ensemble's members, or one detector with several looks at each face."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.types import Floats, Image
 
 
 class EngineGroup:
-    """One engine for each member; a face's score is what `combination` makes of theirs. Thread-safe.
+    """One engine for each member; `combination` gives a face's score from theirs. Thread-safe.
 
     Members whose crops are equal share them. A member's log-odds are the mean over its looks.
     """
@@ -26,16 +26,16 @@ class EngineGroup:
     def __init__(
         self, engines: Sequence[Engine], specs: Sequence[InputSpec], combination: Combination, looks: Looks
     ) -> None:
-        """Own the engines from now on.
+        """Take ownership of the engines.
 
         Args:
             engines: of the members.
             specs: their inputs.
             combination: of the members, in the same order.
-            looks: at each face.
+            looks: further looks at each face.
 
         Raises:
-            ValueError: as many engines, specs and calibrations are wanted.
+            ValueError: the numbers of engines, specs and calibrations differ.
         """
         if not len(engines) == len(specs) == len(combination.members) > 0:
             raise ValueError("an ensemble needs an engine, an input spec and a calibration for each member")
@@ -47,7 +47,7 @@ class EngineGroup:
 
     @property
     def name(self) -> str:
-        """Of the members' backends."""
+        """Names of the members' backends."""
         return "+".join(dict.fromkeys(engine.name for engine in self._engines))
 
     def submit(self, views: Sequence[Image]) -> Future[Floats]:
@@ -65,7 +65,7 @@ class EngineGroup:
             QueueClosedError: the engines were closed.
         """
         if len(views) != len(self.views):
-            raise ValueError(f"crops of {len(self.views)} views are wanted, got {len(views)}")
+            raise ValueError(f"expected crops of {len(self.views)} views, got {len(views)}")
         parts = [
             [engine.submit(views[index]) for index in indices]
             for engine, indices in zip(self._engines, self._views_of, strict=True)
@@ -73,7 +73,7 @@ class EngineGroup:
         return _joined(parts, self._combination)
 
     def tap(self, heard: Callable[[Image, float], None] | None) -> None:
-        """As `Engine.tap`, of the first member: each of its looks is heard with its own log-odds."""
+        """As `Engine.tap`, for the first member: each of its looks is passed with its own log-odds."""
         self._engines[0].tap(heard)
 
     def stats(self) -> EngineStats:
@@ -81,7 +81,7 @@ class EngineGroup:
         return EngineStats.total([engine.stats() for engine in self._engines])
 
     def close(self) -> None:
-        """Score what waits, then stop. Idempotent."""
+        """Score the waiting crops, then stop. Idempotent."""
         for engine in self._engines:
             engine.close()
 
@@ -110,7 +110,7 @@ def _joined(parts: Sequence[Sequence[Future[Floats]]], combination: Combination)
             joined.set_result(
                 combination.combine(np.stack([np.mean([part.result() for part in looks], axis=0) for looks in parts]))
             )
-        except Exception as error:  # noqa: BLE001 - whatever a member met, it belongs to these crops
+        except Exception as error:  # noqa: BLE001 - any error of a member is the result of these crops
             joined.set_exception(error)
 
     for looks in parts:

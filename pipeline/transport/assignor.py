@@ -1,8 +1,8 @@
-"""Which worker of the group gets which partitions: an even share of every topic, moved as little as may be.
+"""Which worker of the group gets which partitions: an even share of every topic, with as few moves as possible.
 
 kafka-python's sticky assignor counts partitions over all topics: of two workers one may get all videos, and the other
-idles over the live segments. Its range assignor shares each topic, and moves most partitions whenever somebody comes or
-goes.
+only the live segments. Its range assignor shares each topic, and moves most partitions whenever a member joins or
+leaves.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Member:
     """A member of the group.
 
     Attributes:
-        topics: that it wants partitions of.
-        held: partitions that it had.
-        generation: of the group, when it got them.
+        topics: that it subscribes to.
+        held: its partitions before.
+        generation: of the group when it got them.
     """
 
     topics: Set[str]
@@ -32,17 +32,17 @@ class Member:
 
 
 def share_out(partitions: Mapping[str, Sequence[int]], members: Mapping[str, Member]) -> dict[str, set[TopicPartition]]:
-    """Give each topic to those who want it, in shares that differ by one at most.
+    """Assign each topic to its subscribers, in shares that differ by one at most.
 
-    Where all want the same topics, the shares over all topics differ by one at most as well. Who had a partition keeps
-    it as far as the shares allow; where two say that they had it, whoever got it later.
+    If all subscribe to the same topics, the shares over all topics differ by one at most too. Members keep their
+    partitions as far as the shares allow; if two claim the same one, the later generation wins.
 
     Args:
         partitions: numbers of partitions by topic.
         members: by id.
 
     Returns:
-        Partitions by the id of the member; the same for the same arguments, and nothing moves when it is done again.
+        Partitions by member id; deterministic, and repeating it with the result moves nothing.
     """
     shares: dict[str, set[TopicPartition]] = {name: set() for name in members}
     held = _without_doubles(members)
@@ -53,7 +53,7 @@ def share_out(partitions: Mapping[str, Sequence[int]], members: Mapping[str, Mem
         every = [TopicPartition(topic, number) for number in sorted(partitions[topic])]
         had = {name: [partition for partition in every if partition in held[name]] for name in takers}
         low, more = divmod(len(every), len(takers))
-        # One more for those with the least of other topics; among them, for those who have it already.
+        # The remainder goes to those with the least of other topics; among them, to those who have it already.
         order = sorted(takers, key=lambda name: (len(shares[name]), -len(had[name]), name))
         quotas = {name: low + (place < more) for place, name in enumerate(order)}
         kept = {name: had[name][: quotas[name]] for name in takers}
@@ -65,7 +65,7 @@ def share_out(partitions: Mapping[str, Sequence[int]], members: Mapping[str, Mem
 
 
 def _without_doubles(members: Mapping[str, Member]) -> dict[str, set[TopicPartition]]:
-    """What each member had, each partition once."""
+    """The previous partitions of each member, each partition once."""
     owner: dict[TopicPartition, str] = {}
     for name in sorted(members, key=lambda name: (members[name].generation, name)):
         owner.update(dict.fromkeys(members[name].held, name))
@@ -76,17 +76,17 @@ def _without_doubles(members: Mapping[str, Member]) -> dict[str, set[TopicPartit
 
 
 class EvenStickyAssignor(StickyPartitionAssignor):
-    """`share_out` as an assignor of kafka-python; members tell each other what they had as its sticky assignor's do."""
+    """`share_out` as an assignor of kafka-python; members report their partitions as with its sticky assignor."""
 
-    # All members of a group must know it: not "sticky", whose shares are others.
+    # All members of a group must support it, so the name is not "sticky", whose shares differ.
     name = "unmask-even-sticky"
 
     def assign(self, cluster: Any, members: Sequence[Any]) -> dict[str, ConsumerProtocolAssignment]:
         """Called in the member that leads the group."""
-        told = {member.member_id: self.parse_member_metadata(member.metadata) for member in members}
+        metadata = {member.member_id: self.parse_member_metadata(member.metadata) for member in members}
         known = {
             name: Member(frozenset(each.subscription), frozenset(each.partitions), each.generation)
-            for name, each in told.items()
+            for name, each in metadata.items()
         }
         topics = set().union(*(member.topics for member in known.values()))
         partitions = {topic: sorted(cluster.partitions_for_topic(topic) or ()) for topic in topics}

@@ -1,8 +1,8 @@
 """Takes tasks from Kafka for one worker: bounded, by rank, and committed only when they are done.
 
-One thread owns the consumer: it calls `poll` again and again, also while nothing more is wanted, or the group takes
-the worker for dead. Other threads say `done`. kafka-python calls the rebalance listener on its own I/O thread, where
-nothing may block; what both touch is behind a lock.
+One thread owns the consumer: it calls `poll` in a loop, also when it needs no tasks, or the group considers the worker
+dead. Other threads call `done`. kafka-python calls the rebalance listener on its own I/O thread, where nothing may
+block; a lock guards the shared state.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ from pipeline.transport.security import client_options
 log = structlog.get_logger(__name__)
 
 GROUP = "unmask"
-# A commit costs a round trip; what was done since the last one is repeated after a crash, and found done in Redis.
+# A commit costs a round trip; after a crash, messages done since the last one are delivered again, and Redis has their
+# verdicts.
 _COMMIT_EVERY_S = 1.0
-# How long a rebalance waits for the commit of what is done. Without it, that is delivered again and found done.
+# How long a rebalance waits for the commit of done messages. Without it, they are delivered again and found done.
 _LAST_COMMIT_S = 5.0
 _WAIT_S = 0.05
 # How soon a task of a higher rank is seen while those of a lower one are fetched; one small request each time.
 _LOOK_EVERY_S = 0.5
 _LOOK_TIMEOUT_S = 2.0
-# How soon topics and partitions that are new are seen; kafka-python asks every five minutes.
+# How soon new topics and partitions are seen; kafka-python's default is five minutes.
 _METADATA_S = 15.0
-# A worker that was killed is missed after this long, and its tasks go to others.
+# A killed worker is detected after this long, and its tasks go to others.
 _SESSION_S = 10.0
 _POLL_INTERVAL_S = 300.0
-# While it joins: kafka-python (3.0.12) throws away an answer of the group that comes between two polls, and joins anew,
-# for which all others must join again. So there is little between them, and they are long.
+# While it joins: kafka-python (3.0.12) discards an answer of the group that comes between two polls, and rejoins, which
+# makes all others rejoin. So polls are long, with little time in between.
 _JOIN_POLL_S = 1.0
 
 
 class _Tenure:
-    """The time for which a partition stays with this worker, over all rebalances that leave it here."""
+    """The time during which a partition stays with this worker, over all rebalances that leave it here."""
 
     def __init__(self) -> None:
         self.water = LowWater()
@@ -56,14 +57,14 @@ class _Tenure:
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Message):
-    """A message that was delivered and waits to be done."""
+    """A delivered message that is not done."""
 
     topic: Topic
     _tenure: _Tenure = field(repr=False, compare=False)
 
     @property
     def moved(self) -> bool:
-        """Whether the partition went to another worker, which gets this message too."""
+        """Whether the partition moved to another worker, which gets this message too."""
         return self._tenure.ended.is_set()
 
 
@@ -71,8 +72,8 @@ class TaskConsumer:
     """A member of the group of workers.
 
     Each message is delivered at least once: again after a crash, or to another worker when its partition moved before
-    it was done. A rebalance that leaves a partition here leaves its tasks alone. `poll` and `close` belong to one
-    thread, `done` to any.
+    it was done. A rebalance that leaves a partition here does not affect its tasks. Call `poll` and `close` from one
+    thread, `done` from any.
     """
 
     def __init__(
@@ -87,9 +88,8 @@ class TaskConsumer:
 
         Args:
             bootstrap: servers, `host:port` with commas between.
-            capacities: topics, which exist, by rank: while one has messages, those behind it are not fetched; and for
-                each group of them how many messages are delivered and not done, at most (one more just after a
-                rebalance).
+            capacities: existing topics by rank: while one has messages, later ones are not fetched; and for each group
+                of topics the maximum of messages delivered and not done (one more just after a rebalance).
             group: workers of one group share the tasks.
             patience_s: how long to wait for a broker that does not answer.
 
@@ -116,15 +116,14 @@ class TaskConsumer:
                 metadata_max_age_ms=int(_METADATA_S * 1000),
                 session_timeout_ms=int(_SESSION_S * 1000),
                 max_poll_interval_ms=int(_POLL_INTERVAL_S * 1000),
-                # Eager: commits cannot fail for partitions that stay, as they can while a cooperative rebalance goes
-                # on.
+                # Eager: commits cannot fail for partitions that stay, as they can during a cooperative rebalance.
                 partition_assignment_strategy=[EvenStickyAssignor],
             )
         except KafkaError as error:
             raise TransportError(f"no Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
         self._consumer.subscribe([str(topic) for topic in self._topics], listener=_Listener(self))
-        # Known before it joins, and asked for after it subscribed: a leader that does not know a topic's partitions
-        # assigns none of them, and an answer to an earlier question makes kafka-python forget to ask again.
+        # Fetched before it joins, and after it subscribes: a leader that does not know a topic's partitions assigns
+        # none of them, and the answer to an earlier request keeps kafka-python from asking again.
         if missing := [topic for topic in self._topics if not self._consumer.partitions_for_topic(str(topic))]:
             self._consumer.close()
             raise TransportError(f"no topic {', '.join(missing)} at {bootstrap}")
@@ -137,11 +136,11 @@ class TaskConsumer:
 
     @property
     def is_member(self) -> bool:
-        """Whether the group has given this worker its share, which may be nothing."""
+        """Whether the group has assigned this worker its share, which may be empty."""
         return self._member
 
     def lag(self) -> dict[Topic, int]:
-        """Messages of each topic, in this worker's partitions, that were not delivered yet, as far as it is known.
+        """Messages of each topic, in this worker's partitions, that were not delivered yet, as far as known.
 
         Empty while it has no share.
         """
@@ -153,10 +152,10 @@ class TaskConsumer:
         return found
 
     def poll(self, timeout_s: float = 0.2) -> list[Delivery]:
-        """New tasks, none where there is no room; commits what is done. Takes a second where the group is changing.
+        """New tasks, none without room; commits done messages. Takes a second during a rebalance.
 
         Raises:
-            TransportError: Kafka refuses; a broker that is away is waited for.
+            TransportError: Kafka refuses. It waits for an unreachable broker.
         """
         self._commit()
         rooms = self._rooms()
@@ -166,23 +165,24 @@ class TaskConsumer:
                 self._unpark()
             else:
                 timeout_s = max(timeout_s, _JOIN_POLL_S)
-            # As many as each group has room for: who fills one must not overfill another.
+            # As many as each group has room for: filling one must not overfill another.
             at_most = min((room for room in rooms.values() if room > 0), default=1)
             fetched = self._consumer.poll(int(timeout_s * 1000), max_records=at_most)
         except (RetriableError, IllegalStateError) as error:
-            # IllegalStateError: a partition was taken away while we asked about it.
-            log.warning("kafka is away or the group is changing", error=f"{type(error).__name__}: {error}")
+            # IllegalStateError: a partition was revoked while we asked about it.
+            log.warning("kafka is unreachable or the group is rebalancing", error=f"{type(error).__name__}: {error}")
             return []
         except KafkaError as error:
             raise TransportError(f"{type(error).__name__}: {error}") from error
         deliveries = []
         with self._lock:
             for partition, records in fetched.items():
-                # Taken away while the poll went on, or not wanted any more: the next owner gets them.
+                # Revoked during the poll, or not needed while stopping: the next owner gets them.
                 if (tenure := self._tenures.get(partition)) is None or not self._capacities:
                     continue
                 for record in records:
-                    # After a rebalance Kafka delivers again from what is committed; what was taken before is under way.
+                    # After a rebalance Kafka delivers again from the committed offset; messages taken before are in
+                    # progress.
                     if tenure.water.next is None or record.offset >= tenure.water.next:
                         tenure.water.take(record.offset)
                         deliveries.append(Delivery(**message_fields(record), topic=Topic(record.topic), _tenure=tenure))
@@ -193,7 +193,7 @@ class TaskConsumer:
         self._capacities = {}
 
     def _rooms(self) -> dict[str, int]:
-        """By topic, how many more may be delivered; the topics of a group share its room."""
+        """How many more messages may be delivered, by topic; the topics of a group share its room."""
         with self._lock:
             waiting: Counter[str] = Counter()
             for partition, tenure in self._tenures.items():
@@ -205,13 +205,13 @@ class TaskConsumer:
         return rooms
 
     def done(self, delivery: Delivery) -> None:
-        """Say that a task's result is safe; of no effect where its partition went to another worker meanwhile."""
+        """Mark a task's result as stored; no effect if its partition has moved to another worker."""
         with self._lock:
             if not delivery.moved:
                 delivery._tenure.water.done(delivery.offset)
 
     def close(self) -> None:
-        """Commit what is done and leave the group; what is not done is delivered to others."""
+        """Commit done messages and leave the group; the others are delivered to other workers."""
         self._commit(now=True)
         with self._lock:
             for tenure in self._tenures.values():
@@ -220,7 +220,7 @@ class TaskConsumer:
         self._consumer.close(timeout_ms=5000)
 
     def _pause(self, rooms: Mapping[str, int]) -> None:
-        """Fetch only the first topic that has messages and those before it, and nothing where there is no room."""
+        """Fetch only the first topic that has messages and those before it, and nothing without room."""
         assigned = self._consumer.assignment()
         self._look(assigned)
         rank = {str(topic): number for number, topic in enumerate(self._topics)}
@@ -233,24 +233,24 @@ class TaskConsumer:
             self._consumer.resume(*go)
 
     def _unpark(self) -> None:
-        """Make kafka-python (3.0.12) give back what it had fetched of partitions before they were paused.
+        """Make kafka-python (3.0.12) return records that it fetched before their partitions were paused.
 
-        It looks for such records only while it holds none of another partition, and takes a batch that was handed out
-        to the last record for one that it holds: they would wait for the next rebalance. Only this thread sets it.
+        It looks for such records only while it holds none of another partition, and counts a completely delivered batch
+        as held: they would wait for the next rebalance. Only this thread sets it.
         """
         fetcher = self._consumer._fetcher
         if not getattr(fetcher, "_next_partition_records", True):
             fetcher._next_partition_records = None
 
     def _look(self, assigned: set[TopicPartition]) -> None:
-        """Ask where the partitions end. Fetches tell it too, but late, and not of what is paused."""
+        """Ask for the end offsets of the partitions. Fetches return them late, and not for paused ones."""
         if assigned <= self._ends.keys() and time.monotonic() - self._last_look_s < _LOOK_EVERY_S:
             return
         self._ends = self._consumer.end_offsets(assigned, timeout_ms=int(_LOOK_TIMEOUT_S * 1000)) if assigned else {}
         self._last_look_s = time.monotonic()
 
     def _behind(self, partition: TopicPartition) -> int:
-        """Messages of a partition that were not delivered yet; 0 where that is not known."""
+        """Messages of a partition that were not delivered yet; 0 if unknown."""
         end = self._ends.get(partition)
         if end is None:
             return 0
@@ -270,7 +270,7 @@ class TaskConsumer:
         try:
             self._consumer.commit(_metadata(offsets), timeout_ms=int(_LAST_COMMIT_S * 1000))
         except (CommitFailedError, RetriableError) as error:
-            # The group is rebalancing or the broker is away: it is due again at the next poll.
+            # The group is rebalancing or the broker is unreachable: the next poll tries again.
             log.warning("commit failed", error=f"{type(error).__name__}: {error}")
             return
         except KafkaError as error:
@@ -295,13 +295,13 @@ class TaskConsumer:
 
 
 class _Listener(AsyncConsumerRebalanceListener):
-    """Called on kafka-python's I/O thread; `await` gives way to its heartbeats."""
+    """Called on kafka-python's I/O thread; `await` lets its heartbeats run."""
 
     def __init__(self, owner: TaskConsumer) -> None:
         self._owner = owner
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Commit what is done, since others may go on from there; which partitions leave is not known yet."""
+        """Commit done messages, since others may continue from there; which partitions move is not known yet."""
         owner = self._owner
         owner._member = False
         offsets = {partition: offset for partition, offset in owner._due().items() if partition in revoked}
@@ -314,10 +314,10 @@ class _Listener(AsyncConsumerRebalanceListener):
         if future.is_done and future.succeeded():
             owner._committed(offsets)
         else:
-            log.warning("commit before a rebalance failed; what is done is delivered again", offsets=str(offsets))
+            log.warning("commit before a rebalance failed; done messages are delivered again", offsets=str(offsets))
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Hand back what went to others, begin with what is new, go on with the rest."""
+        """Drop partitions that moved, add new ones, keep the rest."""
         owner = self._owner
         with owner._lock:
             owner._end(set(owner._tenures) - assigned)
@@ -326,7 +326,7 @@ class _Listener(AsyncConsumerRebalanceListener):
         owner._member = True
 
     async def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
-        """The group has given them to others already: nothing may be committed."""
+        """The group has already assigned them to others: nothing may be committed."""
         owner = self._owner
         owner._member = False
         log.warning("partitions lost", partitions=sorted(map(str, lost)))

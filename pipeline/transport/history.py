@@ -1,4 +1,4 @@
-"""A topic read from its beginning, without a group: what is dead, what was judged."""
+"""Reads a topic from its beginning, without a group: dead letters, verdicts."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def read_topic(bootstrap: str, topic: Topic, *, follow: bool = False, beginning:
 
     Args:
         bootstrap: servers, `host:port` with commas between.
-        topic: which.
-        follow: go on with what comes, for ever; else end with what was there at the start.
-        beginning: start at the first message; else only what comes from now on.
+        topic: the topic.
+        follow: continue with new messages, forever; else stop after those present at the start.
+        beginning: start at the first message; else only new messages.
 
     Raises:
-        TransportError: the broker is away, or has no such topic.
+        TransportError: the broker is unreachable, or has no such topic.
     """
     try:
         consumer = KafkaConsumer(
             **client_options(bootstrap),
             bootstrap_timeout_ms=_PATIENCE_MS,
             enable_auto_commit=False,
-            # With this, a topic that does not exist is not made by asking for it.
+            # So that asking for a missing topic does not create it.
             allow_auto_create_topics=False,
         )
         try:
@@ -43,7 +43,7 @@ def read_topic(bootstrap: str, topic: Topic, *, follow: bool = False, beginning:
             consumer.assign(partitions)
             (consumer.seek_to_beginning if beginning else consumer.seek_to_end)(*partitions)
             ends = consumer.end_offsets(partitions)
-            # Control records and compaction leave gaps: a position beyond the last message tells that all was read.
+            # Control records and compaction leave gaps: a position beyond the last message shows that all was read.
             while follow or any(consumer.position(partition) < ends[partition] for partition in partitions):
                 for partition, records in consumer.poll(_POLL_MS).items():
                     for record in records:

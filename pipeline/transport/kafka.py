@@ -1,4 +1,4 @@
-"""Kafka's side: topics, and what is sent to them. Consuming belongs to the worker (docs/contracts.md)."""
+"""Kafka topics and the producer. The worker consumes (docs/contracts.md)."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from pipeline.transport.security import client_options
 
 # A record lists every scored face, some 200 bytes each: ten hours of five people at two frames a second are 72 MB.
 MAX_RECORD_BYTES: Final = 64 << 20
-# Room for key, headers and the frame of a batch.
+# Room for key, headers and the framing of a batch.
 _MAX_REQUEST_BYTES = MAX_RECORD_BYTES + (1 << 20)
-# How long a send waits for a broker that never answered, and from the first try to the last one of a message.
+# How long a send waits for a broker that never answered, and for the retries of a message.
 _BLOCK_S = 10.0
 _DELIVERY_S = 120.0
 
-# Of a dead letter: why it is there, and from which topic it came.
+# Headers of a dead letter: the reason, and the topic that it came from.
 REASON_HEADERS: Final = frozenset({"error", "stage", "attempts", "topic"})
 
 Headers = Iterable[tuple[str, bytes | None]]
 
 
 class TransportError(UnmaskError):
-    """Kafka is away, or refused; the message says which topic and why. Nothing counts as sent."""
+    """Kafka is unreachable, or refused; the message says which topic and why. Nothing counts as sent."""
 
     exit_code = 1
 
 
 class TooLargeError(TransportError):
-    """A message is larger than Kafka takes: no other try will change that."""
+    """A message is larger than Kafka accepts; another try would not help."""
 
 
 def ensure_topics(bootstrap: str, *, partitions: int = 8, replicas: int = -1, patience_s: float = 30.0) -> list[Topic]:
@@ -50,10 +50,10 @@ def ensure_topics(bootstrap: str, *, partitions: int = 8, replicas: int = -1, pa
         patience_s: how long to wait for a broker that does not answer.
 
     Returns:
-        Those that were created.
+        The created topics.
 
     Raises:
-        TransportError: the broker is away, or refuses.
+        TransportError: the broker is unreachable, or refuses.
     """
     created = []
     try:
@@ -70,7 +70,7 @@ def ensure_topics(bootstrap: str, *, partitions: int = 8, replicas: int = -1, pa
         finally:
             admin.close()
     except KafkaError as error:
-        raise TransportError(f"topics at {bootstrap}: {_told(error)}") from error
+        raise TransportError(f"topics at {bootstrap}: {_describe_error(error)}") from error
     return created
 
 
@@ -81,7 +81,7 @@ def _config(topic: Topic) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message on its way."""
+    """A message that is being sent."""
 
     topic: Topic
     _future: Any
@@ -90,7 +90,7 @@ class Sent:
         """Wait until all replicas have it.
 
         Raises:
-            TransportError: they do not. It may be there all the same: the answer was lost.
+            TransportError: no acknowledgement. Kafka may have the message anyway, if only the answer was lost.
         """
         try:
             self._future.get(_DELIVERY_S + _BLOCK_S)
@@ -122,27 +122,27 @@ class Publisher:
                 bootstrap_timeout_ms=int(patience_s * 1000),
             )
         except KafkaError as error:
-            raise TransportError(f"no Kafka at {bootstrap}: {_told(error)}") from error
+            raise TransportError(f"no Kafka at {bootstrap}: {_describe_error(error)}") from error
 
     def submit(self, task: VideoTask, headers: Headers = ()) -> Sent:
         """Send a video to its class's topic."""
         return self._send(task.source_class.topic, task.video_id.encode(), task.to_json(), headers)
 
     def part(self, task: VideoTask, after: int, headers: Headers = ()) -> Sent:
-        """Send a part of a long video to a partition of its own, so that other workers get it.
+        """Send a part of a long video to its own partition, so that another worker gets it.
 
         Args:
             task: with its `part`.
-            after: partition of the whole video's task, from which the parts go round.
-            headers: of that task.
+            after: partition of the whole video's task; the parts go to the next ones in turn.
+            headers: of the whole video's task.
         """
         if task.part is None:
-            raise ValueError("a task with a part is wanted")
+            raise ValueError("expected a task with a part")
         topic = task.source_class.topic
         try:
             partitions = sorted(self._producer.partitions_for(str(topic)))
         except KafkaError as error:
-            raise TransportError(f"{topic}: {_told(error)}") from error
+            raise TransportError(f"{topic}: {_describe_error(error)}") from error
         partition = partitions[(after + task.part.index) % len(partitions)]
         return self._send(topic, task.video_id.encode(), task.to_json(), headers, partition)
 
@@ -158,7 +158,7 @@ class Publisher:
         return self._send(Topic.SEGMENTS, key, media, [*own, *headers])
 
     def verdict(self, record: bytes, verdict_id: str, headers: Headers = ()) -> Sent:
-        """Send a record, the very bytes that are stored."""
+        """Send a record, the same bytes that are stored."""
         return self._send(Topic.VERDICTS, verdict_id.encode(), record, headers)
 
     def dead(
@@ -172,24 +172,24 @@ class Publisher:
         stage: str,
         attempts: int,
     ) -> Sent:
-        """Send a message that cannot be served to the dead letters, as it came, with the reason in its headers.
+        """Send a message that cannot be processed to the dead letters, unchanged, with the reason in its headers.
 
         Args:
             topic: where it came from.
-            error: what is wrong with it.
-            stage: where that was found: "parse", "score" or "publish".
-            attempts: tries that were made.
+            error: the reason.
+            stage: where it failed: "parse", "score" or "publish".
+            attempts: number of tries.
         """
         reason = {"error": error, "stage": stage, "attempts": str(attempts), "topic": str(topic)}
         kept = [(name, text) for name, text in headers if name not in REASON_HEADERS]
         return self._send(Topic.DEAD, key, value, [*kept, *((name, text.encode()) for name, text in reason.items())])
 
     def again(self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers) -> Sent:
-        """Send a message as it was."""
+        """Send a message again, unchanged."""
         return self._send(topic, key, value, headers)
 
     def close(self) -> None:
-        """Wait for what is on its way, then disconnect."""
+        """Wait for pending messages, then disconnect."""
         self._producer.close(timeout=_BLOCK_S)
 
     def __enter__(self) -> Self:
@@ -203,7 +203,7 @@ class Publisher:
     def _send(
         self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
     ) -> Sent:
-        """Raises TransportError where no broker answers in time, or the message is too large."""
+        """Raises TransportError if no broker answers in time, or the message is too large."""
         try:
             future = self._producer.send(str(topic), key=key, value=value, headers=list(headers), partition=partition)
             return Sent(topic, future)
@@ -213,8 +213,8 @@ class Publisher:
 
 def _failure(topic: Topic, error: KafkaError) -> TransportError:
     too_large = isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError)
-    return (TooLargeError if too_large else TransportError)(f"{topic}: {_told(error)}")
+    return (TooLargeError if too_large else TransportError)(f"{topic}: {_describe_error(error)}")
 
 
-def _told(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

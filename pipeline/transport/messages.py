@@ -15,13 +15,13 @@ from models.errors import UnmaskError
 from pipeline.contracts import SCHEMA_VERSION, Contract, Id, SourceClass
 from pipeline.video.sampling import parse_sampling
 
-# A broker takes 1 MB by default; the rest is for headers and the frame of the batch.
+# A broker accepts 1 MB by default; the rest is for headers and the batch's framing.
 MAX_SEGMENT_BYTES: Final = 900_000
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as it lies in its topic.
+    """A message as stored in its topic.
 
     Attributes:
         timestamp_s: when it was sent, Unix seconds.
@@ -36,11 +36,11 @@ class Message:
 
     @property
     def place(self) -> str:
-        """Where it lies: partition, colon, offset."""
+        """Its position: partition, colon, offset."""
         return f"{self.partition}:{self.offset}"
 
     def header(self, name: str) -> str:
-        """A header as text; empty where there is none."""
+        """A header as text; empty without it."""
         return next(((text or b"").decode("utf-8", "replace") for key, text in self.headers if key == name), "")
 
 
@@ -57,7 +57,7 @@ def message_fields(record: Any) -> dict[str, Any]:
 
 
 class ContractError(UnmaskError, ValueError):
-    """A message is not what the contract says; the message tells what was wrong and what was expected."""
+    """A message violates the contract; the error says what was wrong and what was expected."""
 
 
 def _not_a_frames_key(task_id: str) -> str:
@@ -70,12 +70,12 @@ TaskId = Annotated[Id, AfterValidator(_not_a_frames_key)]
 
 
 def _needs_its_version(json_schema: dict[str, Any]) -> None:
-    # We fill it in; whoever writes a message must.
+    # Optional here, since we fill it in; required in messages from others.
     json_schema["required"] = ["schema", *json_schema["required"]]
 
 
 class Part(Contract):
-    """A share of a long video; workers make tasks of these."""
+    """A share of a long video; workers create tasks for these."""
 
     index: int = Field(ge=0)
     count: int = Field(ge=1, le=4096)
@@ -102,7 +102,7 @@ class VideoTask(Contract):
     sampling: str | None = Field(default=None, description="fps=F, frames=N, every=N or keyframes; null: the worker's")
     callback: str | None = Field(default=None, description="kept for the submitter; workers do not call it")
     part: Part | None = Field(
-        default=None, description="of a long video that a worker has split; submitters leave it out"
+        default=None, description="part of a long video that a worker has split; submitters omit it"
     )
 
     @field_validator("uri")
@@ -126,14 +126,14 @@ class VideoTask(Contract):
         """A task from its message.
 
         Raises:
-            ContractError: it is none, its schema version is not known here, or key and `video_id` differ.
+            ContractError: it is not a task, its schema version is unknown, or key and `video_id` differ.
         """
         fields = _json_object(value)
         _check_schema(fields.get("schema"))
         try:
             task = cls.model_validate(fields)
         except ValidationError as error:
-            raise ContractError(_told(error)) from error
+            raise ContractError(_describe_error(error)) from error
         if key != task.video_id.encode():
             raise ContractError(f"key {_shown(key)}: expected the video_id {task.video_id!r}")
         return task
@@ -143,12 +143,12 @@ class VideoTask(Contract):
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
 
     def whole(self) -> Self:
-        """The task of which this is a part."""
+        """The task of the whole video."""
         return self.model_copy(update={"part": None})
 
 
 class ContentType(StrEnum):
-    """What a segment's bytes are."""
+    """The container format of a segment."""
 
     MP4 = "video/mp4"
     MPEG_TS = "video/mp2t"
@@ -157,7 +157,7 @@ class ContentType(StrEnum):
 class Segment(Contract):
     """A piece of a live stream: the headers of a message on `unmask.segments`; its value is the media, or empty.
 
-    With an empty value the media lies at `uri`.
+    With an empty value the media is at `uri`.
     """
 
     model_config = ConfigDict(title="Unmask segment headers", json_schema_extra=_needs_its_version)
@@ -166,16 +166,16 @@ class Segment(Contract):
     stream_id: TaskId
     sequence: int = Field(ge=0, description="from 0, one more for each segment")
     start_s: float = Field(ge=0, allow_inf_nan=False, description="of the segment within its stream")
-    final: bool = Field(description="1: the stream ends with this segment; 0: it goes on")
+    final: bool = Field(description="1: the stream ends with this segment; 0: it continues")
     content_type: ContentType
     uri: str | None = None
 
     @classmethod
     def parse(cls, headers: Iterable[tuple[str, bytes | None]], key: bytes | None, value: bytes | None) -> Self:
-        """A segment from the headers of its message; headers that the contract does not name are left alone.
+        """A segment from the headers of its message; headers that are not in the contract are ignored.
 
         Raises:
-            ContractError: a header is missing or wrong, the schema version is not known here, the key is not the
+            ContractError: a header is missing or wrong, the schema version is unknown, the key is not the
                 stream's id, or there is no media: neither bytes nor a `uri`, or both, or too many bytes.
         """
         texts: dict[str, Any] = {}
@@ -197,7 +197,7 @@ class Segment(Contract):
         try:
             segment = cls.model_validate(texts)
         except ValidationError as error:
-            raise ContractError(_told(error)) from error
+            raise ContractError(_describe_error(error)) from error
         if key != segment.stream_id.encode():
             raise ContractError(f"key {_shown(key)}: expected the stream_id {segment.stream_id!r}")
         if bool(value) == (segment.uri is not None):
@@ -237,11 +237,11 @@ def _json_object(value: bytes | None) -> dict[str, Any]:
 def _check_schema(found: object) -> None:
     # bool is an int in Python, and True == 1.
     if type(found) is not int or found != SCHEMA_VERSION:
-        told = "no schema version" if found is None else f"schema version {found!r}"
-        raise ContractError(f"{told}: expected {SCHEMA_VERSION}")
+        version = "no schema version" if found is None else f"schema version {found!r}"
+        raise ContractError(f"{version}: expected {SCHEMA_VERSION}")
 
 
-def _told(error: ValidationError) -> str:
+def _describe_error(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"])) or "message"
     return f"{place}: {first['msg']}"

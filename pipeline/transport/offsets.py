@@ -1,4 +1,4 @@
-"""How far a partition is done: the offset that may be committed while messages finish in any order."""
+"""Tracks the offset of a partition that may be committed while messages finish in any order."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import heapq
 class LowWater:
     """Offsets of one partition between two rebalances.
 
-    A message is taken when it is delivered and done when its verdict is published. What may be committed is the
-    offset behind which everything that was taken is done: a crash then loses nothing, and repeats at most what was
-    done beyond it. Not thread-safe: it belongs to the thread that owns the consumer.
+    A message is taken when it is delivered and done when its verdict is published. The offset to commit is the one
+    before which everything that was taken is done: a crash then loses nothing, and repeats at most what was done beyond
+    it. Not thread-safe: only the thread that owns the consumer may use it.
 
     Attributes:
-        next: the offset behind the last one that was delivered; None before the first.
+        next: the offset after the last delivered one; None before the first.
     """
 
     def __init__(self) -> None:
         self._open: set[int] = set()
-        # Smallest first; entries that are done are dropped when they come to the top.
+        # Smallest first; done entries are dropped when they reach the top.
         self._order: list[int] = []
         self.next: int | None = None
-        # What Kafka holds, as far as it is known: the first message delivered was the next one due.
+        # The committed offset, as far as it is known: the first message delivered was the next one due.
         self._committed: int | None = None
 
     def take(self, offset: int) -> None:
         """Note that a message was delivered. Offsets come in ascending order, with gaps where a topic is compacted.
 
         Raises:
-            ValueError: it does not lie behind the last one.
+            ValueError: it is not after the last one.
         """
         if self.next is not None and offset < self.next:
             raise ValueError(f"offset {offset} was delivered after {self.next - 1}")
@@ -42,13 +42,13 @@ class LowWater:
         """Note that the result of a message is safe.
 
         Raises:
-            KeyError: it was never taken, or is done already.
+            KeyError: it was not taken, or is already done.
         """
         self._open.remove(offset)
 
     @property
     def waiting(self) -> int:
-        """Messages that were taken and are not done."""
+        """Messages that are taken and not done."""
         return len(self._open)
 
     def to_commit(self) -> int | None:

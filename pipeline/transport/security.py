@@ -1,4 +1,4 @@
-"""How Kafka is spoken to: in the clear, or over TLS and with a name and a password, as managed brokers want it."""
+"""Security of Kafka connections: plain text, or TLS with user and password, as managed brokers require."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class KafkaSecurity(BaseSettings):
     )
     user: str | None = Field(default=None, description="of SASL")
     password: SecretStr | None = Field(default=None, description="of SASL")
-    ca: FilePath | None = Field(default=None, description="PEM file of who signs the brokers; None: the system's")
-    cert: FilePath | None = Field(default=None, description="PEM file of our own certificate, where brokers want one")
+    ca: FilePath | None = Field(default=None, description="PEM file of the CA of the brokers; None: the system's")
+    cert: FilePath | None = Field(default=None, description="PEM file of our own certificate, if brokers require one")
     key: FilePath | None = Field(default=None, description="PEM file of its key")
 
     @model_validator(mode="after")
@@ -36,7 +36,7 @@ class KafkaSecurity(BaseSettings):
         return self
 
     def options(self) -> dict[str, Any]:
-        """What kafka-python's clients take."""
+        """The settings as arguments of kafka-python's clients."""
         found: dict[str, Any] = {"security_protocol": self.security}
         if self.security.endswith("SSL"):
             files = {"ssl_cafile": self.ca, "ssl_certfile": self.cert, "ssl_keyfile": self.key}
@@ -51,12 +51,12 @@ class KafkaSecurity(BaseSettings):
 
 
 def client_options(bootstrap: str) -> dict[str, Any]:
-    """What every client of Kafka is made with.
+    """Arguments of every Kafka client.
 
     Args:
         bootstrap: servers, `host:port` with commas between.
 
     Raises:
-        pydantic.ValidationError: the environment makes no sense. Commands look before they begin.
+        pydantic.ValidationError: the environment is invalid. Commands check this before they begin.
     """
     return {"bootstrap_servers": bootstrap, **KafkaSecurity().options()}

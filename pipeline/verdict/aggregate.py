@@ -17,10 +17,10 @@ from pipeline.verdict.calibration import label
 from pipeline.verdict.evidence import LogitSum
 
 # A person decides on a clip from five scored frames on (or all, in a shorter clip) that make up 15 % of the sampled
-# ones: fewer are a passer-by or a detector's mistake, and their average is noise.
+# ones: fewer are a passer-by or a false detection, and their average is noise.
 SUPPORT_FRAMES = 5
 SUPPORT_SHARE = 0.15
-# A track that only one of several frames shows was never confirmed by a second look; it is not reported as a person.
+# A track in only one of several frames is unconfirmed; it is not reported as a person.
 CONFIRM_FRAMES = 2
 
 
@@ -29,7 +29,7 @@ class Failure:
     """Why a clip has no score.
 
     Attributes:
-        transient: another try may end otherwise.
+        transient: another try may succeed.
     """
 
     outcome: Outcome
@@ -39,14 +39,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ClipFacts:
-    """What is known about a clip beside its scores.
+    """What is known about a clip in addition to its scores.
 
     Attributes:
         id: clip id of the record.
         source: path or URI as given.
         duration_s: seconds, None where unknown.
         frames_sampled: frames the reader delivered.
-        faces_seen: faces found in all of them, those too poor to be scored included.
+        faces_seen: faces found in all of them, with those too poor to be scored.
         failure: what ended the clip early, if anything did.
         elapsed_s: seconds of wall clock spent on it.
         not_judged: of the faces seen, how many have which flaw; see `pipeline.faces.flaws`.
@@ -69,12 +69,12 @@ def support_needed(frames_sampled: int) -> int:
 
 
 def supported_people(people: Sequence[Person], frames_sampled: int) -> list[Person]:
-    """Those who decide on the clip: seen in enough frames."""
+    """The people who decide on the clip: seen in enough frames."""
     return [person for person in people if person.frames >= support_needed(frames_sampled)]
 
 
 def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thresholds: Thresholds | None) -> Verdict:
-    """The verdict on a clip. People and frames that were scored stand in it whatever the outcome."""
+    """The verdict on a clip. It contains scored people and frames for every outcome."""
     confirm = min(CONFIRM_FRAMES, max(1, facts.frames_sampled))
     people: list[Person] = []
     for track in np.unique(scores.track_ids):
@@ -109,17 +109,17 @@ def conclude(
     supported = supported_people(people, facts.frames_sampled)
     failure = facts.failure or _shortcoming(facts, people, bool(supported))
     deciding: Person | None = None
-    word: Label | None = None
+    decided: Label | None = None
     if failure is None:
         deciding = max(supported, key=lambda person: person.probability)
-        word = label(deciding.probability, len(supported), thresholds)
+        decided = label(deciding.probability, len(supported), thresholds)
     return Verdict(
         id=facts.id,
         source=facts.source,
         outcome=failure.outcome if failure else Outcome.SCORED,
         probability=None if deciding is None else deciding.probability,
         likelihood_ratio=None if deciding is None else deciding.likelihood_ratio,
-        label=word,
+        label=decided,
         error=failure.error if failure else None,
         duration_s=None if facts.duration_s is None else round(facts.duration_s, 3),
         frames_sampled=facts.frames_sampled,
@@ -161,7 +161,7 @@ def _too_little(facts: ClipFacts, people: list[Person], sampled: str) -> str:
 
 
 def scored_faces(scores: Scores, shown: npt.NDArray[np.bool_]) -> list[ScoredFace]:
-    """Those under the mask, in the order of time and track, as the record lists them."""
+    """The scores under the mask, by time and track, as the record lists them."""
     order = np.lexsort((scores.track_ids, scores.t_s))
     return [
         ScoredFace(

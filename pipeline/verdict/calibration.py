@@ -1,4 +1,4 @@
-"""From log-odds to calibrated probabilities, and from a probability to a word."""
+"""From log-odds to calibrated probabilities, and from a probability to a label."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def probability(logits: Floats, calibration: Calibration | None, quality: Floats
 
 
 def label(clip_probability: float, people: int, thresholds: Thresholds | None) -> Label:
-    """The word for a clip in which `people` persons were judged; `inconclusive` without thresholds.
+    """The label for a clip in which `people` persons were judged; `inconclusive` without thresholds.
 
     Raises:
         ValueError: `people` is less than 1.

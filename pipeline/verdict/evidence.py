@@ -1,4 +1,4 @@
-"""What the frames of a person say together. No pydantic here: training's machines judge by the same code."""
+"""Combines the frames of a person. No pydantic here: training machines use the same code."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def track_probability(
 
 @dataclass(frozen=True, slots=True)
 class LogitSum:
-    """The frame logits of a track, summed up: what its probability follows from, however many they are.
+    """The frame logits of a track as sums, which determine its probability.
 
     With logits x clipped to +-`LOGIT_LIMIT`, qualities q, and the calibration's trust s(q) and line g, the track's
-    log-odds are (sum q s / sum q) x g(sum q s x / sum q s): poor frames say less about the face, and a track of poor
-    frames alone says little whatever its frames say. For a straight g this is the mean, weighted by q, of the frames'
-    own s(q) g(x); for a single frame always.
+    log-odds are (sum q s / sum q) x g(sum q s x / sum q s): poor frames say less about the face, and a track of only
+    poor frames says little. For a straight g this is the mean, weighted by q, of the frames' own s(q) g(x); for a
+    single frame always.
 
     Attributes:
         weighted: sum of the clipped logits times weight.
@@ -76,10 +76,10 @@ class LogitSum:
 
     @property
     def mean(self) -> float:
-        """The weighted mean of the clipped logits; where no frame has any weight, the plain one.
+        """The weighted mean of the clipped logits; the plain mean if all weights are zero.
 
         Raises:
-            ZeroDivisionError: of no logits.
+            ZeroDivisionError: there are no logits.
         """
         return self.weighted / self.weight if self.weight > 0 else self.plain / self.count
 
@@ -93,7 +93,7 @@ class LogitSum:
         """Calibrated log-odds of fake at equal priors.
 
         Raises:
-            ZeroDivisionError: of no logits.
+            ZeroDivisionError: there are no logits.
         """
         odds = (calibration or Calibration()).log_odds(np.array([self.mean], np.float32))
         return self.trust(calibration) * float(odds[0])
@@ -102,7 +102,7 @@ class LogitSum:
         """Calibrated P(fake), see `log_odds`.
 
         Raises:
-            ZeroDivisionError: of no logits.
+            ZeroDivisionError: there are no logits.
         """
         return float(probability_of(np.array(self.log_odds(calibration))))
 
@@ -110,6 +110,6 @@ class LogitSum:
         """How many times more likely the scores are if the face is forged; None without bounds from validation.
 
         Raises:
-            ZeroDivisionError: of no logits.
+            ZeroDivisionError: there are no logits.
         """
         return None if calibration is None else calibration.likelihood_ratio(self.log_odds(calibration))

@@ -1,4 +1,4 @@
-"""The decode child: reads one clip, writes its sampled frames into shared memory, and may do little else."""
+"""The decode child: reads one clip and writes its sampled frames into shared memory; everything else is restricted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.video.sampling import parse_sampling
 from pipeline.video.window import parse_window
 from pipeline.video.wire import Channel, Message
 
-# A sign of life this often, far below any sensible `Limits.stall_s`.
+# Interval of the heartbeat, far below any sensible `Limits.stall_s`.
 _PROGRESS_EVERY_S = 0.5
 
 
@@ -47,14 +47,14 @@ def run(sock: socket.socket) -> None:
         message = f"decoding takes more memory than the {limits.data_bytes} bytes allowed"
         parent.send({"type": "error", "outcome": "over_limit", "message": message})
     except Exception as error:
-        # The last one who can tell what happened: standard error leads nowhere.
+        # The only way to report what happened: standard error is discarded.
         parent.send({"type": "error", "outcome": "undecodable", "message": f"{type(error).__name__}: {error}"})
         raise
 
 
 def _restrict(limits: Limits) -> None:
     if sys.platform == "linux":
-        # Should the machine run out of memory, the kernel takes this process first, not the worker.
+        # If the machine runs out of memory, the kernel kills this process first, not the worker.
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
     for what, value in (
@@ -67,12 +67,12 @@ def _restrict(limits: Limits) -> None:
         _, hard = resource.getrlimit(what)
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)
-        # The hard limit of CPU time kills, the soft one first sends SIGXCPU, whose name is the better message.
+        # The hard limit of CPU time kills; the soft one sends SIGXCPU first, whose name makes a clearer message.
         resource.setrlimit(what, (value, value + 5 if what == resource.RLIMIT_CPU else value))
 
 
 class _Parent:
-    """The other end of the socket: frames go there, free slots come back; when it closes, this process ends."""
+    """The other end of the socket: sends frames, receives free slots; when it closes, this process ends."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -109,7 +109,7 @@ class _Parent:
         if self._ring is None or self._ring.slot_bytes < size_bytes:
             self.send({"type": "ring", "slot_bytes": size_bytes})
             self._ring = self._rings.get()
-            # All slots of the old ring came back before: the parent answers in the order of our messages.
+            # All slots of the old ring are back by now: the parent answers in the order of our messages.
             self._free = queue.SimpleQueue()
             for slot in range(self._ring.slots):
                 self._free.put(slot)

@@ -1,4 +1,4 @@
-"""What parent and decode child agree on: limits, what a clip is, and how reading it can fail."""
+"""Types that parent and decode child share: limits, clip properties and decode errors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Failure = Literal["undecodable", "over_limit", "unavailable"]
 
 
 class DecodeError(UnmaskError):
-    """A clip cannot be read, or not to its end.
+    """A clip cannot be read, or only partly.
 
     Attributes:
         outcome: "undecodable" (no video in it, or the decoder died), "over_limit" (a limit was passed) or
             "unavailable" (the source cannot be opened).
-        died: the decoder was killed, by what it met or by us.
+        died: the decoder was killed, by a crash or by us.
     """
 
     def __init__(self, outcome: Failure, message: str, *, died: bool = False) -> None:
@@ -27,23 +27,23 @@ class DecodeError(UnmaskError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one decode child may use. Whatever passes one of these ends as `over_limit`."""
+    """What one decode child may use. A clip that exceeds one of these ends as `over_limit`."""
 
     # 8192 x 8192: an 8K film frame twice over. One RGB frame of it takes 200 MB.
     max_pixels: int = 8192 * 8192
-    # Seconds of video, as declared and as met; None leaves the length to the limits below.
+    # Seconds of video, declared and actual; None leaves the length to the limits below.
     max_duration_s: float | None = None
     # Decoded frames: nine hours at 30 frames a second.
     max_frames: int = 1_000_000
     # RLIMIT_CPU over all threads: two hours of 4K HEVC decode at about 60 frames per core-second.
     cpu_s: int = 3600
-    # Total time we waited for the child; its waiting for us is not counted.
+    # Total time spent waiting for the child; its waiting for us is not counted.
     wall_s: float = 3600.0
-    # Time without a sign of life while we wait. A child at work gives one a second.
+    # Time without a heartbeat while we wait. A working child sends one a second.
     stall_s: float = 60.0
     # RLIMIT_DATA: 8K HEVC in 10 bit keeps about 20 pictures of 100 MB.
     data_bytes: int = 3 * 2**30
-    # Resident, shared frames included, watched from outside: catches what RLIMIT_DATA does not count.
+    # Resident, with shared frames, measured from outside: covers what RLIMIT_DATA does not count.
     rss_bytes: int = 4 * 2**30
     # Source, control socket, standard streams and a ring on its way, with room for libav's own.
     open_files: int = 32
@@ -51,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ClipInfo:
-    """What is known of a clip once its first frame is decoded.
+    """Properties of a clip, known once its first frame is decoded.
 
     Attributes:
         duration_s: of the video stream, in seconds; None if the container does not say and nothing needed it.
@@ -63,8 +63,8 @@ class ClipInfo:
         pixel_format: of the first frame, "yuv420p".
         rotation: degrees clockwise that make the stored picture upright: 0, 90, 180 or 270.
         decoder: library, version and codec, "libavcodec 62.28.102 h264".
-        seek_s: told where a window was asked for: a window costs at most about this many seconds of video more than its
-            own, the longest stretch without a key frame; None where all before it has to be decoded as well.
+        seek_s: set if a window was asked for: a window costs at most about this many seconds of video beyond its own,
+            the longest stretch without a key frame; None if everything before it has to be decoded too.
         frames_decoded: so far; final once the clip is at its end.
         frames_corrupt: packets and frames given up so far.
     """

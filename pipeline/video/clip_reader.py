@@ -1,4 +1,4 @@
-"""The worker's end of one decode child: frames come out of it, and it believes nothing that the child says."""
+"""The worker's end of one decode child: yields its frames, and validates every message from it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pipeline.video.sampling import Sampling
 from pipeline.video.window import Window
 from pipeline.video.wire import REPORT, Channel, Message, ProtocolError
 
-# A killed process is gone within milliseconds; one that hangs in the kernel (a dead network disk) is given up.
-_BURIAL_S = 5.0
+# A killed process ends within milliseconds; one that hangs in the kernel (a dead network disk) is abandoned.
+_REAP_S = 5.0
 _OUTCOMES: dict[str, Failure] = {"undecodable": "undecodable", "over_limit": "over_limit"}
 _MAX_COUNT = 2**53
 
@@ -31,12 +31,12 @@ _MAX_COUNT = 2**53
 class ClipReader:
     """One clip: iterate to get its frames; close it, or leave the `with` block, when done.
 
-    A frame's image is a view into shared memory, valid until the next frame is asked for. Frames stay good when the
-    clip dies after them: then asking for the next one raises DecodeError. Not thread-safe.
+    A frame's image is a view into shared memory, valid until the next frame is asked for. If the decoder dies, earlier
+    frames stay valid and asking for the next one raises DecodeError. Not thread-safe.
 
     Attributes:
         clip_id: as given.
-        info: what is known of the clip; its two counts are final at the end of the clip.
+        info: properties of the clip; its two counts are final at the end of the clip.
         pid: of the decode child.
     """
 
@@ -47,7 +47,7 @@ class ClipReader:
 
         Args:
             channel: to the child.
-            report: pipe from the fork server, which will tell the child's status.
+            report: pipe from the fork server, for the child's exit status.
             pid: of the child.
             clip_id: goes into the frames.
             limits: of the child.
@@ -74,7 +74,7 @@ class ClipReader:
         """Send the request and wait until the first frame is decoded.
 
         Raises:
-            DecodeError: there is nothing to read in it.
+            DecodeError: no frame can be read from it.
         """
         self._window = window
         request = {
@@ -83,7 +83,7 @@ class ClipReader:
             "threads": threads,
             "window": None if window is None else window.describe(),
         }
-        with suppress(BrokenPipeError, ConnectionResetError):  # dead already: `_receive` finds out of what
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died already: `_receive` finds the cause
             self._channel.send(request, [source])
         try:
             message = self._receive()
@@ -149,7 +149,7 @@ class ClipReader:
             self._fail(DecodeError("over_limit", f"no memory for {slots} frames of {slot_bytes} bytes: {error}"))
         try:
             self._ring = Ring(fd, slots, slot_bytes)
-            with suppress(BrokenPipeError, ConnectionResetError):  # dead: the next `_receive` finds out of what
+            with suppress(BrokenPipeError, ConnectionResetError):  # it died: the next `_receive` finds the cause
                 self._channel.send({"type": "ring", "slots": slots, "slot_bytes": slot_bytes}, [fd])
         finally:
             os.close(fd)
@@ -161,7 +161,7 @@ class ClipReader:
         self._ended = True
 
     def _receive(self) -> Message:
-        """The next message that is no mere sign of life."""
+        """The next message that is not a heartbeat."""
         while True:
             since_s = self._waiting_since_s = time.monotonic()
             try:
@@ -190,12 +190,12 @@ class ClipReader:
 
     def _distrust(self, error: ProtocolError) -> NoReturn:
         self._kill()
-        self._fail(DecodeError("undecodable", f"the decoder sent what it never should: {error}"))
+        self._fail(DecodeError("undecodable", f"the decoder sent an invalid message: {error}"))
 
     def _cause_of_death(self) -> DecodeError:
-        self._bury()
+        self._reap()
         if self._status is None:
-            return DecodeError("undecodable", "the decoder ended without a word", died=True)
+            return DecodeError("undecodable", "the decoder ended without an error message", died=True)
         code = os.waitstatus_to_exitcode(self._status)
         if code == -signal.SIGXCPU:
             return DecodeError("over_limit", f"decoding takes more than {self._limits.cpu_s} s of CPU time", died=True)
@@ -204,14 +204,14 @@ class ClipReader:
         return DecodeError("undecodable", f"the decoder ended with exit code {code}", died=True)
 
     def check(self) -> None:
-        """End the child if it passed a limit of time or memory. Called now and then by another thread."""
+        """End the child if it exceeded a limit of time or memory. Another thread calls this regularly."""
         if self._ended:
             return
         limits = self._limits
         since_s = self._waiting_since_s
         stalled_s = 0.0 if since_s is None else time.monotonic() - since_s
         if stalled_s > limits.stall_s:
-            self._sentence(f"the decoder gave no sign of life for {limits.stall_s:g} s")
+            self._sentence(f"the decoder sent no heartbeat for {limits.stall_s:g} s")
         elif self._waited_s + stalled_s > limits.wall_s:
             self._sentence(f"decoding takes more than {limits.wall_s:g} s")
         elif self._rss_bytes() > limits.rss_bytes:
@@ -222,7 +222,7 @@ class ClipReader:
         self._kill()
 
     def abort(self) -> None:
-        """End the child; whoever reads the clip gets DecodeError and closes it. May be called by any thread."""
+        """End the child; the reader of the clip gets DecodeError and closes it. Callable from any thread."""
         self._error = self._error or DecodeError("unavailable", "the decode server was closed")
         self._kill()
 
@@ -239,22 +239,22 @@ class ClipReader:
             with suppress(psutil.NoSuchProcess):
                 self._process.kill()
 
-    def _bury(self) -> None:
-        """Wait until the fork server has told how the child ended, or cannot any more."""
+    def _reap(self) -> None:
+        """Wait until the fork server reports the child's exit status, or is gone."""
         if self._report.closed:
             return
         with selectors.DefaultSelector() as selector:
             selector.register(self._report, selectors.EVENT_READ)
-            told = self._report.read(REPORT.size) if selector.select(_BURIAL_S) else b""
-        if told:
-            (self._status,) = REPORT.unpack(told)
+            status = self._report.read(REPORT.size) if selector.select(_REAP_S) else b""
+        if status:
+            (self._status,) = REPORT.unpack(status)
         self._report.close()
 
     def close(self) -> None:
-        """End the child, wherever it is, and free what belongs to the clip. May be called again."""
+        """End the child in any state, and free the clip's resources. Idempotent."""
         self._ended = True
         self._kill()
-        self._bury()
+        self._reap()
         self._channel.close()
         self._ring = None
 
@@ -270,7 +270,7 @@ class ClipReader:
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # real-time signals have none
+    except ValueError:  # real-time signals have no name
         return f"signal {number}"
 
 

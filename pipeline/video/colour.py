@@ -1,7 +1,7 @@
 """A decoded picture as upright 8-bit RGB.
 
-swscale converts: told the matrix and the range explicitly, its vector code for 8-bit 4:2:0 is as fast as OpenCV's
-(which knows limited-range BT.601 only), with errors below 3 levels; everything else takes its exact way.
+swscale converts: with explicit matrix and range, its vector code for 8-bit 4:2:0 is as fast as OpenCV's (which supports
+limited-range BT.601 only), with errors below 3 levels; other formats use its exact path.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from pipeline.types import Image
 
-# AVColorSpace (libavutil/pixfmt.h, the numbers of ITU-T H.273 table 4) to swscale's matrices. What is absent
-# (YCgCo, ICtCp, chromaticity-derived) swscale does not know; it is read like an untagged picture.
+# AVColorSpace (libavutil/pixfmt.h, the numbers of ITU-T H.273 table 4) to swscale's matrices. swscale does not support
+# the absent ones (YCgCo, ICtCp, chromaticity-derived); they are read like an untagged picture.
 _MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -34,7 +34,7 @@ _MATRICES = {
 # Formats of still pictures are BT.601 by their standards (JFIF; RFC 6386 for WebP), however large they are.
 _STILL_CODECS = frozenset({"mjpeg", "webp"})
 _FAST_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
-# libavutil 60 has 32 kinds of side data; some are left to grow.
+# libavutil 60 has 32 kinds of side data; the rest is spare.
 _MAX_SIDE_DATA = 40
 _ANY_TIME_BASE = Fraction(1, 1000)
 _FAST = Interpolation.BILINEAR
@@ -93,7 +93,7 @@ class Orientation:
 
 
 class ToRgb:
-    """Converts the frames of one stream. It keeps swscale's tables between frames of a kind."""
+    """Converts the frames of one stream. It reuses swscale's tables for frames of one format."""
 
     def __init__(self, codec: str) -> None:
         """For frames of libav's `codec`."""
@@ -114,7 +114,7 @@ class ToRgb:
             src_color_range=_range(frame),
             dst_color_range=ColorRange.JPEG,
         )
-        plane: Any = converted.planes[0]  # a buffer, which its stubs do not tell either
+        plane: Any = converted.planes[0]  # a buffer, which its stubs omit too
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
         channels = 4 if transparent else 3
         stored = rows[:, : plane.width * channels].reshape(plane.height, plane.width, channels)
@@ -132,7 +132,7 @@ class ToRgb:
 
 
 def _side_data(frame: av.VideoFrame) -> Any:
-    """The frame's side data by name. PyAV's own door fails at kinds newer than itself, such as EXIF: they go first."""
+    """The frame's side data by name. PyAV's accessor fails at unknown kinds, such as EXIF: they are removed first."""
     try:
         return frame.side_data
     except ValueError:
@@ -151,7 +151,7 @@ def _side_data(frame: av.VideoFrame) -> Any:
 def _range(frame: av.VideoFrame) -> ColorRange:
     if frame.color_range in (ColorRange.MPEG, ColorRange.JPEG):
         return ColorRange(frame.color_range)
-    # Untagged: "yuvj" and grey are full by convention of libav, all other YUV is limited.
+    # Untagged: by libav's convention "yuvj" and grey are full range, all other YUV is limited.
     full = frame.format.name.startswith(("yuvj", "gray", "ya8", "ya16"))
     return ColorRange.JPEG if full else ColorRange.MPEG
 

@@ -3,7 +3,7 @@
 Not `multiprocessing`'s, which imports the caller's `__main__` again in every child. `DecodeServer` starts it as
 `python -m pipeline.video.forkserver` with a connected socket as standard input. A request is a message with two
 descriptors: the child's end of a socket pair, and a pipe into which this server writes the child's pid at once and
-its wait status when it has ended. When the other end of the socket closes, all children are killed and it ends.
+its wait status when it has ended. When the other end of the socket closes, the server kills all children and exits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-    # A fork copies the calling thread only: nothing may have started others.
+    # A fork copies the calling thread only: no other thread may run.
     cv2.setNumThreads(1)
     no_network = _leave_network()
     # Keeps the collector from touching, and thereby copying, the pages that children share.
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _leave_network() -> bool:
-    """Move to a network namespace without addresses, which children inherit. Not everywhere allowed: best effort."""
+    """Move to a network namespace without addresses, which children inherit. Not allowed everywhere: best effort."""
     if sys.platform != "linux":
         return False
     unshare = ctypes.CDLL(None).unshare
@@ -111,12 +111,12 @@ class _Server:
 
     @staticmethod
     def _tell(report: int, value: int) -> None:
-        with suppress(BrokenPipeError):  # the reader has lost interest
+        with suppress(BrokenPipeError):  # the reader has closed its end
             os.write(report, REPORT.pack(value))
 
 
 def _become_child(client: int) -> None:
-    """Keep one socket and nothing else of the server, decode, and end."""
+    """Keep one socket of the server and close the rest, decode, and exit."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)

@@ -1,6 +1,6 @@
 """Video files through libav: which stream, which frames, when they are shown, which way is up.
 
-Runs in the decode child: av, numpy, cv2 and plain types of ours are all it imports.
+Runs in the decode child: it imports only av, numpy, cv2 and plain types of this package.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _VIDEO_FORMATS = (
 _STILL_FORMATS = (
     "png_pipe", "jpeg_pipe", "webp_pipe", "gif", "apng", "bmp_pipe", "tiff_pipe", "jpegxl_pipe",
 )  # fmt: skip
-# Only so that a song, with a cover or without, is told apart from broken data.
+# Only to distinguish a song, with or without a cover, from broken data.
 _AUDIO_FORMATS = ("mp3", "wav", "flac", "aac")
 # Elementary streams: no timestamps, and a duration that libav guesses from the bit rate.
 _CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"})
@@ -52,7 +52,7 @@ class Picture:
         frame: as decoded.
         index: number in decoding order, from 0.
         t_s: presentation time in seconds from the start of the stream; grows from picture to picture.
-        orientation: what makes it upright.
+        orientation: how to turn it upright.
     """
 
     frame: av.VideoFrame
@@ -90,15 +90,15 @@ class VideoReader:
         Args:
             fd: a regular file; it is read from its start.
             sampling: which pictures to yield.
-            limits: pixels, frames and seconds; all others are the caller's to enforce.
+            limits: pixels, frames and seconds; the caller enforces all others.
             threads: decoding threads.
             heartbeat: called for every packet read.
-            window: only the sampled pictures in it; they are those that the whole clip yields there. Decoding begins
+            window: only the sampled pictures in it, the same that the whole clip yields in it. Decoding begins
                 at a key frame before it where the file's index leads to one, else at the start.
 
         Raises:
-            DecodeError: no video in it that libav can decode, or a limit is passed.
-            MemoryError: the process may not take as much as it needs; so too when iterating and converting.
+            DecodeError: it has no video that libav can decode, or a limit is passed.
+            MemoryError: the process may not allocate enough memory; also when iterating and converting.
         """
         self._fd = fd
         self._sampling = sampling
@@ -144,7 +144,7 @@ class VideoReader:
                 if inside:
                     yield picture
         if self._sampling.total is not None and taken < self._sampling.total and rest is not None:
-            # The last instants lie after the last frame's: that is the one shown then.
+            # The last instants are after the last frame, which is still shown then.
             yield rest
 
     def write(self, picture: Picture, out: Image) -> None:
@@ -156,7 +156,7 @@ class VideoReader:
             raise
 
     def _near(self, window: Window) -> Iterator[Picture]:
-        """The pictures from the start of the clip on, or from some before the window on."""
+        """The pictures from the start of the clip on, or from shortly before the window on."""
         if window.start_s > self._first.t_s and self._index is not None:
             found = self._sought(window, self._index)
             if found is not None:
@@ -167,21 +167,21 @@ class VideoReader:
         return itertools.chain([self._first], self._pictures)
 
     def _sought(self, window: Window, index: SeekIndex) -> Iterator[Picture] | None:
-        """The last picture before the window and all later ones; None if what was found cannot be relied on.
+        """The last picture before the window and all later ones; None if what was found is not reliable.
 
-        The one before the window tells which samples are due already.
+        The one before the window shows which samples are already due.
         """
         clock = _Clock(self._stream)
         first_pts = self._first.frame.pts
         if first_pts is None or clock.seconds(first_pts) != self._first.t_s or first_pts < (clock.start or 0):
-            return None  # a clock that was set right once may have gone wrong for good
+            return None  # the clock may have shifted permanently at the first frame
         self.frames_decoded = self.frames_corrupt = 0
         begin = index.begin(self._container, self._stream, self._packets, clock.last_before(window.start_s))
         if begin is None:
             return None
         pictures = self._decode(begin)
         before = next(pictures, None)
-        # Of what only calls itself a key frame, the decoder yields later pictures, or broken ones.
+        # After a false key frame, the decoder yields later pictures, or broken ones.
         if before is None or before.frame.pts != begin.pts or before.t_s >= window.start_s:
             return None
         inside: list[Picture] = []
@@ -199,9 +199,9 @@ class VideoReader:
             return None
         index = load_index(self._container, self._stream, self._duration_s, self._limits.max_frames)
         if index is not None and not index.exact:
-            self._reopen()  # to load it, the container was moved
+            self._reopen()  # loading it moved the container
             if isinstance(self._sampling, Every):
-                return None  # it needs the very numbers
+                return None  # it needs exact frame numbers
         return index
 
     def _open(self) -> av.container.InputContainer:
@@ -222,7 +222,7 @@ class VideoReader:
                 raise DecodeError("undecodable", f"libav cannot open it: {reasons}") from error
             finally:
                 av.logging.set_level(None)
-                # The size of a picture that libav refuses to decode stands nowhere else.
+                # Only the log has the size of a picture that libav refuses to decode.
                 for _, _, text in log:
                     if size := re.match(r"Picture size (\d+)x(\d+)", text):
                         self._check_pixels(int(size[1]), int(size[2]))
@@ -232,7 +232,7 @@ class VideoReader:
         videos = [s for s in self._container.streams.video if not s.disposition & aside]
         if not videos:
             raise DecodeError("undecodable", "no video stream")
-        # Without a context PyAV 18 does not raise but crash (PyAV#2344).
+        # Without a context PyAV 18 crashes instead of raising (PyAV#2344).
         decodable = [s for s in videos if s.codec_context is not None]
         if not decodable:
             raise DecodeError("undecodable", "the video stream's codec is unknown to this libav")
@@ -288,7 +288,7 @@ class VideoReader:
             try:
                 for packet in self._container.demux(self._stream):
                     self._heartbeat()
-                    if packet.size:  # the empty one at the end means flush
+                    if packet.size:  # the empty packet at the end flushes the decoder
                         yield packet
                 return
             except av.error.FFmpegError as error:
@@ -316,7 +316,7 @@ class VideoReader:
             index = self._key_indices.pop(frame.pts, number)
             t_s = clock.next(frame.pts if frame.pts is not None else frame.dts)
             self.frames_decoded += 1
-            # Of key frames alone only those that were decoded count, as they do from the start.
+            # With key frames only, the decoded ones count, as from the start of the file.
             frames = self.frames_decoded if isinstance(self._sampling, Keyframes) else number + 1
             if frames > self._limits.max_frames:
                 raise DecodeError("over_limit", f"more than {self._limits.max_frames} frames")
@@ -330,7 +330,7 @@ class VideoReader:
                 return
 
     def _from(self, begin: Beginning) -> Iterator[av.VideoFrame]:
-        """Frames from the key frame on; those shown before it, which have lost what they lean on, are left out."""
+        """Frames from the key frame on; those shown before it lack their references and are left out."""
         frames = self._decoded_frames(begin.packets, begin.packets_before)
         if begin.pts is not None:
             for frame in frames:
@@ -340,8 +340,8 @@ class VideoReader:
         yield from frames
 
     def _orientation(self, frame: av.VideoFrame) -> Orientation:
-        # A frame whose side data was looked at is kept in memory by a reference cycle of PyAV's until the garbage
-        # collector comes by. So only the first one of each rotation is looked at.
+        # Reading a frame's side data makes PyAV keep the frame in a reference cycle until the garbage collector runs.
+        # So only the first one of each rotation is read.
         known = self._orientations.get(frame.rotation)
         if known is None:
             known = self._orientations[frame.rotation] = Orientation.of(frame)
@@ -378,7 +378,7 @@ class VideoReader:
 
 
 def _raise_shortage(error: av.error.FFmpegError) -> None:
-    """A lack of memory (EAGAIN: none for a thread's stack) is no fault of the packet at hand."""
+    """A lack of memory (EAGAIN: for a thread's stack) is not the packet's fault."""
     if isinstance(error, MemoryError | BlockingIOError):
         raise MemoryError(str(error)) from error
 
@@ -394,7 +394,7 @@ class _Clock:
         self._last_s: float | None = None
 
     def seconds(self, pts: int) -> float:
-        """The time that a timestamp tells; the first one asked for is 0 if the stream names no start."""
+        """The time of a timestamp; the first one asked for is 0 if the stream has no start time."""
         if self.start is None:
             self.start = pts
         return max(float((pts - self.start) * self._time_base), 0.0)

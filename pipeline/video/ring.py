@@ -1,4 +1,4 @@
-"""Slots of shared memory through which frames cross from the decode child to the worker without being copied."""
+"""Slots of shared memory that pass frames from the decode child to the worker without a copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.types import Image
 
-# One slot in the consumer's hands, one ready, one being written, and one spare against jitter.
+# One slot held by the consumer, one ready, one being written, and one spare against jitter.
 _SLOTS = 4
 # Very large frames get fewer slots, so that a ring stays below this; never fewer than two.
 _MAX_RING_BYTES = 512 * 2**20
@@ -25,8 +25,8 @@ def slots_for(slot_bytes: int) -> int:
 def allocate(size_bytes: int) -> int:
     """A new file descriptor of shared memory, all zero; pages are taken when written to.
 
-    On Linux it is sealed: were the child able to shrink it, reading past the end would kill the reader (SIGBUS).
-    Elsewhere it is an unlinked temporary file, which the child must be trusted not to shrink.
+    On Linux it is sealed: if the child could shrink it, reading past the end would kill the reader (SIGBUS).
+    Elsewhere it is an unlinked temporary file, which a child could shrink.
 
     Raises:
         OSError: no memory, or no room for temporary files.
@@ -42,7 +42,7 @@ def allocate(size_bytes: int) -> int:
 
 
 class Ring:
-    """A mapping of such memory. It lives as long as this object or a view of a slot does."""
+    """A mapping of such memory. It exists as long as this object or a view of a slot."""
 
     def __init__(self, fd: int, slots: int, slot_bytes: int) -> None:
         """Map the memory behind `fd`, which may be closed afterwards.

@@ -1,4 +1,4 @@
-"""Which frames of a clip are looked at."""
+"""Which frames of a clip are sampled."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Keyframes:
-    """All key frames; nothing else is even decoded."""
+    """All key frames; other frames are not decoded."""
 
     total: ClassVar[None] = None
 
@@ -112,7 +112,7 @@ def parse_sampling(text: str) -> Sampling:
     """The sampling that `describe` wrote: "fps=2", "frames=20", "every=5" or "keyframes".
 
     Raises:
-        ValueError: the text is none of these, or its number is out of range.
+        ValueError: the text is not one of these, or its number is out of range.
     """
     name, _, value = text.strip().partition("=")
     try:

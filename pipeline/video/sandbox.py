@@ -1,8 +1,8 @@
-"""Decoding out of process: a hostile or broken file costs its own clip and nothing else.
+"""Decoding out of process: a hostile or broken file affects only its own clip.
 
 Video files are hostile input, and libav is a large parser in C. Each clip is read by a child process of its own, with
-limits on memory, time and files, without a network where the system allows that, and through demuxers that open
-nothing but the one file handed to them. What comes back is checked before it is believed.
+limits on memory, time and files, without a network where the system allows that, and with demuxers that open only the
+one given file. All its output is checked before use.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["ClipInfo", "ClipReader", "DecodeError", "DecodeServer", "Isolation",
 _ROOT = Path(__file__).resolve().parents[2]
 # It takes about a second; a cold disk on a busy machine takes many.
 _START_TIMEOUT_S = 120.0
-# It has nothing to do but to kill and reap its children.
+# It only has to kill and reap its children.
 _STOP_TIMEOUT_S = 10.0
-# How often clips are looked at for time and memory. A decoder allocates well below 1 GB in this time.
+# How often clips are checked for time and memory. A decoder allocates well below 1 GB in this time.
 _WATCH_EVERY_S = 0.2
-# What the interpreter needs to start. The worker's secrets are nothing for a process that parses hostile files.
+# What the interpreter needs to start. A process that parses hostile files must not see the worker's secrets.
 _ENVIRONMENT = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 # More decode a single clip faster, but several clips run at once, and each thread holds frames.
 _THREADS = 2
@@ -45,10 +45,10 @@ _THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What the system grants beyond processes and limits.
+    """Isolation that this system provides in addition to processes and limits.
 
     Attributes:
-        no_network: decode children live in a network namespace without addresses.
+        no_network: decode children run in a network namespace without addresses.
     """
 
     no_network: bool
@@ -57,11 +57,11 @@ class Isolation:
 class DecodeServer:
     """Opens clips, each in a decode child of its own. Thread-safe; a context manager.
 
-    It starts a fork server at the first need, and another one should that die. `close` leaves no process behind.
+    It starts a fork server when first needed, and a new one if that dies. `close` leaves no process behind.
     """
 
     def __init__(self, threads: int = _THREADS) -> None:
-        """Starts nothing yet.
+        """Starts no process yet.
 
         Args:
             threads: of each decode child.
@@ -77,7 +77,7 @@ class DecodeServer:
 
     @property
     def isolation(self) -> Isolation:
-        """What holds on this machine. Starts the server."""
+        """The isolation on this machine. Starts the server."""
         with self._lock:
             self._connect()
             return self._isolation
@@ -98,9 +98,9 @@ class DecodeServer:
             clip_id: goes into the frames.
             sampling: which frames to deliver; two a second if not given.
             limits: of the child; the defaults if not given.
-            window: deliver only the frames in it: those that the whole clip delivers there, with the same times and
-                pixels. Their `index` is the same too, but for Matroska (unless sampling is `Every`), where it is
-                estimated from time and average rate and right relative to each other.
+            window: deliver only the frames in it, with the same times and pixels as from the whole clip. Their `index`
+                is the same too, except in Matroska (unless sampling is `Every`), where it is estimated from time and
+                average rate; its differences are exact.
 
         Raises:
             DecodeError: it cannot be opened ("unavailable"), has no video ("undecodable") or passes a limit
@@ -120,7 +120,7 @@ class DecodeServer:
             os.close(fd)
 
     def close(self) -> None:
-        """End all children and the server: clips that are still read end with DecodeError. May be called again."""
+        """End all children and the server; clips that are still being read end with DecodeError. Idempotent."""
         self._closed.set()
         with self._lock:
             clips = list(self._clips)
@@ -133,7 +133,7 @@ class DecodeServer:
     def _fork(self, clip_id: str, limits: Limits) -> ClipReader:
         clip = self._try_fork(clip_id, limits) or self._try_fork(clip_id, limits)
         if clip is None:
-            raise RuntimeError("the decode server died twice in a row; its standard error tells why")
+            raise RuntimeError("the decode server died twice in a row; see its standard error")
         return clip
 
     def _try_fork(self, clip_id: str, limits: Limits) -> ClipReader | None:
@@ -144,7 +144,7 @@ class DecodeServer:
         try:
             with self._lock:
                 channel = self._connect()
-                # A dead server shows below too: then nobody holds the other end of the pipe.
+                # A dead server is noticed below too: then the other end of the pipe is closed.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     channel.send({}, [theirs.fileno(), writing])
         finally:
@@ -185,12 +185,12 @@ class DecodeServer:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            # -P: a file named like a module in the present directory must not be imported.
+            # -P: a file named like a module in the current directory must not be imported.
             [sys.executable, "-P", "-m", "pipeline.video.forkserver"],
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             env={**environment, "PYTHONPATH": os.pathsep.join(path), "OPENBLAS_NUM_THREADS": "1"},
-            # Ctrl-C in the terminal is for the worker, which ends the decoders in order.
+            # Ctrl-C in the terminal is for the worker, which ends the decoders itself.
             start_new_session=True,
         )
         theirs.close()
@@ -200,11 +200,11 @@ class DecodeServer:
             hello = self._channel.receive()
         except TimeoutError as error:
             self._disconnect()
-            raise RuntimeError(f"the decode server said nothing within {_START_TIMEOUT_S:g} s") from error
+            raise RuntimeError(f"the decode server did not answer within {_START_TIMEOUT_S:g} s") from error
         if hello is None:
             code = self._process.wait()
             self._disconnect()
-            raise RuntimeError(f"the decode server ended with exit code {code}; its standard error tells why")
+            raise RuntimeError(f"the decode server ended with exit code {code}; see its standard error")
         ours.settimeout(None)
         self._isolation = Isolation(no_network=bool(hello[0].get("no_network")))
         return self._channel
@@ -231,10 +231,10 @@ class DecodeServer:
 
 
 def _open_regular(source: Path | int) -> int:
-    """A new descriptor of a regular file that holds something.
+    """A new descriptor of a regular file that is not empty.
 
     Raises:
-        DecodeError: there is none.
+        DecodeError: it cannot be opened, or is not such a file.
     """
     name = "the file" if isinstance(source, int) else f"{source}"
     try:
@@ -249,5 +249,5 @@ def _open_regular(source: Path | int) -> int:
     if stat.S_ISDIR(status.st_mode):
         raise DecodeError("unavailable", f"{name} is a directory")
     if not stat.S_ISREG(status.st_mode):
-        raise DecodeError("unavailable", f"{name} is no regular file")
+        raise DecodeError("unavailable", f"{name} is not a regular file")
     raise DecodeError("undecodable", f"{name} is empty")

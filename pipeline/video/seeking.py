@@ -1,7 +1,7 @@
-"""Where a decoder may begin in the middle of a file, and which number the frames have there.
+"""Where a decoder may begin in the middle of a file, and the frame numbers from there.
 
-Runs in the decode child. Nothing that an index says is relied on for which frames come, only for where to look: the
-reader checks what it finds there, and reads from the start where that is not as it should be.
+Runs in the decode child. The index only suggests where to look; it never decides which frames are delivered. The reader
+checks what it finds, and reads from the start if that is wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"
 _TRIES = 4
 # Pictures shown before the key frame that they are stored behind. H.264 and H.265 keep at most 16 pictures back.
 _MAX_LEADING = 32
-# Rates above are no rates: Matroska without a duration for its frames gives 30,000.
+# Higher rates are invalid: Matroska without a duration for its frames gives 30,000.
 _MAX_FPS = 1000
 _MAX_TIMESTAMP = 2**62
 
@@ -31,7 +31,7 @@ class Beginning:
 
     Attributes:
         packets: from a key frame on.
-        pts: of that key frame; what is shown before it leans on packets that are not here. None at the start.
+        pts: of that key frame; frames shown before it depend on packets that are missing. None at the start.
         frames_before: frames that are shown before it.
         packets_before: packets that are stored before it.
     """
@@ -43,10 +43,10 @@ class Beginning:
 
 
 class SeekIndex:
-    """The index of a file, copied: libav's own moves in memory while the file is read.
+    """A copy of the index of a file: libav moves its own in memory while the file is read.
 
-    MP4 and its kin list all packets. Matroska lists key frames, and not all of them; what lies between two is counted
-    by time and average rate.
+    MP4 and related formats list all packets. Matroska lists key frames, and not all of them; frames between two are
+    estimated from time and average rate.
 
     Attributes:
         exact: the numbers of frames are counted, not estimated.
@@ -73,12 +73,12 @@ class SeekIndex:
         """Go to the last key frame that is found at or before `last_pts`.
 
         Args:
-            container: is moved.
+            container: its position changes.
             stream: of it.
             packets: reads its packets from wherever it is.
 
         Returns:
-            None if there is none, or not what the index told of.
+            None if there is no such key frame, or it differs from the index.
         """
         target = max(-_MAX_TIMESTAMP, min(last_pts, _MAX_TIMESTAMP))
         for _ in range(_TRIES):
@@ -124,15 +124,15 @@ class SeekIndex:
 def load_index(
     container: av.container.InputContainer, stream: av.VideoStream, duration_s: float | None, max_frames: int
 ) -> SeekIndex | None:
-    """What the container knows, or None if it cannot be relied on. Leaves the container anywhere.
+    """The container's index, or None if it is not reliable. The container's position is undefined afterwards.
 
-    MPEG-TS, elementary streams and all others have none: libav seeks in them by guessing a position.
+    MPEG-TS, elementary streams and all others have no index: libav seeks in them by guessing a position.
 
     Args:
         container: open, nothing read from it yet.
         stream: the one that will be read.
         duration_s: of the stream, if known.
-        max_frames: a longer index is not looked at.
+        max_frames: a longer index is ignored.
     """
     if stream.start_time is None or stream.time_base is None:
         return None
@@ -140,7 +140,7 @@ def load_index(
     if not exact and "matroska" not in container.format.name.split(","):
         return None
     if not exact:
-        # Its index lies at the end of the file and is read at the first seek.
+        # Its index is at the end of the file and is read at the first seek.
         try:
             container.seek(stream.start_time, stream=stream, backward=True)
         except (av.error.FFmpegError, OverflowError):
@@ -156,7 +156,7 @@ def load_index(
     for rank, entry in enumerate(entries):
         timestamp = entry.timestamp
         if last is not None and timestamp <= last:
-            return None  # repeated times: the reader makes up its own, which only reading all before can tell
+            return None  # repeated times: the reader makes up its own, which requires reading everything before
         last = timestamp
         if entry.is_keyframe:
             numbers[timestamp, entry.pos] = rank, shown

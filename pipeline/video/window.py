@@ -14,7 +14,7 @@ class Window:
     """The frames with `start_s` <= t_s < `end_s`, in seconds of presentation time from the start of the stream.
 
     Attributes:
-        end_s: infinity takes in all that comes, however long the container says that it lasts.
+        end_s: infinity takes everything, whatever duration the container declares.
     """
 
     start_s: float
@@ -39,7 +39,7 @@ def parse_window(text: str) -> Window:
     """The window that `describe` wrote.
 
     Raises:
-        ValueError: the text is none, or its numbers are out of range.
+        ValueError: the text is not a window, or its numbers are out of range.
     """
     # Not before the first digit, nor the sign of an exponent.
     head, dash, tail = text.strip().replace("e-", "e~").partition("-")

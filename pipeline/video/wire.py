@@ -11,20 +11,20 @@ from typing import Any
 
 Message = dict[str, Any]
 
-# The longest honest message is an error text of a few hundred bytes.
+# The longest valid message is an error text of a few hundred bytes.
 MAX_MESSAGE_BYTES = 64 * 1024
 # Of one text field: names of codecs, error messages.
 MAX_TEXT = 1000
-# Seconds and frames a second stay far below.
+# Seconds and frames per second stay far below.
 _MAX_NUMBER = 1e12
 _LENGTH = struct.Struct("!I")
-# What the fork server writes into a child's pipe: its pid, or minus errno where none could be forked; and once it has
-# ended, its status as `os.waitpid` gives it.
+# What the fork server writes into a child's pipe: its pid, or minus errno if the fork failed; and its exit status as
+# `os.waitpid` gives it.
 REPORT = struct.Struct("!i")
 
 
 class ProtocolError(Exception):
-    """The peer sent what it never should: it is broken or hostile."""
+    """The peer sent something invalid: it is broken or hostile."""
 
 
 class Channel:
@@ -52,7 +52,7 @@ class Channel:
         """The next message and the descriptors that came with it, which are now the caller's; None if the peer hung up.
 
         Raises:
-            ProtocolError: it is no JSON object, or longer than any honest one.
+            ProtocolError: it is not a JSON object, or longer than any valid one.
             OSError: the connection broke.
         """
         fds: list[int] = []
@@ -138,7 +138,7 @@ def text(message: Message, name: str) -> str:
     """The field as printable text of at most `MAX_TEXT` characters.
 
     Raises:
-        ProtocolError: it is no text.
+        ProtocolError: it is not text.
     """
     value = message.get(name)
     if not isinstance(value, str):

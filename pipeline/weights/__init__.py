@@ -1,1 +1,1 @@
-"""The life of weights in a service: the registry, the announcement, who holds them, how new ones are taken in."""
+"""Weights of a running service: registry, announcement, leases, and the change to new ones."""

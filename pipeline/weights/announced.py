@@ -1,4 +1,4 @@
-"""Which weights are announced, and which were before them: in Redis, changed in one step or not at all."""
+"""Which weights are announced, and which were before them, in Redis; every change is atomic."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from models.errors import UnmaskError
 from pipeline.contracts import ACTIVE_KEY, CHANGED_CHANNEL, HISTORY_KEY, Announcement
 
-# Announcements that can be rolled back to. Nobody goes back further than the last few.
+# Announcements that can be rolled back to; only the last few are needed.
 HISTORY_LENGTH: Final = 50
 
-# Both change nothing if the active value is not the one that the caller has seen, and nothing twice: a client that
+# Both change nothing if the active value is not the one that the caller has seen, and are idempotent: a client that
 # lost the answer asks again.
 _ANNOUNCE = """
 local active = redis.call('GET', KEYS[1]) or ''
@@ -42,19 +42,19 @@ return 1
 
 
 class AnnouncementError(UnmaskError):
-    """What stands in Redis is no announcement that this version knows."""
+    """The value in Redis is not an announcement that this version knows."""
 
     exit_code = 1
 
 
 class ChangedMeanwhileError(UnmaskError):
-    """Somebody else announced weights since they were looked at; nothing was changed."""
+    """Someone else announced weights since they were read; nothing was changed."""
 
     exit_code = 1
 
 
 class NothingBeforeError(UnmaskError):
-    """There are no weights to go back to."""
+    """No weights were announced before the active ones."""
 
     exit_code = 3
 
@@ -71,7 +71,7 @@ class ActiveWeights:
     """The announced weights.
 
     Raises:
-        redis.RedisError: from every method: Redis is away or refuses.
+        redis.RedisError: from every method: Redis is unreachable or refuses.
     """
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
@@ -81,30 +81,30 @@ class ActiveWeights:
         self._roll_back = client.register_script(_ROLL_BACK)
 
     def raw(self) -> bytes | None:
-        """The value as it stands; None without any."""
+        """The stored bytes; None without any."""
         return cast("bytes | None", self._client.get(ACTIVE_KEY))
 
     def read(self) -> Active | None:
-        """The announced weights; None where none were.
+        """The announced weights; None without any.
 
         Raises:
-            AnnouncementError: there is something else.
+            AnnouncementError: the value is not an announcement.
         """
         raw = self.raw()
         return None if raw is None else Active(parse(raw), raw)
 
     def announce(self, *, sha256: str, name: str, uri: str, forced: bool, replacing: Active | None) -> Announcement:
-        """Announce weights, and keep the ones before them for a rollback.
+        """Announce weights, and keep the previous ones for a rollback.
 
         Args:
             sha256: of the checkpoint.
             name: what verdicts call it.
-            uri: where it lies.
-            forced: whether the gate was passed over.
-            replacing: what was active when the caller decided.
+            uri: where it is.
+            forced: whether the gate was overridden.
+            replacing: the value that was active when the caller decided.
 
         Raises:
-            ChangedMeanwhileError: that is not what is active now.
+            ChangedMeanwhileError: another value is active now.
         """
         announcement = Announcement(
             sha256=sha256,
@@ -119,16 +119,16 @@ class ActiveWeights:
             keys=[ACTIVE_KEY, HISTORY_KEY], args=[expected, announcement.to_json(), CHANGED_CHANNEL, HISTORY_LENGTH]
         )
         if not done:
-            raise ChangedMeanwhileError("other weights were announced meanwhile")
+            raise ChangedMeanwhileError("other weights were announced at the same time")
         return announcement
 
     def roll_back(self) -> Announcement:
-        """Announce the weights before the active ones; they leave the history, so the next call goes one further.
+        """Announce the weights before the active ones; they leave the history, so the next call goes back one further.
 
         Raises:
-            NothingBeforeError: there are none.
-            AnnouncementError: what stands there is no announcement.
-            ChangedMeanwhileError: somebody else announced weights at the same time.
+            NothingBeforeError: no weights were announced before.
+            AnnouncementError: the stored value is not an announcement.
+            ChangedMeanwhileError: someone else announced weights at the same time.
         """
         active, before = self.read(), cast("bytes | None", self._client.lindex(HISTORY_KEY, 0))
         if active is None or before is None:
@@ -140,19 +140,19 @@ class ActiveWeights:
             keys=[ACTIVE_KEY, HISTORY_KEY], args=[active.raw, announcement.to_json(), CHANGED_CHANNEL, before]
         )
         if not done:
-            raise ChangedMeanwhileError("other weights were announced meanwhile")
+            raise ChangedMeanwhileError("other weights were announced at the same time")
         return announcement
 
 
 def parse(raw: bytes) -> Announcement:
-    """An announcement as it stands in Redis.
+    """Read an announcement from its bytes in Redis.
 
     Raises:
-        AnnouncementError: it is none, or of a schema that this version does not know.
+        AnnouncementError: it is not an announcement, or of a schema that this version does not know.
     """
     try:
         return Announcement.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "value"
-        raise AnnouncementError(f"{ACTIVE_KEY}: no announcement of schema 1: {where}: {first['msg']}") from error
+        raise AnnouncementError(f"{ACTIVE_KEY}: not an announcement of schema 1: {where}: {first['msg']}") from error

@@ -1,7 +1,7 @@
-"""Follows the announced weights: loads them beside those in use, tries them, and lets them serve the clips to come.
+"""Follows the announced weights: loads them next to those in use, tries them, and uses them for later clips.
 
-Redis tells which weights are active. A channel tells of a change at once; since messages are lost where nobody listens,
-the key itself is read now and then. Whatever is wrong with what was announced, the weights in use go on.
+A key in Redis names the active weights, and a channel reports changes at once. Messages can be lost, so the key itself
+is read regularly too. If anything is wrong with the announced weights, those in use stay.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# A lost message delays a change by this long.
+# A lost message delays a change by at most this long.
 POLL_S: Final = 30.0
 # How soon the end of the worker is noticed.
 _TURN_S: Final = 0.5
-# After a try that failed for reasons that may pass, and at most, as it doubles from try to try.
+# Wait after a try that failed for a transient reason; it doubles from try to try, up to a maximum.
 _RETRY_S: Final = 30.0
 _RETRY_MAX_S: Final = 600.0
 _REDIS_AWAY_S: Final = 2.0
-# A fetch cannot be interrupted: the worker does not wait longer for it at its end.
+# A fetch cannot be interrupted: a stopping worker waits at most this long for it.
 _LEAVE_S: Final = 15.0
 
 
 class RefusedError(UnmaskError):
-    """The announced weights cannot serve, however often they are tried."""
+    """The announced weights are unusable; another try would not help."""
 
 
 class UnavailableError(UnmaskError):
-    """The announced weights cannot be had at the moment."""
+    """The announced weights are not available at the moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Fetches announced weights and makes a backend of them.
+    """Fetches announced weights and creates their backend.
 
     Attributes:
         cache: folder for fetched weights.
-        create: the backend of a model.
-        registry: where weights are looked for; None: where the announcement says.
+        create: makes the backend of a model.
+        registry: where weights are read; None: at the announced URI.
     """
 
     cache: Path
@@ -85,8 +85,9 @@ class Loader:
         """Fetch, check, load, warm up.
 
         Raises:
-            RefusedError: other bytes than announced, no detector, or none whose scores are numbers.
-            UnavailableError: they cannot be fetched, or the backend cannot be had.
+            RefusedError: the bytes differ from the announcement, are not a detector, or give scores that are not
+                finite.
+            UnavailableError: they cannot be fetched, or the backend is not available.
         """
         try:
             registry = (
@@ -107,7 +108,7 @@ class Loader:
             raise RefusedError(f"{path}: has sha256 {detector.sha256}, not {announcement.sha256}")
         try:
             backend = self.create(detector.model)
-        except Exception as error:  # whatever compiling a network raises; memory comes back, a driver does too
+        except Exception as error:  # compiling may raise anything; lack of memory or of a driver may be transient
             raise UnavailableError(f"no backend: {type(error).__name__}: {error}") from error
         try:
             warm_up(backend)
@@ -118,7 +119,7 @@ class Loader:
 
 
 class Follower:
-    """Keeps a worker's weights those that are announced."""
+    """Keeps a worker's weights equal to the announced ones."""
 
     def __init__(
         self,
@@ -136,33 +137,33 @@ class Follower:
         Args:
             client: of the Redis in which weights are announced.
             load: see `Loader`.
-            metrics: told of each change.
+            metrics: counts each change.
             shadow_crops: live crops on which new weights are compared with those in use; 0: none.
             shadow_s: how long a change waits for them once the new weights are ready.
-            poll_s: how often the announcement is read though no message came.
+            poll_s: how often the announcement is read without a message.
             clock: seconds.
         """
         self._client, self._load, self._metrics = client, load, metrics
         self._active = ActiveWeights(client)
         self._shadow_crops, self._shadow_s, self._poll_s, self._clock = shadow_crops, shadow_s, poll_s, clock
         self._stopping = threading.Event()
-        # The announcement that was dealt with, for good or ill; and the one that is to be tried again, and when.
+        # The last announcement that was applied or refused; and the one to try again, and when.
         self._settled: bytes | None = None
         self._failing: bytes | None = None
         self._again_s, self._wait_s = 0.0, _RETRY_S
 
     def first(self) -> Loaded | None:
-        """The announced weights for a worker that starts; None where there are none, or where they cannot be had."""
+        """The announced weights for a starting worker; None without any, or if they cannot be loaded."""
         try:
             raw = self._active.raw()
         except redis.RedisError as error:
-            log.warning("announced weights unknown, the worker's own serve until Redis answers", error=str(error))
+            log.warning("announced weights unknown, using the worker's own until Redis answers", error=str(error))
             return None
         if raw is None:
             return None
         loaded = self._attempt(raw, self._load)
         if loaded is None:
-            log.warning("the announced weights cannot serve, the worker's own do")
+            log.warning("the announced weights cannot be used, using the worker's own")
         return loaded
 
     @contextmanager
@@ -183,22 +184,22 @@ class Follower:
                 changes = cast(PubSub, self._client.pubsub(ignore_subscribe_messages=True))  # type: ignore[no-untyped-call]
                 with changes:
                     changes.subscribe(CHANGED_CHANNEL)
-                    # Read after it subscribed: no change falls between the two.
+                    # Read after subscribing, so that no change is missed in between.
                     while not self._stopping.is_set():
                         raw = self._active.raw()
                         if away:
                             away = False
-                            log.info("announcements are heard again")
+                            log.info("announcements are received again")
                         self._take(raw, scanners)
                         self._wait(changes)
             except redis.RedisError as error:
                 if not away:
-                    log.warning("announcements are not heard", error=str(error))
+                    log.warning("announcements cannot be received", error=str(error))
                 away = True
                 self._stopping.wait(_REDIS_AWAY_S)
 
     def _wait(self, changes: PubSub) -> None:
-        """Until a message comes, the key is to be read, or a try is due."""
+        """Wait until a message comes, or the next read or try is due."""
         until_s = self._clock() + self._poll_s
         if self._failing is not None:
             until_s = min(until_s, self._again_s)
@@ -207,7 +208,7 @@ class Follower:
                 return
 
     def _take(self, raw: bytes | None, scanners: Scanners) -> None:
-        """Use what is announced, unless that was tried."""
+        """Use the announced weights, unless they were tried already."""
         if raw != self._failing:
             self._failing = None
         if raw is None or raw == self._settled or (raw == self._failing and self._clock() < self._again_s):
@@ -215,7 +216,7 @@ class Follower:
         self._attempt(raw, lambda announcement: self._change(announcement, scanners))
 
     def _attempt(self, raw: bytes, use: Callable[[Announcement], T]) -> T | None:
-        """Do something with an announcement; whatever comes of it is told, counted and remembered."""
+        """Apply `use` to an announcement; the outcome is logged, counted and remembered."""
         if raw != self._failing:
             self._wait_s = _RETRY_S
         sha256: str | None = None
@@ -266,7 +267,7 @@ class Follower:
                 return
             replacement = assembly.with_detector(running, loaded.detector, loaded.backend)
         scanners.swap(replacement)
-        # OpenVINO's converter leaves cycles that hold a whole model.
+        # OpenVINO's converter leaves reference cycles that keep a whole model.
         gc.collect()
         self._metrics.swaps.labels("swapped").inc()
         self._metrics.tell_weights(replacement.provenance.model, announcement.sha256)
@@ -280,12 +281,12 @@ class Follower:
         )
 
     def _shadow(self, running: Scanner, loaded: Loaded, crops: LiveCrops) -> Differences | None:
-        """Compare with the weights in use, as far as the same crops suit both."""
+        """Compare with the weights in use, if both take the same crops."""
         spec, info = loaded.detector.model.input_spec, loaded.detector.info
         if not self._shadow_crops:
             return None
         if spec.hash != running.spec.hash:
-            log.info("no comparison: the new weights want other crops", input_spec=spec.hash, before=running.spec.hash)
+            log.info("no comparison: the new weights take other crops", input_spec=spec.hash, before=running.spec.hash)
             return None
         until_s = self._clock() + self._shadow_s
         while not self._stopping.is_set() and (left_s := until_s - self._clock()) > 0:
@@ -295,7 +296,7 @@ class Follower:
             return None
         found = compare(loaded.backend, info.calibration if info else None, crops.taken(), running.calibration)
         if found is None:
-            log.info("no comparison: nothing was scored meanwhile", waited_s=self._shadow_s)
+            log.info("no comparison: no crops were scored in this time", waited_s=self._shadow_s)
             return None
         metrics = self._metrics
         metrics.shadow_crops.set(found.crops)

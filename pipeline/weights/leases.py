@@ -1,4 +1,4 @@
-"""The scanner in use: each clip asks for it once and keeps its weights; a new one serves the clips that come after."""
+"""The scanner in use: each clip takes it once and keeps its weights; a new one serves later clips."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class _Held:
 
 
 class Scanners:
-    """The scanner in use, and those before it that clips still hold. Thread-safe; a context manager.
+    """The scanner in use, and earlier ones that clips still hold. Thread-safe; a context manager.
 
-    It closes their engines: of the one in use at the end, of an earlier one with the last clip that began with it.
+    It closes the engine of the scanner in use on exit, that of an earlier one when the last clip that uses it ends.
     """
 
     def __init__(self, scanner: Scanner) -> None:
@@ -35,12 +35,12 @@ class Scanners:
         self._lock = threading.Lock()
         self._held = _Held(scanner)
         self._retired: list[_Held] = []
-        # Of engines that are closed, so that counters never run back.
+        # Counters of closed engines, so that the totals never decrease.
         self._crops = self._batches = self._failed = 0
 
     @contextmanager
     def current(self) -> Iterator[Scanner]:
-        """The scanner in use, which stays open for the block: ask once for a clip, or for a segment."""
+        """The scanner in use, which stays open for the block: take it once per clip or segment."""
         with self._lock:
             held = self._held
             held.leases += 1
@@ -55,11 +55,11 @@ class Scanners:
 
     @property
     def provenance(self) -> Provenance:
-        """What verdicts of the scanner in use say of it."""
+        """The provenance in verdicts of the scanner in use."""
         return self._held.scanner.provenance
 
     def swap(self, scanner: Scanner) -> None:
-        """Let `scanner` serve what begins from now on."""
+        """Use `scanner` for clips that begin from now on."""
         with self._lock:
             old, self._held = self._held, _Held(scanner)
             self._retired.append(old)
@@ -68,14 +68,14 @@ class Scanners:
             self._end(old)
 
     def stats(self) -> EngineStats:
-        """The counters of all engines that there were, and the queues of those that there are."""
+        """The counters of all engines so far, and the queues of the open ones."""
         with self._lock:
             found = [held.scanner.engine.stats() for held in (self._held, *self._retired)]
             ended = EngineStats(self._crops, self._batches, self._failed, waiting=0, oldest_age_s=0.0)
             return EngineStats.total([ended, *found])
 
     def close(self) -> None:
-        """Close all engines; nobody scores any more."""
+        """Close all engines; nothing may use them any longer."""
         with self._lock:
             engines = [held.scanner.engine for held in (self._held, *self._retired)]
         for engine in engines:
@@ -90,7 +90,7 @@ class Scanners:
         self.close()
 
     def _end(self, held: _Held) -> None:
-        """Close an engine that nobody holds; nobody can ask for it any more."""
+        """Close an engine that no clip holds and none can take."""
         engine = held.scanner.engine
         engine.close()
         with self._lock:

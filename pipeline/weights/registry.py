@@ -1,10 +1,10 @@
-"""Weights that workers may be told to use: content-addressed files in a folder, or behind any URI that fsspec knows.
+"""The registry of weights for workers: content-addressed files in a folder, or behind any URI that fsspec supports.
 
     weights/<sha256>.safetensors          a checkpoint
-    weights/<sha256>.evaluation.json      what `unmask evaluate --json` wrote of it
+    weights/<sha256>.evaluation.json      output of `unmask evaluate --json`
 
-A file is there whole or not at all. Whoever fetches weights checks their sha256: what a registry holds under a name it
-does not deserve is never used.
+Files are written atomically. Fetched weights are checked against their sha256: a file that does not match its name is
+never used.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class RegistryError(UnmaskError):
-    """Something cannot be put into a registry or had from it; the message says why."""
+    """A file cannot be written to a registry or read from it; the message says why."""
 
     exit_code = 1
 
 
 class NotInRegistryError(RegistryError):
-    """The registry answers, and has no such file."""
+    """The registry has no such file."""
 
 
 class DamagedError(RegistryError):
-    """The bytes are not those that the sha256 names."""
+    """The bytes do not match the sha256."""
 
 
 class RegistryUnavailableError(RegistryError):
@@ -43,21 +43,21 @@ class RegistryUnavailableError(RegistryError):
 
 
 class Registry:
-    """A registry, and the folder of this machine in which fetched weights are kept."""
+    """A registry, and the local folder in which fetched weights are cached."""
 
     def __init__(self, uri: str, cache: Path) -> None:
-        """Does not look at it yet.
+        """Does not access it yet.
 
         Args:
             uri: a folder's path, or a URI such as s3://bucket/models.
             cache: folder for fetched weights.
 
         Raises:
-            ValueError: no URI of a file system that is known here.
+            ValueError: no file system is known for this URI.
         """
         import fsspec
 
-        # Others, with other working folders, read where it is.
+        # Processes with other working folders read this address.
         self.uri = uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().absolute())
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.uri)
@@ -67,10 +67,10 @@ class Registry:
 
     @classmethod
     def holding(cls, weights_uri: str, cache: Path) -> Registry:
-        """The registry that has given weights this URI.
+        """The registry that weights of this URI come from.
 
         Raises:
-            ValueError: it is not a URI that `uri_of` gives.
+            ValueError: the URI was not made by `uri_of`.
         """
         root, middle, name = weights_uri.rpartition(f"/{_FOLDER}/")
         if not middle or "/" in name or not name.endswith(".safetensors"):
@@ -78,11 +78,11 @@ class Registry:
         return cls(root, cache)
 
     def uri_of(self, sha256: str) -> str:
-        """Where weights lie in it."""
+        """The URI of weights in it."""
         return f"{self.uri}/{_FOLDER}/{_checked(sha256)}.safetensors"
 
     def put(self, weights: Path, sha256: str, evaluation: bytes | None) -> str:
-        """Put a checkpoint in, and its evaluation where there is one. What was there under these names is replaced.
+        """Store a checkpoint, and its evaluation if given. Existing files of these names are replaced.
 
         Args:
             weights: the file.
@@ -93,49 +93,49 @@ class Registry:
             The URI of the weights.
 
         Raises:
-            DamagedError: the file has another sha256; nothing was put.
-            RegistryUnavailableError: it cannot be written.
+            DamagedError: the file has another sha256; nothing was stored.
+            RegistryUnavailableError: the registry cannot be written.
         """
-        with _unavailable(f"{weights} cannot be put into {self.uri}"):
-            # The evaluation first: weights that can be fetched have theirs beside them.
+        with _unavailable(f"{weights} cannot be written to {self.uri}"):
+            # The evaluation first: weights that can be fetched already have it.
             if evaluation is not None:
                 self._put_evaluation(sha256, evaluation)
             with weights.open("rb") as source, self._writing(f"{_checked(sha256)}.safetensors") as target:
                 if (found := _copy(source, target)) != sha256:
-                    raise DamagedError(f"{weights}: has sha256 {found}, not {sha256}; nothing was put")
+                    raise DamagedError(f"{weights}: has sha256 {found}, not {sha256}; nothing was stored")
         return self.uri_of(sha256)
 
     def put_evaluation(self, sha256: str, evaluation: bytes) -> None:
         """Replace the evaluation of weights.
 
         Raises:
-            RegistryUnavailableError: it cannot be written.
+            RegistryUnavailableError: the registry cannot be written.
         """
-        with _unavailable(f"an evaluation cannot be put into {self.uri}"):
+        with _unavailable(f"an evaluation cannot be written to {self.uri}"):
             self._put_evaluation(sha256, evaluation)
 
     def evaluation(self, sha256: str) -> bytes:
         """The evaluation of weights.
 
         Raises:
-            NotInRegistryError: there is none.
-            RegistryUnavailableError: it cannot be read.
+            NotInRegistryError: it does not exist.
+            RegistryUnavailableError: the registry cannot be read.
         """
         name = f"{_checked(sha256)}.evaluation.json"
-        with _unavailable(f"{name} cannot be had from {self.uri}"), self._files.open(self._path(name), "rb") as file:
+        with _unavailable(f"{name} cannot be read from {self.uri}"), self._files.open(self._path(name), "rb") as file:
             return bytes(file.read())
 
     def get(self, sha256: str) -> Path:
-        """The weights as a file of this machine, with this sha256: from the cache, else fetched into it.
+        """The weights with this sha256 as a local file: from the cache, else fetched into it.
 
         Raises:
-            NotInRegistryError: the registry has none of this sha256.
-            DamagedError: what it has is something else; nothing was kept.
-            RegistryUnavailableError: it cannot be reached, or the cache cannot be written.
+            NotInRegistryError: the registry has no weights of this sha256.
+            DamagedError: its file has another sha256; nothing was kept.
+            RegistryUnavailableError: the registry cannot be reached, or the cache cannot be written.
         """
         name = f"{_checked(sha256)}.safetensors"
         kept = self._cache / name
-        with _unavailable(f"{name} cannot be had from {self.uri}"):
+        with _unavailable(f"{name} cannot be read from {self.uri}"):
             if kept.is_file():
                 with kept.open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
@@ -154,7 +154,7 @@ class Registry:
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[IO[bytes]]:
-        """A file that takes its name when the block ends without an error, else vanishes."""
+        """A file that appears under its name only if the block succeeds."""
         from fsspec.implementations.local import LocalFileSystem
 
         path = self._path(name)
@@ -168,14 +168,14 @@ class Registry:
 
 
 def _checked(sha256: str) -> str:
-    """It becomes part of a path."""
+    """Validate a sha256, which becomes part of a path."""
     if not _SHA256.fullmatch(sha256):
         raise ValueError(f"expected the 64 hex digits of a sha256, got {sha256!r}")
     return sha256
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> str:
-    """Copy to the end; returns the sha256 of what was copied."""
+    """Copy to the end; returns the sha256 of the copied bytes."""
     digest = hashlib.sha256()
     while chunk := source.read(_CHUNK_BYTES):
         digest.update(chunk)
@@ -190,6 +190,6 @@ def _unavailable(what: str) -> Iterator[None]:
     except (RegistryError, ValueError):
         raise
     except FileNotFoundError as error:
-        raise NotInRegistryError(f"{what}: there is none") from error
-    except Exception as error:  # plug-in file systems raise what they like
+        raise NotInRegistryError(f"{what}: it does not exist") from error
+    except Exception as error:  # plug-in file systems raise anything
         raise RegistryUnavailableError(f"{what}: {type(error).__name__}: {error}") from error

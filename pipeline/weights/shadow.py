@@ -1,4 +1,4 @@
-"""New weights beside those in use: the same live crops scored by both, before anybody sees what the new ones say."""
+"""Shadow mode: new weights score the same live crops as those in use, before they give any verdict."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipeline.scoring.group import EngineGroup
 from pipeline.types import Floats, Image
 from pipeline.verdict.calibration import probability
 
-# Two batches of the CPU's largest shape, one of the next and one alone: each shape is run once.
+# Two batches of the CPU's largest shape, one of the next and a single crop: each shape is run once.
 WARM_UP_CROPS: Final = 11
-# A network that takes this long for a few crops would not serve.
+# A network that takes this long for a few crops is unusable.
 _PATIENCE_S: Final = 60.0
 
 
@@ -28,7 +28,7 @@ class LiveCrops:
     """The next crops that an engine scores, up to a number, with its log-odds. Thread-safe."""
 
     def __init__(self, count: int) -> None:
-        """Takes `count` at most."""
+        """Collects `count` crops at most."""
         self._count = count
         self._lock = threading.Lock()
         self._pixels: list[Image] = []
@@ -37,7 +37,7 @@ class LiveCrops:
 
     @contextmanager
     def of(self, engine: Engine | EngineGroup) -> Iterator[None]:
-        """Take crops of this engine within the block."""
+        """Collect crops of this engine within the block."""
         if self._count:
             engine.tap(self._heard)
         try:
@@ -46,7 +46,7 @@ class LiveCrops:
             engine.tap(None)
 
     def taken(self) -> tuple[Image, Floats]:
-        """Uint8 [N, S, S, 3] and float32 [N]; N is 0 where nothing was scored."""
+        """Uint8 [N, S, S, 3] and float32 [N]; N is 0 if nothing was scored."""
         with self._lock:
             pixels = np.stack(self._pixels) if self._pixels else np.zeros((0, 0, 0, 3), np.uint8)
             return pixels, np.array(self._logits, np.float32)
@@ -54,7 +54,7 @@ class LiveCrops:
     def _heard(self, pixels: Image, logit: float) -> None:
         with self._lock:
             if len(self._pixels) < self._count:
-                # A crop is a view of its frame's: kept as it is, it would keep all of them.
+                # A crop is a view of all crops of its frame: kept without a copy, it would keep them all.
                 self._pixels.append(pixels.copy())
                 self._logits.append(logit)
             if len(self._pixels) == self._count:
@@ -63,7 +63,7 @@ class LiveCrops:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """How far P(fake) of the same crops lies apart between two detectors."""
+    """Differences of P(fake) between two detectors on the same crops."""
 
     crops: int
     mean: float
@@ -78,7 +78,7 @@ class Differences:
 
 
 def score(backend: Backend, pixels: Image) -> Floats:
-    """Score crops on a backend that serves nobody yet, one batch after the other.
+    """Score crops on a backend that is not in use yet, one batch after the other.
 
     Args:
         pixels: uint8 [N, S, S, 3].
@@ -87,7 +87,7 @@ def score(backend: Backend, pixels: Image) -> Floats:
         Float32 [N], log-odds of fake, all finite.
 
     Raises:
-        ScoringError: the backend fails, or gives what is no score.
+        ScoringError: the backend fails, or returns invalid scores.
     """
     scores = np.zeros(len(pixels), np.float32)
     start = 0
@@ -109,7 +109,7 @@ def score(backend: Backend, pixels: Image) -> Floats:
 
 
 def warm_up(backend: Backend) -> None:
-    """Score a few made crops: what is compiled at first use is compiled, and what cannot score says so.
+    """Score a few synthetic crops: this compiles what is compiled at first use, and finds weights that cannot score.
 
     Raises:
         ScoringError: as `score`.
@@ -124,12 +124,12 @@ def warm_up(backend: Backend) -> None:
 def compare(
     backend: Backend, calibration: Calibration | None, crops: tuple[Image, Floats], theirs: Calibration | None
 ) -> Differences | None:
-    """Score live crops on new weights, and tell how far they lie from those in use; None without any crops.
+    """Score live crops on new weights, and compare with the weights in use; None without any crops.
 
     Args:
         backend: of the new weights.
         calibration: of the new weights.
-        crops: with the log-odds that the weights in use gave them.
+        crops: with their log-odds by the weights in use.
         theirs: calibration of the weights in use.
 
     Raises:

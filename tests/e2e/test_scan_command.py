@@ -90,7 +90,7 @@ def test_resume_scans_changed_and_missing_clips(
     assert after["a.mp4"] == before["a.mp4"]
     assert after["b.mp4"]["provenance"]["source_sha256"] == before["c.mkv"]["provenance"]["source_sha256"]
     assert after["b.mp4"]["probability"] == pytest.approx(before["c.mkv"]["probability"], abs=1e-4)
-    assert "there already (--resume): 1" in done.stdout
+    assert "already judged (--resume): 1" in done.stdout
     assert "3 clips: 3 scored" in done.stdout
 
 

@@ -157,7 +157,7 @@ def test_restore_brings_back_what_redis_lost(platform: Platform, worker: WorkerP
     with platform.client() as client:
         client.flushall()
     done = platform.unmask("results", "restore")
-    assert (done.returncode, done.stdout) == (0, f"{len(ids)} restored, 0 there already, 0 no records\n")
+    assert (done.returncode, done.stdout) == (0, f"{len(ids)} restored, 0 already present, 0 invalid\n")
     assert platform.stored(ids) == before
 
 

@@ -1,4 +1,4 @@
-"""A network that takes no time, for tests of what surrounds it."""
+"""A network that takes no time, for tests of the code around it."""
 
 from __future__ import annotations
 

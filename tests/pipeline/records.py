@@ -1,4 +1,4 @@
-"""Records for the tests of what is written and shown."""
+"""Records for tests of output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROVENANCE = Provenance(
 
 
 def record(source: str = "clip.mp4", outcome: Outcome = Outcome.SCORED, **changes: Any) -> Verdict:
-    """A valid record; a change named after a field of the provenance goes there."""
+    """A valid record; changes named after a provenance field apply to the provenance."""
     scored = outcome is Outcome.SCORED
     provenance = {name: changes.pop(name) for name in Provenance.model_fields if name in changes}
     fields: dict[str, Any] = {

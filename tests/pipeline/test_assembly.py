@@ -1,4 +1,4 @@
-"""From names to a detector: whose weights score, and what the verdicts say of them."""
+"""From names to a detector: which weights score, and their provenance in verdicts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_untrained_weights_are_the_same_each_time() -> None:
     assert torch.equal(after, torch.rand(3)), "building the model must leave the random numbers of others alone"
 
 
-def test_weights_bring_their_architecture_and_name(weights: Path) -> None:
+def test_weights_set_the_architecture_and_name(weights: Path) -> None:
     detector = load(architecture=None, weights=weights, untrained=False)
     assert (detector.name, detector.model.architecture) == ("small", "xception")
     assert detector.model.input_spec.size == 96
@@ -56,7 +56,7 @@ def test_weights_cannot_be_untrained(weights: Path) -> None:
         load(architecture=None, weights=weights, untrained=True)
 
 
-def test_without_a_word_the_shipped_weights_score() -> None:
+def test_the_shipped_weights_are_the_default() -> None:
     detector = load(architecture=None, weights=None, untrained=False)
     assert detector.name == default_detector()
     assert detector.info is not None
@@ -68,17 +68,17 @@ def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
         load(architecture="swin_transformer", weights=weights, untrained=False)
 
 
-def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
+def test_an_unknown_architecture_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="xception"):
         load(architecture="resnet", weights=None, untrained=True)
 
 
-def test_weights_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_weights_are_an_error(tmp_path: Path) -> None:
     with pytest.raises((ZooError, CheckpointError), match="nowhere"):
         load(architecture=None, weights=tmp_path / "nowhere.safetensors", untrained=False)
 
 
-def test_verdicts_name_what_made_them(weights: Path, one_face: Path) -> None:
+def test_verdicts_have_their_provenance(weights: Path, one_face: Path) -> None:
     detector = load(architecture=None, weights=weights, untrained=False)
     with scanner(detector, sampling=Even(5), backend="torch", device="cpu", workers=1) as scan:
         report = scan.scan(Source(str(one_face)))

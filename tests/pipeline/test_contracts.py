@@ -1,4 +1,4 @@
-"""The record, as a foreign program sees it."""
+"""The record, as another program sees it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = record(
     people=[Person(track=0, probability=0.93, frames=20, first_s=0.0, last_s=9.5)],
     frames=[ScoredFace(t_s=0.5, index=15, track=0, box=(1.0, 2.0, 3.0, 4.0), probability=0.91, quality=0.8)],
 )
-# The contract, written out: a change of the code that changes it must change this too.
+# The contract, written out: a code change that alters it must change this too.
 KEYS = {
     "schema", "id", "source", "outcome", "probability", "likelihood_ratio", "label", "error", "duration_s",
     "frames_sampled", "frames_scored", "people", "frames", "not_judged", "provenance", "elapsed_s",
@@ -46,7 +46,7 @@ def test_a_record_has_exactly_the_fields_of_the_contract() -> None:
     assert "\n" not in FULL.to_json()
 
 
-def test_the_schema_promises_those_fields() -> None:
+def test_the_schema_has_those_fields() -> None:
     schema = Verdict.model_json_schema(by_alias=True, mode="serialization")
     assert set(schema["properties"]) == set(schema["required"]) == KEYS
     defined = schema["$defs"]
@@ -60,7 +60,7 @@ def test_a_record_comes_back_as_it_was() -> None:
     assert Verdict.model_validate_json(FULL.to_json()) == FULL
 
 
-def test_fields_that_a_later_version_adds_are_passed_over() -> None:
+def test_fields_of_later_versions_are_ignored() -> None:
     assert Verdict.model_validate_json(FULL.to_json()[:-1] + ', "mood": "good"}') == FULL
 
 
@@ -81,7 +81,7 @@ def test_fields_that_a_later_version_adds_are_passed_over() -> None:
         ("elapsed_s", -0.1),
     ],
 )
-def test_what_breaks_the_contract_is_no_record(field: str, value: Any) -> None:
+def test_a_record_that_violates_the_contract_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         Verdict.model_validate(FULL.model_dump(by_alias=True) | {field: value})
 
@@ -91,7 +91,7 @@ ADDED = {"likelihood_ratio", "not_judged"}
 
 
 @pytest.mark.parametrize("missing", sorted(KEYS - {"schema"} - ADDED))
-def test_a_record_without_one_of_its_fields_is_none(missing: str) -> None:
+def test_a_record_without_one_of_its_fields_is_refused(missing: str) -> None:
     fields = FULL.model_dump(by_alias=True)
     del fields[missing]
     with pytest.raises(ValidationError, match=missing):
@@ -122,7 +122,7 @@ def test_no_other_outcome_has_a_number(outcome: Outcome) -> None:
 @pytest.mark.parametrize(
     "changes", [{"probability": None}, {"label": None}, {"error": "all is well"}, {"probability": None, "label": None}]
 )
-def test_scored_has_both_number_and_word_and_no_error(changes: dict[str, Any]) -> None:
+def test_scored_has_probability_and_label_and_no_error(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="scored"):
         record(**changes)
 

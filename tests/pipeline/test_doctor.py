@@ -1,4 +1,4 @@
-"""`unmask doctor`: true on this machine, and clear about what is missing on others."""
+"""`unmask doctor`: correct on this machine, and clear about what is missing on others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def only(monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[[], dict[str, Finding]]:
-    """Examine one part alone."""
+    """Run one check alone."""
     chosen = tuple(row for row in doctor.EXAMINATIONS if row[0] == name)
     assert chosen
     monkeypatch.setattr(doctor, "EXAMINATIONS", chosen)
@@ -49,13 +49,13 @@ def test_this_machine_can_scan() -> None:
     assert all(finding["advice"] for finding in found.values() if finding["status"] != "ok")
 
 
-def test_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
     findings = [Finding("torch", "ok", "2.9"), Finding("[av]", "missing", "not installed", "pip install av")]
     monkeypatch.setattr(doctor, "examine", lambda: findings)
     result = CliRunner().invoke(app)
     assert result.exit_code == 1
-    for words in ("torch", "2.9", "MISSING", "[av]", "pip install av", "Not ready to scan"):
-        assert words in result.output
+    for text in ("torch", "2.9", "MISSING", "[av]", "pip install av", "Not ready to scan"):
+        assert text in result.output
     monkeypatch.setattr(doctor, "examine", lambda: findings[:1])
     result = CliRunner().invoke(app)
     assert result.exit_code == 0
@@ -122,7 +122,7 @@ def test_absent_libraries_are_named(monkeypatch: pytest.MonkeyPatch, distributio
     assert f"pip install {distribution}" in finding.advice
 
 
-def test_cores_of_a_container_are_told_apart_from_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_cores_differ_from_host_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     look = only(monkeypatch, "machine")
     monkeypatch.setattr("models.precision.available_cores", lambda: 3)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
@@ -151,7 +151,7 @@ def test_research_data_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "UNMASK_DATA" in finding.advice
 
 
-def test_damaged_weights_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_weights_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look = only(monkeypatch, "weights")
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/yunet_n_dynamic.onnx").write_bytes(b"damaged")

@@ -1,4 +1,4 @@
-"""Scans with several detectors, and with further looks: by hand from the scans of each one alone."""
+"""Scans with several detectors, and with further looks, compared with separate scans."""
 
 from __future__ import annotations
 
@@ -96,9 +96,7 @@ def test_members_in_another_order_give_the_same_probability(members: tuple[Path,
 
 
 @pytest.mark.parametrize("looks", [Looks(flip=True), Looks(scales=True)])
-def test_looks_change_the_score_and_stand_in_the_record(
-    members: tuple[Path, Path], one_face: Path, looks: Looks
-) -> None:
+def test_looks_change_the_score_and_are_in_the_record(members: tuple[Path, Path], one_face: Path, looks: Looks) -> None:
     plain, looked = scanned(one_face, members[0]), scanned(one_face, members[0], looks=looks)
     assert looked.probability != plain.probability
     assert looked.provenance.input_spec == f"{plain.provenance.input_spec};looks={looks.describe()}"
@@ -131,7 +129,7 @@ def test_a_part_of_a_long_clip_is_scored_by_all_members(members: tuple[Path, Pat
     assert part.provenance.weights_sha256 == whole.verdict.provenance.weights_sha256
 
 
-def test_a_member_that_fails_fails_the_clip(members: tuple[Path, Path], one_face: Path) -> None:
+def test_a_failed_member_fails_the_clip(members: tuple[Path, Path], one_face: Path) -> None:
     detectors = list(assembly.load_all(architecture=None, weights=",".join(map(str, members)), untrained=False))
     with torch.no_grad():
         detectors[1].model.head.linear.bias.fill_(torch.nan)

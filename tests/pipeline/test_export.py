@@ -1,4 +1,4 @@
-"""What `unmask models export` and `import` write scores like the detector, says what it needs, or is not kept."""
+"""Files of `unmask models export` and `import`: they score like the detector and have metadata, or are not kept."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def run_openvino(path: Path, crops: Image) -> Floats:
     return np.array(compiled({"crops": crops})["logit"])
 
 
-def told(values: dict[str, Any]) -> None:
-    """What a foreign program must be able to read in a graph."""
+def check_metadata(values: dict[str, Any]) -> None:
+    """Check the metadata that other programs read from a graph."""
     spec = InputSpec.from_dict(json.loads(values["input_spec"]))
     assert (spec.size, spec.hash) == (SIZE, values["input_spec_hash"])
     assert json.loads(values["calibration"]) == {"scale": 1.5, "bias": -0.25}
@@ -109,12 +109,14 @@ def test_onnx_scores_like_the_detector(detector: LoadedDetector, crops: Image, t
         found = run_onnx(tmp_path / "small.onnx", crops[:count])
         np.testing.assert_allclose(found, exact[:count], atol=1e-4, rtol=1e-4)
     graph = onnx.load(tmp_path / "small.onnx")
-    told({p.key.removeprefix("unmask."): p.value for p in graph.metadata_props if p.key.startswith("unmask.")})
+    check_metadata(
+        {p.key.removeprefix("unmask."): p.value for p in graph.metadata_props if p.key.startswith("unmask.")}
+    )
     assert {p.key: p.value for p in graph.metadata_props}["unmask.weights_sha256"] == detector.sha256
     assert graph.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
-def test_onnx_in_half_the_bytes_for_one_size_of_batch(checkpoint: Path, crops: Image, tmp_path: Path) -> None:
+def test_fp16_onnx_with_a_fixed_batch_size(checkpoint: Path, crops: Image, tmp_path: Path) -> None:
     detector = with_a_weight_beyond_fp16(checkpoint)
     export(detector, Format.ONNX, tmp_path / "small.onnx", crops, fp16=True, batch=4)
     weights = sum(tensor.numel() for tensor in detector.model.parameters())
@@ -146,7 +148,7 @@ def test_openvino_scores_like_the_detector(
     graph = quiet_openvino.core().read_model(tmp_path / "small.xml")
     assert str(graph.input(0).partial_shape) == f"[{batch or '?'},{SIZE},{SIZE},3]"
     keys = ("name", "input_spec", "input_spec_hash", "calibration", "thresholds")
-    told({key: graph.get_rt_info(["unmask", key]).value for key in keys})
+    check_metadata({key: graph.get_rt_info(["unmask", key]).value for key in keys})
     assert graph.get_rt_info(["unmask", "weights_sha256"]).value == detector.sha256
 
 
@@ -177,7 +179,7 @@ def test_weights_beyond_the_range_of_fp16_stay_as_they_are(checkpoint: Path, cro
     np.testing.assert_allclose(log_odds(after, crops), log_odds(before, crops), atol=0.04, rtol=0.04)
 
 
-def test_what_scores_otherwise_fails_the_check_and_is_not_kept(
+def test_a_file_that_scores_differently_fails_the_check_and_is_not_kept(
     checkpoint: Path, crops: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(load_detector(checkpoint), Format.OPENVINO, tmp_path / "small.xml", crops)
@@ -203,7 +205,7 @@ def test_what_scores_otherwise_fails_the_check_and_is_not_kept(
     ("target", "file", "batch", "message"),
     [
         (Format.OPENVINO, "small.onnx", None, ".xml"),
-        (Format.SAFETENSORS, "small.pth", 2, "no graph"),
+        (Format.SAFETENSORS, "small.pth", 2, "not a graph"),
         (Format.ONNX, "small.onnx", 0, "at least 1"),
     ],
 )
@@ -238,7 +240,7 @@ def call(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_the_export_command_tells_what_it_measured(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_export_command_prints_what_it_measured(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "small.xml"
     code, output, _ = call("export", str(checkpoint), "--to", "openvino", "--out", str(out), "--json")
     assert code == 0
@@ -264,7 +266,7 @@ def test_the_export_command_refuses_with_code_2(checkpoint: Path, tmp_path: Path
         assert (code, message in errors) == (2, True), errors
 
 
-def test_the_import_command_refuses_what_is_not_of_the_layout(tmp_path: Path) -> None:
+def test_the_import_command_refuses_another_layout(tmp_path: Path) -> None:
     torch.save({"backbone.conv1.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "theirs.pth")
     out = tmp_path / "ours.safetensors"
     call_with = ("import", str(tmp_path / "theirs.pth"), "--out", str(out), "--layout")

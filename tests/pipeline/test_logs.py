@@ -1,4 +1,4 @@
-"""Logs go to the standard error of the moment, and a log that cannot be written stops nobody."""
+"""Logs go to the current standard error, and a failed write does not stop the program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 from pipeline.logs import configure_logging
 
 
-def test_our_logs_and_those_of_libraries_are_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_logs_are_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(level="info", as_json=True)
     structlog.get_logger("ours").info("verdict", probability=0.5)
     structlog.get_logger("ours").debug("not asked for")
@@ -25,7 +25,7 @@ def test_our_logs_and_those_of_libraries_are_lines_of_json(capsys: pytest.Captur
     assert lines[1]["logger"] == "library"
 
 
-def test_a_traceback_for_a_person_has_no_local_variables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_readable_traceback_has_no_local_variables(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(as_json=False)
     try:
         secret = "local value"
@@ -37,7 +37,7 @@ def test_a_traceback_for_a_person_has_no_local_variables(capsys: pytest.CaptureF
     assert "local value" not in text
 
 
-def test_lines_go_to_the_standard_error_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_go_to_the_current_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     before = io.StringIO()
     monkeypatch.setattr(sys, "stderr", before)
     configure_logging(as_json=True)

@@ -23,7 +23,7 @@ from models.spec import InputSpec
 from pipeline.commands.models import app
 
 YUNET = zoo.find_entry("yunet")
-CONTENTS = b"stands in for a network" * 100
+CONTENTS = b"placeholder of a network" * 100
 # The pinned entry with other contents, so that the tests need no network.
 ENTRY = replace(YUNET, sha256=hashlib.sha256(CONTENTS).hexdigest(), size_bytes=len(CONTENTS), uri="file:///nowhere/x")
 
@@ -55,7 +55,7 @@ def call(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_list_names_all_and_tells_the_truth() -> None:
+def test_list_shows_all_with_correct_values() -> None:
     code, output, _ = call("list", "--json")
     assert code == 0
     listed = json.loads(output)
@@ -71,11 +71,11 @@ def test_list_names_all_and_tells_the_truth() -> None:
 def test_list_for_people(cache: Path) -> None:
     code, output, _ = call("list")
     assert code == 0
-    for words in (*list_architectures(), "legacy_xception", "yunet", "Apache-2.0", "unmask models pull yunet"):
-        assert words in output
+    for text in (*list_architectures(), "legacy_xception", "yunet", "Apache-2.0", "unmask models pull yunet"):
+        assert text in output
 
 
-def test_list_shows_where_weights_are_and_what_is_wrong_with_them(cache: Path) -> None:
+def test_list_shows_paths_and_errors_of_weights(cache: Path) -> None:
     cache.mkdir(parents=True)
     file = cache / ENTRY.filename
     file.write_bytes(CONTENTS)
@@ -103,16 +103,16 @@ def test_every_architecture_can_be_shown(name: str) -> None:
 def test_show_named_weights() -> None:
     code, output, _ = call("show", "yunet")
     assert code == 0
-    for words in (ENTRY.sha256, ENTRY.uri, "Apache-2.0"):
-        assert words in output
+    for text in (ENTRY.sha256, ENTRY.uri, "Apache-2.0"):
+        assert text in output
 
 
 def test_show_a_checkpoint(checkpoint: tuple[Path, str]) -> None:
     path, sha256 = checkpoint
     code, output, _ = call("show", str(path))
     assert code == 0
-    for words in (sha256, "xception [gem]", "pooling: gem", "auc: 0.875", "eer: -", "tensors: 2", "values: 14"):
-        assert words in output
+    for text in (sha256, "xception [gem]", "pooling: gem", "auc: 0.875", "eer: -", "tensors: 2", "values: 14"):
+        assert text in output
     described = json.loads(call("show", str(path), "--json")[1])
     assert described["sha256"] == sha256
     assert described["thresholds"]["fpr"] == 0.01
@@ -143,11 +143,11 @@ def test_pull_from_a_file(tmp_path: Path, cache: Path) -> None:
     assert json.loads(call("pull", "yunet", "--json")[1])["path"] == str(cache / ENTRY.filename)
 
 
-def test_a_pull_that_fails_says_what_to_do(cache: Path) -> None:
+def test_a_failed_pull_says_what_to_do(cache: Path) -> None:
     code, _, error = call("pull", "yunet")
     assert code == 1
-    for words in ("cannot be fetched", str(cache / ENTRY.filename), ENTRY.sha256):
-        assert words in error
+    for text in ("cannot be fetched", str(cache / ENTRY.filename), ENTRY.sha256):
+        assert text in error
 
 
 def test_unknown_names_list_what_exists(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_unknown_names_list_what_exists(tmp_path: Path) -> None:
     assert "there are: yunet" in error
 
 
-def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+def test_show_refuses_a_file_that_is_not_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no weights at all")
     code, _, error = call("show", str(tmp_path / "notes.txt"))
     assert code == 2
@@ -224,7 +224,7 @@ def test_a_difference_is_made_and_built_again(
     assert json.loads(call("show", "large", "--json")[1])["delivery"] == "built"
 
 
-def test_a_build_that_fails_says_why(large: Path) -> None:
+def test_a_failed_build_says_why(large: Path) -> None:
     code, _, error = call("build", "yunet")
     assert code == 1
     assert "unmask models pull yunet" in error

@@ -1,4 +1,4 @@
-"""Faces that cannot be judged: how the reasons reach the record, whichever way a verdict is made."""
+"""Faces that cannot be judged: their reasons in records of scans, parts and streams."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def test_a_clear_clip_has_no_face_that_is_not_judged(scanner: Scanner, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("looks", "reason", "words"),
+    ("looks", "reason", "text"),
     [({"blur_px": 5}, "unclear", "too blurred"), ({"face_px": 35}, "tiny", "too small (below 32 px)")],
 )
-def test_a_clip_of_which_no_face_can_be_judged_says_why(
-    scanner: Scanner, tmp_path: Path, looks: dict[str, float], reason: str, words: str
+def test_a_clip_without_judged_faces_has_reasons(
+    scanner: Scanner, tmp_path: Path, looks: dict[str, float], reason: str, text: str
 ) -> None:
     verdict = judged(scanner, clip(tmp_path / "poor.mp4", **looks))
     assert verdict.outcome is Outcome.LOW_QUALITY
@@ -87,7 +87,7 @@ def test_a_clip_of_which_no_face_can_be_judged_says_why(
     assert set(verdict.not_judged) == {reason}
     assert verdict.not_judged[reason] > 1
     assert verdict.error is not None
-    assert f"{verdict.not_judged[reason]} {words}" in verdict.error
+    assert f"{verdict.not_judged[reason]} {text}" in verdict.error
 
 
 def test_the_parts_of_a_clip_count_each_face_once(scanner: Scanner, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_part_of_an_earlier_worker_has_no_reasons(scanner: Scanner, tmp_path: 
     assert judge_parts([earlier], None, None).not_judged == {}
 
 
-def test_a_live_stream_adds_up_the_reasons_of_its_segments() -> None:
+def test_a_live_stream_sums_the_reasons_of_its_segments() -> None:
     state = StreamState(stream_id="s", started_at=1.0, updated_at=1.0, frames_sampled=5, faces_seen=12)
     state.add_not_judged({"tiny": 4, "turned": 2})
     state.add_not_judged({"tiny": 3})
@@ -141,7 +141,7 @@ def test_reasons_are_counted_and_written_most_frequent_first() -> None:
     assert flaws_text({}) == ""
 
 
-def test_the_report_tells_the_reasons_of_a_scored_clip() -> None:
+def test_the_report_shows_the_reasons_of_a_scored_clip() -> None:
     assert "3 too blurred, compressed or noisy, 1 too small (below 32 px)" in page_of(
         record(not_judged={"unclear": 3, "tiny": 1})
     )

@@ -30,7 +30,7 @@ def of_track(portraits: tuple[Portrait, ...], track: int) -> list[Portrait]:
 
 
 @given(crops, st.integers(1, 4), st.floats(0, 3))
-def test_the_best_crop_of_every_track_is_kept_and_the_others_lie_apart(fed, per_track, gap_s):
+def test_the_best_crop_of_every_track_is_kept_and_the_others_are_apart(fed, per_track, gap_s):
     picker = picked(fed, per_track=per_track, gap_s=gap_s)
     for track in {number for number, *_ in fed}:
         suspicious, clearest = of_track(picker.suspicious, track), of_track(picker.clearest, track)
@@ -70,22 +70,22 @@ def test_a_portrait_is_a_small_jpeg_in_the_right_colours():
     assert np.abs(decoded.astype(int) - wanted).mean() < 4
 
 
-def test_the_picker_holds_on_to_no_pixels():
+def test_the_picker_keeps_no_pixels():
     crop = np.full((64, 64, 3), 200, np.uint8)
     picker = PortraitPicker()
     picker.add(crop, track=0, t_s=0.0, probability=0.5, quality=0.5)
     before = picker.suspicious[0].jpeg
-    crop[:] = 0  # the frame buffer is used again
+    crop[:] = 0  # the frame buffer is reused
     assert picker.suspicious[0].jpeg == before
 
 
 @pytest.mark.parametrize("crop", [np.zeros((0, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3))])
-def test_what_is_no_crop_is_refused(crop):
+def test_invalid_crops_are_refused(crop):
     with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
         encode_portrait(crop)
 
 
 @pytest.mark.parametrize("options", [{"per_track": 0}, {"max_tracks": 0}, {"gap_s": -1.0}])
-def test_senseless_options_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(ValueError, match="at least"):
         PortraitPicker(**options)

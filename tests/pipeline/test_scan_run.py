@@ -1,4 +1,4 @@
-"""`scan_run.run` where it ends early: each time with a reason and the exit code of the contract."""
+"""Early ends of `scan_run.run`: each with a reason and the documented exit code."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pipeline.video.sampling import Fps
 
 @pytest.fixture
 def options(tmp_path: Path) -> Options:
-    """Ask for a clip that is not there: nothing is decoded, whatever else happens."""
+    """Options for a missing clip, so that nothing is decoded."""
     return Options(
         paths=(str(tmp_path / "missing.mp4"),), sampling=Fps(), untrained=True, backend="torch", device="cpu"
     )
 
 
 def complaint(options: Options, capsys: pytest.CaptureFixture[str]) -> str:
-    """What standard error says, on one line, once the options were refused."""
+    """The message on standard error, on one line, after the options were refused."""
     assert scan_run.run(options) == EXIT_BAD_INPUT
     said = capsys.readouterr()
     assert said.out == ""
@@ -39,7 +39,7 @@ def complaint(options: Options, capsys: pytest.CaptureFixture[str]) -> str:
         ({"untrained": False, "weights": "nowhere.safetensors"}, "nowhere.safetensors"),
     ],
 )
-def test_what_cannot_be_served_says_what_there_is(
+def test_a_bad_option_lists_what_is_available(
     changes: dict[str, Any], says: str, options: Options, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert says in complaint(replace(options, **changes), capsys)
@@ -54,7 +54,7 @@ def test_a_folder_without_clips(options: Options, tmp_path: Path, capsys: pytest
     assert "[bold]texts[/]" in said.replace(" ", "")
 
 
-def test_a_file_of_something_else_is_not_resumed(
+def test_resume_refuses_a_file_without_records(
     options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     notes = tmp_path / "notes.txt"
@@ -69,7 +69,7 @@ def test_a_full_disk_ends_the_scan_with_a_reason(options: Options, capsys: pytes
 
 
 @pytest.mark.parametrize("output", ["jsonl", "report"])
-def test_an_output_that_cannot_be_written_is_found_before_the_scan(
+def test_outputs_are_checked_before_the_scan(
     output: str, options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""What was named becomes clips, whatever was named; and a clip is opened, or it is said why not."""
+"""Any name becomes clips; a clip is opened, or the error says why not."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class TestExpand:
-    def test_a_name_yields_itself_whatever_it_is(self, folder: Path) -> None:
+    def test_a_name_yields_itself(self, folder: Path) -> None:
         given = [folder / "notes.txt", folder / "missing.mp4", folder / "b.mp4"]
         found = expand([str(name) for name in given])
         assert [source.name for source in found.sources] == [str(name) for name in given]
@@ -104,7 +104,7 @@ class TestExpand:
             "b.mp4", "a.MKV", "camera_export"
         ]  # fmt: skip
 
-    def test_what_is_no_file_is_left_out_of_a_folder(self, folder: Path) -> None:
+    def test_special_files_in_a_folder_are_left_out(self, folder: Path) -> None:
         os.mkfifo(folder / "pipe.mp4")
         (folder / "dangling.mp4").symlink_to("nowhere")
         assert [Path(name).name for name in names(folder)] == ["a.MKV", "b.mp4", "camera_export"]
@@ -136,7 +136,7 @@ class TestExpand:
         assert names(tmp_path) == [str(tmp_path / "file")]
 
     @given(st.binary(max_size=500))
-    def test_any_content_is_media_or_not(self, tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    def test_any_content_can_be_sniffed(self, tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
         folder = tmp_path_factory.mktemp("content")
         (folder / "file").write_bytes(content)
         found = expand([str(folder)])
@@ -164,7 +164,7 @@ class TestOpenFile:
             ("x" * 300, "too long"),
         ],
     )
-    def test_what_cannot_be_opened_says_why(self, folder: Path, name: str, says: str) -> None:
+    def test_a_failed_open_says_why(self, folder: Path, name: str, says: str) -> None:
         error = refusal(folder / name)
         assert error.outcome is Outcome.UNAVAILABLE
         assert says in str(error)
@@ -239,13 +239,13 @@ class TestUri:
             ("zip://one.mp4::/no/such/archive.zip", "FileNotFoundError"),
         ],
     )
-    def test_what_cannot_be_fetched_says_why(self, uri: str, says: str) -> None:
+    def test_a_failed_fetch_says_why(self, uri: str, says: str) -> None:
         assert names(uri) == [uri]
         error = refusal(uri)
         assert error.outcome is Outcome.UNAVAILABLE
         assert says in str(error)
 
-    def test_more_than_the_limit_is_given_up(self) -> None:
+    def test_an_object_beyond_the_limit_is_refused(self) -> None:
         assert read("memory://bucket/a.mp4", max_fetch_bytes=len(CONTENT)) == CONTENT
         error = refusal("memory://bucket/a.mp4", max_fetch_bytes=len(CONTENT) - 1)
         assert error.outcome is Outcome.OVER_LIMIT
@@ -256,12 +256,12 @@ class TestUri:
 class TestHttp:
     @pytest.fixture
     def requests(self) -> list[str]:
-        """The requests that the server below was asked."""
+        """The requests to the server below."""
         return []
 
     @pytest.fixture
     def server(self, folder: Path, requests: list[str]) -> Iterator[str]:
-        """A plain web server over `folder`; like many it knows no range requests."""
+        """A plain web server over `folder`; like many it does not support range requests."""
         pytest.importorskip("aiohttp", reason="needs the extra `remote`")
 
         class Handler(SimpleHTTPRequestHandler):
@@ -291,23 +291,23 @@ class TestHttp:
         assert read(f"{server}/large.mp4") == content
         assert refusal(f"{server}/large.mp4", max_fetch_bytes=1 << 20).outcome is Outcome.OVER_LIMIT
 
-    def test_a_query_is_no_glob(self, server: str) -> None:
+    def test_a_query_is_not_a_glob(self, server: str) -> None:
         uri = f"{server}/b.mp4?token=1"
         assert names(uri) == [uri]
         assert read(uri) == CONTENT
 
-    def test_what_the_server_refuses(self, server: str) -> None:
+    def test_a_file_missing_on_the_server_is_unavailable(self, server: str) -> None:
         error = refusal(f"{server}/missing.mp4")
         assert error.outcome is Outcome.UNAVAILABLE
         assert "missing.mp4" in str(error)
 
-    def test_nobody_answers(self) -> None:
+    def test_a_refused_connection_is_unavailable(self) -> None:
         pytest.importorskip("aiohttp", reason="needs the extra `remote`")
-        # Port 9, discard: reserved, and nobody listens there.
+        # Port 9, discard: reserved, with no listener.
         assert refusal("http://127.0.0.1:9/clip.mp4").outcome is Outcome.UNAVAILABLE
 
 
-def test_paths_and_uris_are_told_apart() -> None:
+def test_paths_and_uris_are_distinguished() -> None:
     assert [is_uri(name) for name in ("clip.mp4", "/a/b.mp4", "C:clip.mp4", "a:b.mp4")] == [False] * 4
     assert [is_uri(name) for name in ("s3://a/b.mp4", "file:///a.mp4", "zip://a.mp4::/b.zip")] == [True] * 3
 

@@ -1,4 +1,4 @@
-"""Who gets which id, and that what was interrupted is sent once and not lost."""
+"""Ids of clips; an interrupted submit loses nothing and sends little twice."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_a_file_keeps_its_id_until_it_changes(tmp_path: Path, monkeypatch: pytes
     assert item_of(str(copy)).id != item_of(str(path)).id
 
 
-def test_what_is_not_there_gets_an_id_as_well(tmp_path: Path) -> None:
+def test_a_missing_file_gets_an_id_too(tmp_path: Path) -> None:
     missing = item_of(str(tmp_path / "missing.mp4"))
     assert missing == item_of(str(tmp_path / "missing.mp4"))
     assert item_of("s3-nowhere://bucket/a.mp4").uri == "s3-nowhere://bucket/a.mp4"
 
 
-def test_a_remote_file_goes_by_its_version() -> None:
+def test_a_remote_file_is_identified_by_its_version() -> None:
     files = fsspec.filesystem("memory")
     files.pipe("/inbox/a.mp4", b"one")
     first = item_of("memory://inbox/a.mp4")
@@ -49,14 +49,14 @@ def test_a_remote_file_goes_by_its_version() -> None:
     assert item_of("memory://inbox/a.mp4").id != first.id
 
 
-def test_a_name_that_no_message_can_hold_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(str(tmp_path)) + b"/\xff.mp4")
     with pytest.raises(ValueError, match="not UTF-8"):
         item_of(name)
 
 
 class Line:
-    """In place of Kafka: keeps what was sent, and fails when told to."""
+    """A fake of Kafka: keeps sent tasks, and fails on demand."""
 
     def __init__(self) -> None:
         self.sent: list[VideoTask] = []
@@ -69,7 +69,7 @@ class Line:
         return self
 
     def wait(self) -> None:
-        """It is there."""
+        """Acknowledged at once."""
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def send(line: Line, store: VerdictStore, these: list[Item], **how: Any) -> tupl
     return done.sent, done.known
 
 
-def test_what_is_known_is_not_sent_again(line: Line, store: VerdictStore, tmp_path: Path) -> None:
+def test_known_clips_are_not_sent_again(line: Line, store: VerdictStore, tmp_path: Path) -> None:
     these = items(tmp_path, 3)
     assert send(line, store, these) == (3, 0)
     assert send(line, store, [*these, *items(tmp_path, 4)[3:]]) == (1, 3)
@@ -100,16 +100,16 @@ def test_what_is_known_is_not_sent_again(line: Line, store: VerdictStore, tmp_pa
     assert [found and found[0] for found in store.states([item.id for item in these])] == [State.QUEUED] * 3
 
 
-def test_what_was_interrupted_goes_on(line: Line, store: VerdictStore, tmp_path: Path) -> None:
+def test_an_interrupted_call_can_continue(line: Line, store: VerdictStore, tmp_path: Path) -> None:
     these = items(tmp_path, BATCH + 20)
     line.away_from = BATCH + 10
-    told: list[int] = []
+    counts: list[int] = []
     with pytest.raises(TransportError):
-        send(line, store, these, sent=told.append)
-    assert told == [BATCH]
+        send(line, store, these, sent=counts.append)
+    assert counts == [BATCH]
     line.away_from = 10**9
     assert send(line, store, these) == (20, BATCH)
-    # Ten were on their way when it broke: sent twice, lost never.
+    # Ten were in flight when it failed: sent twice, never lost.
     sent = Counter(task.video_id for task in line.sent)
     assert set(sent) == {item.id for item in these}
     assert sum(count > 1 for count in sent.values()) == 10
@@ -119,9 +119,9 @@ def test_watching_ends_when_all_are_done(store: VerdictStore, tmp_path: Path) ->
     first, second, third = (item.id for item in items(tmp_path / "watched", 3))
     store.queue(first)
     store.begin(second)
-    told: list[Outcome] = []
+    outcomes: list[Outcome] = []
     seen = []
-    for counts in watch([first, second, third], store, told=told.append, sleep=lambda seconds: None):
+    for counts in watch([first, second, third], store, on_done=outcomes.append, sleep=lambda seconds: None):
         seen.append(dict(counts))
         if len(seen) == 1:
             store.finish(record(id=first))
@@ -129,4 +129,4 @@ def test_watching_ends_when_all_are_done(store: VerdictStore, tmp_path: Path) ->
             store.finish(record(id=second, outcome=Outcome.NO_FACE))
             store.finish(record(id=third))
     assert seen == [{"queued": 1, "running": 1, "unknown": 1}, {"running": 1, "unknown": 1}, {}]
-    assert sorted(told) == sorted([Outcome.SCORED, Outcome.NO_FACE, Outcome.SCORED])
+    assert sorted(outcomes) == sorted([Outcome.SCORED, Outcome.NO_FACE, Outcome.SCORED])

@@ -1,4 +1,4 @@
-"""Health is told by what is, not by what was."""
+"""Health reports the current state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def get(port: int, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_a_loop_that_does_not_come_round_is_not_alive() -> None:
+def test_a_stalled_loop_is_not_alive() -> None:
     now = [0.0]
     with HealthServer(Metrics(), {}, clock=lambda: now[0]) as server:
         assert get(server.port, "/healthz")[0] == 200
@@ -34,7 +34,7 @@ def test_a_loop_that_does_not_come_round_is_not_alive() -> None:
     assert json.loads(body)["error"] == "no sign of the loop for 61 s"
 
 
-def test_who_is_ready_says_so_and_who_is_not_says_why() -> None:
+def test_readyz_names_what_is_not_ready() -> None:
     wrong: dict[str, str | None] = {"kafka": None, "redis": "ConnectionError"}
     checks: dict[str, Callable[[], str | None]] = {name: (lambda name=name: wrong[name]) for name in wrong}  # type: ignore[misc]
     with HealthServer(Metrics(), checks) as server:
@@ -54,6 +54,6 @@ def test_metrics_are_prometheus_text() -> None:
     assert 'unmask_clips_total{outcome="scored",source_class="upload"} 3.0' in text
 
 
-def test_a_port_that_is_taken_is_an_error() -> None:
+def test_a_port_in_use_is_an_error() -> None:
     with HealthServer(Metrics(), {}) as server, pytest.raises(OSError, match="in use"):
         HealthServer(Metrics(), {}, port=server.port)

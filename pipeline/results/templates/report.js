@@ -88,7 +88,7 @@ class Chart {
 
     this.head.textContent = `${p[at].toFixed(3)} at ${momentText(t[at])}`;
     this.body.textContent = `quality ${q[at].toFixed(2)}, frame ${i[at].toLocaleString("en")}`;
-    this.tip.classList.toggle("low", p[at] > 0.5); // beside the point, not over it
+    this.tip.classList.toggle("low", p[at] > 0.5); // next to the point, not over it
     this.plot.append(this.tip);
     const width = this.plot.clientWidth;
     const left = (x[at] / 100) * width + 14;

@@ -1,4 +1,4 @@
-"""A stage on which people stand where a test puts them, and a detector that sees exactly those it may see."""
+"""A stage with people at positions that a test sets, and a detector that finds exactly the visible ones."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Stage:
     """Paints people as squares of their own pattern, and is the detector that finds them.
 
     Attributes:
-        calls: "detect" and "refine" as they came, for the frame that was made last.
-        hidden_from_refine: people whom refinement cannot find, as if they had moved too far.
+        calls: "detect" and "refine" in their order, for the last frame.
+        hidden_from_refine: people that refinement cannot find, as if they had moved too far.
     """
 
     name = "stage"

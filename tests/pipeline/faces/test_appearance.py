@@ -1,4 +1,4 @@
-"""When a scene has changed, and whether a face is the same."""
+"""Scene cuts, and whether a face is the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def scene(seed: int, width: int = 640) -> Scene:
     return Scene(width, 360, people=(ALWAYS,), face_px=(100, 125), seed=seed)
 
 
-def test_motion_within_a_scene_is_no_cut() -> None:
+def test_motion_within_a_scene_is_not_a_cut() -> None:
     cut = SceneCut()
     assert not any(cut.update(scene(0).render(t_s)) for t_s in (0.0, 0.5, 1.0, 3.0))
 
@@ -31,7 +31,7 @@ def test_another_scene_is_a_cut_and_so_is_black() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 900), (2000, 5)])
-def test_frames_of_any_size_have_a_look(shape: tuple[int, int]) -> None:
+def test_frames_of_any_size_have_an_appearance(shape: tuple[int, int]) -> None:
     assert SceneCut().update(np.zeros((*shape, 3), np.uint8)) is False
 
 

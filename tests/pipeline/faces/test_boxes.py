@@ -63,7 +63,7 @@ def test_suppression_is_torchvisions(a: Floats, random: object, max_iou: float) 
 
 
 @given(boxes())
-def test_nothing_that_stays_lies_inside_another(a: Floats) -> None:
+def test_no_kept_box_is_inside_another(a: Floats) -> None:
     scores = np.linspace(0.9, 0.1, len(a), dtype=np.float32)
     kept = a[suppressed_by_containment(a, scores, 0.7)]
     assert len(kept) >= 1
@@ -76,6 +76,6 @@ def test_boxes_without_area_overlap_nothing() -> None:
     assert iou(flat, flat).tolist() == [[0, 0], [0, 0]]
 
 
-def test_nothing_is_suppressed_where_nothing_is() -> None:
+def test_suppression_of_no_boxes() -> None:
     none = np.zeros((0, 4), np.float32)
     assert len(suppressed_by_iou(none, none[:, 0], 0.5)) == len(suppressed_by_containment(none, none[:, 0], 0.5)) == 0

@@ -1,4 +1,4 @@
-"""Clarity: what it loses under growing degradation, and what leaves it alone."""
+"""Clarity: lower under stronger degradation, unchanged by harmless edits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.types import Image
 from tests.media import face_picture
 from trainers.augment import degrade
 
-# Noise and the finest texture look alike: where a degradation takes texture that passed for noise, clarity may rise a
+# Noise and the finest texture look alike: if a degradation removes texture that counted as noise, clarity may rise a
 # little first.
 SLACK = 0.12
 SIDE_PX = 224
@@ -121,14 +121,14 @@ HARMLESS = {
 
 @pytest.mark.parametrize("change", HARMLESS)
 @pytest.mark.parametrize("picture", PICTURES)
-def test_what_takes_no_detail_leaves_it_alone(picture: str, change: str) -> None:
+def test_changes_that_keep_detail_keep_clarity(picture: str, change: str) -> None:
     image = PICTURES[picture]
     assert clarity_of(np.asarray(HARMLESS[change](image))) == pytest.approx(clarity_of(image), abs=0.1)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 160), st.integers(1, 160), st.integers(0, 2**32 - 1), st.integers(0, 255))
-def test_it_is_a_share_whatever_the_patch(height: int, width: int, seed: int, most: int) -> None:
+def test_clarity_is_a_share_for_any_patch(height: int, width: int, seed: int, most: int) -> None:
     patch = np.random.default_rng(seed).integers(0, most + 1, (height, width), np.uint8)
     first = clarity(patch)
     assert 0 <= first <= 1

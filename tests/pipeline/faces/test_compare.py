@@ -35,7 +35,7 @@ def test_without_faces_there_is_nothing_to_keep() -> None:
     assert (row.faces, row.kept, row.mean_iou, row.refine_ms) == (0, 0, None, None)
 
 
-def test_gaps_and_frames_are_asked_for() -> None:
+def test_gaps_and_frames_are_required() -> None:
     stage = Stage()
     with pytest.raises(ValueError, match="positive"):
         compare_refine([stage.frame(0, {})], stage, [0.0])

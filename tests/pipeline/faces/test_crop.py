@@ -1,4 +1,4 @@
-"""Crops: where they lie, what they show, and what happens at and beyond the edge."""
+"""Crops: their position, their content, and the edge of the picture."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_turned_head_is_cut_between_its_eyes_and_mouth() -> None:
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, 0.0, 1e6])
-def test_landmarks_that_are_no_face_give_way_to_the_box(broken: float) -> None:
+def test_the_box_replaces_impossible_landmarks(broken: float) -> None:
     faces = upright(300, 200, 80, 85)
     sound = crop_squares(faces, LandmarkTemplate())[0]
     faces.landmarks[0] = broken * np.arange(1, 11).reshape(5, 2)

@@ -1,4 +1,4 @@
-"""The door through which detectors are made."""
+"""Creating face detectors."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from pipeline.faces.detector import DetectorError, FaceDetector
         ({"weights": "pnet.pt"}, "facenet-pytorch"),
     ],
 )
-def test_bad_settings_say_what_would_be_good(options: dict[str, Any], message: str) -> None:
+def test_bad_settings_say_what_is_expected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create_detector(**options)
 
 
-def test_weights_that_are_missing_or_something_else(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_wrong_weights_are_errors(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DetectorError, match=r"yunet_n_dynamic\.onnx"):
         create_detector("yunet", weights=tmp_path / "none.onnx")
     other = tmp_path / "other.onnx"
@@ -65,7 +65,7 @@ def test_without_facenet_pytorch_the_message_names_it(monkeypatch: pytest.Monkey
         create_detector()
 
 
-def test_the_name_tells_what_changes_results(mtcnn: FaceDetector) -> None:
+def test_the_name_has_the_settings_that_change_results(mtcnn: FaceDetector) -> None:
     assert mtcnn.name.startswith("mtcnn min_face_px=40 ")
     assert "weights=743721dfef3c9612" in mtcnn.name  # sha256 over pnet.pt, rnet.pt and onet.pt of facenet-pytorch 2.5.3
     assert create_detector(min_face_px=64, backend="torch").name != mtcnn.name
@@ -82,7 +82,7 @@ def test_openvino_comes_without_its_telemetry() -> None:
     subprocess.run([sys.executable, "-c", check], check=True, timeout=120)
 
 
-def test_a_signal_after_detectors_were_dropped_harms_nobody() -> None:
+def test_a_signal_after_detectors_were_dropped_is_harmless() -> None:
     """With a core for each network, the thread's signal stack is gone by then, and the signal kills the process."""
     check = (
         "import faulthandler, gc, os, signal\n"

@@ -1,4 +1,4 @@
-"""MTCNN against facenet-pytorch's own, its two backends against each other, and the frames that crash others."""
+"""MTCNN against facenet-pytorch's own, its two backends against each other, and frames that crash other versions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_finds_the_faces_of_made_pictures_as_facenet_pytorch_does(
         assert overlaps.mean() > 0.85
 
 
-def test_landmarks_lie_on_the_face_in_the_stated_order(mtcnn: FaceDetector, stock: MTCNN) -> None:
+def test_landmarks_are_on_the_face_in_the_stated_order(mtcnn: FaceDetector, stock: MTCNN) -> None:
     faces = mtcnn.detect([face_picture()])[0]
     _, _, points = stock.detect(face_picture(), landmarks=True)
     assert np.abs(faces.landmarks - points).max() < 4  # px, of a face of 110
@@ -78,10 +78,10 @@ def test_backends_agree(mtcnn: FaceDetector, crowd: Scene) -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees(mtcnn: FaceDetector, crowd: Scene) -> None:
-    """Within a pixel: convolutions may run in TF32 there."""
+    """Within a pixel: convolutions on CUDA may use TF32."""
     image = crowd.render(0.5)
-    there, here = create_detector("mtcnn", device="cuda").detect([image])[0].boxes, mtcnn.detect([image])[0].boxes
-    np.testing.assert_allclose(there[there[:, 0].argsort()], here[here[:, 0].argsort()], atol=1)
+    cuda, cpu = create_detector("mtcnn", device="cuda").detect([image])[0].boxes, mtcnn.detect([image])[0].boxes
+    np.testing.assert_allclose(cuda[cuda[:, 0].argsort()], cpu[cpu[:, 0].argsort()], atol=1)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
@@ -134,7 +134,7 @@ def test_refine_follows_a_face_that_moved(mtcnn: FaceDetector, move: tuple[float
     assert iou(refined.boxes, box)[0, 0] > 0.8
 
 
-def test_refine_keeps_length_and_order_and_tells_who_is_gone(mtcnn: FaceDetector, crowd: Scene) -> None:
+def test_refine_keeps_length_and_order_and_marks_missing_faces(mtcnn: FaceDetector, crowd: Scene) -> None:
     image = crowd.render(0)
     faces = mtcnn.detect([image])[0]
     nowhere = np.array([[10, 380, 90, 470]], np.float32)
@@ -179,7 +179,7 @@ def test_real_clips_as_facenet_pytorch(
 def test_street_scene_as_facenet_pytorch(
     mtcnn: FaceDetector, stock: MTCNN, data_dir: Path, frames_of: FrameSource
 ) -> None:
-    """There, with profiles and motion blur, 75 %, and no face that the stock cascade does not see at all."""
+    """With profiles and motion blur 75 %, and no face that the stock cascade does not find."""
     recalled: list[bool] = []
     for frame in frames_of(data_dir / "videos" / "street_1080p_many_faces.mp4", fps=0.7):
         faces = mtcnn.detect([frame.image])[0]

@@ -1,4 +1,4 @@
-"""Where patches and scaled copies come from, to a fraction of a pixel."""
+"""Positions of patches and scaled copies, to a fraction of a pixel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.types import Image
 
 
 def ramp(width: int = 250, height: int = 200) -> Image:
-    """Red says the column, green the row, blue 255 less the column: a patch shows where it was cut."""
+    """Red is the column, green the row, blue 255 minus the column: a patch shows where it was cut."""
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0], image[..., 1] = np.arange(width), np.arange(height)[:, None]
     image[..., 2] = 255 - image[..., 0]
@@ -26,7 +26,7 @@ def ramp(width: int = 250, height: int = 200) -> Image:
     size=st.sampled_from([12, 24, 48]),
     near=st.booleans(),
 )
-def test_patches_lie_where_they_were_asked_for(x0: float, y0: float, side: float, size: int, near: bool) -> None:
+def test_patches_are_at_the_requested_place(x0: float, y0: float, side: float, size: int, near: bool) -> None:
     square = np.array([[x0, y0, side]], np.float32)
     pyramid = Pyramid.around(ramp(), square[0], reach=0.5) if near else Pyramid(ramp())
     patch = pyramid.patches(square, size)[0].astype(float)
@@ -51,7 +51,7 @@ def test_outside_the_picture_is_black() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 0.75, 0.5, 0.3, 0.25, 0.1, 0.01])
 @pytest.mark.parametrize("shape", [(200, 250), (37, 251), (1, 3), (3, 1), (1, 1)])
-def test_scaled_copies_say_their_exact_scale(scale: float, shape: tuple[int, int]) -> None:
+def test_scaled_copies_have_their_exact_scale(scale: float, shape: tuple[int, int]) -> None:
     height, width = shape
     copy, exact = Pyramid(ramp(width, height)).scaled(scale)
     assert copy.shape[:2] == (max(1, round(height * scale)), max(1, round(width * scale)))

@@ -1,4 +1,4 @@
-"""Quality: what each measure says of made faces, and how they combine."""
+"""Quality: each measure on synthetic faces, and their combination."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_visible_share_is_the_part_inside(x: float, y: float, side: float) -
     assert visible_share(box, 320, 240)[0] == pytest.approx(width * height / side**2, abs=1e-2)
 
 
-def test_of_a_real_face_smaller_and_softer_is_worse(mtcnn: FaceDetector) -> None:
+def test_a_smaller_or_softer_real_face_has_less_quality(mtcnn: FaceDetector) -> None:
     picture = face_picture()
     half = cv2.resize(picture, (200, 200), interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(picture, (0, 0), 1.5)
@@ -161,7 +161,7 @@ def test_a_face_that_is_mostly_outside_the_picture_is_cut_off() -> None:
 
 
 def test_a_profile_is_turned_away() -> None:
-    # The nose stands out beside both eyes, which are nearly one behind the other.
+    # The nose is to one side of both eyes, which are nearly behind each other.
     profile = np.array([[[200, 108], [204, 106], [226, 130], [206, 158], [212, 157]]], np.float32)
     assert flaw_of(face_picture(), astronaut(landmarks=profile)) is Flaw.TURNED
 
@@ -180,8 +180,8 @@ def test_a_heavily_blurred_face_is_unclear() -> None:
     assert flaw_of(cv2.GaussianBlur(face_picture(), (0, 0), 5), astronaut()) is Flaw.UNCLEAR
 
 
-def test_the_border_of_the_picture_is_no_edge_in_the_face() -> None:
-    """A face that loses a tenth to the border keeps its clarity: only what is visible of it counts."""
+def test_the_border_of_the_picture_is_not_an_edge_in_the_face() -> None:
+    """A face that loses a tenth to the border keeps its clarity: only its visible part counts."""
     left = 182
     picture = np.ascontiguousarray(face_picture()[:, left:])
     shift = np.array([left, 0], np.float32)
@@ -191,7 +191,7 @@ def test_the_border_of_the_picture_is_no_edge_in_the_face() -> None:
     assert cut == pytest.approx(whole * (1 - lost), rel=0.1)
 
 
-def test_broken_landmarks_make_no_quality_and_an_empty_frame_is_fine() -> None:
+def test_invalid_landmarks_have_no_quality_and_an_empty_frame_is_valid() -> None:
     broken = with_quality(face_picture(), astronaut(landmarks=np.full((1, 5, 2), np.nan, np.float32)))
     assert broken.quality.tolist() == [0]
     assert broken.flaws.tolist() == [Flaw.TURNED]

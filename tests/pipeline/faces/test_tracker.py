@@ -1,4 +1,4 @@
-"""Who gets which number, and when the detector looks how. People stand where the test puts them."""
+"""Numbers of people, and when the tracker detects or refines. The test sets the positions of people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.pipeline.faces.stage import SIZE, Box, Stage, at
 
 
 class Play:
-    """A tracker before a stage: `show` makes a frame and tells who was seen as whom."""
+    """A tracker on a stage: `show` makes a frame and returns the number of each person."""
 
     def __init__(self, **settings: float) -> None:
         self.stage = Stage()
@@ -25,7 +25,7 @@ class Play:
     def show(self, t_s: float, background: int = 90, flash: bool = False, **people: Box) -> dict[str, int]:
         named = {who.replace("_away", "-"): box for who, box in people.items()}
         faces = self.tracker.update(self.stage.frame(t_s, named, background, flash))
-        assert (np.diff(faces.track_ids) > 0).all(), "ids are in order and each there once"
+        assert (np.diff(faces.track_ids) > 0).all(), "ids are in order and unique"
         seen = list(zip(faces.track_ids.tolist(), faces.boxes, strict=True))
         return {who: id_ for who, box in named.items() for id_, found in seen if np.abs(found - box).max() < 1}
 
@@ -35,12 +35,12 @@ def test_people_keep_their_numbers_at_any_rate(fps: float) -> None:
     play = Play()
     for n in range(round(6 * fps) + 1):
         t_s = n / fps
-        # Half a face a second, and to and fro.
+        # Half a face a second, back and forth.
         ids = play.show(t_s, ann=at(150 + 40 * t_s), ben=at(480 + 30 * np.sin(3 * t_s), 200, 60))
         assert ids == {"ann": 0, "ben": 1}
 
 
-def test_numbers_go_by_appearance() -> None:
+def test_numbers_follow_the_order_of_appearance() -> None:
     play = Play()
     assert play.show(0, ann=at(100)) == {"ann": 0}
     assert play.show(1, ann=at(100), ben=at(400)) == {"ann": 0, "ben": 1}
@@ -90,7 +90,7 @@ def test_an_empty_scene_is_searched_as_rarely() -> None:
     assert detected == [0, 8, 16, 24]
 
 
-def test_who_turns_away_and_back_keeps_the_number() -> None:
+def test_a_person_who_turns_away_and_back_keeps_the_number() -> None:
     play = Play(max_lost_s=3.0)
     play.show(0.0, ann=at(200))
     for t_s in (0.5, 1.0, 1.5, 2.0):
@@ -98,7 +98,7 @@ def test_who_turns_away_and_back_keeps_the_number() -> None:
     assert play.show(2.5, ann=at(300)) == {"ann": 0}
 
 
-def test_who_is_lost_too_long_gets_a_new_number() -> None:
+def test_a_person_lost_too_long_gets_a_new_number() -> None:
     play = Play(max_lost_s=3.0)
     play.show(0.0, ann=at(200))
     for t_s in (1.0, 2.0, 3.0, 3.5):
@@ -106,12 +106,12 @@ def test_who_is_lost_too_long_gets_a_new_number() -> None:
     assert play.show(4.0, ann=at(200)) == {"ann": 1}
 
 
-def test_frames_may_lie_minutes_apart() -> None:
+def test_frames_may_be_minutes_apart() -> None:
     play = Play(max_lost_s=3.0)
     assert [play.show(60.0 * n, ann=at(200 + 20 * n), ben=at(480)) for n in range(4)] == [{"ann": 0, "ben": 1}] * 4
 
 
-def test_who_comes_in_anothers_place_is_somebody_else() -> None:
+def test_a_person_in_anothers_place_gets_a_new_number() -> None:
     play = Play()
     play.show(0.0, ann=at(200))
     play.show(0.5)
@@ -122,10 +122,10 @@ def test_a_cut_to_another_speaker_in_the_same_place_makes_a_new_number() -> None
     play = Play()
     play.show(0.0, ann=at(200))
     assert play.show(0.1, background=200, ben=at(200)) == {"ben": 1}
-    assert play.stage.calls == ["detect"], "after a cut nobody is where he was"
+    assert play.stage.calls == ["detect"], "after a cut no one is in the old place"
 
 
-def test_a_cut_back_takes_up_the_numbers() -> None:
+def test_a_cut_back_restores_the_numbers() -> None:
     play = Play(max_lost_s=3.0)
     play.show(0.0, ann=at(200))
     play.show(1.0, background=200, ben=at(400))
@@ -133,17 +133,17 @@ def test_a_cut_back_takes_up_the_numbers() -> None:
     assert play.show(3.0, background=200, ben=at(400)) == {"ben": 1}
 
 
-def test_a_flash_is_no_change_of_person() -> None:
+def test_a_flash_is_not_a_change_of_person() -> None:
     play = Play()
     play.show(0.0, ann=at(200))
     assert play.show(0.1, flash=True, ann=at(200)) == {"ann": 0}
     assert play.stage.calls == ["detect"], "it looked like a cut"
 
 
-def test_two_tracks_that_run_into_one_face_do_not_both_have_it() -> None:
+def test_only_one_of_two_tracks_keeps_a_common_face() -> None:
     play = Play()
     assert play.show(0.0, ann=at(200), ben=at(300)) == {"ann": 0, "ben": 1}
-    # Ben is hidden behind Ann, who stands where refinement of both finds her.
+    # Ben is hidden behind Ann, and refinement of both finds her.
     assert play.show(0.1, ann=at(250)) == {"ann": 0}
     assert play.show(0.6, ann=at(200), ben=at(300)) == {"ann": 0, "ben": 1}
 
@@ -163,13 +163,13 @@ def test_quality_is_filled_in() -> None:
     assert (faces.quality < MIN_QUALITY).all()
 
 
-def test_a_black_clip_has_nobody() -> None:
+def test_a_black_clip_has_no_people() -> None:
     play = Play()
     assert [play.show(n / 2, background=0) for n in range(5)] == [{}] * 5
 
 
 @pytest.mark.parametrize("bad", [{"retry_s": -1.0}, {"retry_s": 2.0, "redetect_s": 1.0}, {"max_lost_s": -0.1}])
-def test_settings_that_make_no_sense(bad: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         TrackerSettings(**bad)
 
@@ -186,7 +186,7 @@ def test_settings_that_make_no_sense(bad: dict[str, float]) -> None:
     )
 )
 @settings(max_examples=40, deadline=None)
-def test_whatever_happens_ids_are_unique_and_never_reused(
+def test_ids_are_always_unique_and_never_reused(
     steps: list[tuple[float, list[tuple[float, float, float]]]],
 ) -> None:
     stage = Stage()
@@ -207,12 +207,12 @@ def test_whatever_happens_ids_are_unique_and_never_reused(
 
 @given(st.integers(0, 39), st.lists(st.sampled_from(["both", "ann", "ben", "none"]), min_size=40, max_size=40))
 @settings(deadline=None, max_examples=30)
-def test_another_tracker_goes_on_from_a_snapshot_as_if_it_had_seen_all(cut: int, who: list[str]) -> None:
+def test_a_tracker_restored_from_a_snapshot_continues_exactly(cut: int, who: list[str]) -> None:
     whole, first, second = Play(), Play(), Play()
-    for n, there in enumerate(who):
+    for n, visible in enumerate(who):
         t_s = n / 4
         people = {"ann": at(150 + 5 * n), "ben": at(480, 200, 60)}
-        shown = {name: box for name, box in people.items() if there in ("both", name)}
+        shown = {name: box for name, box in people.items() if visible in ("both", name)}
         if n == cut:
             snapshot = json.loads(json.dumps(first.tracker.snapshot()))
             second.tracker = FaceTracker.restore(second.stage, snapshot, TrackerSettings())
@@ -222,6 +222,6 @@ def test_another_tracker_goes_on_from_a_snapshot_as_if_it_had_seen_all(cut: int,
 
 
 @pytest.mark.parametrize("snapshot", [{}, {"tracks": []}, {"scene": "AAAA", "tracks": [], "next_id": 0}])
-def test_what_is_no_snapshot_is_refused(snapshot: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="no snapshot"):
+def test_an_invalid_snapshot_is_refused(snapshot: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="not a snapshot"):
         FaceTracker.restore(Stage(), snapshot)

@@ -1,4 +1,4 @@
-"""Detector and tracker together on clips, made and real."""
+"""Detector and tracker together on synthetic and real clips."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_boxes_stay_on_the_face_between_full_detections(
     assert counting.detections == 4
 
 
-def test_who_leaves_and_comes_back(mtcnn: FaceDetector, clips: Path, frames_of: FrameSource) -> None:
-    """The second person is there from 0.5 to 1.5 s; a black second does not make two people of the first."""
+def test_a_person_leaves_and_comes_back(mtcnn: FaceDetector, clips: Path, frames_of: FrameSource) -> None:
+    """The second person is visible from 0.5 to 1.5 s; a black second does not make two people of the first."""
     path = clips / "coming_and_going.mp4"
     make_clip(path, seconds=4, size=(800, 360), faces=((0, 9), (0.5, 1.5)), blanks=((2.0, 3.0),))
     tracker = FaceTracker(mtcnn)
@@ -81,7 +81,7 @@ def test_who_leaves_and_comes_back(mtcnn: FaceDetector, clips: Path, frames_of: 
     assert times[1][-1] < 1.5
 
 
-def test_no_face_is_no_track(mtcnn: FaceDetector, no_face: Path, frames_of: FrameSource) -> None:
+def test_no_track_without_a_face(mtcnn: FaceDetector, no_face: Path, frames_of: FrameSource) -> None:
     tracker = FaceTracker(mtcnn)
     assert [len(tracker.update(frame)) for frame in frames_of(no_face, fps=10)] == [0] * 10
 

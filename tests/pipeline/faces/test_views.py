@@ -1,4 +1,4 @@
-"""Views: which crops of a face are cut, once each, from the frame itself."""
+"""Views: the crops of a face, each cut once from the frame itself."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_finds_what_mtcnn_finds(yunet: FaceDetector, mtcnn: FaceDetector) -> Non
         assert np.abs(a.landmarks - b.landmarks[best]).max() < 12  # px: eyes of both are the same eyes
 
 
-def test_refine_follows_tells_who_is_gone_and_keeps_order(yunet: FaceDetector) -> None:
+def test_refine_follows_faces_marks_missing_ones_and_keeps_order(yunet: FaceDetector) -> None:
     image = face_picture()
     box = yunet.detect([image])[0].boxes
     side = box[0, 3] - box[0, 1]

@@ -1,4 +1,4 @@
-"""Clips in parts: joined, they are what an unsplit scan finds."""
+"""Clips in parts: joined, they equal an unsplit scan."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.pipeline.records import PROVENANCE
 
 CLIP_ID = "clip"
 FPS = 4
-# What a verdict may differ by where full detections fall on other frames than in the unsplit scan.
+# Allowed difference of verdicts if full detections are at other frames than in the unsplit scan.
 TOLERANCE = 0.02
 
 
@@ -61,14 +61,14 @@ class TestPlan:
     def test_a_short_clip_stays_whole(self) -> None:
         assert plan_parts(0, 60) == plan_parts(60, 60) == (Window(0),)
 
-    def test_a_lie_about_the_duration_makes_no_flood_of_parts(self) -> None:
+    def test_a_false_duration_makes_a_bounded_number_of_parts(self) -> None:
         assert len(plan_parts(1e9, 10)) == MAX_PARTS
 
     @pytest.mark.parametrize(
         ("duration_s", "part_s", "overlap_s"),
         [(-1, 60, 1), (math.inf, 60, 1), (math.nan, 60, 1), (90, 1, 0), (90, math.nan, 1), (90, 60, 31), (90, 60, -1)],
     )
-    def test_what_cannot_be_planned_is_refused(self, duration_s: float, part_s: float, overlap_s: float) -> None:
+    def test_bad_plan_settings_are_refused(self, duration_s: float, part_s: float, overlap_s: float) -> None:
         with pytest.raises(ValueError, match=r"duration_s|part_s|overlap_s"):
             plan_parts(duration_s, part_s, overlap_s)
 
@@ -77,7 +77,7 @@ Presence = list[tuple[float, float]]
 
 
 def seen_frames(people: Presence, duration_s: float) -> list[SeenFrame]:
-    """Each person walks about in a column of his own; every 7th look at him is too poor to be scored."""
+    """Each person moves within a column; every 7th face is too poor to be scored."""
     frames = []
     for k in range(math.ceil(duration_s * FPS)):
         t_s = k / FPS
@@ -91,7 +91,7 @@ def seen_frames(people: Presence, duration_s: float) -> list[SeenFrame]:
 
 
 def result(frames: Sequence[SeenFrame], window: Window, **changes: Any) -> PartResult:
-    """A part with these frames; its tracker numbers people anew, in the order of their appearance."""
+    """A part with these frames; its tracker numbers people from 0, in the order of their appearance."""
     numbers: dict[int, int] = {}
     own = []
     for look in frames:
@@ -148,13 +148,13 @@ class TestJoin:
         order.shuffle(parts)
         assert_same(parts, result(frames, Window(0)))
 
-    def test_numbers_that_were_estimated_are_set_right(self) -> None:
+    def test_estimated_numbers_are_corrected(self) -> None:
         frames = seen_frames([(0, 30)], 30)
         first, *others = in_parts(frames, plan_parts(30, 10))
         off = [replace(part, index=part.index + error) for part, error in zip(others, (-40, 23), strict=True)]
         assert_same([first, *off], result(frames, Window(0)))
 
-    def test_without_an_overlap_frames_count_once_and_people_begin_anew(self) -> None:
+    def test_without_an_overlap_frames_count_once_and_people_get_new_numbers(self) -> None:
         frames = seen_frames([(0, 30)], 30)
         parts = in_parts(frames, plan_parts(30, 10, 0))
         parts[1] = replace(parts[1], index=parts[1].index - 100)
@@ -163,14 +163,14 @@ class TestJoin:
         assert len(np.unique(scores.index)) == len(scores)
         assert sorted(set(scores.track_ids.tolist())) == [0, 1, 2]
 
-    def test_who_stands_elsewhere_in_the_overlap_is_another_person(self) -> None:
+    def test_a_face_elsewhere_in_the_overlap_is_another_person(self) -> None:
         frames = seen_frames([(0, 30), (0, 30)], 30)
         first, second = in_parts(frames, plan_parts(30, 20))
         moved = replace(second, boxes=second.boxes + np.float32([0, 70, 0, 70]))
         _, scores = join_parts([first, moved])
         assert sorted(set(scores.track_ids.tolist())) == [0, 1, 2, 3]
 
-    def test_a_clip_shorter_than_it_says_has_empty_parts(self) -> None:
+    def test_a_clip_shorter_than_declared_has_empty_parts(self) -> None:
         frames = seen_frames([(0, 30)], 12)
         parts = in_parts(frames, plan_parts(30, 5))
         assert [len(part.t_s) > 0 for part in parts] == [True, True, True, False, False, False]
@@ -237,7 +237,7 @@ class TestForm:
             {"columns": {}}, {"columns.t_s": "!"}, {"columns.t_s": "AAAA"}, {"columns.t_s": ""}, {"provenance": None},
         ],
     )  # fmt: skip
-    def test_what_is_no_result_is_refused(self, change: dict[str, Any]) -> None:
+    def test_an_invalid_result_is_refused(self, change: dict[str, Any]) -> None:
         record = json.loads(result(seen_frames([(0, 9)], 9), Window(0)).to_bytes())
         for name, value in change.items():
             *path, last = name.split(".")
@@ -253,11 +253,11 @@ class TestForm:
             ("probability", -0.5), ("probability", math.nan),
         ],
     )  # fmt: skip
-    def test_numbers_that_none_can_be_are_refused(self, name: str, value: float) -> None:
+    def test_impossible_numbers_are_refused(self, name: str, value: float) -> None:
         part = result(seen_frames([(0, 9)], 9), Window(0, 9))
         column = getattr(part, name).copy()
         column[5] = value
-        with pytest.raises(PartError, match="never should"):
+        with pytest.raises(PartError, match="invalid values"):
             PartResult.from_bytes(replace(part, **{name: column}).to_bytes())
 
     @settings(deadline=None, max_examples=100)
@@ -281,7 +281,7 @@ def detector() -> FaceDetector:
 @pytest.fixture
 def scanner(detector: FaceDetector, decode_server: DecodeServer) -> Iterator[Scanner]:
     network = QuickNetwork()
-    # Steep enough that another crop of the same face shows.
+    # Steep enough to show a different crop of the same face.
     network.log_odds = lambda pixels: pixels[:, 16:48, 16:48].mean((1, 2, 3), dtype=np.float32) / 8 - 14
     with Engine(network) as engine:
         yield Scanner(
@@ -296,7 +296,7 @@ def scanner(detector: FaceDetector, decode_server: DecodeServer) -> Iterator[Sca
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten seconds, three people: one all the time, one who leaves, one who comes."""
+    """Ten seconds, three people: one stays, one leaves, one arrives."""
     path = tmp_path_factory.mktemp("parts") / "people.mkv"
     media.make_clip(
         path, seconds=10, size=(720, 300), faces=((0, math.inf), (0, 6.5), (4.4, math.inf)), face_px=(70, 85)
@@ -326,7 +326,7 @@ class TestScan:
         assert joined.provenance.source_sha256 is not None
 
     @pytest.mark.parametrize("sampling", [Fps(2.3), Every(9)], ids=lambda sampling: sampling.describe())
-    def test_frames_that_lie_not_at_whole_seconds_make_a_small_difference(
+    def test_frames_between_whole_seconds_make_a_small_difference(
         self, scanner: Scanner, people: Path, sampling: Sampling
     ) -> None:
         whole, joined = both(scanner, people, sampling, 4)
@@ -334,7 +334,7 @@ class TestScan:
         assert joined.frames_sampled == whole.frames_sampled
         assert [person.track for person in joined.people] == [person.track for person in whole.people] == [0, 1, 2]
         for ours, theirs in zip(joined.people, whole.people, strict=True):
-            # One who comes is found at the next full detection, a frame or two apart.
+            # A new person is found at the next full detection, a frame or two apart.
             assert abs(ours.frames - theirs.frames) <= 2
             assert ours.probability == pytest.approx(theirs.probability, abs=TOLERANCE)
         index_of = {face.t_s: face.index for face in whole.frames}
@@ -346,18 +346,18 @@ class TestScan:
         joined = judge(*join_parts([scanner.scan_part(Source(str(three_faces)), Window(0))]), None, None)
         assert joined.model_copy(update={"elapsed_s": 0.0}) == report.verdict.model_copy(update={"elapsed_s": 0.0})
 
-    def test_a_limit_that_is_passed_in_a_part_ends_the_clip_there(self, scanner: Scanner, people: Path) -> None:
+    def test_a_limit_exceeded_in_a_part_ends_the_clip(self, scanner: Scanner, people: Path) -> None:
         limited = replace(scanner, limits=Limits(max_frames=150))
         whole, joined = both(limited, people, Fps(FPS), 4)
         assert joined.outcome is whole.outcome is Outcome.OVER_LIMIT
         assert joined.error == whole.error
         assert (joined.frames_sampled, joined.frames_scored) == (whole.frames_sampled, whole.frames_scored)
 
-    def test_what_is_not_there_is_unavailable(self, scanner: Scanner, tmp_path: Path) -> None:
+    def test_a_missing_file_is_unavailable(self, scanner: Scanner, tmp_path: Path) -> None:
         part = scanner.scan_part(Source(str(tmp_path / "missing.mp4")), Window(0, 4))
         assert judge_parts([part], None, None).outcome is Outcome.UNAVAILABLE
 
-    def test_told_to_stop_it_gives_no_result(self, scanner: Scanner, people: Path) -> None:
+    def test_on_stop_it_gives_no_result(self, scanner: Scanner, people: Path) -> None:
         with pytest.raises(ScanInterruptedError):
             scanner.scan_part(Source(str(people)), Window(0, 4), stop=lambda: True)
 

@@ -1,4 +1,4 @@
-"""Records in a file: what a reader finds there after anything that may happen to the writer."""
+"""Records in a file: valid for a reader whatever happens to the writer."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [None, everything])
-def test_a_file_is_made_where_there_is_none(path: Path, keep: Callable[[Verdict], bool] | None) -> None:
+def test_a_missing_file_is_created(path: Path, keep: Callable[[Verdict], bool] | None) -> None:
     assert written(path, A, keep=keep).kept == {}
     assert list(read_verdicts(path)) == [A]
 
 
-def test_without_resume_the_file_is_written_afresh(path: Path) -> None:
+def test_without_resume_the_file_is_overwritten(path: Path) -> None:
     written(path, A, B)
     written(path, C)
     assert list(read_verdicts(path)) == [C]
 
 
-def test_resume_keeps_what_it_is_told_to(path: Path) -> None:
+def test_resume_keeps_the_selected_records(path: Path) -> None:
     unavailable = record("d.mp4", Outcome.UNAVAILABLE, source_sha256=None)
     written(path, A, B, unavailable)
     log = written(path, C, keep=lambda verdict: verdict.source != "b.mp4")
@@ -73,7 +73,7 @@ def test_resume_keeps_what_it_is_told_to(path: Path) -> None:
     }
 
 
-def test_a_record_that_is_written_again_replaces_the_kept_one(path: Path) -> None:
+def test_a_new_record_replaces_the_kept_one(path: Path) -> None:
     written(path, A, B)
     again = record("a.mp4", probability=0.25)
     written(path, again, C, keep=everything)
@@ -81,7 +81,7 @@ def test_a_record_that_is_written_again_replaces_the_kept_one(path: Path) -> Non
 
 
 @pytest.mark.parametrize("cut", [1, 2, 100])
-def test_a_line_that_a_crash_cut_short_is_passed_over(path: Path, cut: int) -> None:
+def test_an_incomplete_last_line_is_skipped(path: Path, cut: int) -> None:
     written(path, A, B)
     path.write_bytes(path.read_bytes()[:-cut])
     assert list(read_verdicts(path)) == [A]
@@ -92,7 +92,7 @@ def test_a_line_that_a_crash_cut_short_is_passed_over(path: Path, cut: int) -> N
 @pytest.mark.parametrize(
     "line", [b"not json\n", b"{}\n", b"\n", b"\xff\n", A.to_json().replace('"schema":1', '"schema":2').encode() + b"\n"]
 )
-def test_a_file_of_something_else_is_left_alone(path: Path, line: bytes) -> None:
+def test_a_file_with_an_invalid_line_is_not_changed(path: Path, line: bytes) -> None:
     path.write_bytes(A.to_json().encode() + b"\n" + line)
     before = path.read_bytes()
     with pytest.raises(JsonlError, match=r"out\.jsonl, line 2: not a verdict record"):
@@ -107,7 +107,7 @@ def test_a_device_is_not_replaced_by_a_file() -> None:
     assert stat.S_ISCHR(null.stat().st_mode)
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         VerdictLog(tmp_path)
 
@@ -116,7 +116,7 @@ clips = st.lists(st.sampled_from([A, B, C]), unique_by=lambda verdict: verdict.i
 
 
 @given(first=clips, second=clips)
-def test_after_two_runs_each_clip_stands_there_once(
+def test_after_two_runs_the_file_has_each_clip_once(
     tmp_path_factory: pytest.TempPathFactory, first: list[Verdict], second: list[Verdict]
 ) -> None:
     path = tmp_path_factory.mktemp("runs") / "out.jsonl"

@@ -1,4 +1,4 @@
-"""The page as a browser and a reader meet it."""
+"""The report in a browser."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_names_cannot_reorder_the_page_or_break_its_encoding():
     assert "a\\u202eb\\udcff\\u2028c\\u001b" in html
 
 
-def test_the_policy_allows_nothing_but_the_page_itself():
+def test_the_policy_allows_only_the_page_itself():
     html = rendered(*PAGES["run"])
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', html)
     assert policy is not None
@@ -211,13 +211,13 @@ def test_an_untrained_label_is_never_shown_as_a_verdict():
     assert "No verdict: the network is untrained" in html
 
 
-def test_thresholds_are_explained_where_they_are_known():
+def test_known_thresholds_are_explained():
     assert "Real below 0.20, fake from 0.80" in rendered(*PAGES["clip"])
     assert "1 % of real clips" in rendered(*PAGES["clip"])
     assert "not known to this page" in rendered(scored("clip.mp4", 0.5))
 
 
-def test_a_clip_close_to_fake_heads_the_page_and_has_its_evidence_in_words():
+def test_a_clip_close_to_fake_is_first_and_has_its_evidence_as_text():
     high = record("high.mp4", probability=0.97, label=Label.INCONCLUSIVE, likelihood_ratio=40.2)
     calm = record("calm.mp4", probability=0.1, label=Label.REAL, likelihood_ratio=0.1)
     html = rendered(ClipReport(high), ClipReport(calm))
@@ -227,17 +227,17 @@ def test_a_clip_close_to_fake_heads_the_page_and_has_its_evidence_in_words():
     assert "<h1>Inconclusive, close to fake</h1>" in rendered(ClipReport(high))
 
 
-def test_records_without_likelihood_ratios_make_a_page_without_them():
+def test_a_page_of_records_without_likelihood_ratios():
     assert "times more likely if the face" not in rendered(ClipReport(record()))
 
 
-def test_rounding_makes_no_certainty():
+def test_rounding_never_gives_0_or_1():
     html = rendered(scored("clip.mp4", 0.9996, Label.FAKE))
     assert "&gt;0.99" in html
     assert "1.00" not in html.partition("<main>")[2].partition("</header>")[0]
 
 
-def test_a_person_seen_too_shortly_to_count_stands_below_the_others():
+def test_a_person_without_enough_frames_is_below_the_others():
     clip = scored("clip.mp4", 0.3, Label.REAL, frames=40)
     passer_by = Person(track=7, probability=0.99, frames=2, first_s=1.0, last_s=1.5)
     verdict = clip.verdict.model_copy(update={"people": [passer_by, *clip.verdict.people]})
@@ -246,7 +246,7 @@ def test_a_person_seen_too_shortly_to_count_stands_below_the_others():
     assert html.count("seen in too few frames to count") == 1
 
 
-def test_portraits_of_tracks_that_are_no_people_are_left_out():
+def test_portraits_of_tracks_without_a_person_are_left_out():
     clip = scored("clip.mp4", 0.5)
     stray = Portrait(track=99, t_s=1.0, probability=1.0, quality=1.0, jpeg=face_jpeg())
     html = rendered(ClipReport(clip.verdict, (*clip.suspicious, stray), clip.clearest))
@@ -254,7 +254,7 @@ def test_portraits_of_tracks_that_are_no_people_are_left_out():
     assert "track 99" not in html
 
 
-def test_a_long_run_stays_small_and_says_what_it_left_out():
+def test_a_long_run_stays_small_and_counts_what_it_omits():
     proto = scored("clip", 0.5, frames=2, step_s=0.5)
     clips = [
         ClipReport(proto.verdict.model_copy(update={"source": f"clips/{i}.mp4", "probability": i / 5000}))
@@ -287,7 +287,7 @@ def mixed_clip(drawn: tuple[int, float | None]) -> ClipReport:
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.sampled_from([0.1, 0.5, 0.5001, 0.9])), min_size=25, max_size=90))
-def test_clips_thinned_out_on_the_way_make_the_same_page(probabilities):
+def test_reduced_clips_make_the_same_page(probabilities):
     clips = [mixed_clip(drawn) for drawn in enumerate(probabilities)]
     gathered = ReportClips()
     for clip in clips:
@@ -297,7 +297,7 @@ def test_clips_thinned_out_on_the_way_make_the_same_page(probabilities):
     assert render_report(gathered, run=summary(clips)) == rendered(*clips)
 
 
-def test_it_is_written_whole_or_not_at_all(tmp_path: Path):
+def test_the_page_is_written_atomically(tmp_path: Path):
     path = tmp_path / "new" / "out.html"
     write_report(path, PAGES["clip"], run=summary(PAGES["clip"]))
     first = path.read_text("utf-8")
@@ -355,7 +355,7 @@ def test_every_page_is_quiet_fits_and_can_be_read(browser, pages, name, width, s
         assert complaints == []
 
 
-# Text whose contrast with what lies behind it is below 4.5 (WCAG 2.2, 1.4.3): [text, ratio].
+# Text whose contrast with its background is below 4.5 (WCAG 2.2, 1.4.3): [text, ratio].
 LOW_CONTRAST = """() => {
   const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const luminance = ([r, g, b]) => [r, g, b]
@@ -392,7 +392,7 @@ def test_the_contrast_check_finds_pale_text(page, pages):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_banner_stays_in_sight(page, pages, width):
+def test_the_banner_stays_visible(page, pages, width):
     page.set_viewport_size({"width": width, "height": 700})
     page.goto(pages["untrained"])
     page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
@@ -412,7 +412,7 @@ def test_untrained_scores_are_struck_out(page, pages):
 
 
 @pytest.mark.browser
-def test_pointing_at_the_timeline_tells_time_probability_quality_and_frame(page, pages):
+def test_pointing_at_the_timeline_shows_time_probability_quality_and_frame(page, pages):
     page.goto(pages["clip"])
     plot = page.locator("[data-plot]")
     face = PAGES["clip"][0].verdict.frames[4]
@@ -443,7 +443,7 @@ def test_tapping_the_timeline_works_and_the_tip_stays_within_it(browser, pages):
 
 
 @pytest.mark.browser
-def test_the_timeline_is_read_by_keyboard(page, pages):
+def test_the_timeline_works_by_keyboard(page, pages):
     page.goto(pages["clip"])
     plot = page.get_by_role("slider")
     plot.focus()

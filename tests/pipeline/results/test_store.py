@@ -1,4 +1,4 @@
-"""Verdicts in a real Redis: the first one stands, whoever asks and however often."""
+"""Verdicts in a real Redis: the first one is kept, also with concurrent and repeated calls."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def scored(clip_id: str, *, frames: int = 2, probability: float = 0.93) -> Verdi
     return record(id=clip_id, probability=probability, frames=faces)
 
 
-def test_a_clip_s_hash_is_what_the_contract_says(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
+def test_a_clip_s_hash_follows_the_contract(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
     assert store.queue(clip_id)
     assert client.hgetall(clip_key(clip_id)) == {b"state": b"queued", b"updated_at": b"1795500000.25"}
     assert not store.queue(clip_id)
@@ -76,7 +76,7 @@ def test_no_score_is_an_empty_string(store: VerdictStore, client: redis.Redis, c
     assert not client.exists(frames_key(clip_id))
 
 
-def test_the_first_verdict_stands(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
+def test_the_first_verdict_is_kept(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
     first = store.finish(scored(clip_id, probability=0.9))
     assert store.finish(scored(clip_id, probability=0.1, frames=5)) == first
     assert not store.restore(scored(clip_id, probability=0.2).to_json().encode())
@@ -87,7 +87,7 @@ def test_the_first_verdict_stands(store: VerdictStore, client: redis.Redis, clip
     assert not store.queue(clip_id)
 
 
-def test_of_many_at_once_one_wins(store: VerdictStore, clip_id: str) -> None:
+def test_one_of_many_concurrent_verdicts_wins(store: VerdictStore, clip_id: str) -> None:
     verdicts = [scored(clip_id, probability=i / 100) for i in range(40)]
     with ThreadPoolExecutor(8) as pool:
         stored = set(pool.map(store.finish, verdicts))
@@ -114,7 +114,7 @@ def test_a_try_that_was_handed_back_does_not_count(store: VerdictStore, clip_id:
     assert (store.state(clip_id), store.record(clip_id)) == (State.DONE, stored)
 
 
-def test_what_is_not_known_is_not_made_by_a_release(store: VerdictStore, clip_id: str) -> None:
+def test_a_release_does_not_create_an_unknown_clip(store: VerdictStore, clip_id: str) -> None:
     store.release(clip_id)
     assert store.state(clip_id) is None
 
@@ -123,7 +123,7 @@ def failed(clip_id: str) -> Verdict:
     return record(id=clip_id, outcome=Outcome.MODEL_ERROR, probability=None, label=None, error="out of memory")
 
 
-def test_a_model_error_can_be_forgotten_and_nothing_else(store: VerdictStore, clip_id: str) -> None:
+def test_only_a_model_error_can_be_deleted(store: VerdictStore, clip_id: str) -> None:
     store.begin(clip_id)
     store.finish(failed(clip_id))
     assert store.forget_error(clip_id)
@@ -134,7 +134,7 @@ def test_a_model_error_can_be_forgotten_and_nothing_else(store: VerdictStore, cl
     assert store.record(clip_id) == stored
 
 
-def test_what_was_judged_anew_replaces_the_error_that_was_published_before(store: VerdictStore, clip_id: str) -> None:
+def test_a_later_verdict_replaces_a_published_model_error(store: VerdictStore, clip_id: str) -> None:
     error, later = failed(clip_id).to_json().encode(), scored(clip_id).to_json().encode()
     assert store.restore(error)
     assert store.restore(later)
@@ -152,7 +152,7 @@ def test_the_same_content_is_found_by_its_fingerprint(store: VerdictStore, clip_
     assert store.duplicate(fingerprint) == stored
 
 
-def test_many_clips_are_asked_for_at_once(store: VerdictStore, clip_id: str) -> None:
+def test_many_clips_are_queried_at_once(store: VerdictStore, clip_id: str) -> None:
     other = f"{clip_id}-2"
     store.queue(other)
     store.finish(scored(clip_id))
@@ -171,7 +171,7 @@ def test_a_record_is_restored_as_it_was_published(store: VerdictStore, client: r
     assert store.state(clip_id) is State.DONE
 
 
-def test_what_was_acknowledged_survives_a_crash(tmp_path: Path, clip_id: str) -> None:
+def test_an_acknowledged_write_survives_a_crash(tmp_path: Path, clip_id: str) -> None:
     with RedisServer(tmp_path) as server, connect(server.url) as client:
         stored = VerdictStore(client, ttl_s=TTL_S).finish(scored(clip_id))
         server.kill()
@@ -186,11 +186,11 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         RedisServer(tmp_path / "two", first.port).start()
 
 
-def test_a_server_that_is_away_is_an_error() -> None:
+def test_an_unreachable_server_is_an_error() -> None:
     with connect(f"redis://127.0.0.1:{free_port()}") as client, pytest.raises(redis.ConnectionError):
         VerdictStore(client, ttl_s=1).record("any")
 
 
-def test_verdicts_do_not_live_for_no_time(client: redis.Redis) -> None:
+def test_a_lifetime_of_zero_is_refused(client: redis.Redis) -> None:
     with pytest.raises(ValueError, match="ttl_s"):
         VerdictStore(client, ttl_s=0)

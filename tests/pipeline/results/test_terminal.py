@@ -1,4 +1,4 @@
-"""What a terminal shows, and what it does not where there is none."""
+"""Output on a terminal, and none without one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shown(verdicts: Sequence[Verdict], *, untrained: bool = False, width: int = 
     return console.file.getvalue()
 
 
-def test_the_most_suspicious_comes_first_and_what_has_no_score_last() -> None:
+def test_the_most_suspicious_is_first_and_unscored_clips_are_last() -> None:
     text = shown(
         [
             record("calm.mp4", probability=0.2, label=Label.REAL),
@@ -54,12 +54,12 @@ def test_a_high_inconclusive_clip_is_named() -> None:
     assert re.search(r"calm\.mp4.*10 x real", text)
 
 
-def test_without_likelihood_ratios_there_is_no_column_for_them() -> None:
+def test_no_column_without_likelihood_ratios() -> None:
     assert "evidence" not in shown([record(), record("b.mp4")])
     assert "evidence" not in shown([record(likelihood_ratio=3.0)], untrained=True)
 
 
-def test_untrained_scores_are_said_to_mean_nothing() -> None:
+def test_untrained_scores_are_marked_as_meaningless() -> None:
     assert UNTRAINED in shown([record()], untrained=True)
 
 
@@ -77,7 +77,7 @@ def test_a_long_list_is_cut_but_counted() -> None:
     assert f"{MAX_ROWS + 7} clips: {MAX_ROWS + 7} scored" in text
 
 
-def test_what_all_names_begin_with_is_said_once() -> None:
+def test_the_common_prefix_is_printed_once() -> None:
     text = shown([record("/data/clips/a/x.mp4"), record("/data/clips/ab/y.mp4")])
     assert text.count("/data/clips/") == 1
     assert "a/x.mp4" in text
@@ -92,7 +92,7 @@ def test_a_narrow_terminal_shows_the_whole_name(width: int) -> None:
     assert column == "a_clip_with_quite_a_long_name_of_its_own.mp4"
 
 
-def test_nothing_at_all() -> None:
+def test_a_summary_without_clips() -> None:
     assert "0 clips" in shown([])
 
 
@@ -116,7 +116,7 @@ def test_progress_counts_clips_and_frames() -> None:
     assert "left" in text
 
 
-def test_where_there_is_no_terminal_nothing_is_written() -> None:
+def test_nothing_is_written_without_a_terminal() -> None:
     console = Console(file=io.StringIO())
     with ScanProgress(console, clips=1) as progress:
         progress.frame(Source("one.mp4"), 1.0, faces=1)

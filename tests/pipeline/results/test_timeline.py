@@ -21,7 +21,7 @@ def faces(times_s, probability=0.5, quality=0.5) -> list[ScoredFace]:
 
 
 @given(series, st.integers(1, 300))
-def test_decimation_is_bounded_and_keeps_what_stands_out(drawn, count):
+def test_decimation_is_bounded_and_keeps_extremes(drawn, count):
     n, seed, length_s = drawn
     rng = np.random.default_rng(seed)
     t_s, values = np.sort(rng.uniform(0, length_s, n)), rng.random(n)
@@ -35,7 +35,7 @@ def test_decimation_is_bounded_and_keeps_what_stands_out(drawn, count):
 
 
 @given(series, st.floats(0, 5))
-def test_everything_drawn_lies_within_the_chart(drawn, step_s):
+def test_everything_drawn_is_within_the_chart(drawn, step_s):
     n, seed, length_s = drawn
     rng = np.random.default_rng(seed)
     scored = [
@@ -65,7 +65,7 @@ def test_the_line_breaks_where_the_person_was_not_seen():
     assert line.unseen == (pytest.approx((35.0, 40.0)),)
 
 
-def test_a_person_who_comes_late_and_leaves_early_was_not_seen_before_and_after():
+def test_a_person_is_unseen_before_the_first_and_after_the_last_face():
     line = timeline_of(faces([4.0, 4.5, 5.0]), span_s=10.0, step_s=0.5)
     assert line.unseen == (pytest.approx((0.0, 37.5)), pytest.approx((52.5, 47.5)))
 

@@ -1,4 +1,4 @@
-"""The words over clips and runs: no heading passes over what a reader must see."""
+"""Headings of clips and runs: none omits what a reader must see."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ verdicts = st.one_of(
 
 
 @given(st.lists(verdicts, min_size=2, max_size=12))
-def test_no_heading_hides_a_clip_close_to_fake(clips: list[Verdict]) -> None:
+def test_every_heading_names_a_clip_close_to_fake(clips: list[Verdict]) -> None:
     headline = run_headline(clips)
     close = [v for v in clips if v.label is Label.INCONCLUSIVE and (v.probability or 0) >= CLOSE]
     assert ("close to" in headline) == bool(close)
     assert ("likely forged" in headline) == any(v.label is Label.FAKE for v in clips)
 
 
-def test_a_clip_close_to_fake_says_so_itself() -> None:
+def test_a_clip_close_to_fake_is_called_so() -> None:
     assert finding_of(CLOSE_CLIP).badge == "Close to fake"
     assert finding_of(MIDDLE).badge == "Inconclusive"
     assert finding_of(clip(Label.INCONCLUSIVE, 0.97, untrained=True)).badge == "Untrained"
@@ -83,7 +83,7 @@ def test_a_clip_close_to_fake_says_so_itself() -> None:
         (0.9, "The scores are about as likely if the face is real as if it is forged.", "even"),
     ],
 )
-def test_a_likelihood_ratio_in_words(ratio: float, text: str, badge: str) -> None:
+def test_a_likelihood_ratio_as_text(ratio: float, text: str, badge: str) -> None:
     assert evidence_text(ratio) == text
     assert evidence_badge(ratio) == badge
 

@@ -1,4 +1,4 @@
-"""Real backends on a small real network: whatever computes, the scores are the same."""
+"""Real backends on a small real network: all give the same scores."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def crops() -> Image:
 
 @pytest.fixture(scope="module")
 def model(crops: Image) -> BaseModel:
-    """A network that has something to say: its log-odds on the crops have mean 0 and deviation 1."""
+    """A network with varied scores: its log-odds on the crops have mean 0 and deviation 1."""
     torch.manual_seed(0)
     model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=SIZE).eval()
     said = by_hand(model, crops)
@@ -106,14 +106,14 @@ def openvino_f32(model: BaseModel) -> Iterator[Backend]:
     backend.close()
 
 
-def test_torch_scores_as_the_input_spec_says(model: BaseModel, crops: Image) -> None:
+def test_torch_scores_by_the_input_spec(model: BaseModel, crops: Image) -> None:
     backend = TorchBackend(model, precision_for("cpu", FP32_ONLY))
     got = score(backend, crops[:8])
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, by_hand(model, crops[:8]), atol=FP32_LOG_ODDS)
 
 
-def test_the_crops_are_told_apart(model: BaseModel, crops: Image) -> None:
+def test_the_crops_have_different_scores(model: BaseModel, crops: Image) -> None:
     assert by_hand(model, crops).std() == pytest.approx(1, abs=0.01)
 
 
@@ -157,7 +157,7 @@ def test_cuda_scores_as_the_cpu(name: str, model: BaseModel, crops: Image) -> No
 
 
 @pytest.mark.parametrize("name", ["openvino", "torch"])
-def test_the_company_in_a_batch_changes_nothing(
+def test_other_crops_in_a_batch_change_nothing(
     name: str, openvino_f32: Backend, model: BaseModel, crops: Image
 ) -> None:
     backend = openvino_f32 if name == "openvino" else TorchBackend(model, precision_for("cpu", FP32_ONLY))
@@ -200,7 +200,7 @@ def test_converting_leaves_the_model_as_it_was(model: BaseModel, crops: Image) -
     np.testing.assert_array_equal(by_hand(model, crops[:2]), before)
 
 
-def test_converted_models_leave_no_memory_behind() -> None:
+def test_converted_models_free_their_memory() -> None:
     process = psutil.Process()
     sizes = []
     for _ in range(3):
@@ -210,7 +210,7 @@ def test_converted_models_leave_no_memory_behind() -> None:
         del model
         gc.collect()
         sizes.append(process.memory_info().rss)
-    # The first one brings libraries along.
+    # The first one loads libraries.
     assert sizes[-1] - sizes[0] < bytes_each
 
 
@@ -218,7 +218,7 @@ def test_converted_models_leave_no_memory_behind() -> None:
     ("capability", "expected"),
     [(FP32_ONLY, ("openvino-f32", "torch-fp32")), (BF16, ("openvino-bf16", "torch-bfloat16"))],
 )
-def test_the_precision_is_what_the_chip_computes_fast(
+def test_the_precision_follows_the_chip(
     capability: Capability, expected: tuple[str, str], model: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.precision.probe", lambda _device: capability)
@@ -229,11 +229,11 @@ def test_the_precision_is_what_the_chip_computes_fast(
 
 
 @pytest.mark.parametrize(("device", "first"), [("cpu", "openvino"), ("cuda", "torch-compiled"), ("mps", "torch")])
-def test_auto_takes_what_is_fastest_on_the_device(device: str, first: str) -> None:
+def test_auto_takes_the_fastest_backend_of_the_device(device: str, first: str) -> None:
     assert backend_names(torch.device(device))[0] == first
 
 
-def test_a_backend_that_does_not_exist_is_answered_with_those_that_do(model: BaseModel) -> None:
+def test_an_unknown_backend_lists_the_available_ones(model: BaseModel) -> None:
     with pytest.raises(BackendError, match=r"no backend 'tensorrt' for cpu.*auto, openvino, torch, torch-compiled"):
         create_backend(model, backend="tensorrt", device="cpu")
 

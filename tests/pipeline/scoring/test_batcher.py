@@ -1,4 +1,4 @@
-"""The micro-batch queue: what a batch holds, when it is ready, and that nothing is lost."""
+"""The micro-batch queue: contents of batches, when they are ready, and that nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from pipeline.scoring.batcher import MicroBatcher, QueueClosedError
 
-PATIENCE_S = 30  # for what must happen; no test waits for it to pass
+PATIENCE_S = 30  # for expected events; no test waits this long
 
 
 class Clock:
-    """A clock that is set by hand, and tells how often it was read."""
+    """A clock that is set by hand, and counts its readings."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -50,7 +50,7 @@ def test_a_full_batch_does_not_wait_for_the_window() -> None:
     assert len(queue) == 1
 
 
-def test_the_window_opens_with_the_first_item_not_with_the_one_who_takes() -> None:
+def test_the_window_opens_with_the_first_item_not_with_take() -> None:
     clock = Clock()
     queue = batcher(max_delay_s=5.0, clock=clock)
     queue.put([1])
@@ -81,7 +81,7 @@ def test_a_waiting_taker_gets_a_batch_as_soon_as_it_is_full(threads: ThreadPoolE
     assert taken.result(PATIENCE_S) == [1, 2]
 
 
-def test_fit_decides_how_much_of_what_is_ready_goes() -> None:
+def test_fit_decides_how_many_ready_items_are_taken() -> None:
     queue = batcher(max_batch=4, max_delay_s=0.0)
     queue.put([1, 2, 3])
     offered: list[int] = []
@@ -104,7 +104,7 @@ def test_put_blocks_while_the_queue_is_full(threads: ThreadPoolExecutor) -> None
     assert len(queue) == 1
 
 
-def test_close_hands_out_what_waits_and_then_nothing() -> None:
+def test_close_hands_out_waiting_items_and_then_nothing() -> None:
     queue = batcher()
     queue.put([1, 2])
     queue.close()
@@ -113,14 +113,14 @@ def test_close_hands_out_what_waits_and_then_nothing() -> None:
     assert queue.take() == []
 
 
-def test_close_wakes_who_waits_for_items(threads: ThreadPoolExecutor) -> None:
+def test_close_wakes_a_waiting_taker(threads: ThreadPoolExecutor) -> None:
     queue = batcher()
     taken = threads.submit(queue.take)
     queue.close()
     assert taken.result(PATIENCE_S) == []
 
 
-def test_close_refuses_work_of_those_who_wait_for_room_and_of_those_who_come(threads: ThreadPoolExecutor) -> None:
+def test_close_refuses_waiting_and_new_puts(threads: ThreadPoolExecutor) -> None:
     queue = batcher(max_batch=1, capacity=1)
     putting = threads.submit(queue.put, [1, 2])
     queue.close()
@@ -147,7 +147,7 @@ def test_the_oldest_item_ages() -> None:
     ("max_batch", "max_delay_s", "capacity", "named"),
     [(0, 1.0, 4, "max_batch=0"), (5, 1.0, 4, "capacity=4"), (1, -0.1, 4, "-0.1")],
 )
-def test_senseless_settings_are_refused(max_batch: int, max_delay_s: float, capacity: int, named: str) -> None:
+def test_invalid_settings_are_refused(max_batch: int, max_delay_s: float, capacity: int, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         batcher(max_batch=max_batch, max_delay_s=max_delay_s, capacity=capacity)
 

@@ -1,4 +1,4 @@
-"""The engine over backends that are made to fail: nobody else's crop is lost, and nobody waits for ever."""
+"""The engine with failing backends: no other crop is lost, and no one waits forever."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class PooledBackend(FakeBackend):
 
 
 class ThrowingBackend(FakeBackend):
-    """Its `start` lets the error out, where it should have handed it to `done`."""
+    """Its `start` raises the error instead of passing it to `done`."""
 
     def start(self, pixels: Image, done: Done) -> None:
         done(self.compute(pixels))
@@ -125,7 +125,7 @@ KINDS = [FakeBackend, PooledBackend, ThrowingBackend]
 
 
 def held(backend: FakeBackend, engine: Engine) -> Future[Floats]:
-    """Keeps the backend busy with a first batch of its own, so that what comes after it waits together."""
+    """Keeps the backend busy with a first batch, so that later crops wait together."""
     backend.gate.clear()
     first = engine.submit(crops(0))
     assert backend.entered.wait(PATIENCE_S)
@@ -186,7 +186,7 @@ def test_a_bad_crop_fails_alone(kind: type[FakeBackend], fault: Compute) -> None
         assert engine.stats().failed == 1
 
 
-def test_the_error_says_what_the_backend_said(engine: Engine, backend: FakeBackend) -> None:
+def test_the_error_has_the_backend_s_message(engine: Engine, backend: FakeBackend) -> None:
     backend.compute = raising
     with pytest.raises(ScoringError, match="unlucky"):
         engine.submit(crops(BAD)).result(PATIENCE_S)
@@ -201,13 +201,13 @@ def test_the_error_says_what_the_backend_said(engine: Engine, backend: FakeBacke
         (crops(1)[0], r"\[2, 2, 3\]"),
     ],
 )
-def test_what_is_no_crop_is_refused(engine: Engine, pixels: Image, named: str) -> None:
+def test_invalid_crops_are_refused(engine: Engine, pixels: Image, named: str) -> None:
     with pytest.raises(ValueError, match=rf"uint8 \[N, 2, 2, 3\].*{named}"):
         engine.submit(pixels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_close_scores_what_waits(kind: type[FakeBackend]) -> None:
+def test_close_scores_waiting_crops(kind: type[FakeBackend]) -> None:
     backend = kind()
     engine = Engine(backend, max_delay_s=3600.0)
     waiting = [engine.submit(crops(value)) for value in range(7)]
@@ -219,7 +219,7 @@ def test_close_scores_what_waits(kind: type[FakeBackend]) -> None:
     engine.close()
 
 
-def test_close_waits_for_crops_that_are_tried_again() -> None:
+def test_close_waits_for_retried_crops() -> None:
     backend = PooledBackend(raising)
     engine = Engine(backend, max_delay_s=3600.0)
     waiting = [engine.submit(crops(value)) for value in (1, BAD, 2, BAD, 3)]

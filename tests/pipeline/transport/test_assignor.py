@@ -1,4 +1,4 @@
-"""Shares of the group's members."""
+"""Shares of a group's members."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def spread(counts: list[int]) -> int:
 
 
 @given(partitions, names, names)
-def test_shares_are_even_whoever_comes_and_goes(partitions: dict[str, range], first: set[str], then: set[str]) -> None:
+def test_shares_stay_even_as_members_come_and_go(partitions: dict[str, range], first: set[str], then: set[str]) -> None:
     shares: Shares = {}
     for members in (first, then):
         shares = share_out(partitions, joined(members, shares))
@@ -45,7 +45,7 @@ def test_nothing_moves_without_a_reason(partitions: dict[str, range], first: set
 
 
 @given(st.integers(1, 12), names, st.data())
-def test_of_one_topic_only_what_is_too_much_moves(count: int, members: set[str], data: st.DataObject) -> None:
+def test_a_share_of_one_topic_only_grows_or_shrinks(count: int, members: set[str], data: st.DataObject) -> None:
     topic = {"videos": range(count)}
     before = share_out(topic, joined(members, {}))
     stay = data.draw(st.sets(st.sampled_from(sorted(members)), min_size=1))
@@ -63,13 +63,13 @@ def test_a_second_worker_gets_half_of_each_topic() -> None:
     assert after["a"] < before["a"]
 
 
-def test_of_two_who_had_a_partition_the_later_one_keeps_it() -> None:
+def test_of_two_claims_to_a_partition_the_later_one_wins() -> None:
     both = frozenset({TopicPartition("videos", 0)})
     members = {"a": Member({"videos"}, both, 7), "b": Member({"videos"}, both, 6)}
     assert share_out({"videos": [0, 1]}, members)["a"] == both
 
 
-def test_who_wants_no_segments_gets_none() -> None:
+def test_a_member_without_segments_gets_none() -> None:
     members = {"a": Member({"videos", "segments"}), "b": Member({"videos"})}
     shares = share_out({"videos": [0, 1], "segments": [0, 1], "archive": [0]}, members)
     assert {partition.topic for partition in shares["b"]} == {"videos"}

@@ -1,4 +1,4 @@
-"""Workers of one group on a real Kafka: every task is delivered, and none is committed before it is done."""
+"""Workers of one group on a real Kafka: every task is delivered, and never committed before it is done."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def committed(bootstrap: str, topic: str) -> list[int]:
 
 
 def take(member: TaskConsumer, count: int) -> list[Delivery]:
-    """At least so many deliveries."""
+    """Wait for at least this many deliveries."""
     found: list[Delivery] = []
     for _ in range(PATIENCE):
         found += member.poll()
@@ -82,7 +82,7 @@ def numbers(deliveries: list[Delivery]) -> set[int]:
     return {int(delivery.key or b"") for delivery in deliveries}
 
 
-def test_what_is_done_is_committed_and_what_is_not_comes_again(
+def test_done_messages_are_committed_and_others_are_delivered_again(
     kafka_bootstrap: str, topic: str, join: Callable[..., TaskConsumer]
 ) -> None:
     send(kafka_bootstrap, topic, 10)
@@ -102,9 +102,7 @@ def test_what_is_done_is_committed_and_what_is_not_comes_again(
     assert sorted((d.partition, d.offset) for d in again) == [(0, 1), (0, 2), (0, 3), (0, 4)]
 
 
-def test_no_more_is_taken_than_there_is_room_for(
-    kafka_bootstrap: str, topic: str, join: Callable[..., TaskConsumer]
-) -> None:
+def test_capacity_bounds_the_deliveries(kafka_bootstrap: str, topic: str, join: Callable[..., TaskConsumer]) -> None:
     send(kafka_bootstrap, topic, 20)
     member = join(capacity=3)
     seen = take(member, 3)
@@ -128,7 +126,7 @@ def test_no_more_is_taken_than_there_is_room_for(
 
 
 class Worker(threading.Thread):
-    """Takes tasks and says that they are done, on a thread of its own, until it is stopped; then it leaves."""
+    """Takes tasks and marks them done, on its own thread, until it is stopped; then it leaves the group."""
 
     def __init__(self, member: TaskConsumer) -> None:
         super().__init__()
@@ -180,7 +178,7 @@ def test_workers_come_and_go_and_nothing_is_lost(
     assert len(first.seen) + len(second.seen) == count
 
 
-def test_what_a_rebalance_leaves_here_goes_on_and_the_rest_is_handed_back(
+def test_kept_partitions_continue_over_a_rebalance_and_others_are_dropped(
     kafka_bootstrap: str, topic: str, join: Callable[..., TaskConsumer]
 ) -> None:
     send(kafka_bootstrap, topic, 4)
@@ -189,7 +187,7 @@ def test_what_a_rebalance_leaves_here_goes_on_and_the_rest_is_handed_back(
     second = Worker(join())
 
     def shared() -> bool:
-        assert first.poll() == []  # nothing that is under way comes a second time
+        assert first.poll() == []  # no task in progress is delivered twice
         return any(delivery.moved for delivery in begun)
 
     wait_until(shared)
@@ -205,7 +203,7 @@ def test_what_a_rebalance_leaves_here_goes_on_and_the_rest_is_handed_back(
     assert committed(kafka_bootstrap, topic) == [2, 2]
 
 
-def test_what_was_not_done_when_a_worker_left_is_done_without_effect(
+def test_done_has_no_effect_after_the_worker_left(
     kafka_bootstrap: str, topic: str, join: Callable[..., TaskConsumer]
 ) -> None:
     send(kafka_bootstrap, topic, 4)
@@ -219,9 +217,7 @@ def test_what_was_not_done_when_a_worker_left_is_done_without_effect(
     assert committed(kafka_bootstrap, topic) == [0, 0]
 
 
-def test_a_worker_that_leaves_takes_no_more(
-    kafka_bootstrap: str, topic: str, join: Callable[..., TaskConsumer]
-) -> None:
+def test_a_stopping_worker_takes_no_more(kafka_bootstrap: str, topic: str, join: Callable[..., TaskConsumer]) -> None:
     send(kafka_bootstrap, topic, 2)
     member = join()
     for delivery in take(member, 2):
@@ -234,7 +230,7 @@ def test_a_worker_that_leaves_takes_no_more(
     assert committed(kafka_bootstrap, topic) == [1, 1]
 
 
-def test_videos_come_before_the_archive(kafka_bootstrap: str) -> None:
+def test_videos_are_taken_before_the_archive(kafka_bootstrap: str) -> None:
     ensure_topics(kafka_bootstrap, partitions=2, replicas=1)
     group = f"rank-{uuid.uuid4()}"
     producer = KafkaProducer(bootstrap_servers=kafka_bootstrap, acks="all")
@@ -259,7 +255,7 @@ def test_videos_come_before_the_archive(kafka_bootstrap: str) -> None:
         member.close()
         producer.close()
     assert sorted(order) == sorted(ours * 30)
-    # Until the first fetch tells that there are videos, an archive's task or two may come.
+    # Until the first fetch returns videos, one or two archive tasks may come.
     late = [place for place, topic in enumerate(order) if topic is Topic.VIDEOS][3:]
     assert late == list(range(late[0], late[-1] + 1))
     assert late[-1] < 40
@@ -297,12 +293,12 @@ def test_a_second_worker_gets_a_share_of_each_topic(kafka_bootstrap: str) -> Non
             thread.join()
 
 
-def test_a_broker_that_is_away_is_an_error() -> None:
+def test_an_unreachable_broker_is_an_error() -> None:
     with pytest.raises(TransportError, match="no Kafka at"):
         TaskConsumer(f"127.0.0.1:{free_port()}", capacities={VIDEO_TOPICS: 1}, patience_s=0.5)
 
 
-def test_a_topic_that_is_missing_is_an_error(join: Callable[..., TaskConsumer]) -> None:
+def test_a_missing_topic_is_an_error(join: Callable[..., TaskConsumer]) -> None:
     with pytest.raises(TransportError, match=r"no topic unmask\.nowhere"):
         join(topic="unmask.nowhere")
 

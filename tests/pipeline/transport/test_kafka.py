@@ -1,4 +1,4 @@
-"""What is sent, as another program reads it from a real Kafka."""
+"""Sent messages, as another program reads them from a real Kafka."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_topics_are_created_once(bootstrap: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(SourceClass))
-def test_a_task_lies_on_its_class_s_topic(bootstrap: str, publisher: Publisher, kind: SourceClass) -> None:
+def test_a_task_is_on_its_class_s_topic(bootstrap: str, publisher: Publisher, kind: SourceClass) -> None:
     task = VideoTask(video_id=new_id(), uri="file:///a.mp4", source_class=kind, submitted_at=1795500000.25)
     publisher.submit(task, [("traceparent", b"00-a-b-01")]).wait()
     (message,) = read(bootstrap, kind.topic, task.video_id)
@@ -87,7 +87,7 @@ def test_segments_keep_their_order(bootstrap: str, publisher: Publisher) -> None
     assert [m.value[0] for m in messages] == list(range(5))
 
 
-def test_a_segment_that_breaks_the_contract_is_not_sent(bootstrap: str, publisher: Publisher) -> None:
+def test_a_segment_that_violates_the_contract_is_not_sent(bootstrap: str, publisher: Publisher) -> None:
     segment = Segment(stream_id=new_id(), sequence=0, start_s=0, final=True, content_type=ContentType.MP4)
     with pytest.raises(ContractError, match="at most 900000"):
         publisher.segment(segment, bytes(900_001))
@@ -102,7 +102,7 @@ def test_a_verdict_is_published_byte_for_byte(bootstrap: str, publisher: Publish
     assert message.value == stored
 
 
-def test_a_dead_letter_is_as_it_came_with_its_reason(bootstrap: str, publisher: Publisher) -> None:
+def test_a_dead_letter_is_unchanged_with_its_reason(bootstrap: str, publisher: Publisher) -> None:
     key = new_id()
     came = [("error", b"forged"), ("sender", b"\xff")]
     why = {"error": "value is not JSON", "stage": "parse", "attempts": 0}
@@ -125,7 +125,7 @@ def test_a_record_beyond_a_megabyte_gets_through(bootstrap: str, publisher: Publ
     assert len(message.value) == 5_000_002
 
 
-def test_a_broker_that_is_away_is_an_error() -> None:
+def test_an_unreachable_broker_is_an_error() -> None:
     away = f"127.0.0.1:{free_port()}"
     with pytest.raises(TransportError, match=away):
         Publisher(away, patience_s=0.5)

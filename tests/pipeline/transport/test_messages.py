@@ -1,4 +1,4 @@
-"""Messages as foreign programs write them: what is taken, and what is refused with its reason."""
+"""Messages as other programs write them: accepted, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def segment(changes: dict[str, Any], value: bytes | None = b"media", key: bytes 
     return Segment.parse(list(headers.items()), key, value)
 
 
-def test_the_least_task_is_taken() -> None:
+def test_the_smallest_task_is_accepted() -> None:
     task = parse({})
     assert (task.video_id, task.uri, task.sampling) == ("upload-17", "file:///srv/videos/a.mp4", None)
     assert task.source_class.topic is Topic.VIDEOS
     assert SourceClass.ARCHIVE.topic is Topic.ARCHIVE
 
 
-def test_fields_that_are_not_known_are_left_alone() -> None:
+def test_unknown_fields_are_ignored() -> None:
     assert parse({"priority": 3, "sampling": "frames=20"}).sampling == "frames=20"
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"schema": 2}, "schema version 2: expected 1"),
         ({"schema": "1"}, "schema version '1'"),
@@ -73,13 +73,13 @@ def test_fields_that_are_not_known_are_left_alone() -> None:
         ({"video_id": "other"}, "key b'upload-17': expected the video_id 'other'"),
     ],
 )
-def test_a_task_that_breaks_the_contract_is_refused(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ContractError, match=words):
+def test_a_task_that_violates_the_contract_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
         parse(changes)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xff", b"[]", b"17", b'{"schema": 1', b"[" * 100_000])
-def test_what_is_no_json_object_is_refused(value: bytes | None) -> None:
+def test_a_value_that_is_not_a_json_object_is_refused(value: bytes | None) -> None:
     with pytest.raises(ContractError, match="JSON"):
         VideoTask.parse(value, b"upload-17")
 
@@ -90,7 +90,7 @@ def test_a_task_needs_its_key() -> None:
 
 
 @given(value=st.binary(max_size=200), key=st.none() | st.binary(max_size=20))
-def test_no_bytes_do_worse_than_be_refused(value: bytes, key: bytes | None) -> None:
+def test_random_bytes_are_refused(value: bytes, key: bytes | None) -> None:
     with pytest.raises(ContractError):
         VideoTask.parse(value, key)
     with pytest.raises(ContractError):
@@ -114,7 +114,7 @@ def test_no_two_tasks_share_a_key_in_redis(first: str, second: str) -> None:
     assert clip_key(first) != frames_key(second)
 
 
-def test_a_segment_is_its_headers() -> None:
+def test_a_segment_is_read_from_its_headers() -> None:
     assert segment({"trace": b"\xff"}) == Segment(
         stream_id="cam:3", sequence=0, start_s=0.0, final=False, content_type=ContentType.MP4
     )
@@ -122,7 +122,7 @@ def test_a_segment_is_its_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "value", "words"),
+    ("changes", "value", "message"),
     [
         ({"schema": b"2"}, b"media", "schema version 2"),
         ({"schema": b"one"}, b"media", "schema version 'one'"),
@@ -139,12 +139,12 @@ def test_a_segment_is_its_headers() -> None:
         ({}, bytes(MAX_SEGMENT_BYTES + 1), "at most 900000"),
     ],
 )
-def test_a_segment_that_breaks_the_contract_is_refused(changes: dict[str, Any], value: bytes, words: str) -> None:
-    with pytest.raises(ContractError, match=words):
+def test_a_segment_that_violates_the_contract_is_refused(changes: dict[str, Any], value: bytes, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
         segment(changes, value)
 
 
-def test_a_header_twice_is_refused() -> None:
+def test_a_repeated_header_is_refused() -> None:
     with pytest.raises(ContractError, match="given twice"):
         Segment.parse([*HEADERS.items(), ("sequence", b"1")], b"cam:3", b"media")
 

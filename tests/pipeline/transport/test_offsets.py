@@ -1,4 +1,4 @@
-"""What is committed is never ahead of what is done, and gets there in the end."""
+"""Commits never pass an undone message, and finally reach the last done one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.transport.offsets import LowWater
 
 
-def test_nothing_is_committed_past_what_is_not_done() -> None:
+def test_nothing_is_committed_past_an_undone_message() -> None:
     water = LowWater()
     for offset in (5, 6, 7):
         water.take(offset)
@@ -37,7 +37,7 @@ def test_before_the_first_message_there_is_nothing_to_commit() -> None:
     assert LowWater().to_commit() is None
 
 
-def test_mistakes_are_errors() -> None:
+def test_invalid_calls_are_errors() -> None:
     water = LowWater()
     water.take(3)
     with pytest.raises(ValueError, match="offset 3 was delivered after 3"):
@@ -68,7 +68,7 @@ def test_in_any_order(data: st.DataObject) -> None:
             assert due > committed
             committed = due
             water.committed(due)
-        # Everything taken below what is committed is done, and nothing that is done is held back without a reason.
+        # Everything taken below what is committed is done, and the commit is as far as possible.
         assert all(offset in done for offset in taken if offset < committed)
         assert committed == min((offset for offset in taken if offset not in done), default=taken[-1] + 1)
         assert water.waiting == len(set(taken) - done)

@@ -1,4 +1,4 @@
-"""A broker that wants TLS, a name and a password."""
+"""A broker that requires TLS, a user and a password."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ USER, PASSWORD = "unmask", "a long secret"
 
 @dataclass(frozen=True)
 class Guarded:
-    """Where it listens with a guard, and who signed its certificate."""
+    """Its secured listener, and the CA of its certificate."""
 
     bootstrap: str
     ca: Path
@@ -81,7 +81,7 @@ def environment(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> pytest.Mon
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
-def test_tasks_come_through(guarded: Guarded, environment: pytest.MonkeyPatch, mechanism: str) -> None:
+def test_tasks_arrive(guarded: Guarded, environment: pytest.MonkeyPatch, mechanism: str) -> None:
     environment.setenv("UNMASK_KAFKA_MECHANISM", mechanism)
     ensure_topics(guarded.bootstrap, partitions=1, replicas=1)
     task = VideoTask(
@@ -111,26 +111,24 @@ def test_a_wrong_password_is_an_error(guarded: Guarded, environment: pytest.Monk
         Publisher(guarded.bootstrap, patience_s=3)
 
 
-def test_a_broker_whose_certificate_nobody_knows_is_not_trusted(
-    guarded: Guarded, environment: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_with_an_unknown_certificate_is_refused(guarded: Guarded, environment: pytest.MonkeyPatch) -> None:
     environment.delenv("UNMASK_KAFKA_CA")
     with pytest.raises(TransportError, match="no Kafka at"):
         Publisher(guarded.bootstrap, patience_s=3)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"SECURITY": "SASL_SSL"}, "UNMASK_KAFKA_PASSWORD"),
         ({"SECURITY": "TLS"}, "security"),
         ({"SECURITY": "SSL", "CA": "/nowhere.pem"}, "ca"),
         ({"SECURITY": "SSL", "CERT": __file__}, "go together"),
-        ({"SECURITY": "SASL_SSL", "USER": "me", "PASSWORD": "tell nobody", "MECHANISM": "GSSAPI"}, "mechanism"),
+        ({"SECURITY": "SASL_SSL", "USER": "me", "PASSWORD": "very secret", "MECHANISM": "GSSAPI"}, "mechanism"),
     ],
 )
-def test_what_makes_no_sense_is_told_before_anything_begins(
-    settings: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+def test_invalid_settings_are_reported_at_the_start(
+    settings: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.cli import build
 
@@ -142,16 +140,16 @@ def test_what_makes_no_sense_is_told_before_anything_begins(
         build(["dead"]), ["dead", "list", "--kafka", "127.0.0.1:1", "--redis", "redis://127.0.0.1:1/0"]
     )
     assert done.exit_code == 2
-    assert told in done.output
-    assert "tell nobody" not in done.output
+    assert message in done.output
+    assert "very secret" not in done.output
 
 
-def test_empty_settings_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_settings_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SECURITY", "MECHANISM", "USER", "PASSWORD", "CA", "CERT", "KEY"):
         monkeypatch.setenv(f"UNMASK_KAFKA_{name}", "")
     assert KafkaSecurity().options() == {"security_protocol": "PLAINTEXT"}
 
 
-def test_a_password_does_not_stand_in_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNMASK_KAFKA_PASSWORD", "tell nobody")
-    assert "tell nobody" not in repr(KafkaSecurity())
+def test_a_password_is_not_in_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_KAFKA_PASSWORD", "very secret")
+    assert "very secret" not in repr(KafkaSecurity())

@@ -1,4 +1,4 @@
-"""One clip's scores become its verdict."""
+"""From a clip's scores to its verdict."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_support_is_five_frames_and_fifteen_percent(sampled: int, needed: int) -
 
 
 @given(st.integers(1, 100_000))
-def test_support_is_never_more_than_the_frames_there_are(sampled: int) -> None:
+def test_support_is_at_most_the_number_of_frames(sampled: int) -> None:
     needed = support_needed(sampled)
     assert min(5, sampled) <= needed <= sampled
     assert 100 * needed >= 15 * sampled
@@ -113,13 +113,13 @@ def test_a_passer_by_is_reported_but_does_not_decide() -> None:
     assert got.probability == pytest.approx(got.people[0].probability)
 
 
-def test_a_face_seen_once_is_nobody() -> None:
+def test_a_face_seen_once_is_not_a_person() -> None:
     got = verdict(track(0, 20, -2.0) + track(1, 1, 5.0))
     assert [person.track for person in got.people] == [0]
     assert {face.track for face in got.frames} == {0}
 
 
-def test_in_a_picture_one_look_is_all_there_is() -> None:
+def test_one_frame_is_enough_in_a_picture() -> None:
     got = verdict([(0, 0, 2.0), (1, 0, -2.0)], sampled=1)
     assert got.outcome is Outcome.SCORED
     assert got.frames_scored == 1
@@ -169,7 +169,7 @@ def test_the_calibration_is_that_of_the_weights() -> None:
         (0, 0, [], Outcome.UNDECODABLE, "no frame"),
     ],
 )
-def test_what_cannot_be_judged_has_a_reason_and_no_number(
+def test_an_unjudged_clip_has_a_reason_and_no_probability(
     sampled: int, faces: int, rows: list[Row], outcome: Outcome, says: str
 ) -> None:
     got = verdict(rows, sampled=sampled, faces=faces)
@@ -199,7 +199,7 @@ rows_of_a_clip = st.lists(
 
 
 @given(rows_of_a_clip, st.randoms(use_true_random=False))
-def test_the_order_in_which_scores_come_changes_nothing(rows: list[Row], random: object) -> None:
+def test_the_order_of_scores_does_not_matter(rows: list[Row], random: object) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert verdict(shuffled) == verdict(rows)

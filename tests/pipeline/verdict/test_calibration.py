@@ -1,4 +1,4 @@
-"""From log-odds to a probability, and from a probability to a word."""
+"""From log-odds to a probability, and from a probability to a label."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_platt_scaling_is_applied_to_the_log_odds() -> None:
 
 
 @given(st.lists(log_odds, min_size=1), platt)
-def test_probabilities_lie_in_0_to_1_and_grow_with_the_log_odds(values: list[float], calibration: Calibration) -> None:
+def test_probabilities_are_in_0_to_1_and_grow_with_the_log_odds(values: list[float], calibration: Calibration) -> None:
     got = probability(np.array(sorted(values), np.float32), calibration)
     assert np.isfinite(got).all()
     assert got.min() >= 0
@@ -49,7 +49,7 @@ def test_fake_and_real_add_up_to_one(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("people", "value", "word"),
+    ("people", "value", "expected"),
     [
         (1, 0.60, Label.FAKE),
         (1, 0.5999, Label.INCONCLUSIVE),
@@ -62,8 +62,8 @@ def test_fake_and_real_add_up_to_one(value: float) -> None:
         (8, 0.44, Label.REAL),
     ],
 )
-def test_the_word_depends_on_how_many_were_judged(people: int, value: float, word: Label) -> None:
-    assert label(value, people, THRESHOLDS) is word
+def test_the_label_depends_on_the_number_of_people(people: int, value: float, expected: Label) -> None:
+    assert label(value, people, THRESHOLDS) is expected
 
 
 @given(st.integers(8, 1000))
@@ -72,10 +72,10 @@ def test_beyond_eight_people_the_last_thresholds_hold(people: int) -> None:
 
 
 @given(st.floats(0, 1), st.integers(1, 20))
-def test_weights_without_thresholds_say_inconclusive(value: float, people: int) -> None:
+def test_weights_without_thresholds_are_inconclusive(value: float, people: int) -> None:
     assert label(value, people, None) is Label.INCONCLUSIVE
 
 
-def test_nobody_has_no_thresholds() -> None:
+def test_zero_people_have_no_thresholds() -> None:
     with pytest.raises(ValueError, match="at least one"):
         label(0.5, 0, THRESHOLDS)

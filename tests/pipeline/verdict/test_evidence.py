@@ -1,4 +1,4 @@
-"""What the quality of a person's frames does to their evidence."""
+"""How the quality of a person's frames affects the evidence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_sums_over_parts_are_those_of_the_whole(drawn: list[tuple[float, float]]
 
 @settings(deadline=None)
 @given(frames)
-def test_it_is_the_weighted_mean_of_what_each_frame_says(drawn: list[tuple[float, float]]) -> None:
+def test_evidence_is_the_weighted_mean_over_frames(drawn: list[tuple[float, float]]) -> None:
     logits, quality = columns(drawn)
     calibration = Calibration(1.7, -0.4, quality=TRUST)
     if quality.sum() < 1e-3:
@@ -58,7 +58,7 @@ def test_trust_never_makes_evidence_stronger(drawn: list[tuple[float, float]]) -
 
 @settings(deadline=None)
 @given(frames)
-def test_weights_that_trust_all_qualities_alike_judge_as_before(drawn: list[tuple[float, float]]) -> None:
+def test_equal_trust_gives_the_quality_weighted_mean(drawn: list[tuple[float, float]]) -> None:
     logits, quality = columns(drawn)
     clipped = logits.clip(-6, 6)
     weights = quality if quality.sum() > 0 else np.ones(len(quality))
@@ -90,6 +90,6 @@ def test_the_clips_likelihood_ratio_is_that_of_the_person_who_decides() -> None:
     assert judge(FACTS, scores(track(0, 20, -9.0)), BOUNDED, None).likelihood_ratio == pytest.approx(0.05)
 
 
-def test_without_bounds_from_validation_there_is_no_likelihood_ratio() -> None:
+def test_no_likelihood_ratio_without_bounds_from_validation() -> None:
     got = judge(FACTS, scores(track(0, 20, 1.0)), TRUSTING, None)
     assert got.likelihood_ratio is got.people[0].likelihood_ratio is None

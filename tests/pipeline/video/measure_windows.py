@@ -1,4 +1,4 @@
-"""What a window of a long clip costs to decode: `python -m tests.pipeline.video.measure_windows`."""
+"""Cost of decoding a window of a long clip: `python -m tests.pipeline.video.measure_windows`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cpu_s(path: Path, *windows: Window | None) -> float:
 
 
 def main() -> None:
-    """Print CPU seconds, the median of rounds that take turns."""
+    """Print CPU seconds, the median of alternating rounds."""
     end_s = MINUTES * 60
     jobs: dict[str, tuple[Window | None, ...]] = {
         "first 30 s": (Window(0, 30),),

@@ -1,4 +1,4 @@
-"""Reading a whole clip through the public door, and putting one into another container."""
+"""Reads a whole clip through the public API, and remuxes a clip."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Read:
 def read(
     server: DecodeServer, source: Path | int, sampling: Sampling | None = None, limits: Limits | None = None
 ) -> Read:
-    """All frames of the clip, copied, and what is known of it at its end."""
+    """All frames of the clip, copied, and its info at the end."""
     with server.open(source, "clip", sampling or Every(1), limits) as clip:
         frames = [(frame.index, frame.t_s, frame.image.copy()) for frame in clip]
     return Read(clip.info, *(list(column) for column in zip(*frames, strict=True)) if frames else ([], [], []))

@@ -1,4 +1,4 @@
-"""A child that has been taken over may say anything; nothing of it may hurt."""
+"""A compromised child may send anything; the reader must handle it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ LIMITS = Limits(max_pixels=100)
 
 
 class FakeChild:
-    """A reader of ours with our own hand at the other end."""
+    """A reader whose peer is under the test's control."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        reading, self.told = os.pipe()
+        reading, self.report = os.pipe()
         self.process = subprocess.Popen(["sleep", "600"])
         self.peer = Channel(theirs)
         self.socket = theirs
@@ -53,7 +53,7 @@ class FakeChild:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self.told)
+        os.close(self.report)
         os.close(self.source)
         self.reader.close()
         self.peer.close()
@@ -68,11 +68,11 @@ def child() -> Iterator[FakeChild]:
 
 def assert_distrusted(child: FakeChild, error: DecodeError) -> None:
     assert error.outcome == "undecodable"
-    assert "never should" in str(error)
+    assert "invalid message" in str(error)
     assert child.process.wait(10) == -signal.SIGKILL
 
 
-def test_an_honest_child_is_believed(child: FakeChild) -> None:
+def test_a_valid_child_is_accepted(child: FakeChild) -> None:
     child.says(INFO, {"type": "progress"}, RING, FRAME, {"type": "end", "decoded": 7, "corrupt": 1})
     child.start()
     frame = next(child.reader)
@@ -82,7 +82,7 @@ def test_an_honest_child_is_believed(child: FakeChild) -> None:
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "info",
     [
         {"type": "nonsense"}, {"kind": "frame"}, {"type": ["frame"]}, {"type": "info"},
         {**INFO, "width": 0}, {**INFO, "width": 11, "height": 10}, {**INFO, "width": 4.0}, {**INFO, "rotation": 45},
@@ -90,15 +90,15 @@ def test_an_honest_child_is_believed(child: FakeChild) -> None:
         {**INFO, "codec": 5}, {**INFO, "duration_s": True},
     ],
 )  # fmt: skip
-def test_lies_about_the_clip_end_it(child: FakeChild, lie: dict[str, Any]) -> None:
-    child.says(lie)
+def test_invalid_info_ends_the_clip(child: FakeChild, info: dict[str, Any]) -> None:
+    child.says(info)
     with pytest.raises(DecodeError) as error:
         child.start()
     assert_distrusted(child, error.value)
 
 
 @pytest.mark.parametrize(
-    "lies",
+    "messages",
     [
         [FRAME],
         [RING, {**FRAME, "slot": 4}], [RING, {**FRAME, "slot": -1}], [RING, {**FRAME, "slot": True}],
@@ -108,8 +108,8 @@ def test_lies_about_the_clip_end_it(child: FakeChild, lie: dict[str, Any]) -> No
         [{"type": "end", "decoded": -1, "corrupt": 0}], [{"type": "end"}], [INFO],
     ],
 )  # fmt: skip
-def test_lies_about_frames_end_the_clip(child: FakeChild, lies: list[dict[str, Any]]) -> None:
-    child.says(INFO, *lies)
+def test_invalid_frames_end_the_clip(child: FakeChild, messages: list[dict[str, Any]]) -> None:
+    child.says(INFO, *messages)
     child.start()
     with pytest.raises(DecodeError) as error:
         next(child.reader)
@@ -141,12 +141,12 @@ def test_noise_ends_the_clip(child: FakeChild, noise: bytes) -> None:
         max_size=4,
     )
 )  # fmt: skip
-def test_whatever_it_says_ends_in_a_frame_an_end_or_a_decode_error(messages: list[dict[str, Any]]) -> None:
+def test_any_messages_give_frames_an_end_or_a_decode_error(messages: list[dict[str, Any]]) -> None:
     child = FakeChild()
     try:
         child.says(INFO, RING, *messages)
         child.socket.shutdown(socket.SHUT_WR)
-        os.write(child.told, REPORT.pack(signal.SIGKILL))
+        os.write(child.report, REPORT.pack(signal.SIGKILL))
         child.start()
         with suppress(DecodeError):
             assert len(list(child.reader)) <= len(messages)
@@ -154,7 +154,7 @@ def test_whatever_it_says_ends_in_a_frame_an_end_or_a_decode_error(messages: lis
         child.end()
 
 
-def test_error_texts_are_made_harmless(child: FakeChild) -> None:
+def test_error_texts_are_sanitised(child: FakeChild) -> None:
     child.says({"type": "error", "outcome": "scored", "message": "\x1b[2J" + "x" * 5000})
     with pytest.raises(DecodeError) as error:
         child.start()
@@ -172,10 +172,10 @@ def test_a_message_may_come_in_pieces(child: FakeChild) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(signal.SIGSEGV, "SIGSEGV"), (256 * 3, "exit code 3"), (signal.SIGXCPU, "CPU time")]
+    ("status", "message"), [(signal.SIGSEGV, "SIGSEGV"), (256 * 3, "exit code 3"), (signal.SIGXCPU, "CPU time")]
 )
-def test_the_cause_of_death_is_told(child: FakeChild, status: int, words: str) -> None:
-    os.write(child.told, REPORT.pack(status))
+def test_the_cause_of_death_is_reported(child: FakeChild, status: int, message: str) -> None:
+    os.write(child.report, REPORT.pack(status))
     child.socket.shutdown(socket.SHUT_WR)
-    with pytest.raises(DecodeError, match=words):
+    with pytest.raises(DecodeError, match=message):
         child.start()

@@ -80,7 +80,7 @@ def test_every_matrix_and_range_matches_swscale_and_the_standard(
         dst_color_range=ColorRange.JPEG,
         interpolation=EXACT,
     ).to_ndarray()
-    # Chroma is repeated here and interpolated there: the same except beside its edges.
+    # Chroma is repeated here and interpolated by swscale: equal except near its edges.
     away = _away_from_chroma_edges(planes[1], planes[2])
     mean, high = error(image[away], swscale[away])
     assert mean < 1.3
@@ -139,7 +139,7 @@ def test_untagged_colours_follow_the_size(
     assert mean < 2
 
 
-def test_a_large_photo_is_bt601_all_the_same(decode_server: DecodeServer, tmp_path: Path) -> None:
+def test_a_large_photo_is_bt601_too(decode_server: DecodeServer, tmp_path: Path) -> None:
     picture = cv2.resize(portrait(), (1920, 1080))
     for name in ("photo.jpg", "photo.webp"):
         Pillow.fromarray(picture).save(tmp_path / name, quality=95)
@@ -147,7 +147,7 @@ def test_a_large_photo_is_bt601_all_the_same(decode_server: DecodeServer, tmp_pa
         assert mean < 2, name
 
 
-def test_what_is_transparent_is_black(decode_server: DecodeServer, tmp_path: Path) -> None:
+def test_transparent_pixels_are_black(decode_server: DecodeServer, tmp_path: Path) -> None:
     alpha = np.zeros((128, 256), np.uint8)
     alpha[:, 64:128], alpha[:, 128:] = 128, 255
     rgba = np.dstack([portrait(), alpha])

@@ -1,4 +1,4 @@
-"""Files that are no video, lie about what they are, or point at other files."""
+"""Files that are not video, have false headers, or point at other files."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_a_playlist_reads_no_other_file(
     assert error.value.outcome == "undecodable"
 
 
-def test_the_playlists_are_dangerous_elsewhere(one_face: Path, tmp_path: Path) -> None:
-    """Without our restrictions libav does follow them: the test above proves something."""
+def test_plain_libav_follows_the_playlists(one_face: Path, tmp_path: Path) -> None:
+    """Without the restrictions libav follows them, so the test above is meaningful."""
     remux(one_face, tmp_path / "secret.ts")
     path = tmp_path / "innocent.m3u8"
     path.write_text(PLAYLISTS["hls"].format(url="secret.ts"))
@@ -149,7 +149,7 @@ def outcome(server: DecodeServer, path: Path, sampling: Sampling) -> str:
         return error.outcome
 
 
-def test_every_truncation_is_survived(decode_server: DecodeServer, one_face: Path, tmp_path: Path) -> None:
+def test_truncated_files_are_handled(decode_server: DecodeServer, one_face: Path, tmp_path: Path) -> None:
     streamable, path = tmp_path / "streamable.mp4", tmp_path / "cut.mp4"
     remux(one_face, streamable, slice(0, 25), options={"movflags": "faststart"})
     fragmented = tmp_path / "fragmented.mp4"
@@ -164,7 +164,7 @@ def test_every_truncation_is_survived(decode_server: DecodeServer, one_face: Pat
     assert outcomes.count("read") > 15
 
 
-def test_flipped_bits_are_survived(decode_server: DecodeServer, one_face: Path, tmp_path: Path) -> None:
+def test_flipped_bits_are_handled(decode_server: DecodeServer, one_face: Path, tmp_path: Path) -> None:
     good, path = tmp_path / "good.mp4", tmp_path / "flipped.mp4"
     remux(one_face, good, slice(0, 10), options={"movflags": "faststart"})
     data = good.read_bytes()

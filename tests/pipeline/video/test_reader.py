@@ -78,9 +78,7 @@ def test_even_covers_the_whole_clip(decode_server: DecodeServer, one_face: Path,
     assert np.all(np.abs(np.array(result.times_s) - middles) <= 1 / 25)
 
 
-def test_even_measures_a_clip_that_names_no_duration(
-    decode_server: DecodeServer, one_face: Path, tmp_path: Path
-) -> None:
+def test_even_measures_a_clip_without_a_duration(decode_server: DecodeServer, one_face: Path, tmp_path: Path) -> None:
     path = tmp_path / "stream.h264"
     remux(one_face, path)
     assert read(decode_server, path, Every(50)).info.duration_s is None
@@ -168,7 +166,7 @@ def test_pictures_are_clips_of_one_frame(
         assert close_to(result.images[0], picture, levels=3), path
 
 
-def test_of_an_animation_the_first_frame_counts(decode_server: DecodeServer, tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_read(decode_server: DecodeServer, tmp_path: Path) -> None:
     frames = [Pillow.fromarray(np.full((40, 60, 3), level, np.uint8)) for level in (200, 100, 0)]
     for suffix in (".gif", ".png"):
         path = tmp_path / f"moving{suffix}"
@@ -178,7 +176,7 @@ def test_of_an_animation_the_first_frame_counts(decode_server: DecodeServer, tmp
         assert close_to(result.images[0], np.full((40, 60, 3), 200, np.uint8))
 
 
-def test_of_several_video_streams_the_largest_is_read(decode_server: DecodeServer, tmp_path: Path) -> None:
+def test_the_largest_of_several_video_streams_is_read(decode_server: DecodeServer, tmp_path: Path) -> None:
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:
         for width in (64, 128):
@@ -272,7 +270,7 @@ def test_a_truncated_clip_yields_what_decodes(decode_server: DecodeServer, one_f
     assert result.times_s == pytest.approx([n / 25 for n in result.indices])
 
 
-def test_a_descriptor_is_as_good_as_a_path(decode_server: DecodeServer, one_face: Path) -> None:
+def test_a_descriptor_works_like_a_path(decode_server: DecodeServer, one_face: Path) -> None:
     with one_face.open("rb") as file:
         file.seek(1000)
         first = read(decode_server, file.fileno(), Fps(1))

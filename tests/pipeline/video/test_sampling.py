@@ -39,7 +39,7 @@ def test_description_parses_to_the_same_sampling(sampling: Sampling) -> None:
 @pytest.mark.parametrize(
     ("sampling", "text"), [(Fps(2), "fps=2"), (Fps(0.5), "fps=0.5"), (Even(20), "frames=20"), (Every(5), "every=5")]
 )
-def test_description_reads_like_the_option(sampling: Sampling, text: str) -> None:
+def test_the_description_is_the_form_of_the_option(sampling: Sampling, text: str) -> None:
     assert sampling.describe() == text
 
 
@@ -57,7 +57,7 @@ def test_fps_takes_the_first_frame_at_or_after_each_instant(times_s: list[float]
     assert 0 in indices
     for index in range(1, len(times_s)):
         before_s, t_s = times_s[index - 1] + TOLERANCE_S, times_s[index] + TOLERANCE_S
-        instant_s = math.ceil(before_s * fps) / fps  # the first one that the frame before did not reach
+        instant_s = math.ceil(before_s * fps) / fps  # the first one after the previous frame
         if instant_s < t_s - 1e-9:
             assert index in indices or instant_s < before_s + 1e-9
         if instant_s > t_s + 1e-9:
@@ -97,6 +97,6 @@ def test_every_counts_frames_not_seconds(n: int, times_s: list[float]) -> None:
 @pytest.mark.parametrize(
     ("make", "value"), [(Fps, 0), (Fps, -1), (Fps, float("nan")), (Fps, float("inf")), (Even, 0), (Every, 0)]
 )
-def test_senseless_numbers_are_refused(make: type[Fps], value: float) -> None:
+def test_invalid_numbers_are_refused(make: type[Fps], value: float) -> None:
     with pytest.raises(ValueError, match=r"must be|at least"):
         make(value)

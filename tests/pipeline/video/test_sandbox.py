@@ -1,4 +1,4 @@
-"""What goes wrong in one clip stays there, and nothing is left behind."""
+"""A failure affects only its own clip, and no process is left behind."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def server() -> Iterator[DecodeServer]:
 
 @pytest.fixture
 def rounds(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Wait for so many rounds of the watch over the clips."""
+    """Wait for this many checks of the clips."""
     done = threading.Semaphore(0)
     check = ClipReader.check
 
@@ -81,7 +81,7 @@ def frames_until_error(clip: ClipReader) -> tuple[int, DecodeError]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
-def test_a_decoder_that_dies_is_named_and_costs_only_its_clip(
+def test_a_dead_decoder_is_named_and_fails_only_its_clip(
     server: DecodeServer, long_clip: Path, one_face: Path, number: signal.Signals
 ) -> None:
     with server.open(long_clip, "dies", Every(1)) as clip, server.open(one_face, "lives", Every(1)) as other:
@@ -92,7 +92,7 @@ def test_a_decoder_that_dies_is_named_and_costs_only_its_clip(
         assert error.outcome == "undecodable"
         assert number.name in str(error)
         assert frames < 10
-        # What was delivered before stays good, and so does the answer.
+        # Earlier frames and the error stay valid.
         assert first.std() > 10
         assert kept.image.shape == first.shape
         with pytest.raises(DecodeError, match=number.name):
@@ -100,7 +100,7 @@ def test_a_decoder_that_dies_is_named_and_costs_only_its_clip(
         assert sum(1 for _ in other) == 100
 
 
-def test_a_decoder_that_hangs_is_ended(server: DecodeServer, long_clip: Path, one_face: Path) -> None:
+def test_a_hanging_decoder_is_killed(server: DecodeServer, long_clip: Path, one_face: Path) -> None:
     with server.open(long_clip, "hangs", Every(1), Limits(stall_s=0.5)) as clip:
         next(clip)
         os.kill(clip.pid, signal.SIGSTOP)
@@ -108,17 +108,17 @@ def test_a_decoder_that_hangs_is_ended(server: DecodeServer, long_clip: Path, on
         assert sum(1 for _ in server.open(one_face, "lives", Every(1))) == 100
         _, error = frames_until_error(clip)
         assert error.outcome == "over_limit"
-        assert "sign of life" in str(error)
+        assert "heartbeat" in str(error)
         wait_gone([process])
 
 
-def test_total_time_is_limited_but_waiting_for_us_is_free(
+def test_total_time_is_limited_but_waiting_for_us_is_not_counted(
     server: DecodeServer, long_clip: Path, rounds: Callable[[int], None]
 ) -> None:
     with server.open(long_clip, "slow", Every(1), Limits(wall_s=1e-4)) as clip:
         _, error = frames_until_error(clip)
         assert error.outcome == "over_limit"
-    # A consumer that takes its time is no fault of the child: it waits on a full ring, far beyond `stall_s`.
+    # A slow consumer does not fail the child: it waits on a full ring, far beyond `stall_s`.
     with server.open(long_clip, "patient", Every(1), Limits(stall_s=0.3)) as clip:
         next(clip)
         rounds(5)
@@ -173,7 +173,7 @@ def test_delivered_frames_stay_after_a_limit_is_passed(server: DecodeServer, one
     assert "60 frames" in str(error)
 
 
-def test_a_view_lives_until_the_next_frame_and_does_not_copy(server: DecodeServer, one_face: Path) -> None:
+def test_a_view_is_valid_until_the_next_frame_and_does_not_copy(server: DecodeServer, one_face: Path) -> None:
     with server.open(one_face, "clip", Every(1)) as clip:
         seen = [frame.image.__array_interface__["data"][0] for frame in clip]
     assert len(set(seen)) == 4
@@ -193,7 +193,7 @@ def test_a_child_waits_when_all_slots_are_full(
         assert next(clip).index == 1
 
 
-def test_a_dead_server_is_replaced_and_running_clips_go_on(
+def test_a_dead_server_is_replaced_and_running_clips_continue(
     server: DecodeServer, long_clip: Path, one_face: Path
 ) -> None:
     with server.open(long_clip, "clip", Every(1)) as clip:
@@ -206,7 +206,7 @@ def test_a_dead_server_is_replaced_and_running_clips_go_on(
         assert sum(1 for _ in clip) == 2999
 
 
-def test_a_clip_given_up_in_the_middle_leaves_no_process(server: DecodeServer, long_clip: Path) -> None:
+def test_a_clip_closed_in_the_middle_leaves_no_process(server: DecodeServer, long_clip: Path) -> None:
     with server.open(long_clip, "clip", Every(1)) as clip:
         next(clip)
         process = psutil.Process(clip.pid)
@@ -250,7 +250,7 @@ time.sleep(600)
     assert len(pids) == 2
     processes = psutil.Process(parent.pid).children(recursive=True)
     assert {process.pid for process in processes} > set(pids)
-    os.kill(pids[0], signal.SIGSTOP)  # one that cannot notice by itself
+    os.kill(pids[0], signal.SIGSTOP)  # one that cannot notice it itself
     parent.kill()
     parent.wait()
     parent.stdout.close()
@@ -309,7 +309,7 @@ def test_the_child_holds_its_own_descriptors_only(server: DecodeServer, long_cli
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
-def test_isolation_tells_the_truth(server: DecodeServer, one_face: Path) -> None:
+def test_isolation_is_reported_correctly(server: DecodeServer, one_face: Path) -> None:
     if not server.isolation.no_network:
         pytest.skip("this machine does not let us leave the network")
     with server.open(one_face, "clip", Every(1)) as clip:
@@ -318,7 +318,7 @@ def test_isolation_tells_the_truth(server: DecodeServer, one_face: Path) -> None
         assert Path(f"/proc/{clip.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
 
 
-def test_secrets_of_the_environment_stay_with_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_has_no_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMASK_API_KEY", "secret")
     with DecodeServer() as server:
         assert "UNMASK_API_KEY" not in server_process(server).environ()

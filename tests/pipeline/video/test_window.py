@@ -1,4 +1,4 @@
-"""A window of a clip yields what the whole clip yields there: same times, numbers and pixels."""
+"""A window yields the same frames as the whole clip: same times, numbers and pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.pipeline.video.test_clip_reader import FRAME, INFO, RING, FakeChild
 
 SECONDS = 6
 GROUP = 50  # frames from key frame to key frame: 2 s
-# On a key frame's time and to the middle of a group, from there to the end.
+# On a key frame's time and to the middle of a group, then to the end.
 TWO = [Window(2, 3.3), Window(4.04)]
 # From the start, within one group, between two frames, after the end.
 ALL = [Window(0, 2), *TWO, Window(3.3, 4.04), Window(2.001, 2.039), Window(50, 60)]
@@ -68,14 +68,14 @@ def without_its_index(path: Path) -> None:
 
 
 def with_a_jump(path: Path) -> None:
-    """MPEG-TS whose timestamps begin anew in the middle."""
+    """MPEG-TS whose timestamps restart in the middle."""
     remuxed(path)
     path.write_bytes(path.read_bytes() * 2)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a clip is made; whether its index leads to the window; whether it tells numbers to be exact."""
+    """How a clip is made; whether its index leads to the window; whether its frame numbers are exact."""
 
     name: str
     make: Callable[[Path], None]
@@ -128,7 +128,7 @@ def read(server: DecodeServer, path: Path, sampling: Sampling, window: Window | 
     ("sampling", "windows"),
     [(Every(1), ALL), (Fps(4), TWO), (Every(7), TWO[:1]), (Even(9), TWO[1:]), (Keyframes(), TWO[1:])],
 )
-def test_a_window_yields_what_the_whole_clip_yields_there(
+def test_a_window_yields_the_same_frames_as_the_whole_clip(
     decode_server: DecodeServer, clip: tuple[Path, Kind], sampling: Sampling, windows: list[Window]
 ) -> None:
     path, kind = clip
@@ -146,9 +146,7 @@ def test_a_window_yields_what_the_whole_clip_yields_there(
             assert np.array_equal(np.diff(part.indices), np.diff(indices)), window
 
 
-def test_a_window_costs_what_it_holds_where_the_index_leads_to_it(
-    decode_server: DecodeServer, clip: tuple[Path, Kind]
-) -> None:
+def test_with_an_index_a_window_decodes_only_its_frames(decode_server: DecodeServer, clip: tuple[Path, Kind]) -> None:
     path, kind = clip
     late = read(decode_server, path, Fps(4), Window(5.1, 5.3)).info
     if kind.seeks:
@@ -160,7 +158,7 @@ def test_a_window_costs_what_it_holds_where_the_index_leads_to_it(
 
 @pytest.mark.parametrize("sampling", [Fps(5), Even(13), Every(3)], ids=lambda s: s.describe())
 @pytest.mark.parametrize("span_s", [0.9, 2.0])
-def test_windows_side_by_side_are_the_whole_clip(
+def test_adjacent_windows_are_the_whole_clip(
     decode_server: DecodeServer, tmp_path: Path, sampling: Sampling, span_s: float
 ) -> None:
     make(tmp_path / "clip.mp4")
@@ -198,14 +196,14 @@ def test_a_file_that_calls_every_frame_a_key_frame_is_read_from_its_start(
     decode_server: DecodeServer, tmp_path: Path
 ) -> None:
     make(tmp_path / "plain.mp4")
-    with av.open(str(tmp_path / "plain.mp4")) as a, av.open(str(tmp_path / "lies.mp4"), "w") as b:
+    with av.open(str(tmp_path / "plain.mp4")) as a, av.open(str(tmp_path / "false.mp4"), "w") as b:
         stream = a.streams.video[0]
         copy = b.add_stream_from_template(stream)
         for packet in [packet for packet in a.demux(stream) if packet.size]:
             packet.is_keyframe, packet.stream = True, copy
             b.mux(packet)
-    whole = read(decode_server, tmp_path / "lies.mp4", Fps(4))
-    part = read(decode_server, tmp_path / "lies.mp4", Fps(4), Window(5.1))
+    whole = read(decode_server, tmp_path / "false.mp4", Fps(4))
+    part = read(decode_server, tmp_path / "false.mp4", Fps(4), Window(5.1))
     assert part.times_s == [t_s for t_s in whole.times_s if t_s >= 5.1]
     assert np.array_equal(part.images[0], whole.images[-len(part.images)])
 
@@ -237,11 +235,11 @@ def test_a_frame_outside_of_the_window_ends_the_clip() -> None:
 
 
 @pytest.mark.parametrize("seek_s", [-1, float("nan"), "2", True])
-def test_a_lie_about_seeking_ends_the_clip(seek_s: object) -> None:
+def test_an_invalid_seek_time_ends_the_clip(seek_s: object) -> None:
     child = FakeChild()
     try:
         child.says({**INFO, "seek_s": seek_s})
-        with pytest.raises(DecodeError, match="never should"):
+        with pytest.raises(DecodeError, match="invalid message"):
             child.reader.start(child.source, Fps(), 1, Window(0))
     finally:
         child.end()
@@ -257,6 +255,6 @@ def test_a_window_is_written_exactly(start_s: float, length_s: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "-5", "5-4", "a-b", "nan-", "-1-5", "0-nan", "1-2-3", "inf-"])
-def test_what_is_no_window_is_refused(text: str) -> None:
+def test_an_invalid_window_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="window"):
         parse_window(text)

@@ -1,4 +1,4 @@
-"""The announcement of weights: changed in one step, kept for a rollback, lost to nobody."""
+"""The announcement of weights: atomic changes, history for a rollback, no lost updates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def announce(active: ActiveWeights, number: int, *, forced: bool = False) -> Non
     )
 
 
-def test_an_announcement_is_set_and_published_as_the_contract_says(announcements: redis.Redis) -> None:
+def test_an_announcement_is_stored_and_published_by_contract(announcements: redis.Redis) -> None:
     active = ActiveWeights(announcements, clock=lambda: 1.5)
     assert active.read() is None
     with announcements.pubsub(ignore_subscribe_messages=True) as changes:
@@ -54,7 +54,7 @@ def test_an_announcement_is_set_and_published_as_the_contract_says(announcements
     assert announcements.ttl(ACTIVE_KEY) == -1, "what workers use does not expire"
 
 
-def test_each_rollback_goes_one_further(announcements: redis.Redis, redis_url: str) -> None:
+def test_each_rollback_goes_back_one_further(announcements: redis.Redis, redis_url: str) -> None:
     active = ActiveWeights(announcements)
     runner, app = CliRunner(), build(["rollback"])
 
@@ -70,13 +70,13 @@ def test_each_rollback_goes_one_further(announcements: redis.Redis, redis_url: s
     now = active.read()
     assert now is not None
     assert (now.announcement.previous, now.announcement.uri) == (sha256(2), "/r/weights/1")
-    code, said = back()
-    assert (code, "no weights were active before these" in said) == (3, True)
+    code, message = back()
+    assert (code, "no weights were active before these" in message) == (3, True)
     announce(active, 4)
     assert back()[1] == f"active: n1, sha256 {sha256(1)}\n"
 
 
-def test_who_decided_on_what_has_changed_changes_nothing(announcements: redis.Redis) -> None:
+def test_a_decision_on_an_old_state_changes_nothing(announcements: redis.Redis) -> None:
     active = ActiveWeights(announcements)
     announce(active, 1)
     seen = active.read()
@@ -89,7 +89,7 @@ def test_who_decided_on_what_has_changed_changes_nothing(announcements: redis.Re
     assert announcements.llen(HISTORY_KEY) == 1
 
 
-def test_the_same_call_again_after_a_lost_answer_changes_nothing_more(announcements: redis.Redis) -> None:
+def test_repeating_a_call_changes_nothing_more(announcements: redis.Redis) -> None:
     active = ActiveWeights(announcements, clock=lambda: 2.0)
     for _ in range(2):
         active.announce(sha256=sha256(1), name="n", uri="/r", forced=False, replacing=None)
@@ -104,12 +104,12 @@ def test_the_history_is_bounded(announcements: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("value", [b"nonsense", b'{"schema": 2}', b'{"schema": 1, "sha256": "short"}'])
-def test_what_is_no_announcement_says_so(announcements: redis.Redis, value: bytes) -> None:
+def test_an_invalid_announcement_is_an_error(announcements: redis.Redis, value: bytes) -> None:
     announcements.set(ACTIVE_KEY, value)
-    with pytest.raises(AnnouncementError, match="no announcement of schema 1"):
+    with pytest.raises(AnnouncementError, match="not an announcement of schema 1"):
         ActiveWeights(announcements).read()
 
 
-def test_without_anything_announced_there_is_nothing_before(announcements: redis.Redis) -> None:
+def test_rollback_without_announcements_is_an_error(announcements: redis.Redis) -> None:
     with pytest.raises(NothingBeforeError):
         ActiveWeights(announcements).roll_back()

@@ -1,4 +1,4 @@
-"""New weights come while a worker scores: it takes them, or goes on as if nothing had been announced."""
+"""New weights arrive while a worker scores: it uses them, or continues with the old ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.weights import HEAD_BIAS, shifted, small_weights
 
 
 class BiasNetwork(QuickNetwork):
-    """Gives every crop the log-odds that stand in the bias of the model's head: a score tells whose it is."""
+    """Scores every crop with the bias of the model's head, so that scores identify their weights."""
 
     def __init__(self, model: BaseModel) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Clock:
 
 @dataclass
 class Bench:
-    """A registry, a Redis, and a follower's parts, as a worker would have them."""
+    """A registry, a Redis, and a follower's parts, as in a worker."""
 
     folder: Path
     client: redis.Redis
@@ -125,7 +125,7 @@ class Bench:
             portraits=False,
         )
 
-    def told(self, result: str) -> float:
+    def count(self, result: str) -> float:
         return self.metrics.registry.get_sample_value("unmask_swaps_total", {"result": result}) or 0.0
 
 
@@ -151,7 +151,7 @@ def in_use(scanners: Scanners) -> str:
     return scanners.provenance.weights_sha256[0]
 
 
-def test_swaps_under_load_fail_no_crop_and_mix_no_weights(bench: Bench, scanners: Scanners, one_face: Path) -> None:
+def test_swaps_under_load_lose_no_crop_and_mix_no_weights(bench: Bench, scanners: Scanners, one_face: Path) -> None:
     bench.shadow_crops = 4
     shifts = {in_use(scanners): 0.0}
     verdicts: list[Verdict] = []
@@ -170,16 +170,16 @@ def test_swaps_under_load_fail_no_crop_and_mix_no_weights(bench: Bench, scanners
             for count in range(1, 6):
                 sha256 = bench.announce(bench.put(count))
                 shifts[sha256] = float(count)
-                until(lambda count=count: bench.told("swapped") == count)
+                until(lambda count=count: bench.count("swapped") == count)
                 assert in_use(scanners) == sha256
-            # Two that began with the last ones.
+            # Two that began with the last weights.
             until(lambda: sum(v.provenance.weights_sha256 == [sha256] for v in list(verdicts)) >= 2)
         finally:
             enough.set()
         for each in scanning:
             each.result(60)
     assert scanners.stats().failed == 0
-    assert (bench.told("refused"), bench.told("failed")) == (0, 0)
+    assert (bench.count("refused"), bench.count("failed")) == (0, 0)
     base = shift_of(bench.small)
     for verdict in verdicts:
         (sha256,) = verdict.provenance.weights_sha256
@@ -188,7 +188,7 @@ def test_swaps_under_load_fail_no_crop_and_mix_no_weights(bench: Bench, scanners
         assert {round(face.probability, 5) for face in verdict.frames} == {round(float(expected), 5)}
     assert len({verdict.provenance.weights_sha256[0] for verdict in verdicts}) >= 2
     values = bench.metrics.registry.get_sample_value
-    assert values("unmask_batch_crops_sum") == scanners.stats().crops, "the new engines tell of their batches too"
+    assert values("unmask_batch_crops_sum") == scanners.stats().crops, "the new engines count their batches too"
     assert values("unmask_weights", {"model": "shifted-5", "sha256": sha256}) == 1
 
 
@@ -237,33 +237,33 @@ def _not_finite(bench: Bench) -> str:
     return sha256
 
 
-def test_bad_weights_are_refused_once_and_those_in_use_go_on(bench: Bench, scanners: Scanners) -> None:
+def test_bad_weights_are_refused_once_and_those_in_use_stay(bench: Bench, scanners: Scanners) -> None:
     before = in_use(scanners)
     spoilt = (_other_bytes, _truncated, _other_architecture, _other_shapes, _not_finite)
     with capture_logs() as logs, bench.follower().following(scanners):
         for count, spoil in enumerate(spoilt, 1):
             bench.announce(spoil(bench))
-            until(lambda count=count: bench.told("refused") == count)
+            until(lambda count=count: bench.count("refused") == count)
         bench.client.set(ACTIVE_KEY, b"nonsense")
-        bench.clock.now_s += 31  # nobody told of it: it is found when the key is read
-        until(lambda: bench.told("refused") == len(spoilt) + 1)
+        bench.clock.now_s += 31  # no message: it is found when the key is read
+        until(lambda: bench.count("refused") == len(spoilt) + 1)
         bench.clock.now_s += 31
         bench.client.delete(ACTIVE_KEY)
         assert in_use(scanners) == before
         good = bench.announce(bench.put(1))
-        until(lambda: bench.told("swapped") == 1)
+        until(lambda: bench.count("swapped") == 1)
     assert in_use(scanners) == good
-    assert (bench.told("refused"), bench.told("failed")) == (len(spoilt) + 1, 0)
+    assert (bench.count("refused"), bench.count("failed")) == (len(spoilt) + 1, 0)
     reasons = [line["error"] for line in logs if line["event"] == "weights refused"]
     for reason, part in zip(
         reasons,
-        ["nothing was kept", "truncated", "ConfigError", "CheckpointError", "nan", "no announcement"],
+        ["nothing was kept", "truncated", "ConfigError", "CheckpointError", "nan", "not an announcement"],
         strict=True,
     ):
         assert part in reason
 
 
-def test_weights_that_cannot_be_fetched_are_tried_again_later(bench: Bench, scanners: Scanners) -> None:
+def test_a_failed_fetch_is_retried_later(bench: Bench, scanners: Scanners) -> None:
     path = bench.cache / "registry" / "weights" / f"{bench.put(1)}.safetensors"
     hidden = path.rename(bench.cache / "hidden")
     tries_s = []
@@ -274,31 +274,31 @@ def test_weights_that_cannot_be_fetched_are_tried_again_later(bench: Bench, scan
 
     with bench.follower(load).following(scanners):
         sha256 = bench.announce(path.stem)
-        until(lambda: bench.told("failed") == 1)
-        # A message alone is no reason to try again.
+        until(lambda: bench.count("failed") == 1)
+        # A message alone does not trigger another try.
         for after_s in (0, 29):
             bench.clock.now_s += after_s
             bench.client.publish(CHANGED_CHANNEL, b"")
         bench.clock.now_s += 2
-        until(lambda: bench.told("failed") == 2)
+        until(lambda: bench.count("failed") == 2)
         hidden.rename(path)
         bench.clock.now_s += 61
-        until(lambda: bench.told("swapped") == 1)
+        until(lambda: bench.count("swapped") == 1)
     assert in_use(scanners) == sha256
     assert tries_s == [0, 31, 92]
 
 
-def test_a_backend_that_cannot_be_had_is_no_end(bench: Bench, scanners: Scanners) -> None:
+def test_a_failed_backend_is_retried(bench: Bench, scanners: Scanners) -> None:
     def no_memory(model: BaseModel) -> Backend:
         raise RuntimeError("out of memory")
 
     with bench.follower().following(scanners):
         bench.create = no_memory
         bench.announce(bench.put(1))
-        until(lambda: bench.told("failed") == 1)
+        until(lambda: bench.count("failed") == 1)
         bench.create = BiasNetwork
         bench.clock.now_s += 31
-        until(lambda: bench.told("swapped") == 1)
+        until(lambda: bench.count("swapped") == 1)
 
 
 def test_an_ensemble_keeps_its_weights(bench: Bench, scanners: Scanners) -> None:
@@ -308,7 +308,7 @@ def test_an_ensemble_keeps_its_weights(bench: Bench, scanners: Scanners) -> None
     with Scanners(replace(ensemble, engine=Engine(QuickNetwork()))) as several:
         with capture_logs() as logs, bench.follower().following(several):
             bench.announce(bench.put(1))
-            until(lambda: bench.told("refused") == 1)
+            until(lambda: bench.count("refused") == 1)
         assert several.provenance.weights_sha256 == members
     assert any("ensemble of 2 weights" in str(line.get("error")) for line in logs)
 
@@ -317,18 +317,18 @@ def test_a_rollback_is_followed_and_a_lost_message_found(bench: Bench, scanners:
     one, two = bench.put(1), bench.put(2)
     with bench.follower().following(scanners):
         bench.announce(one)
-        until(lambda: bench.told("swapped") == 1)
+        until(lambda: bench.count("swapped") == 1)
         bench.announce(two)
-        until(lambda: bench.told("swapped") == 2)
+        until(lambda: bench.count("swapped") == 2)
         bench.active.roll_back()
-        until(lambda: bench.told("swapped") == 3)
+        until(lambda: bench.count("swapped") == 3)
         assert in_use(scanners) == one
         bench.client.set(ACTIVE_KEY, bench.announcement(two).to_json())
 
         def found_later() -> bool:
-            # The follower may note the time of its last look after any one step of the clock.
+            # The follower may record the time of its last read after any step of the clock.
             bench.clock.now_s += 31
-            return bench.told("swapped") == 4
+            return bench.count("swapped") == 4
 
         until(found_later)
     assert in_use(scanners) == two
@@ -346,37 +346,37 @@ def test_live_crops_are_compared_before_the_swap(bench: Bench, scanners: Scanner
 
     with bench.follower(load, shadow_s=30).following(scanners):
         bench.announce(bench.put(1))
-        until(lambda: bench.told("swapped") == 1)
+        until(lambda: bench.count("swapped") == 1)
     base = shift_of(bench.small)
     apart = 1 / (1 + np.exp(-(base + 1))) - 1 / (1 + np.exp(-base))
     values = bench.metrics.registry.get_sample_value
     assert values("unmask_shadow_crops") == 8
     for stat in ("mean", "p95", "max"):
         assert values("unmask_shadow_difference", {"stat": stat}) == pytest.approx(apart, abs=1e-5)
-    # What was scored for the comparison is nobody's clip.
+    # Crops scored for the comparison do not count as clips'.
     assert scanners.stats().crops == 9
 
 
-def test_without_the_same_crops_there_is_no_comparison(bench: Bench, scanners: Scanners) -> None:
+def test_no_comparison_without_common_crops(bench: Bench, scanners: Scanners) -> None:
     bench.shadow_crops = 8
     other = bench.folder / "other.safetensors"
     sha256 = small_weights(other, size_px=96)
     bench.registry.put(other, sha256, None)
     with capture_logs() as logs, bench.follower(shadow_s=0).following(scanners):
         bench.announce(bench.put(1))
-        until(lambda: bench.told("swapped") == 1)
+        until(lambda: bench.count("swapped") == 1)
         bench.announce(sha256)
-        until(lambda: bench.told("swapped") == 2)
+        until(lambda: bench.count("swapped") == 2)
     reasons = [line["event"] for line in logs if line["event"].startswith("no comparison")]
     assert reasons == [
-        "no comparison: nothing was scored meanwhile",
-        "no comparison: the new weights want other crops",
+        "no comparison: no crops were scored in this time",
+        "no comparison: the new weights take other crops",
     ]
     with scanners.current() as scanner:
         assert (scanner.spec.size, scanner.engine.backend.input_size) == (96, 96)
 
 
-def test_a_worker_that_starts_takes_what_is_announced_or_says_why_not(bench: Bench) -> None:
+def test_a_starting_worker_uses_announced_weights_or_says_why_not(bench: Bench) -> None:
     assert bench.follower().first() is None, "nothing is announced"
     sha256 = bench.announce(bench.put(1))
     loaded = bench.follower().first()
@@ -388,13 +388,13 @@ def test_a_worker_that_starts_takes_what_is_announced_or_says_why_not(bench: Ben
     assert [line["log_level"] for line in logs] == ["error", "warning"]
 
 
-def test_without_a_registry_of_its_own_a_worker_reads_where_it_was_told(bench: Bench) -> None:
+def test_without_a_registry_a_worker_reads_the_announced_uri(bench: Bench) -> None:
     sha256 = bench.put(1)
     loader = replace(bench.loader, registry=None)
     assert loader(bench.announcement(sha256)).detector.sha256 == sha256
 
 
-def test_redis_may_be_away(bench: Bench, scanners: Scanners, tmp_path: Path) -> None:
+def test_following_continues_when_redis_returns(bench: Bench, scanners: Scanners, tmp_path: Path) -> None:
     with required_service(), ExitStack() as stack:
         server = stack.enter_context(RedisServer(tmp_path / "redis"))
         bench.client = stack.enter_context(connect(server.url))
@@ -403,8 +403,8 @@ def test_redis_may_be_away(bench: Bench, scanners: Scanners, tmp_path: Path) -> 
         follower = bench.follower()
         assert follower.first() is None
         with capture_logs() as logs, follower.following(scanners):
-            until(lambda: any(line["event"] == "announcements are not heard" for line in logs))
+            until(lambda: any(line["event"] == "announcements cannot be received" for line in logs))
             server.start()
             sha256 = bench.announce(bench.put(1))
-            until(lambda: bench.told("swapped") == 1)
+            until(lambda: bench.count("swapped") == 1)
     assert in_use(scanners) == sha256

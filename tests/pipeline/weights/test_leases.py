@@ -1,4 +1,4 @@
-"""Who began with a scanner ends with it; its engine closes with the last of them, and counters never run back."""
+"""A clip keeps its scanner to the end; the engine closes with the last clip, and counters never decrease."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def is_open(scanner: Scanner) -> bool:
     return True
 
 
-def test_a_swap_is_for_what_begins_afterwards(scanner: Scanner, scanners: Scanners) -> None:
+def test_a_swap_affects_later_clips_only(scanner: Scanner, scanners: Scanners) -> None:
     new = another(scanner, 1)
     with scanners.current() as first, scanners.current() as same:
         scanners.swap(new)
@@ -60,7 +60,7 @@ def test_a_swap_is_for_what_begins_afterwards(scanner: Scanner, scanners: Scanne
     assert scanners.provenance.weights_sha256 == new.provenance.weights_sha256
 
 
-def test_an_engine_that_nobody_holds_closes_at_once(scanner: Scanner, scanners: Scanners) -> None:
+def test_an_unused_engine_closes_at_once(scanner: Scanner, scanners: Scanners) -> None:
     with scanners.current():
         pass
     scanners.swap(another(scanner, 1))
@@ -78,7 +78,7 @@ def test_several_swaps_during_one_clip(scanner: Scanner, scanners: Scanners) -> 
     assert [is_open(each) for each in found] == [False, False, False, True]
 
 
-def test_counters_go_on_over_swaps(scanner: Scanner, scanners: Scanners) -> None:
+def test_counters_continue_over_swaps(scanner: Scanner, scanners: Scanners) -> None:
     with scanners.current() as old:
         scanners.swap(another(scanner, 1))
         assert is_open(old)
@@ -90,7 +90,7 @@ def test_counters_go_on_over_swaps(scanner: Scanner, scanners: Scanners) -> None
     assert scanners.stats().failed == 0
 
 
-def test_the_end_closes_what_is_open(scanner: Scanner) -> None:
+def test_close_closes_all_engines(scanner: Scanner) -> None:
     new = another(scanner, 1)
     with Scanners(scanner) as scanners, scanners.current():
         scanners.swap(new)

@@ -1,4 +1,4 @@
-"""Weights go into a registry and come out of it as they were, or not at all."""
+"""A registry stores and returns weights unchanged, or fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_one_machine_puts_another_gets(open_registry: Open, weights: Path, tmp_path: Path) -> None:
+def test_one_machine_fetches_what_another_stored(open_registry: Open, weights: Path, tmp_path: Path) -> None:
     uri = open_registry("one").put(weights, SHA256, b"{}")
     other = open_registry("other")
     assert uri == other.uri_of(SHA256)
@@ -41,7 +41,7 @@ def test_what_one_machine_puts_another_gets(open_registry: Open, weights: Path, 
     assert other.evaluation(SHA256) == b"{}"
     other.put_evaluation(SHA256, b'{"a": 1}')
     assert other.evaluation(SHA256) == b'{"a": 1}'
-    # Whoever has the weights' URI finds the registry.
+    # The weights' URI leads to the registry.
     assert Registry.holding(uri, tmp_path / "third").get(SHA256).read_bytes() == DATA
 
 
@@ -59,15 +59,15 @@ def test_fetched_weights_outlive_the_registry(weights: Path, tmp_path: Path) -> 
     assert registry.get(SHA256).read_bytes() == DATA
 
 
-def test_other_bytes_are_never_given_or_taken(open_registry: Open, weights: Path, tmp_path: Path) -> None:
+def test_other_bytes_are_refused(open_registry: Open, weights: Path, tmp_path: Path) -> None:
     registry = open_registry("cache")
-    with pytest.raises(DamagedError, match="nothing was put"):
+    with pytest.raises(DamagedError, match="nothing was stored"):
         registry.put(weights, "0" * 64, None)
     with pytest.raises(NotInRegistryError):
         registry.get("0" * 64)
 
 
-def test_what_is_damaged_there_is_not_kept(weights: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_not_cached(weights: Path, tmp_path: Path) -> None:
     registry = Registry(str(tmp_path / "registry"), tmp_path / "cache")
     registry.put(weights, SHA256, None)
     (tmp_path / "registry" / "weights" / f"{SHA256}.safetensors").write_bytes(DATA[:-1])
@@ -76,13 +76,13 @@ def test_what_is_damaged_there_is_not_kept(weights: Path, tmp_path: Path) -> Non
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_what_is_missing_and_what_cannot_be_written_say_so(open_registry: Open, weights: Path, tmp_path: Path) -> None:
+def test_missing_files_and_failed_writes_are_errors(open_registry: Open, weights: Path, tmp_path: Path) -> None:
     registry = open_registry("cache")
     for ask in (registry.get, registry.evaluation):
         with pytest.raises(NotInRegistryError, match=SHA256):
             ask(SHA256)
     (tmp_path / "a file").touch()
-    with pytest.raises(RegistryUnavailableError, match="cannot be put"):
+    with pytest.raises(RegistryUnavailableError, match="cannot be written"):
         Registry(str(tmp_path / "a file"), tmp_path).put(weights, SHA256, None)
     with pytest.raises(ValueError, match="64 hex digits"):
         registry.get("../../etc/passwd")
