@@ -1,7 +1,7 @@
 """Finds words that this project does not use, in all files of the repository; exit code 1 where there are any.
 
-The prose is for engineers of many languages: short, direct, in the words of the field. These words made it old-fashioned
-or hard to search. CHANGELOG.md keeps its history.
+The prose is for engineers of many languages: short, direct, in the words of the field. These words made it
+old-fashioned or ambiguous. CHANGELOG.md keeps its history.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> int:
                 word = re.sub(r"[\s_]", " ", match.group(1))
                 if word not in ALLOWED.get(path.suffix, ()):
                     found += 1
-                    print(f"{name}:{number}: {word!r}; write: {WORDS[word]}")
+                    sys.stdout.write(f"{name}:{number}: {word!r}; write: {WORDS[word]}\n")
     return 1 if found else 0
 
 

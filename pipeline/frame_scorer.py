@@ -25,7 +25,7 @@ class FrameScorer:
         frames: frames that were added.
         faces: faces seen in them, scored or not.
         not_judged: number of faces with each flaw.
-        error: first crop that could not be scored; None while there is none.
+        error: of the first crop that could not be scored, or None.
         seconds: time in each stage: "faces", "queue" (until the engine takes the crops), and what `timed` measures.
     """
 

@@ -41,7 +41,7 @@ class Metrics:
             "unmask_stage_seconds", "Of a clip in each stage.", ["stage"], buckets=_SECONDS, registry=registry
         )
         self.retries = Counter("unmask_retries", "Tries of a clip beyond its first one.", registry=registry)
-        self.twins = Counter("unmask_twins", "Clips whose content was judged before.", registry=registry)
+        self.duplicates = Counter("unmask_twins", "Clips whose content was judged before.", registry=registry)
         self.handed_back = Counter(
             "unmask_handed_back", "Clips handed over to another worker before they were done.", registry=registry
         )

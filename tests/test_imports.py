@@ -157,7 +157,7 @@ def upward_imports(modules: Mapping[str, str]) -> list[str]:
 
 
 def import_cycle(modules: Mapping[str, str]) -> list[str]:
-    """Modules that form an import cycle, including imports in functions; empty if there is none."""
+    """Modules that form an import cycle, including imports in functions; empty without a cycle."""
     graph = {
         name: {target for _, target in imported(source, modules) if target in modules and target != name}
         for name, source in modules.items()

@@ -220,7 +220,7 @@ class _Scan:
         if report is not None:
             return report.verdict, report.transient
         assert self._duplicate is not None
-        service.metrics.twins.inc()
+        service.metrics.duplicates.inc()
         own = {"id": task.video_id, "source": task.uri, "elapsed_s": round(time.monotonic() - started_s, 3)}
         return Verdict.model_validate_json(self._duplicate).model_copy(update=own), False
 
