@@ -28,12 +28,12 @@ def test_an_unknown_architecture_is_refused_with_a_list() -> None:
 
 @every_architecture
 def test_an_unknown_option_is_refused_with_a_list(architecture: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown option depht; there are: backbone='.*num_classes=2.*"):
+    with pytest.raises(ConfigError, match=r"unknown option depht; available: backbone='.*num_classes=2.*"):
         get_model(architecture, pretrained=False, depht=3)
 
 
 def test_an_unknown_backbone_is_refused_with_similar_names() -> None:
-    with pytest.raises(ConfigError, match=r"no weights 'bogus'; there are: resnet50\.a1_in1k, "):
+    with pytest.raises(ConfigError, match=r"no weights 'bogus'; available: resnet50\.a1_in1k, "):
         get_model("two_stream", pretrained=False, backbone="resnet50.bogus")
     with pytest.raises(ConfigError, match=r"'resnt50'.*resnet50"):
         get_model("two_stream", pretrained=False, backbone="resnt50")
@@ -142,7 +142,7 @@ def test_taking_out_any_part_changes_the_logits(small: BuildSmall, architecture:
 def test_named_parts(small: BuildSmall, architecture: str, parts: set[str]) -> None:
     model = small(architecture)
     assert parts <= model.parts().keys()
-    with pytest.raises(KeyError, match=f"no part nose; there are: {next(iter(model.parts()))}"), model.without("nose"):
+    with pytest.raises(KeyError, match=f"no part nose; available: {next(iter(model.parts()))}"), model.without("nose"):
         pass
 
 

@@ -226,7 +226,7 @@ def test_state_comes_back_with_its_weights(tmp_path: Path) -> None:
 
 def test_a_missing_state_is_told(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", weights=small_weights(), info=INFO)
-    with pytest.raises(CheckpointError, match="no training state beside it"):
+    with pytest.raises(CheckpointError, match="it has no training state"):
         read_state(tmp_path / "a.pth")
 
 
@@ -359,7 +359,7 @@ GOOD = {"fpr": 0.01, "fake": (0.7,) * 8, "real": (0.3,) * 8}
         ({"real": (0.3,) * 9}, "real must hold 8"),
         ({"fake": (0.7,) * 7 + (1.1,)}, "fake must hold 8 prob"),
         ({"real": (math.nan,) * 8}, "real must hold 8 prob"),
-        ({"real": (0.3,) * 7 + (0.8,)}, "nowhere lie below real"),
+        ({"real": (0.3,) * 7 + (0.8,)}, "must not be below real"),
         ({"fake": (0.7,) * 7 + (0.6,)}, "must not fall"),
     ],
 )

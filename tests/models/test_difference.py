@@ -177,7 +177,7 @@ def test_a_base_that_lies_about_its_contents_is_noticed(base: Base, trained: Pat
 def test_an_unknown_base_is_answered_with_those_there_are(base: Base, trained: Path, tmp_path: Path) -> None:
     save_difference(trained, base, tmp_path / "small")
     unregister_base(base.name)
-    with pytest.raises(DifferenceError, match=r"no base named 'tiny-base'; there are: .*clip-vit-b16"):
+    with pytest.raises(DifferenceError, match=r"no base named 'tiny-base'; available: .*clip-vit-b16"):
         apply_difference(tmp_path / "small", tmp_path / "built")
 
 
@@ -301,7 +301,7 @@ def test_weights_published_nowhere_can_only_be_built(
 ) -> None:
     unpublished = replace(entry(), uri="")
     monkeypatch.setattr(zoo, "list_entries", lambda: (unpublished,))
-    with pytest.raises(ZooError, match="published nowhere yet: run `unmask models build tiny-large`"):
+    with pytest.raises(ZooError, match="not published yet: run `unmask models build tiny-large`"):
         zoo.pull("tiny-large")
     with pytest.raises(ZooError, match="models build tiny-large"):
         zoo.resolve("tiny-large")

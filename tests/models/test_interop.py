@@ -191,14 +191,14 @@ def test_keys_that_do_not_fit_are_named(state: State, tmp_path: Path) -> None:
     other = state | {"backbone.last_linear.weight": torch.zeros(2, 512)}
     assert "backbone.last_linear.weight has shape [2, 512] instead of [2, 2048]" in refusal(tmp_path, other)
     twice = state | {"bn4.weight": torch.zeros(2048)}
-    assert "bn4.weight says again what backbone.bn4.weight says" in refusal(tmp_path, twice)
+    assert "bn4.weight duplicates backbone.bn4.weight" in refusal(tmp_path, twice)
     nothing_of_it = refusal(tmp_path, {"fc.weight": torch.zeros(2, 2)})
     assert f"{len(state) - 7 + 1} keys differ: fc.weight is unknown; backbone.conv1.weight is missing" in nothing_of_it
 
 
 @pytest.mark.parametrize(
     ("contents", "message"),
-    [([torch.zeros(2)], "holds a list"), ({}, "holds a dict"), ({"epoch": 3}, "epoch is no tensor")],
+    [([torch.zeros(2)], "holds a list"), ({}, "holds a dict"), ({"epoch": 3}, "epoch: not tensors")],
 )
 def test_what_is_no_state_dict_is_refused(contents: object, message: str, tmp_path: Path) -> None:
     assert message in refusal(tmp_path, contents)

@@ -58,7 +58,7 @@ def test_pooling_of_a_constant_map_is_the_constant(kind: str) -> None:
 
 
 def test_unknown_pooling_is_refused_with_a_list() -> None:
-    with pytest.raises(ValueError, match="'sum'; there are: avg, max, gem, attention"):
+    with pytest.raises(ValueError, match="'sum'; available: avg, max, gem, attention"):
         pooling("sum", 3)  # type: ignore[arg-type]
 
 

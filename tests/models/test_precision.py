@@ -159,7 +159,7 @@ def test_best_device(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool, requ
 @pytest.mark.parametrize("requested", ["cuda:3", "mps", "gpu", "", "cuda:"])
 def test_an_absent_device_is_an_error_that_lists_what_there_is(monkeypatch: pytest.MonkeyPatch, requested: str) -> None:
     pretend_devices(monkeypatch, cuda=2, mps=False)
-    with pytest.raises(DeviceError, match="there are: auto, cuda:0, cuda:1, cpu"):
+    with pytest.raises(DeviceError, match="available: auto, cuda:0, cuda:1, cpu"):
         best_device(requested)
 
 

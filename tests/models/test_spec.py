@@ -63,8 +63,8 @@ def test_hash_is_frozen() -> None:
     [
         ({"size": 8}, "at least 16 px"),
         ({"std": [0.1, 0.0, 0.1]}, "std must be positive"),
-        ({"geometry": {"kind": "hexagon"}}, "there are: box_margin, landmark_template"),
-        ({"geometry": {"kind": "box_margin", "margin": 3.0}}, "margin must lie in"),
+        ({"geometry": {"kind": "hexagon"}}, "available: box_margin, landmark_template"),
+        ({"geometry": {"kind": "box_margin", "margin": 3.0}}, "margin must be in"),
         ({"geometry": {"kind": "box_margin", "padding": 0.1}}, "not an input spec"),
         ({"geometry": None}, "not an input spec"),
         ({"depth": 3}, "not an input spec"),

@@ -228,13 +228,13 @@ def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         resolve("tiny")
     for needed in ("unmask models pull tiny", ENTRY.sha256, str(weights_dir() / "tiny.onnx")):
         assert needed in str(error.value)
-    with pytest.raises(ZooError, match=r"nowhere\.pth: no such file, nor weights of that name.*: tiny"):
+    with pytest.raises(ZooError, match=r"nowhere\.pth: no such file, and no weights of that name.*: tiny"):
         resolve("nowhere.pth")
 
 
 def test_unknown_names_list_what_exists() -> None:
     for call in (find_entry, pull):
-        with pytest.raises(ZooError, match=r"no weights named 'yumet'; there are: .*yunet"):
+        with pytest.raises(ZooError, match=r"no weights named 'yumet'; available: .*yunet"):
             call("yumet")
 
 

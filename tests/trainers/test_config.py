@@ -55,7 +55,7 @@ def test_settings_are_typed_and_nested() -> None:
     ("setting", "message"),
     [
         ("optim.lr", "key=value"),
-        ("optim.rate=1", "no setting 'optim.rate'; here there are: lr, "),
+        ("optim.rate=1", "no setting 'optim.rate'; available here: lr, "),
         ("optim.lr.x=1", "has no parts"),
         ("optim.lr=fast", "optim.lr must be of type float"),
         ("samples=1.5", "samples must be of type int"),

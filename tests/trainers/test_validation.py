@@ -89,7 +89,7 @@ def test_a_kind_that_cannot_be_made_is_left_out(manifest: Manifest) -> None:
 
 
 def test_an_unknown_kind_is_refused(manifest: Manifest) -> None:
-    with pytest.raises(SettingError, match="no pseudo-fake kind face_swap; there are: self_blend"):
+    with pytest.raises(SettingError, match="no pseudo-fake kind face_swap; available: self_blend"):
         validation_sets(manifest, replace(CONFIG, kinds=("face_swap",)), SIZE_PX)
 
 

@@ -374,7 +374,7 @@ class TestFolder:
 
 
 def test_unknown_layouts_folders_and_methods(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="unknown layout 'dfd'; there are: faceforensics, celeb-df"):
+    with pytest.raises(LayoutError, match="unknown layout 'dfd'; available: faceforensics, celeb-df"):
         read_layout("dfd", tmp_path)
     with pytest.raises(LayoutError, match=r"expected the folder .*nowhere; .* is empty"):
         read_layout("folder", tmp_path / "nowhere")

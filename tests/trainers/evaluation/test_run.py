@@ -31,7 +31,7 @@ def test_a_manifest_that_is_not_there(evaluate: Evaluate, weights: Path, tmp_pat
 def test_a_split_that_is_not_there(evaluate: Evaluate, weights: Path, manifest: Path) -> None:
     result = evaluate("--weights", weights, "--manifest", manifest, "--split", "train")
     assert result.exit_code == 2
-    assert "no rows of split 'train'; there are: test, val" in result.output
+    assert "no rows of split 'train'; available: test, val" in result.output
 
 
 def test_weights_that_are_not_there(evaluate: Evaluate, manifest: Path, tmp_path: Path) -> None:
