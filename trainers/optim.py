@@ -10,12 +10,12 @@ from trainers.config import OptimConfig
 
 
 def create_optimizer(model: BaseModel, config: OptimConfig, extra: nn.Module | None = None) -> torch.optim.AdamW:
-    """AdamW with a rate for each depth of the backbone, and a higher one for what starts from random weights.
+    """AdamW with a rate for each depth of the backbone, and a higher one for layers that start from random weights.
 
     Args:
         model: the detector; see `models.param_groups` for its groups.
         config: rates and decay.
-        extra: layers that are trained beside it, at the rate of the new ones.
+        extra: layers trained with it, at the rate of new layers.
     """
     groups = model.param_groups(config.lr, config.weight_decay, config.layer_decay)
     top = max(group["layer_id"] for group in groups)

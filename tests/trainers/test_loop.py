@@ -245,7 +245,7 @@ def test_stopping_leaves_a_checkpoint(crops: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert b"the same command goes on" in errors
+    assert b"the same command resumes it" in errors
     assert read_checkpoint(tmp_path / "probe" / LAST).info.step >= 1
 
 

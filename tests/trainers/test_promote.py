@@ -57,7 +57,7 @@ def test_a_small_loss_within_the_interval_passes() -> None:
 
 
 def test_a_loss_beyond_the_interval_is_refused() -> None:
-    with pytest.raises(RefusedError, match=r"loses to the active weights: video AUC 0\.8700 \(at most 0\.8900\)"):
+    with pytest.raises(RefusedError, match=r"worse than the active weights: video AUC 0\.8700 \(at most 0\.8900\)"):
         gate(evaluation(auc=0.87), evaluation())
 
 
@@ -68,10 +68,10 @@ def test_a_loss_beyond_the_interval_is_refused() -> None:
         ({"split": "test"}, "on manifest mmmmmmmmmmmmmmmm, split test, report half, wanted .* split val"),
         ({"half": "selection"}, "selection half, wanted .* report half"),
         ({"rows_sha256": "s" * 64}, "other rows"),
-        ({"videos": 29}, "29 real and 29 fake videos got a score, of the active weights' 30 and 30"),
+        ({"videos": 29}, "29 real and 29 fake videos got a score, with the active weights 30 and 30"),
         ({"auc": None}, "no AUC over videos"),
         ({"half_width": None}, "no interval"),
-        ({"video": None}, "no fair comparison"),
+        ({"video": None}, "not comparable"),
         ({"kind": "clips"}, "without a manifest of crops"),
     ],
 )
@@ -233,12 +233,12 @@ def test_the_command_tells_and_exits_accordingly(shelf: Shelf, redis_url: str, t
         done = runner.invoke(app, ["promote", str(path), *named, *places, *options])
         return done.exit_code, done.output
 
-    assert run(0, None) == (3, "Refused: no evaluation: run `unmask evaluate --json`, and name what it writes\n")
+    assert run(0, None) == (3, "Refused: no evaluation: run `unmask evaluate --json`, and pass its output\n")
     code, said = run(0, 0.9)
     assert (code, said.splitlines()[1]) == (0, f"active: shifted-0, sha256 {shelf.weights(0)[1]}")
     code, said = run(1, 0.5)
     assert (code, said.partition(":")[0]) == (3, "Refused")
     code, said = run(1, 0.5, "--force")
-    assert (code, said.partition(":")[0]) == (0, "Forced, though")
+    assert (code, said.partition(":")[0]) == (0, "Forced despite")
     assert run(2, 0.9, redis="redis://127.0.0.1:1/0")[0] == 1
     assert runner.invoke(app, ["promote", str(tmp_path / "none"), "--redis", redis_url]).exit_code == 2

@@ -78,7 +78,7 @@ def test_what_was_interrupted_is_continued(
 def test_a_batch_gets_the_answers_to_its_stored_images(rows: Manifest, config: DistilConfig, stored: Path) -> None:
     distil = DistilConfig(teachers=config.teachers, cache=str(stored))
     preparation = Preparation(LossConfig(distil=distil), rows, LandmarkTemplate(), CPU, mixed_precision=False)
-    assert "cached answers to 100% of the rows" in preparation.describe()
+    assert "cached outputs for 100% of the rows" in preparation.describe()
     cache = TeacherCache.read(stored, config)
     places = cache.places(rows)
     batch = {
@@ -96,15 +96,15 @@ def test_answers_of_other_teachers_or_of_other_images_are_refused(
     rows: Manifest, config: DistilConfig, stored: Path, tmp_path: Path
 ) -> None:
     fewer = DistilConfig(teachers=config.teachers[:1], cache=str(stored))
-    with pytest.raises(TeacherError, match="make it again"):
+    with pytest.raises(TeacherError, match="create it again"):
         TeacherCache.read(stored, fewer)
     with pytest.raises(TeacherError, match="calibrated=False"):
         TeacherCache.read(stored, DistilConfig(teachers=config.teachers, calibrated=False))
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(stored.read_bytes()[:-10])
-    with pytest.raises(TeacherError, match="not a file of teachers' answers"):
+    with pytest.raises(TeacherError, match="not a file of teacher outputs"):
         TeacherCache.read(damaged, config)
-    with pytest.raises(TeacherError, match="not a file of teachers' answers"):
+    with pytest.raises(TeacherError, match="not a file of teacher outputs"):
         TeacherCache.read(tmp_path / "absent.safetensors", config)
     moved = Manifest.of([row | {"path": f"other/{i}.jpg"} for i, row in enumerate(rows._rows(rows.root))], rows.root)
     distil = DistilConfig(teachers=config.teachers, cache=str(stored))

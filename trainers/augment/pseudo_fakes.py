@@ -53,7 +53,7 @@ def make(kind: str, face: Face, donor: Face, rng: np.random.Generator, config: B
         trainers.augment.autoencoders.AutoencodersMissingError: `rerender` without autoencoders.
     """
     if kind not in KINDS:
-        raise ValueError(f"no pseudo-fake kind {kind!r}; there are: {', '.join(KINDS)}")
+        raise ValueError(f"no pseudo-fake kind {kind!r}; available: {', '.join(KINDS)}")
     return KINDS[kind](face, donor, rng, config or BlendConfig())
 
 

@@ -116,7 +116,7 @@ def _crops(source: Path, name: str, split: str | None, half: Half | None) -> Cro
     if split is not None:
         rows = rows.where(split=split)
         if not len(rows):
-            raise SetError(f"{source}: no rows of split {split!r}; there are: {', '.join(sorted(set(manifest.split)))}")
+            raise SetError(f"{source}: no rows of split {split!r}; available: {', '.join(sorted(set(manifest.split)))}")
     if half is not None:
         rows = rows.halves()[0 if half == "selection" else 1]
         if not len(rows):

@@ -35,7 +35,7 @@ def read_layout(name: str, root: Path, options: LayoutOptions | None = None) -> 
     """
     options = options or LayoutOptions()
     if name not in LAYOUTS:
-        raise LayoutError(f"unknown layout {name!r}; there are: {', '.join(LAYOUTS)}")
+        raise LayoutError(f"unknown layout {name!r}; available: {', '.join(LAYOUTS)}")
     listing = LAYOUTS[name](expect_folder(root), options)
     if options.methods:
         there = sorted({video.method for video in listing.videos if video.method})
