@@ -26,7 +26,7 @@ class SettingError(UnmaskError, ValueError):
 class OptimConfig:
     """AdamW and what goes with it."""
 
-    # Rate of the backbone's top layer; new layers multiply it by `head_lr_factor`, layers below have a share of it.
+    # Rate of the new layers before `head_lr_factor`; the backbone's layers have a share of it, see `layer_decay`.
     lr: float = 5e-4
     # The new layers start from random weights, the backbone does not.
     head_lr_factor: float = 3.0

@@ -65,8 +65,8 @@ def test_a_loss_beyond_the_interval_is_refused() -> None:
     ("changes", "reason"),
     [
         ({"manifest_sha256": "n" * 64}, "evaluated on other rows than the active weights: on manifest nnnn"),
-        ({"split": "test"}, "on manifest mmmmmmmmmmmmmmmm, split test, report half, wanted .* split val"),
-        ({"half": "selection"}, "selection half, wanted .* report half"),
+        ({"split": "test"}, "on manifest mmmmmmmmmmmmmmmm, split test, report half, expected .* split val"),
+        ({"half": "selection"}, "selection half, expected .* report half"),
         ({"rows_sha256": "s" * 64}, "other rows"),
         ({"videos": 29}, "29 real and 29 fake videos got a score, with the active weights 30 and 30"),
         ({"auc": None}, "no AUC over videos"),

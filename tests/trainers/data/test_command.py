@@ -31,7 +31,7 @@ def test_prepare_and_check(data_set: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run("prepare", "folder", data_set, out, "--frames", "2", "--size", "64", "--split", "train")
     assert done.exit_code == 0, done.output
-    assert "fakes cut where their originals were: 1; 1 show other pictures" in done.output
+    assert "fakes cut at the places of their originals: 1; 1 show other pictures" in done.output
     manifest = Manifest.read(out / "manifest.parquet")
     assert set(manifest.method.tolist()) == {"", "blend", "other"}
     passed = run("check", out / "manifest.parquet")
@@ -47,7 +47,7 @@ def test_prepare_and_check(data_set: Path, tmp_path: Path) -> None:
     refused = run("check", out / "leaky.csv", "--no-images")
     assert refused.exit_code == 2
     assert "violation group_in_two_splits: 1" in refused.output
-    assert "unfit: 6 rows, pictures not looked at; group_in_two_splits" in refused.output
+    assert "unfit: 6 rows, pictures not checked; group_in_two_splits" in refused.output
 
 
 def test_some_that_fail_are_exit_code_3(data_set: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_landmarks_of_the_reals(few: Path) -> None:
         pytest.skip("UNMASK_TEST_FACE_TASK does not name MediaPipe's face_landmarker_v2_with_blendshapes.task")
     done = run("landmarks", few, "--task", task)
     assert done.exit_code == 0, done.output
-    assert "3 of 3 faces with a sure mesh" in done.output
+    assert "3 of 3 faces with a reliable mesh" in done.output
     manifest = Manifest.read(few)
     store = DenseStore.beside(few.parent)
     assert store is not None

@@ -123,10 +123,10 @@ def test_the_words_count_the_people(run: Run) -> None:
     ("labels", "says"),
     [
         (None, "needs labels.csv with columns file and label"),
-        ("file,label\n", "names no clips"),
+        ("file,label\n", "lists no clips"),
         ("name,label\na.mp4,real\n", "column file missing"),
-        ("file,label\na.mp4,perhaps\n", "row 1: wanted are a file and the label real or fake"),
-        ("file,label\na.mp4,real\n./a.mp4,fake\n", "names a file twice"),
+        ("file,label\na.mp4,perhaps\n", "row 1: expected a file and the label real or fake"),
+        ("file,label\na.mp4,real\n./a.mp4,fake\n", "lists a file twice"),
     ],
 )
 def test_labels_that_are_none(labels: str | None, says: str, evaluate: Evaluate, weights: Path, tmp_path: Path) -> None:

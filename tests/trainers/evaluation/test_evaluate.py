@@ -29,7 +29,7 @@ from trainers.augment import degrade
 from trainers.data.images import ImageStore
 from trainers.data.manifest import Manifest, join
 from trainers.evaluation.scoring import score_images, score_manifest
-from trainers.evaluation.summary import Words, share_called_fake
+from trainers.evaluation.summary import LabelCounts, share_called_fake
 from trainers.promote import Evaluation as Evaluated
 from trainers.promote import compare
 
@@ -234,7 +234,7 @@ def test_a_rung_tells_how_many_reals_and_fakes_are_called_fake(evaluation: Evalu
 @given(total=st.integers(1, 3000), data=st.data())
 def test_the_interval_of_a_share_holds_it(total: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, total))
-    share = share_called_fake(Words(total, count, 0, total - count))
+    share = share_called_fake(LabelCounts(total, count, 0, total - count))
     assert share.value is not None
     assert share.low is not None
     assert share.high is not None
@@ -294,7 +294,7 @@ def test_markdown_with_pictures_beside_it(evaluation: Evaluation, only: dict[str
         assert min(picture.shape[:2]) > 300
         # More than an empty frame of axes.
         assert len(np.unique(picture.astype(int) @ (1, 256, 65536))) > 20
-    for table in ("Metrics", "Words of the verdict", "Baseline", "Datasets and methods", "Slices", "Robustness ladder"):
+    for table in ("Metrics", "Verdicts", "Baseline", "Datasets and methods", "Slices", "Robustness ladder"):
         assert f"### {table}" in text
     auc = only["frame"]["metrics"]["auc"]
     assert f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})" in text

@@ -13,7 +13,7 @@ import pytest
 from models.architectures import LoadedDetector
 from pipeline.verdict.calibration import label, probability
 from tests.trainers.evaluation.conftest import Evaluate
-from trainers.evaluation.items import words
+from trainers.evaluation.items import verdict_labels
 from trainers.evaluation.sets import CropSet, SetError, find_sets
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -99,7 +99,7 @@ def test_probability_and_words_are_those_of_serving(detector: LoadedDetector) ->
     chances = probability(logits, info.calibration)
     np.testing.assert_array_equal(info.calibration.probability(logits), chances)
     for thresholds in (info.thresholds, None):
-        assert words(chances, thresholds).tolist() == [label(float(p), 1, thresholds).value for p in chances]
+        assert verdict_labels(chances, thresholds).tolist() == [label(float(p), 1, thresholds).value for p in chances]
 
 
 def test_it_runs_where_only_the_libraries_of_training_are(weights: Path, manifest: Path, tmp_path: Path) -> None:
