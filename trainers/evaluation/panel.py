@@ -41,7 +41,7 @@ class Panel:
             CheckpointError: the same weights are given twice.
         """
         if len({member.sha256 for member in members}) < len(members):
-            raise CheckpointError("an ensemble needs different weights, some are given twice")
+            raise CheckpointError("an ensemble needs different weights, some are named twice")
         infos = [member.info for member in members]
         combination = Combination.of([info.calibration for info in infos])
         return cls(tuple(members), looks or Looks(), _joined(infos, combination), combination)

@@ -90,7 +90,7 @@ class TestFaceForensics:
 
     def test_missing_lists_are_named(self, root: Path) -> None:
         (root / "val.json").unlink()
-        with pytest.raises(LayoutError, match=r"train\.json, val\.json and test\.json in .*val\.json is not there"):
+        with pytest.raises(LayoutError, match=r"train\.json, val\.json and test\.json in .*val\.json is missing"):
             read_layout("faceforensics", root)
         own = read_layout("faceforensics", root, LayoutOptions(official=False))
         assert len(own.videos) == 5 + 2 * 3
@@ -114,7 +114,7 @@ class TestFaceForensics:
 
     def test_a_fake_of_two_pairs_is_left_out(self, root: Path) -> None:
         lay(root, ("manipulated_sequences/Deepfakes/c23/videos/000_035.mp4",))
-        assert read_layout("faceforensics", root).dropped["ties two pairs of identities together"] == 1
+        assert read_layout("faceforensics", root).dropped["connects two pairs of identities"] == 1
 
     def test_actors_are_split_by_actor(self, tmp_path: Path) -> None:
         actors = [f"{n:02d}" for n in range(1, 29)]
@@ -132,7 +132,7 @@ class TestFaceForensics:
         assert all(len(splits) == 1 for splits in homes.values())
         assert set.union(*homes.values()) == {"train", "val", "test"}
         assert listing.dropped["not named as an actor's video is"] == 1
-        assert listing.dropped["ties actors of two splits together"] == 28 + len(fakes) - len(listing.videos)
+        assert listing.dropped["connects actors of two splits"] == 28 + len(fakes) - len(listing.videos)
         fake = next(video for video in listing.videos if video.method)
         assert by_name(listing)[fake.original].path.stem == f"{fake.path.stem[:2]}__kitchen_pan"
         assert listing == read_layout("faceforensics", tmp_path)
@@ -207,7 +207,7 @@ class TestCelebDf:
 
     def test_a_list_of_another_set_is_refused(self, root: Path) -> None:
         (root / "List_of_testing_videos.txt").write_text("1 YouTube-real/99999.mp4\n")
-        with pytest.raises(LayoutError, match="names 1 videos, none of which is in"):
+        with pytest.raises(LayoutError, match="names 1 videos, none of which exists in"):
             read_layout("celeb-df", root)
         (root / "List_of_testing_videos.txt").write_text("YouTube-real/00007.mp4\n")
         with pytest.raises(LayoutError, match="line 1: expected `LABEL PATH`"):
@@ -227,7 +227,7 @@ class TestDfdc:
         self.part(tmp_path / "dfdc_train_part_1", {**fakes, "gone.mp4": real}, absent=["gone.mp4"])
         listing = read_layout("dfdc", tmp_path, LayoutOptions(shares=Shares(val=0.3, test=0)))
         assert len(listing.videos) == 180
-        assert listing.dropped == {"in metadata.json, but not there": 1}
+        assert listing.dropped == {"in metadata.json, but missing": 1}
         fake = by_name(listing)["f7"]
         assert (fake.group, fake.original, fake.method, fake.dataset) == ("r3", "r3", "dfdc", "dfdc")
         assert {video.split for video in listing.videos} == {"train", "val"}
@@ -264,7 +264,7 @@ class TestDfdc:
             "dfdcp-643049_D_001": ("train", "dfdcp-643049", "method_A"),
             "dfdcp-777777_A_001": ("test", "dfdcp-777777", ""),
         }
-        assert listing.dropped == {"ties actors of two splits together": 1, "in dataset.json, but not there": 1}
+        assert listing.dropped == {"connects actors of two splits": 1, "in dataset.json, but missing": 1}
 
 
 class TestDf40:
@@ -293,7 +293,7 @@ class TestDf40:
         training = [video for video in listing.videos if "DF40_train" in video.source_video]
         assert {video.split for video in training} == {"train", "val"}
         # 000_001 is trained on and tested on: the test video stays.
-        assert listing.dropped == {"ties identities of two splits together": 1}
+        assert listing.dropped == {"connects identities of two splits": 1}
         assert len(training) == 39
 
     def test_official_lists_count(self, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ class TestDf40:
         with pytest.raises(LayoutError, match="expected METHOD/frames/VIDEO"):
             read_layout("df40", tmp_path)
         lay(tmp_path, ("DF40/ff/frames/900_901/000.png",))
-        with pytest.raises(LayoutError, match="expected it below a folder METHOD"):
+        with pytest.raises(LayoutError, match="expected it in a folder METHOD"):
             read_layout("df40", tmp_path)
 
 
@@ -353,10 +353,10 @@ class TestFolder:
         ("table", "message"),
         [
             ("name,label\na,real\n", "expected columns file and label, file is not among"),
-            ("file,label\n", "holds no rows"),
+            ("file,label\n", "has no rows"),
             ("file,label\na.mp4,maybe\n", "a.mp4 has the label 'maybe', expected real or fake"),
-            ("file,label\na.mp4,real\na.mp4,fake\n", "a.mp4 stands there twice"),
-            ("file,label,pair\na.mp4,fake,b.mp4\n", "a.mp4 has the pair b.mp4, which is no file of the table"),
+            ("file,label\na.mp4,real\na.mp4,fake\n", "a.mp4 is listed twice"),
+            ("file,label,pair\na.mp4,fake,b.mp4\n", "a.mp4 has the pair b.mp4, which is not a file in the table"),
         ],
     )
     def test_a_malformed_table_is_refused(self, tmp_path: Path, table: str, message: str) -> None:
@@ -379,7 +379,7 @@ def test_unknown_layouts_folders_and_methods(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"expected the folder .*nowhere; .* is empty"):
         read_layout("folder", tmp_path / "nowhere")
     lay(tmp_path, ("real/7.mp4", "fake/swap/7.mp4"))
-    with pytest.raises(LayoutError, match="has no videos of blend; it has swap"):
+    with pytest.raises(LayoutError, match="has no videos of blend; found: swap"):
         read_layout("folder", tmp_path, LayoutOptions(methods=("blend",)))
 
 

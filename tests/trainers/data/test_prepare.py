@@ -183,13 +183,13 @@ def test_a_folder_holds_one_run(
     with pytest.raises(PrepareError, match="listing_sha256"):
         prepare(read_layout("folder", listing.root, LayoutOptions(split="val", dataset="made")), out, cutter, SMALL)
     (tmp_path / "shard-00000.tar").touch()
-    with pytest.raises(PrepareError, match=r"holds shard-00000\.tar, but no prepare\.json"):
+    with pytest.raises(PrepareError, match=r"has shard-00000\.tar, but no prepare\.json"):
         prepare(listing, tmp_path, cutter, SMALL)
 
     def run_again(done: UnitDone) -> None:
         prepare(listing, tmp_path / "busy", cutter, SMALL)
 
-    with pytest.raises(PrepareError, match="another run is at work"):
+    with pytest.raises(PrepareError, match="another run is active"):
         prepare(listing, tmp_path / "busy", cutter, SMALL, progress=run_again)
 
 

@@ -76,9 +76,9 @@ def test_shards_that_were_cut_off_are_refused(tmp_path: Path) -> None:
     write(tmp_path, [100, 100])
     (shard,) = tmp_path.iterdir()
     shard.write_bytes(shard.read_bytes()[:1000])
-    with ShardWriter(tmp_path, LIMIT, ShardEnd(0, 2048)) as shards, pytest.raises(ShardError, match="holds less"):
+    with ShardWriter(tmp_path, LIMIT, ShardEnd(0, 2048)) as shards, pytest.raises(ShardError, match="has less"):
         shards.add("x.jpg", b"x")
     for path in tmp_path.iterdir():
         path.unlink()
-    with ShardWriter(tmp_path, LIMIT, ShardEnd(0, 2048)) as shards, pytest.raises(ShardError, match="holds less"):
+    with ShardWriter(tmp_path, LIMIT, ShardEnd(0, 2048)) as shards, pytest.raises(ShardError, match="has less"):
         shards.open()
