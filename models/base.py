@@ -318,7 +318,7 @@ class BaseModel(nn.Module, ABC):
         return save_checkpoint(path, weights=weights if ema is None else ema, info=info, state=state)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> Resume:
-        """Take over weights and input spec of a checkpoint written by `save_checkpoint`, to go on training.
+        """Take over weights and input spec of a checkpoint written by `save_checkpoint`, to continue training.
 
         Raises:
             CheckpointError: not a checkpoint, of another architecture or other options, or without the state

@@ -49,7 +49,7 @@ class Calibration:
     Attributes:
         scale: slope of Platt's line.
         bias: the line's value at 0.
-        curve: (logit, log-odds), rising; beyond the outer knots g stays as it is there. Empty: Platt's line.
+        curve: (logit, log-odds), rising; constant beyond the outer knots. Empty: Platt's line.
         quality: (quality, trust), not falling, both in 0..1; linear between the knots and constant beyond. Empty: 1
             everywhere. A trust of 0 makes every face even odds.
         bounds: None: likelihood ratios are not reported.

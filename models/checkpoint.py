@@ -95,7 +95,7 @@ def save_checkpoint(
         path: of the weights; missing folders are made.
         weights: a state dict, on any device; tied, shared and non-contiguous tensors are fine.
         info: what the header says.
-        state: what a training run needs to go on: tensors, numbers, strings, and lists and dicts of them.
+        state: what resuming a training run needs: tensors, numbers, strings, and lists and dicts of them.
 
     Returns:
         sha256 of the weights file.

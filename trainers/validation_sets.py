@@ -210,7 +210,7 @@ def _pseudo_fakes(
 ) -> list[ScoredSet]:
     """For each kind, reals of a set against pseudo-fakes made of them."""
     reals = np.flatnonzero(crops.label == REAL)
-    dense = DenseStore.beside(crops.root) if blend.dense else None
+    dense = DenseStore.next_to(crops.root) if blend.dense else None
     faces: list[Face] = []
     for i in reals[: config.pseudo_rows // 2]:
         image, landmarks = made.load(str(crops.path[i])), crops.landmarks[i]

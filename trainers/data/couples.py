@@ -203,7 +203,7 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         self.plan, self.size_px = plan, size_px
         self.augmentation, self.blend = augmentation or AugmentConfig(), blend or BlendConfig()
         self.store = ImageStore(plan.manifest.root)
-        self.dense = DenseStore.beside(plan.manifest.root) if self.blend.dense and plan.kinds else None
+        self.dense = DenseStore.next_to(plan.manifest.root) if self.blend.dense and plan.kinds else None
         for kind in sorted(plan.kinds):
             require(kind, self.blend)
 

@@ -81,7 +81,7 @@ class DenseStore:
             raise DenseLandmarksError(f"{file}: cannot be read: {error}; {_REMEDY}") from error
 
     @classmethod
-    def beside(cls, root: Path) -> DenseStore | None:
+    def next_to(cls, root: Path) -> DenseStore | None:
         """The store in a manifest's folder, or None if the file does not exist."""
         file = root / DENSE_FILE
         return cls(file) if file.exists() else None

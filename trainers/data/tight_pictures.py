@@ -61,7 +61,7 @@ class TightCutter(Cutter):
         x, y, side = square
         size = self.spec.size
         landmarks = (face.landmarks[0] - np.array([round(x), round(y)], np.float32)) * np.float32(size / int(side))
-        beside = np.abs(landmarks / size - 0.5).max()
+        offset = np.abs(landmarks / size - 0.5).max()
         return FaceCrop(
             pixels=cut_square(image, x, y, int(side), size, self.spec.interpolation),
             index=0,
@@ -69,7 +69,7 @@ class TightCutter(Cutter):
             track=0,
             quality=1.0,
             width_px=int(side),
-            landmarks=landmarks if beside <= LANDMARK_REACH else np.full((5, 2), np.nan, np.float32),
+            landmarks=landmarks if offset <= LANDMARK_REACH else np.full((5, 2), np.nan, np.float32),
             face=face,
             frame_size=(image.shape[0], image.shape[1]),
             around=np.zeros((0, 0), np.uint8),

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # Around a crop, up to twice its side, a fake shows the same picture as its original; at this size, compression
 # hardly shows in it.
 AROUND_PX = 32
-# Root mean square of the difference there, in grey levels or in parts of the original's own spread, for the
-# same picture. Three couples of FaceForensics++ c23 have 0.8 to 3.3 levels, 0.02 to 0.07 of the spread; frames of one video six
+# Largest root mean square difference of the same picture, in grey levels and in parts of the original's own spread.
+# Three couples of FaceForensics++ c23 have 0.8 to 3.3 levels, 0.02 to 0.07 of the spread; frames of one video six
 # apart 0.06 to 0.6 of it, mostly 0.2, and more than 0.3 s apart half of it and more.
 SAME_LEVELS, SAME_SPREAD = 6.0, 0.15
 # A fake that differs in this part of the original's faces is another edit of the video, or another picture.
@@ -184,7 +184,7 @@ class Cutter:
             width_px = max(1, round(side))
             origin = np.array([round(x0), round(y0)], np.float32)
             landmarks = (face.landmarks[0] - origin) * np.float32(self.spec.size / width_px)
-            beside = np.abs(landmarks / self.spec.size - 0.5).max()
+            offset = np.abs(landmarks / self.spec.size - 0.5).max()
             yield FaceCrop(
                 pixels=pixels[i],
                 index=frame.index,
@@ -192,7 +192,7 @@ class Cutter:
                 track=int(faces.track_ids[i]),
                 quality=float(faces.quality[i]),
                 width_px=width_px,
-                landmarks=landmarks if beside <= LANDMARK_REACH else np.full((5, 2), np.nan, np.float32),
+                landmarks=landmarks if offset <= LANDMARK_REACH else np.full((5, 2), np.nan, np.float32),
                 face=face,
                 frame_size=(frame.image.shape[0], frame.image.shape[1]),
                 around=_around(frame.image, face, self.spec),

@@ -28,7 +28,7 @@ _SOLID_ITEMS = 10
 
 
 def write_plots(report: Path, evaluated: Sequence[Evaluated]) -> dict[str, Path]:
-    """Write PNGs beside a report: `NAME-roc.png`, `NAME-reliability.png`, `NAME-ladder.png`, empty ones are skipped.
+    """Write PNGs next to a report: `NAME-roc.png`, `NAME-reliability.png`, `NAME-ladder.png`, empty ones are skipped.
 
     Returns:
         Files by title.

@@ -16,7 +16,7 @@ from trainers.data.dense_store import DENSE_FILE, MIN_SCORE, DenseLandmarksError
 def written(folder: Path, paths: list[str], scores: list[float]) -> DenseStore:
     points = np.arange(len(paths) * 478 * 2, dtype=np.float32).reshape(-1, 478, 2) % 224
     write_dense(folder / DENSE_FILE, paths, points, np.array(scores, np.float32), "0" * 64)
-    store = DenseStore.beside(folder)
+    store = DenseStore.next_to(folder)
     assert store is not None
     return store
 
@@ -41,16 +41,16 @@ def test_a_mesh_that_the_net_is_not_sure_of_is_unknown(score: float, known: bool
 
 
 def test_no_file_is_no_store(tmp_path: Path) -> None:
-    assert DenseStore.beside(tmp_path) is None
+    assert DenseStore.next_to(tmp_path) is None
 
 
 def test_a_file_that_is_not_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / DENSE_FILE).write_bytes(b"x" * 100)
     with pytest.raises(DenseLandmarksError, match="unmask data landmarks"):
-        DenseStore.beside(tmp_path)
+        DenseStore.next_to(tmp_path)
     save_file({"keys": np.zeros(1)}, tmp_path / DENSE_FILE)
     with pytest.raises(DenseLandmarksError, match="expected 'unmask-dense-landmarks-1'"):
-        DenseStore.beside(tmp_path)
+        DenseStore.next_to(tmp_path)
 
 
 def test_only_the_pinned_task_file_is_used(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_landmarks_of_the_reals(few: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "3 of 3 faces with a reliable mesh" in done.output
     manifest = Manifest.read(few)
-    store = DenseStore.beside(few.parent)
+    store = DenseStore.next_to(few.parent)
     assert store is not None
     for row, path in enumerate(manifest.path):
         points = store.points(str(path))
