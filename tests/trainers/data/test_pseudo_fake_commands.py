@@ -60,7 +60,7 @@ def test_landmarks_of_the_reals(few: Path) -> None:
         points = store.points(str(path))
         assert (points is not None) == (manifest.label[row] == REAL)
         if points is not None:
-            # Corners of the eyes and of the mouth, where the crops have them; mirrored or not.
+            # Corners of the eyes and of the mouth, at their places in the crops; mirrored or not.
             x = np.sort(points[[33, 263, 61, 291], 0])
             assert 5 < x[0] < x[3] < 91
             assert points[[33, 263], 1].mean() < 45 < points[[61, 291], 1].mean() < 80
