@@ -149,7 +149,10 @@ class TestCelebDf:
         touch(root, (f"Celeb-real/id{n}_0000.mp4" for n in range(40)))
         touch(root, ("Celeb-real/id0_0001.mp4",))
         touch(root, (f"YouTube-real/{n:05d}.mp4" for n in range(40)))
-        touch(root, (f"Celeb-synthesis/id{n}_id{m}_0000.mp4" for n in range(40) for m in (0, (n + 1) % 40, (n + 2) % 40)))
+        touch(
+            root,
+            (f"Celeb-synthesis/id{n}_id{m}_0000.mp4" for n in range(40) for m in (0, (n + 1) % 40, (n + 2) % 40)),
+        )
         (root / "List_of_testing_videos.txt").write_text(
             "1 YouTube-real/00007.mp4\n1 Celeb-real/id0_0000.mp4\n0 Celeb-synthesis/id1_id0_0000.mp4\n"
             "0 Celeb-synthesis/id2_id77_0000.mp4\n\n"
