@@ -108,7 +108,7 @@ def test_a_missing_column_is_named() -> None:
     ("name", "content", "message"),
     [
         ("absent.csv", None, "cannot be read"),
-        ("m.txt", b"path", "ends in .parquet or .csv"),
+        ("m.txt", b"path", "end in .parquet or .csv"),
         ("m.csv", b"path,label\n", "has no rows"),
         ("m.csv", b"\xff\xfe\x00", "cannot be read"),
         ("m.parquet", b"not one", "not a Parquet file"),
