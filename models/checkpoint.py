@@ -316,7 +316,7 @@ def _parse_metadata(path: Path, start: bytes, size_bytes: int) -> dict[str, Any]
             f"{FORMAT_VERSION}; update Unmask"
         )
     if size_bytes != expected_bytes:
-        raise CheckpointError(f"{path}: {size_bytes} bytes where {expected_bytes} expected: truncated or damaged")
+        raise CheckpointError(f"{path}: {size_bytes} bytes instead of {expected_bytes}: truncated or damaged")
     return header
 
 

@@ -108,7 +108,7 @@ class CheckpointInfo:
         name: model name in verdicts.
         calibration: from the logit of a face to P(fake).
         thresholds: None: not chosen, and verdicts are inconclusive.
-        metrics: of the validation that led to these weights; values that are not finite comes back as nan.
+        metrics: of the validation that led to these weights; values that are not finite come back as nan.
         epoch: epochs trained.
         step: optimizer steps trained.
         data_manifest_sha256: of the manifest trained on.

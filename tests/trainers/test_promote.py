@@ -140,7 +140,7 @@ def test_passing_weights_are_stored_and_announced(shelf: Shelf) -> None:
 
 def test_losing_weights_are_refused_and_force_is_recorded(shelf: Shelf) -> None:
     first = shelf.promote(0)
-    with pytest.raises(RefusedError, match="loses"):
+    with pytest.raises(RefusedError, match="worse"):
         shelf.promote(1, 0.5)
     second = shelf.weights(1)[1]
     assert shelf.now() == first
@@ -233,11 +233,11 @@ def test_the_command_reports_results_and_exit_codes(shelf: Shelf, redis_url: str
         done = runner.invoke(app, ["promote", str(path), *named, *places, *options])
         return done.exit_code, done.output
 
-    assert run(0, None) == (3, "Refused: no evaluation: run `unmask evaluate --json`, and pass its output\n")
+    assert run(0, None) == (3, "Error: no evaluation: run `unmask evaluate --json`, and pass its output\n")
     code, said = run(0, 0.9)
     assert (code, said.splitlines()[1]) == (0, f"active: shifted-0, sha256 {shelf.weights(0)[1]}")
     code, said = run(1, 0.5)
-    assert (code, said.partition(":")[0]) == (3, "Refused")
+    assert (code, said.partition(":")[0]) == (3, "Error")
     code, said = run(1, 0.5, "--force")
     assert (code, said.partition(":")[0]) == (0, "Forced despite")
     assert run(2, 0.9, redis="redis://127.0.0.1:1/0")[0] == 1

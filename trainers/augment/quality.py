@@ -1,4 +1,4 @@
-"""Quality losses that are independent of the class: strong ones for both members of a couple, and unequal ones."""
+"""Degradations that are independent of the class: strong ones for both members of a couple, and unequal ones."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def write_plots(report: Path, evaluated: Sequence[Evaluated]) -> dict[str, Path]
         ModuleNotFoundError: matplotlib is not installed.
         OSError: a file cannot be written.
     """
-    # Not pyplot: it keeps global state and opens a display.
+    # Not pyplot: it keeps global state and looks for a display.
     from matplotlib.figure import Figure
 
     written: dict[str, Path] = {}
