@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes: a file exists whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that takes the name `path` when the block ends without an error, else vanishes.
+    """Open a new file that is renamed to `path` if the block ends without an error, and deleted otherwise.
 
     Bytes and name are both on disk afterwards (fsync of the file and of its directory): a crash at any time
     leaves either the old file or the new one. Missing parent directories are made.

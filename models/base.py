@@ -36,7 +36,7 @@ from models.spec import InputSpec
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """What a checkpoint holds beside the weights, for a training run to go on.
+    """What a checkpoint holds besides the weights, to resume a training run.
 
     Attributes:
         info: the checkpoint's header.
@@ -61,8 +61,8 @@ class BaseModel(nn.Module, ABC):
         Config: the dataclass of its options.
         levels: how many feature maps it takes from its backbone.
         config: the options it was built with; `input_size` follows `set_input_size`.
-        input_spec: what the crops must look like; it can be set, to another geometry for example.
-        mixed_precision: whether `forward` runs under autocast. It can be set.
+        input_spec: what the crops must look like; can be set, for example to another geometry.
+        mixed_precision: whether `forward` runs under autocast. Can be set.
         head: classifier.
     """
 
@@ -79,8 +79,8 @@ class BaseModel(nn.Module, ABC):
             pretrained: whether the backbone starts with the weights that timm names.
 
         Raises:
-            ConfigError: the backbone does not exist or does not go with the options.
-            WeightsUnavailableError: its weights cannot be had.
+            ConfigError: the backbone does not exist or does not fit the options.
+            WeightsUnavailableError: its weights are not available.
         """
         super().__init__()
         self.config = config
@@ -134,7 +134,7 @@ class BaseModel(nn.Module, ABC):
         """
         parts = self.parts()
         if unknown := sorted(set(names) - parts.keys()):
-            raise KeyError(f"{self.architecture} has no part {', '.join(unknown)}; there are: {', '.join(parts)}")
+            raise KeyError(f"{self.architecture} has no part {', '.join(unknown)}; available: {', '.join(parts)}")
         hooks = [parts[name].register_forward_hook(_zero_output) for name in names]
         try:
             yield
@@ -159,7 +159,7 @@ class BaseModel(nn.Module, ABC):
         Parameters can change their shapes: make the optimizer afterwards.
 
         Raises:
-            ConfigError: this architecture or its backbone cannot have this size.
+            ConfigError: this architecture or its backbone does not support this size.
         """
         config = replace(self.config, input_size=size)
         self.backbone.set_input_size(size)
@@ -201,7 +201,7 @@ class BaseModel(nn.Module, ABC):
         return {"loss": F.cross_entropy(logits, labels, label_smoothing=label_smoothing), "logits": logits}
 
     def validation_step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Metrics of one batch, without gradients and with dropout off, whatever mode the model is in.
+        """Metrics of one batch, without gradients and with dropout off, in eval mode; the model's mode does not change.
 
         Args:
             batch: `images`, float [B, 3, size, size] normalised; `labels`, int64 [B].
@@ -295,29 +295,29 @@ class BaseModel(nn.Module, ABC):
         thresholds: Thresholds | None = None,
         data_manifest_sha256: str | None = None,
     ) -> str:
-        """Write the detector to `path`, and what resuming needs beside it.
+        """Write the detector to `path`, and the state needed for resuming next to it.
 
         Args:
-            path: of the checkpoint, whatever its suffix.
+            path: of the checkpoint; any suffix.
             epoch: epochs trained.
             optimizer: its state is kept for resuming, as are those of scheduler and scaler.
             scheduler: of the learning rate.
             scaler: of the gradients.
             ema: averaged weights by name. If given they are the detector, and the raw ones are kept for resuming.
             rng: states of random generators: tensors, numbers, strings, lists and dicts of them.
-            extra: whatever else the run needs to go on, of the same kinds.
+            extra: anything else needed to resume, of the same types.
             step: optimizer steps trained.
-            name: what verdicts call the model.
+            name: model name in verdicts.
             metrics: of the validation that led to these weights.
             calibration: from logit to P(fake).
-            thresholds: of the verdict's words.
+            thresholds: of the verdict's labels.
             data_manifest_sha256: of the manifest trained on.
 
         Returns:
             sha256 of the weights file.
 
         Raises:
-            CheckpointError: something in it cannot be written such that it can be read again.
+            CheckpointError: something in it could not be read back after writing.
         """
         info = CheckpointInfo(
             architecture=self.architecture,
@@ -345,7 +345,7 @@ class BaseModel(nn.Module, ABC):
         return save_checkpoint(path, weights=weights if ema is None else ema, info=info, state=state)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> Resume:
-        """Take over weights and input spec of a checkpoint written by `save_checkpoint`, to go on training.
+        """Take over weights and input spec of a checkpoint written by `save_checkpoint`, to continue training.
 
         Raises:
             CheckpointError: not a checkpoint, of another architecture or other options, or without the state
@@ -389,13 +389,17 @@ class BaseModel(nn.Module, ABC):
             raise CheckpointError(
                 f"{source}: {len(differences)} of {len(own)} tensors do not fit this {self.architecture}: "
                 + "; ".join(sorted(differences)[:5])
-                + (f". It was saved with {', '.join(options)}: build the model so" if options else "")
+                + (
+                    f". It was saved with {', '.join(options)}: build the model with the same options"
+                    if options
+                    else ""
+                )
             )
         self.load_state_dict(dict(weights))
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        # An exported graph is fp32: what runs it elsewhere chooses its precision.
-        is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 has none
+        # An exported graph is fp32: the runtime chooses its precision.
+        is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 lacks it
         exporting = is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if exporting or not self.mixed_precision:
             # Not autocast(enabled=False): that would switch off the autocast of a caller.

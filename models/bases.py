@@ -1,6 +1,6 @@
 """Pinned networks that a checkpoint may be stored as a difference from.
 
-A base is a file that others publish and that this machine can have without us: its tensors need not be stored again.
+A base is a published file that this machine can get independently of Unmask, so its tensors need not be stored again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def register_base(base: Base) -> Base:
 
 
 def unregister_base(name: str) -> None:
-    """Forget a base; nothing happens where it is not registered."""
+    """Forget a base; does nothing if it is not registered."""
     _BASES.pop(name, None)
 
 
@@ -71,7 +71,7 @@ def find_base(name: str) -> Base:
         UnknownBaseError: it does not exist.
     """
     if name not in _BASES:
-        raise UnknownBaseError(f"no base named {name!r}; there are: {', '.join(list_bases())}")
+        raise UnknownBaseError(f"no base named {name!r}; available: {', '.join(list_bases())}")
     return _BASES[name]
 
 
@@ -86,7 +86,7 @@ def base_of_backbone(backbone: str) -> Base:
         if _BASES[name].backbone == plain:
             return _BASES[name]
     known = ", ".join(f"{_BASES[name].backbone} ({name})" for name in list_bases())
-    raise UnknownBaseError(f"no base holds the backbone {backbone!r}; there are: {known}")
+    raise UnknownBaseError(f"no base holds the backbone {backbone!r}; available: {known}")
 
 
 def _register_clip() -> None:

@@ -1,4 +1,4 @@
-"""From a network's log-odds to what they are worth: calibration, the weight of quality, likelihood ratios."""
+"""From raw log-odds to calibrated ones: calibration, trust by quality, likelihood ratios."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Calibration:
     """Log-odds of fake at equal priors: trust(quality) x g(logit), logit being that of fake minus that of real.
 
     g is Platt's line, scale x logit + bias ("Probabilistic outputs for support vector machines", 1999), or the broken
-    line `curve` where there is one. The default changes nothing.
+    line `curve` if it is set. The default changes nothing.
 
     Attributes:
         scale: slope of Platt's line.
-        bias: its value at 0.
-        curve: (logit, log-odds), rising; beyond the outer knots g stays as it is there. Empty: Platt's line.
+        bias: the line's value at 0.
+        curve: (logit, log-odds), rising; constant beyond the outer knots. Empty: Platt's line.
         quality: (quality, trust), not falling, both in 0..1; linear between the knots and constant beyond. Empty: 1
             everywhere. A trust of 0 makes every face even odds.
         bounds: None: likelihood ratios are not reported.
@@ -104,7 +104,7 @@ class Calibration:
         return math.exp(min(max(log_odds, low), high))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; what changes nothing is left out, as checkpoints had it before there was more."""
+        """Plain JSON values; fields that change nothing are left out, as in older checkpoints."""
         values = asdict(self)
         for name in ("curve", "quality", "bounds"):
             if not values[name]:
@@ -117,7 +117,7 @@ class Calibration:
 
         Raises:
             ValueError: a value is wrong.
-            TypeError: a field is unknown or of the wrong type: without it, the scores would not mean what they should.
+            TypeError: a field is unknown or of the wrong type: ignoring it would change the scores.
         """
         if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
             raise TypeError(f"unknown fields of the calibration: {', '.join(unknown)}")

@@ -2,7 +2,7 @@
 
 A checkpoint, whatever its suffix, is a safetensors file whose `__metadata__` holds one key, `unmask`: a JSON
 object with the fields of `CheckpointInfo`, the format's version, the input spec's hash and the names of tied
-tensors. Beside it, for resuming a run, lies `<stem>.state`: a `torch.save` file that names the sha256 of its
+tensors. For resuming, `<stem>.state` is next to it: a `torch.save` file with the sha256 of its
 weights. Loading runs no code from a file: safetensors holds none, and the state is read with
 `weights_only=True`.
 """
@@ -54,14 +54,14 @@ __all__ = [
 
 FORMAT_VERSION = 1
 
-# A single key: safetensors writes several in random order, and equal contents shall give equal bytes.
+# A single key: safetensors writes several in random order, and equal contents must give equal bytes.
 METADATA_KEY = "unmask"
-# The limit of safetensors itself: no file makes us allocate more than this by claiming a long header.
+# The limit of safetensors itself: a file that claims a long header cannot make us allocate more.
 _MAX_HEADER_BYTES = 100_000_000
 
 
 class CheckpointError(UnmaskError):
-    """A checkpoint that cannot be written or will not be accepted; the message says why and what to do."""
+    """A checkpoint that cannot be written or is not accepted; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,14 @@ def save_checkpoint(
         path: of the weights; missing folders are made.
         weights: a state dict, on any device; tied, shared and non-contiguous tensors are fine.
         info: what the header says.
-        state: what a training run needs to go on: tensors, numbers, strings, and lists and dicts of them.
+        state: what resuming a training run needs: tensors, numbers, strings, and lists and dicts of them.
 
     Returns:
         sha256 of the weights file.
 
     Raises:
         CheckpointError: something could not be read again, so nothing was replaced.
-        OSError: the disk is full or read-only; what was there is there still.
+        OSError: the disk is full or read-only; existing files are unchanged.
     """
     path = Path(path)
     if path.suffix == ".state":
@@ -119,7 +119,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a whole checkpoint; its sha256 is that of the very bytes the weights were made from.
+    """Read a whole checkpoint; its sha256 is of the exact bytes that the weights come from.
 
     Raises:
         CheckpointError: no such file, truncated, foreign, damaged, or of a newer format.
@@ -142,7 +142,7 @@ def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
     """Read the header alone, which is quick whatever the size of the file.
 
     Raises:
-        CheckpointError: as `read_checkpoint`, save for damage within the tensors.
+        CheckpointError: as `read_checkpoint`, except for damage within the tensors.
     """
     path = Path(path)
     return _parse_header(path, *_read_start(path))[1]
@@ -152,7 +152,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The JSON object in the header, of a whole checkpoint or of a difference (`models.difference`).
 
     Raises:
-        CheckpointError: neither of them, truncated, damaged, or of a newer format.
+        CheckpointError: neither of the two, truncated, damaged, or of a newer format.
     """
     path = Path(path)
     return _parse_metadata(path, *_read_start(path))
@@ -173,7 +173,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the training state that belongs to the weights at `path`, onto the CPU.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it belongs to other weights.
+        CheckpointError: it does not exist, is damaged, or belongs to other weights.
     """
     path = Path(path)
     read_info(path)
@@ -181,7 +181,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     states = [state for state in (_state_path(path), _next_state_path(path)) if state.exists()]
     if not states:
-        raise CheckpointError(f"{path}: no training state beside it, so it can score but not be resumed")
+        raise CheckpointError(f"{path}: it has no training state, so it can score but not be resumed")
     for state in states:
         saved = _load_state(state)
         if saved["weights_sha256"] == sha256:
@@ -195,7 +195,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
 def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
     """A hash of weights in memory: over names, dtypes, shapes and values, in the order of the names.
 
-    It names weights that were never saved; a saved checkpoint goes by the sha256 of its file.
+    For weights that were never saved; a saved checkpoint is identified by the sha256 of its file.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
@@ -207,7 +207,7 @@ def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def halved(tensor: torch.Tensor) -> torch.Tensor:
-    """In fp16, but for vectors: the norms' statistics span more than fp16 holds, and are a hundredth of the bytes."""
+    """In fp16, except vectors: the norms' statistics span more than fp16 holds, and are a hundredth of the bytes."""
     if tensor.ndim < 2 or not tensor.is_floating_point():
         return tensor
     half = tensor.half()
@@ -223,7 +223,7 @@ def _next_state_path(path: Path) -> Path:
 
 
 def _serialize(weights: Mapping[str, torch.Tensor], info: CheckpointInfo) -> bytes:
-    """The bytes of the weights file; names of one and the same tensor are stored once and listed as tied."""
+    """The bytes of the weights file; names that share one tensor are stored once and listed as tied."""
     stored: dict[str, torch.Tensor] = {}
     tied: dict[str, str] = {}
     names: dict[tuple[Any, ...], str] = {}
@@ -255,7 +255,7 @@ def _write_state(path: Path, state: Mapping[str, Any], sha256: str) -> None:
     with atomic_write(path) as file:
         torch.save({"weights_sha256": sha256, "state": dict(state)}, file)
         file.flush()
-        # A state that only a full unpickler could read must fail now, not on the day it is needed.
+        # A state that only a full unpickler could read must fail now, not when it is needed.
         _load_state(path, read_from=Path(file.name))
 
 
@@ -264,8 +264,8 @@ def _load_state(path: Path, *, read_from: Path | None = None) -> dict[str, Any]:
         # Mapped, not read, where it is only to be checked: the tensors stay on disk.
         source, mmap = read_from or path, read_from is not None
         saved = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # torch.load raises whatever the damaged bytes happen to trigger
-        # Of torch's long advice only the cause: a part of it is to load without the safeguard.
+    except Exception as error:  # torch.load can raise anything on damaged bytes
+        # Keep only the cause from torch's message: its advice includes loading without the safeguard.
         lines = str(error).splitlines() or [type(error).__name__]
         cause = next((line.strip() for line in lines if "WeightsUnpickler error" in line), lines[0])
         cause = cause.partition(" Please use")[0]
@@ -291,7 +291,7 @@ def _parse_header(path: Path, start: bytes, size_bytes: int) -> tuple[dict[str, 
 
 
 def _parse_metadata(path: Path, start: bytes, size_bytes: int) -> dict[str, Any]:
-    """The JSON object of ours in a safetensors header."""
+    """Unmask's JSON object in a safetensors header."""
     if not start:
         raise CheckpointError(f"{path}: the file is empty")
     length = int.from_bytes(start[:8], "little")
@@ -316,7 +316,7 @@ def _parse_metadata(path: Path, start: bytes, size_bytes: int) -> dict[str, Any]
             f"{FORMAT_VERSION}; update Unmask"
         )
     if size_bytes != expected_bytes:
-        raise CheckpointError(f"{path}: {size_bytes} bytes where {expected_bytes} are due: truncated or damaged")
+        raise CheckpointError(f"{path}: {size_bytes} bytes instead of {expected_bytes}: truncated or damaged")
     return header
 
 

@@ -27,13 +27,13 @@ __all__ = [
 
 MAX_PEOPLE = 8  # thresholds are chosen for clips with 1 to 8 people
 # Before a video's frames are averaged, a single frame's odds are held within e^-6..e^6 (p = .0025 to .9975), so that
-# one wild frame cannot outvote the others.
+# one outlier frame cannot outvote the others.
 LOGIT_LIMIT = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Where a clip's calibrated probability becomes a word; between the two it is inconclusive.
+    """Where a clip's calibrated probability becomes a label; between the two it is inconclusive.
 
     A clip is as suspicious as the worst of its k people: at an equal false-positive rate `fake` grows with k.
 
@@ -49,12 +49,12 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.fpr < 1.0:
-            raise ValueError(f"fpr must lie between 0 and 1, got {self.fpr}")
+            raise ValueError(f"fpr must be between 0 and 1, got {self.fpr}")
         for name, values in (("fake", self.fake), ("real", self.real)):
             if len(values) != MAX_PEOPLE or not all(0.0 <= value <= 1.0 for value in values):
                 raise ValueError(f"{name} must hold {MAX_PEOPLE} probabilities, for 1 to 8 people, got {values}")
         if any(fake < real for fake, real in zip(self.fake, self.real, strict=True)):
-            raise ValueError(f"fake must nowhere lie below real, got fake {self.fake} and real {self.real}")
+            raise ValueError(f"fake must not be below real, got fake {self.fake} and real {self.real}")
         if any(after < before for before, after in zip(self.fake, self.fake[1:], strict=False)):
             raise ValueError(f"fake must not fall as people are added, got {self.fake}")
 
@@ -82,7 +82,7 @@ def library_versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """Commit of this source tree, with `-dirty` where files differ from it; None where it is no checkout."""
+    """Commit of this source tree, with `-dirty` where files differ from it; None outside a checkout."""
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -91,7 +91,7 @@ def git_revision() -> str | None:
         except (OSError, subprocess.SubprocessError):
             return None
 
-    # An installed copy can lie inside somebody else's repository, whose commit says nothing about it.
+    # An installed copy can be inside another repository, whose commit says nothing about it.
     if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
     return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
@@ -104,16 +104,16 @@ def network_name(architecture: str, backbone: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """All that a checkpoint says about its weights.
+    """The metadata of a checkpoint.
 
     Attributes:
         architecture: name for `models.architectures.get_model`.
         config: its options, plain JSON values (a tuple comes back as a list).
-        input_spec: what the network wants to see.
-        name: what verdicts call the model.
+        input_spec: what the network expects.
+        name: model name in verdicts.
         calibration: from the logit of a face to P(fake).
-        thresholds: None: none were chosen, and verdicts say inconclusive.
-        metrics: of the validation that led to these weights; what is not finite comes back as nan.
+        thresholds: None: not chosen, and verdicts are inconclusive.
+        metrics: of the validation that led to these weights; values that are not finite come back as nan.
         epoch: epochs trained.
         step: optimizer steps trained.
         data_manifest_sha256: of the manifest trained on.
@@ -140,7 +140,7 @@ class CheckpointInfo:
         return network_name(self.architecture, self.config.get("backbone"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, the form in the header; `input_spec_hash` stands beside the spec."""
+        """Plain JSON values, as stored in the header, with `input_spec_hash` next to the spec."""
         return {
             **{f.name: getattr(self, f.name) for f in fields(self)},
             "input_spec": self.input_spec.to_dict(),
@@ -156,7 +156,7 @@ class CheckpointInfo:
         """The info that `to_dict` described; fields unknown to this version are left out.
 
         Raises:
-            ValueError: a field is missing or wrong, or the input spec does not match the hash beside it.
+            ValueError: a field is missing or wrong, or the input spec does not match the stored hash.
         """
         try:
             known = {f.name: values[f.name] for f in fields(cls)}

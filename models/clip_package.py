@@ -65,7 +65,7 @@ def clip_state(backbone: str = BACKBONE) -> dict[str, Tensor]:
         raise WeightsUnavailableError(f"reading {PACKAGE.name} needs onnx: `{PACKAGE.install}`") from error
     graph = onnx.load_from_string(data).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    # A linear layer's weight has a name of its own; which layer it belongs to follows from the node that uses it.
+    # A linear layer's weight has its own name; the node that uses it tells the layer.
     used_by = {node.name: node.input[1] for node in graph.node if node.op_type == "MatMulInteger"}
     return _timm_state(arrays, used_by)
 

@@ -11,7 +11,7 @@ from models.errors import UnmaskError
 
 
 class ConfigError(UnmaskError, ValueError):
-    """An option that does not exist or cannot have this value; the message lists what there is."""
+    """An option that does not exist or cannot have this value; the message lists what exists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class ModelConfig:
             listed = ", ".join(
                 name if default is MISSING else f"{name}={default!r}" for name, default in defaults.items()
             )
-            raise ConfigError(f"unknown option {', '.join(unknown)}; there are: {listed}")
+            raise ConfigError(f"unknown option {', '.join(unknown)}; available: {listed}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
         return cls(**values)
 
@@ -73,7 +73,7 @@ class ModelConfig:
 class TransformerConfig(ModelConfig):
     """Options of architectures with attention layers of their own on top of the backbone."""
 
-    # Rate within the attention layers; it also reaches the backbone, where that has stochastic depth.
+    # Rate within the attention layers; also applies to the backbone if it has stochastic depth.
     drop_path_rate: float = 0.1
     # Layers.
     depth: int = 2
@@ -107,7 +107,7 @@ def _check_type(name: str, value: object, hint: Any) -> None:
         if value is not None:
             _check_type(name, value, next(arg for arg in args if arg is not type(None)))
     else:
-        # bool is an int, and an int is as good as a float, but True is no size.
+        # bool is an int, and an int passes as a float, but True is not a size.
         accepted = (int, float) if hint is float else (hint,)
         if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
             raise ConfigError(f"{name} must be of type {hint.__name__}, got {value!r}")

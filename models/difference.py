@@ -1,11 +1,11 @@
-"""Checkpoints stored as what differs from a pinned base: the small file, and the whole checkpoint made from it.
+"""Checkpoints stored as their difference from a pinned base: the small file, and the full checkpoint rebuilt from it.
 
 A difference is a safetensors file whose `__metadata__` holds one key, `unmask`: a JSON object with
 
     format_version   of checkpoints; read by versions that know it
     base             name, sha256 of the base's file, and prefix: checkpoint tensor = prefix + name in the base
     sha256           of the whole checkpoint
-    header           the whole checkpoint's safetensors header, letter by letter
+    header           the whole checkpoint's safetensors header, character by character
 
 Its tensors are those of the checkpoint that the base does not have bit for bit. A tensor is left out where the base's,
 rounded to the dtype that the checkpoint stores it in (IEEE 754, to nearest, ties to even: fp32 to fp16 is how
@@ -34,7 +34,7 @@ from models.checkpoint_info import CheckpointInfo
 
 # Where detectors keep their backbone's network.
 BACKBONE_PREFIX = "backbone.net."
-# No file makes us allocate more than this by claiming it: the largest detectors have a third of a GB.
+# No file can make us allocate more than this; the largest detectors have a third of a GB.
 _MAX_WHOLE_BYTES = 8 << 30
 
 _DTYPES = {
@@ -70,7 +70,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A tensor within the whole checkpoint: its bytes lie at start..end behind the header."""
+    """A tensor within the whole checkpoint: its bytes are at start..end behind the header."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -88,8 +88,8 @@ def save_difference(
     """Write what a checkpoint has beyond a base. Equal checkpoints give equal bytes.
 
     Args:
-        checkpoint: the whole one, `save_checkpoint` wrote it.
-        base: that it was trained from.
+        checkpoint: the whole one, as `save_checkpoint` wrote it.
+        base: that the checkpoint was trained from.
         path: of the difference.
         prefix: of the base's tensors within the checkpoint.
 
@@ -98,9 +98,9 @@ def save_difference(
 
     Raises:
         DifferenceError: the checkpoint shares no tensor with the base.
-        CheckpointError: no checkpoint.
+        CheckpointError: not a checkpoint.
         WeightsUnavailableError: the base is not on this machine.
-        OSError: it cannot be written; what was there is there still.
+        OSError: it cannot be written; existing files are unchanged.
     """
     checkpoint = Path(checkpoint)
     whole = read_checkpoint(checkpoint)
@@ -171,7 +171,7 @@ def apply_difference(path: str | os.PathLike[str], target: str | os.PathLike[str
         sha256 of the whole checkpoint.
 
     Raises:
-        DifferenceError: the difference is damaged, its base is another one or unknown here, or what came out is not the
+        DifferenceError: the difference is damaged, its base differs or is unknown here, or the result is not the
             checkpoint that the difference names. Nothing is written then.
         WeightsUnavailableError: the base is not on this machine, or its file is not the pinned one.
         OSError: the target cannot be written.
@@ -225,7 +225,7 @@ def _whole(path: Path, difference: Difference, state: dict[str, Tensor]) -> byte
 
 
 def _places(header: str, source: str) -> dict[str, _Place]:
-    """Where each tensor of a safetensors header lies."""
+    """The position of each tensor of a safetensors header."""
     try:
         entries: dict[str, Any] = json.loads(header)
         places = {
@@ -248,5 +248,5 @@ def _from_base(name: str, place: _Place, state: dict[str, Tensor], prefix: str) 
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    """Little-endian bytes, as safetensors stores them: equal where every bit is equal, also of zeros and NaN."""
+    """Little-endian bytes, as safetensors stores them: equal if every bit is equal, also of zeros and NaN."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

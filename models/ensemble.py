@@ -20,8 +20,8 @@ _SURE = 1e-9
 class Combination:
     """How the log-odds of M members become those of the ensemble.
 
-    Each member's log-odds are held within +-LOGIT_LIMIT, so that one wild member cannot outvote the others, go through
-    that member's own calibration, and are averaged. One member alone stays as it is.
+    Each member's log-odds are held within +-LOGIT_LIMIT, so that one outlier cannot outvote the others, go through
+    that member's own calibration, and are averaged. A single member stays as it is.
 
     Attributes:
         members: calibration of each.
@@ -45,7 +45,7 @@ class Combination:
 
         The trust in a quality is the mean of the members', which equals weighting each member's log-odds by its own
         trust where all members trust alike. Likelihood ratios keep to the narrowest bounds of the members, and are not
-        reported where a member has none.
+        reported if a member has none.
         """
         if len(self.members) == 1:
             return self.members[0]
@@ -73,7 +73,7 @@ def combined_thresholds(members: Sequence[Thresholds | None]) -> Thresholds | No
     The (1 - fpr) quantile of a mean is at most the mean of the quantiles for elliptical distributions, such as the
     normal one, and equal to it where the members always agree (subadditivity of value at risk: McNeil, Frey, Embrechts,
     "Quantitative Risk Management", 2005, theorem 6.8). So the ensemble calls at most about `fpr` of the reals fake,
-    rather fewer. Whatever the distribution, a clip above the mean threshold is above that of at least one member, so
+    or fewer. Whatever the distribution, a clip above the mean threshold is above that of at least one member, so
     the rate is at most the sum of the members' rates.
     """
     known = [each for each in members if each is not None]

@@ -9,7 +9,7 @@ from models.errors import UnmaskError
 
 
 class WeightsUnavailableError(UnmaskError, RuntimeError):
-    """Pretrained weights cannot be had; the message names the file to place."""
+    """Pretrained weights are not available; the message names the file to place."""
 
 
 def weights_dir() -> Path:

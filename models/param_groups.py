@@ -1,4 +1,4 @@
-"""Parameters grouped for an optimizer: a learning rate for each depth, and no weight decay where it would harm."""
+"""Parameters grouped for an optimizer: a learning rate for each depth, and no weight decay where it would hurt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 def param_groups(
     model: nn.Module, layer_ids: Mapping[str, int], lr: float, weight_decay: float, layer_decay: float
 ) -> list[dict[str, Any]]:
-    """One group for each depth, apart for what has no weight decay.
+    """One group for each depth, split again into parameters with and without weight decay.
 
     Layer-wise decay of the learning rate as in Bao et al., "BEiT", 2022: the top layers, which start from random
     weights, learn at `lr`, each layer below at `layer_decay` times the rate of the next. Each group holds its own,

@@ -1,4 +1,4 @@
-"""What a device really computes fast, asked at run time in this one place, for training and serving alike."""
+"""What a device computes fast, probed at run time in one place for training and serving."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Capability:
         device_type: `cuda` (also ROCm), `mps` or `cpu`.
         bf16: bfloat16 matrix products and convolutions run in hardware, not emulated.
         fp16: the same of float16.
-        reason: one line for people: what decided.
+        reason: one human-readable line: what decided.
     """
 
     device_type: DeviceType
@@ -54,12 +54,12 @@ class Precision:
     needs_scaler: bool
 
     def autocast(self, enabled: bool = True) -> torch.autocast:
-        """A context manager that does nothing where `enabled` is false or the device has no fast dtype."""
+        """A context manager that does nothing if `enabled` is false or the device has no fast dtype."""
         dtype = self.autocast_dtype
         return torch.autocast(self.device.type, dtype=dtype, enabled=enabled and dtype is not None)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """A gradient scaler for training, a pass-through where none is needed."""
+        """A gradient scaler for training, a pass-through if none is needed."""
         return torch.amp.GradScaler(self.device.type, enabled=self.needs_scaler)
 
 
@@ -70,14 +70,14 @@ def best_device(requested: str = "auto") -> torch.device:
         requested: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
-        DeviceError: the device is not there, or the name is none; the message lists what there is.
+        DeviceError: the device does not exist or the name is invalid; the message lists what exists.
     """
     available = available_devices()
     if requested == "auto":
         return torch.device(available[0])
     wanted = "cuda:0" if requested == "cuda" else requested
     if wanted not in available:
-        raise DeviceError(f"device {requested!r} is not available; there are: auto, {', '.join(available)}")
+        raise DeviceError(f"device {requested!r} is not available; available: auto, {', '.join(available)}")
     return torch.device(wanted)
 
 
@@ -97,11 +97,11 @@ def probe(device: torch.device | str) -> Capability:
     if device.type == "cuda":
         return _probe_cuda(device)
     if device.type == "mps":
-        # The first generation of Apple GPUs emulates bf16, and torch does not tell the generations apart.
+        # The first generation of Apple GPUs emulates bf16, and torch does not distinguish the generations.
         return Capability("mps", bf16=False, fp16=True, reason="Apple GPU: fp16 everywhere, bf16 not on all chips")
     if device.type == "cpu":
         return _probe_cpu()
-    raise DeviceError(f"no support for devices of type {device.type!r}; there are: cuda, mps, cpu")
+    raise DeviceError(f"no support for devices of type {device.type!r}; available: cuda, mps, cpu")
 
 
 def precision_for(device: torch.device | str, capability: Capability | None = None) -> Precision:
@@ -109,12 +109,12 @@ def precision_for(device: torch.device | str, capability: Capability | None = No
 
     CUDA takes bf16 where it is native (it has the exponents of fp32: no scaler), else fp16 with a scaler
     where that is fast. A CPU takes bf16 where native, else fp32: on an AVX2 machine, emulated bf16 trained
-    20 times slower than fp32 (tf_efficientnet_lite2: 0.8 against 16.4 img/s). MPS stays in fp32: nothing has
-    been measured yet that says its fp16 pays for the scaler.
+    20 times slower than fp32 (tf_efficientnet_lite2: 0.8 against 16.4 img/s). MPS stays in fp32: no
+    measurement yet shows that fp16 pays for the scaler.
 
     Args:
         device: where the network runs.
-        capability: what `probe` said, or what to assume instead.
+        capability: the result of `probe`, or what to assume instead.
     """
     device = torch.device(device)
     capability = capability or probe(device)
@@ -135,7 +135,7 @@ def openvino_precision(capability: Capability | None = None) -> Literal["bf16", 
     than f32 (its documentation of bfloat16 inference).
 
     Args:
-        capability: what `probe("cpu")` said, or what to assume instead.
+        capability: the result of `probe("cpu")`, or what to assume instead.
     """
     return "bf16" if (capability or probe("cpu")).bf16 else "f32"
 
@@ -155,7 +155,7 @@ def _probe_cpu() -> Capability:
         "AVX512-BF16": torch.cpu._is_avx512_bf16_supported(),
         "AMX": torch.cpu._is_amx_tile_supported(),
     }
-    native = " and ".join(name for name, there in flags.items() if there)
+    native = " and ".join(name for name, present in flags.items() if present)
     # oneDNN's answer alone is yes on every AVX-512 chip, with or without the bf16 instructions.
     built_in: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     onednn = built_in and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -175,7 +175,7 @@ def available_cores(root: Path = Path("/")) -> int:
     cores would be throttled. A quota of 1.5 cores counts as 2.
 
     Args:
-        root: where `proc` and the cgroup file systems are looked for.
+        root: where `proc` and the cgroup file systems are searched.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(math.ceil(quota) for quota in _cpu_quotas(root))]))
@@ -196,7 +196,7 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
 
 
 def _cpu_hierarchies(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Mount point and own group of each cgroup hierarchy that rules the CPU: cgroups(7), proc(5)."""
+    """Mount point and own group of each cgroup hierarchy that controls the CPU: cgroups(7), proc(5)."""
     own_groups: dict[str, str] = {}
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -205,7 +205,7 @@ def _cpu_hierarchies(root: Path) -> Iterator[tuple[Path, Path]]:
     for line in _read(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         kind, _, rest = after.partition(" ")
-        # A version 1 mount names its controllers among its options, a version 2 mount rules them all.
+        # A version 1 mount names its controllers among its options, a version 2 mount has them all.
         if kind not in own_groups or (kind == "cgroup" and "cpu" not in rest.split(" ")[-1].split(",")):
             continue
         mounted, mount_point = before.split(" ")[3:5]

@@ -34,7 +34,7 @@ def create_timm_model(name: str, pretrained: bool, options: dict[str, Any]) -> A
         options: for `timm.create_model`.
 
     Raises:
-        WeightsUnavailableError: none of them has the weights, or what is there does not fit.
+        WeightsUnavailableError: none of them has the weights, or what was found does not fit.
     """
     if not pretrained:
         return timm.create_model(name, pretrained=False, **options)

@@ -1,4 +1,4 @@
-"""InputSpec: what a detector wants to see. It travels in the checkpoint, so training and serving cannot differ.
+"""InputSpec: the input that a detector expects. It is stored in the checkpoint, so training and serving cannot differ.
 
 No torch here: the face code reads the crop geometry from this module.
 """
@@ -28,14 +28,14 @@ class BoxMargin:
 
     def __post_init__(self) -> None:
         if not -0.4 <= self.margin <= 2.0:
-            raise ValueError(f"margin must lie in -0.4..2, got {self.margin}")
+            raise ValueError(f"margin must be in -0.4..2, got {self.margin}")
 
 
 @dataclass(frozen=True, slots=True)
 class LandmarkTemplate:
     """An upright square placed by the five landmarks: no rotation, all lengths in parts of its side.
 
-    side = max(eye distance / eye_distance, eyes-to-mouth / eyes_to_mouth); its top lies eyes_y x side above the
+    side = max(eye distance / eye_distance, eyes-to-mouth / eyes_to_mouth); its top is eyes_y x side above the
     eyes; left to right it is centred between the middle of the eyes and the middle of the mouth. The defaults are
     the geometry of DFDC face crops as measured on 247 real faces with YuNet landmarks.
     """
@@ -48,7 +48,7 @@ class LandmarkTemplate:
     def __post_init__(self) -> None:
         for name in ("eye_distance", "eyes_to_mouth", "eyes_y"):
             if not 0.05 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must lie in 0.05..1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be in 0.05..1, got {getattr(self, name)}")
 
 
 CropGeometry = BoxMargin | LandmarkTemplate
@@ -65,7 +65,7 @@ class InputSpec:
         size: side of the square crop in px.
         mean: per channel (RGB), of values in 0..1.
         std: per channel (RGB), of values in 0..1.
-        geometry: how the crop lies on the face.
+        geometry: how the crop is placed on the face.
         interpolation: how the crop is resampled.
     """
 
@@ -97,7 +97,7 @@ class InputSpec:
             geometry = dict(values["geometry"])
             kind = geometry.pop("kind")
             if kind not in _GEOMETRIES:
-                raise ValueError(f"unknown crop geometry {kind!r}; there are: {', '.join(sorted(_GEOMETRIES))}")
+                raise ValueError(f"unknown crop geometry {kind!r}; available: {', '.join(sorted(_GEOMETRIES))}")
             rest: dict[str, Any] = {
                 name: tuple(value) if name in ("mean", "std") else value
                 for name, value in values.items()

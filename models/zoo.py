@@ -1,8 +1,8 @@
 """Weights by name: where they come from, their sha256 and licence, and where they are on this machine.
 
-An entry's file comes in one of three ways: with the package (`packaged`), by `pull` from its URI, or, where the package
-holds its difference from a pinned base, also by `build`. Everything here is pinned: a file with another sha256 is never
-used, wherever it came from.
+An entry's file comes in one of three ways: with the package (`packaged`), by `pull` from its URI, or, if the package
+holds its difference from a pinned base, also by `build`. Everything is pinned: a file with another sha256 is never
+used, whatever its source.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SCHEMES = ("https", "http", "file")
 
 
 class ZooError(UnmaskError):
-    """Weights that are unknown, absent, or not what they should be; the message says what to do."""
+    """Weights that are unknown, missing, or not the pinned ones; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class ZooEntry:
     """Named weights.
 
     Attributes:
-        name: what commands and configs call them.
-        kind: `detector`: a whole deepfake detector; `face_detector`: what finds the faces.
-        uri: where `pull` fetches the file; empty where it is published nowhere.
+        name: name in commands and configs.
+        kind: `detector`: a whole deepfake detector; `face_detector`: finds the faces.
+        uri: where `pull` fetches the file; empty if it is not published.
         filename: its name on this machine.
         sha256: of the file, in hex.
         size_bytes: of the file.
         licence: SPDX identifier or LicenseRef.
-        card: where its makers describe it.
+        card: page where its authors describe it.
         description: one line.
         packaged: the file comes with the package, and is not fetched.
         difference: the file in the package that `build` makes this one from (see `models.difference`).
@@ -73,7 +73,7 @@ class ZooEntry:
         return "pulled" if self.difference is None else "built"
 
 
-# What scores where no weights are named.
+# Used for scoring if no weights are named.
 DEFAULT_DETECTOR = "unmask-small"
 
 _ENTRIES = (
@@ -95,7 +95,7 @@ _ENTRIES = (
         filename="unmask-small.safetensors",
         sha256="213cf8425d80d13c76e92b60d6aae041d87942bde83e01746420c1ca8f668c21",
         size_bytes=6_358_204,
-        licence="LicenseRef-research",  # as the data it was learned from: see the card
+        licence="LicenseRef-research",  # as the training data: see the card
         card="docs/model-card.md",
         description="xception over EfficientNet-Lite0 at 160 px, trained on DFDC and FaceForensics++ crops",
         packaged=True,
@@ -109,7 +109,7 @@ def list_entries() -> tuple[ZooEntry, ...]:
 
 
 def default_detector() -> str:
-    """The name of the weights that score where none are named."""
+    """The name of the weights used if none are named."""
     return DEFAULT_DETECTOR
 
 
@@ -117,12 +117,12 @@ def find_entry(name: str) -> ZooEntry:
     """The entry of this name.
 
     Raises:
-        ZooError: there is none; the message lists what exists.
+        ZooError: it does not exist; the message lists what exists.
     """
     for entry in list_entries():
         if entry.name == name:
             return entry
-    raise ZooError(f"no weights named {name!r}; there are: {', '.join(e.name for e in list_entries())}")
+    raise ZooError(f"no weights named {name!r}; available: {', '.join(e.name for e in list_entries())}")
 
 
 def packaged_dir() -> Path:
@@ -131,10 +131,10 @@ def packaged_dir() -> Path:
 
 
 def locate(entry: ZooEntry) -> Path | None:
-    """The entry's file on this machine, from the package, pulled or built; None where it is absent.
+    """The entry's file on this machine, from the package, pulled or built; None if it is missing.
 
     Raises:
-        ZooError: a file of that name is there, but has other contents.
+        ZooError: a file of that name exists, but has other contents.
     """
     for folder in (packaged_dir(), weights_dir()):
         file = folder / entry.filename
@@ -154,7 +154,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     A name of the zoo wins over a file of the same name here; `./name` is always the file.
 
     Raises:
-        ZooError: neither a name nor a file, or a name whose file is absent or wrong.
+        ZooError: neither a name nor a file, or a name whose file is missing or wrong.
     """
     given = os.fspath(name_or_path)
     if given not in (entry.name for entry in list_entries()):
@@ -162,7 +162,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
         if path.is_file():
             return path
         names = ", ".join(entry.name for entry in list_entries())
-        raise ZooError(f"{given}: no such file, nor weights of that name; the named ones are: {names}")
+        raise ZooError(f"{given}: no such file, and no weights of that name; the known names are: {names}")
     entry = find_entry(given)
     file = locate(entry)
     if file is None and entry.packaged:
@@ -173,21 +173,21 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def split_names(weights: str | os.PathLike[str]) -> tuple[str | os.PathLike[str], ...]:
-    """The members of an ensemble, named with commas between; a path, or text that is a file's path, is one alone.
+    """The members of an ensemble, named with commas between; a path, or text that is a file's path, is a single member.
 
     Raises:
-        ZooError: there is nothing between two commas.
+        ZooError: a name between two commas is empty.
     """
     if not isinstance(weights, str) or "," not in weights or Path(weights).expanduser().is_file():
         return (weights,)
     names = tuple(name.strip() for name in weights.split(","))
     if not all(names):
-        raise ZooError(f"{weights}: names or paths of weights with single commas between are wanted")
+        raise ZooError(f"{weights}: expected names or paths of weights separated by single commas")
     return names
 
 
 def pull(name: str, *, source: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
-    """Put the file of named weights into the cache, checked against its sha256; done at once if it is there.
+    """Put the file of named weights into the cache, checked against its sha256; returns at once if it exists.
 
     Args:
         name: of an entry.
@@ -195,18 +195,18 @@ def pull(name: str, *, source: str | os.PathLike[str] | None = None, progress: P
         progress: called with the bytes received so far and the bytes expected.
 
     Returns:
-        Where the file lies.
+        The file's path.
 
     Raises:
         ZooError: unknown name; offline (`UNMASK_OFFLINE=1`); the source cannot be reached, breaks off, or has
-            other contents. Nothing is left behind then.
+            other contents. Then no file is left behind.
     """
     entry = find_entry(name)
     if entry.packaged and source is None:
         return resolve(name)
     uri = entry.uri if source is None else os.fspath(source)
     if not uri:
-        raise ZooError(f"{entry.name} is published nowhere yet: run {commands(entry)}")
+        raise ZooError(f"{entry.name} is not published yet: run {commands(entry)}")
     target = weights_dir() / entry.filename
     if target.is_file() and _sha256(target) == entry.sha256:
         return target
@@ -222,7 +222,7 @@ def pull(name: str, *, source: str | os.PathLike[str] | None = None, progress: P
 
 
 def build(name: str) -> Path:
-    """Make the file of named weights from the difference in the package and its base; done at once if it is there.
+    """Make the file of named weights from the difference in the package and its base; returns at once if it exists.
 
     Nothing is downloaded. The file is the same, byte for byte, as the one that `pull` fetches.
 
@@ -230,8 +230,8 @@ def build(name: str) -> Path:
         The file's path.
 
     Raises:
-        ZooError: unknown name; it has no difference, or that is damaged; its base is not installed or is another one;
-            or the result is not the pinned file. Nothing is left behind then.
+        ZooError: unknown name; no difference, or a damaged one; its base is not installed or differs;
+            or the result is not the pinned file. Then no file is left behind.
     """
     from models.checkpoint import CheckpointError
     from models.difference import apply_difference, read_difference
@@ -257,7 +257,7 @@ def build(name: str) -> Path:
 def _copy(remote: BinaryIO, file: BinaryIO, entry: ZooEntry, uri: str, progress: Progress | None) -> None:
     digest = hashlib.sha256()
     received_bytes = 0
-    # One byte more than due is enough to know that it is another file, however long it goes on.
+    # One byte more than expected shows that it is another file, whatever its length.
     while chunk := remote.read(min(_CHUNK_BYTES, entry.size_bytes + 1 - received_bytes)):
         received_bytes += len(chunk)
         digest.update(chunk)

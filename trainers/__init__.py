@@ -1,1 +1,1 @@
-"""How a detector is made: data, augmentation, schedule, loop, evaluation."""
+"""Training of detectors: data, augmentation, schedule, loop, evaluation."""

@@ -1,6 +1,6 @@
-"""From trained weights to a detector that can be asked: calibration, thresholds, and the file that is shipped.
+"""From trained weights to a shipped detector: calibration, thresholds and the final file.
 
-All is chosen on the selection half of the validation split (`Manifest.halves`); figures come from the other half.
+Everything is chosen on the selection half of the validation split (`Manifest.halves`); figures use the other half.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from trainers.data.manifest import FAKE, REAL, Manifest, ManifestError, join
 from trainers.likelihood import elub
 
 FPR, MISSES = 0.01, 0.10
-# A quantile is believed where at least so many reals lie above it; further out the tail is extrapolated.
+# A quantile is used if at least this many reals are above it; further out the tail is extrapolated.
 _REALS_ABOVE = 8
-# The part of the reals with the highest scores that the tail is fitted to.
+# Share of the reals, with the highest scores, that the tail is fitted to.
 _TAIL = 0.1
-# The line and the trust are fitted in turn, each given the other; they settle within two rounds.
+# The line and the trust are fitted in turn, each given the other; they converge within two rounds.
 _ROUNDS = 3
-# Trust is whole at the latest from the median of the pictures as they are, which the line was fitted on.
+# Trust reaches 1 at the latest at the median quality of the original pictures, which the line was fitted on.
 _WHOLE_FROM = (0.05, 0.25, 0.5)
-# Of the cross-validation that decides between a straight and a broken line.
+# Folds of the cross-validation that decides between a straight and a broken line.
 _FOLDS = 5
 
 
@@ -46,9 +46,9 @@ class Calibrated:
 
     Attributes:
         calibration: at a prior of one half.
-        thresholds: of the verdict's words.
+        thresholds: of the verdict's labels.
         worst: name of the copy that set the fake threshold.
-        reals: that it rests on.
+        reals: behind the choice.
     """
 
     calibration: Calibration
@@ -58,14 +58,14 @@ class Calibrated:
 
 
 def choose(copies: list[ScoredCopy], *, fpr: float = FPR, misses: float = MISSES) -> Calibrated:
-    """Calibration on the videos as they are, trust in quality and thresholds on all copies.
+    """Calibration on the original videos, trust in quality and thresholds on all copies.
 
     The fake threshold is the highest quantile of the reals over the copies at `fpr`, for k people at `fpr / k`; the
-    real threshold lies at the quantile `misses` of the fakes of all copies together, whatever k. Both are quantiles of
-    what serving computes: a video's log-odds with the trust that its quality has.
+    real threshold is the quantile `misses` of the fakes of all copies together, for every k. Both are quantiles of
+    what serving computes: a video's log-odds with the trust of its quality.
 
     Args:
-        copies: the first holds the videos as they are, with both classes.
+        copies: the first holds the original videos, with both classes.
         fpr: share of the reals of the worst copy that are called fake.
         misses: share of the fakes that are called real.
 
@@ -82,7 +82,7 @@ def choose(copies: list[ScoredCopy], *, fpr: float = FPR, misses: float = MISSES
     everyday = [judged[copy.name] for copy in copies if copy.name in COPIES and COPIES[copy.name].everyday]
     calibration = replace(calibration, bounds=bounds_of(everyday))
     reals = {name: tracks.log_odds[tracks.label == REAL] for name, tracks in judged.items()}
-    # A small set of its own cannot say anything about a far quantile; it can only raise the near one.
+    # A small separate set says nothing about a far quantile; it can only raise the near one.
     usable = {name: scores for name, scores in reals.items() if len(scores) * fpr >= 1}
     # No face reaches a step beyond the largest logit that counts.
     beyond = float(calibration.log_odds(np.array([LOGIT_LIMIT]))[0]) + calibration.scale
@@ -96,7 +96,7 @@ def choose(copies: list[ScoredCopy], *, fpr: float = FPR, misses: float = MISSES
 
 
 def fit(copies: list[ScoredCopy]) -> Calibration:
-    """The line on the first copy, and the trust in quality on all that hold both classes; bounds are left out.
+    """The line on the first copy, and the trust in quality on all with both classes; bounds are left out.
 
     Raises:
         CalibrationError: higher scores do not mean fake.
@@ -122,7 +122,7 @@ def fit(copies: list[ScoredCopy]) -> Calibration:
 
 
 def _broken_pays(tracks: Tracks, straight: Calibration) -> bool:
-    """Whether a broken line loses less on groups that it was not fitted on."""
+    """Whether a broken line has a lower loss on groups that it was not fitted on."""
     fold = tracks.group % _FOLDS
     losses = np.zeros((2, len(fold)))
     for which in np.unique(fold):
@@ -141,7 +141,7 @@ def _broken_pays(tracks: Tracks, straight: Calibration) -> bool:
 def bounds_of(judged: list[Tracks]) -> LikelihoodBounds:
     """Bounds of the likelihood ratio from the videos of copies with both classes.
 
-    Copies of one video are no independent witnesses: together they weigh as much as one.
+    Copies of one video are not independent: together they weigh as much as one.
     """
     both = [tracks for tracks in judged if len(set(tracks.label.tolist())) == 2]
     label, log_odds, video = (
@@ -155,10 +155,10 @@ def bounds_of(judged: list[Tracks]) -> LikelihoodBounds:
 
 
 def upper_quantiles(reals: Floats64, fpr: float, *, limit: float = LOGIT_LIMIT + 1) -> Floats64:
-    """Log-odds above which a share `fpr / k` of the reals lies, for k = 1 to 8, at most `limit`: float64 [8].
+    """Log-odds with a share `fpr / k` of the reals above, for k = 1 to 8, at most `limit`: float64 [8].
 
-    Where enough reals lie above, it is their quantile. Further out it follows the exponential tail that the highest
-    tenth of them has (peaks over threshold with shape 0: Coles, "An Introduction to Statistical Modeling of Extreme
+    With enough reals above, it is their quantile. Further out it follows the exponential tail of the highest
+    tenth of them (peaks over threshold with shape 0: Coles, "An Introduction to Statistical Modeling of Extreme
     Values", 2001, chapter 4), never below the last quantile that is known.
     """
     ordered = np.sort(reals)
@@ -176,7 +176,7 @@ def upper_quantiles(reals: Floats64, fpr: float, *, limit: float = LOGIT_LIMIT +
 
 
 def write_calibrated(weights: Path, out: Path, chosen: Calibrated, *, name: str, half: bool) -> str:
-    """The detector with its calibration, as one file without training state.
+    """The detector with its calibration, in one file without training state.
 
     Args:
         weights: a checkpoint's path.
@@ -201,20 +201,20 @@ def write_calibrated(weights: Path, out: Path, chosen: Calibrated, *, name: str,
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """What `unmask calibrate` was told.
+    """Options of `unmask calibrate`.
 
     Attributes:
         weights: a checkpoint's path.
-        manifest: holds the split.
+        manifest: contains the split.
         out: the file to write.
-        name: what verdicts call the detector; its own without one.
-        split: of which the selection half is taken. Its datasets of reals alone count as `held_out` does.
-        held_out: split of reals of another source, all of which can only raise the fake threshold.
+        name: what verdicts call the detector; empty: the name in its checkpoint.
+        split: of which the selection half is used. Its datasets with reals only count as `held_out`.
+        held_out: split of reals from another source; they can only raise the fake threshold.
         fpr: see `choose`.
         misses: see `choose`.
         half: store matrices in fp16.
         device: see `models.precision.best_device`.
-        rows: of the split that are taken at most, as many reals as fakes; None: all.
+        rows: most rows of the split to use, as many reals as fakes; None: all.
     """
 
     weights: Path
@@ -231,22 +231,22 @@ class CalibrateOptions:
 
 
 def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
-    """Choose on the selection half of a split, and write the detector with what was chosen.
+    """Choose on the selection half of a split, and write the detector with the result.
 
     Returns:
         What was chosen, and the file's sha256.
 
     Raises:
         CalibrationError: there is not enough to calibrate on.
-        models.checkpoint.CheckpointError: no checkpoint.
-        trainers.data.manifest.ManifestError: no manifest.
+        models.checkpoint.CheckpointError: not a checkpoint.
+        trainers.data.manifest.ManifestError: not a manifest.
     """
     manifest = Manifest.read(options.manifest)
     held_out = manifest.where(split=options.held_out)
     rows = manifest.where(split=options.split).halves()[0]
     if not len(rows):
         raise CalibrationError(f"{options.manifest} has no rows of the split {options.split!r} to calibrate on")
-    # A dataset of reals alone would shift the line: its source would count as evidence.
+    # A dataset with reals only would shift the line: its source would count as evidence.
     both = np.isin(rows.dataset, np.intersect1d(rows.dataset[rows.label == REAL], rows.dataset[rows.label == FAKE]))
     reals = join([part.take(part.label == REAL) for part in (held_out, rows.take(~both))], manifest.root)
     copies = scored_copies(options.weights, rows.take(both), reals, options.device, rows=options.rows)
@@ -256,12 +256,12 @@ def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
 
 
 def run(options: CalibrateOptions, say: Callable[[str], None], fail: Callable[[str], None]) -> int:
-    """`calibrate`, told in words; returns the exit code.
+    """Run `calibrate` and report the result; returns the exit code.
 
     Args:
-        options: what.
-        say: told what was chosen.
-        fail: told why it cannot be done.
+        options: see `CalibrateOptions`.
+        say: called with lines about the result.
+        fail: called with the error.
     """
     from models.precision import DeviceError
     from models.zoo import ZooError

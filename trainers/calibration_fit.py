@@ -15,30 +15,30 @@ from models.errors import UnmaskError
 Floats64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 
-# The broken line bends where its middle piece holds half of the scores: the tails are what a straight line misses.
+# The broken line bends where its middle piece holds half of the scores: a straight line misses the tails.
 _BENDS = (0.25, 0.75)
-# A piece without data keeps Platt's slope: worth so many videos at a difference of 1.
+# A piece without data keeps Platt's slope: worth this many videos at a difference of 1.
 _SLOPE_PRIOR = 5.0
 _LEAST_SLOPE = 0.01
-# Places of the trust's knots: so many shares of the scores, up to the quality from which trust is whole.
+# Places of the trust's knots: quantiles of the scores, up to the quality where trust reaches 1.
 _TRUST_KNOTS = 5
-# Without data, trust falls in proportion to quality: worth so many videos at a difference of 1.
+# Without data, trust falls in proportion to quality: worth this many videos at a difference of 1.
 _TRUST_PRIOR = 10.0
 
 
 class CalibrationError(UnmaskError, ValueError):
-    """There is not enough to calibrate on; the message says what is missing."""
+    """There is too little data to calibrate on; the message says what is missing."""
 
 
 def platt(label: Labels, logits: Floats64) -> Calibration:
-    """Platt scaling (1999) at a prior of one half: logistic regression with both classes of equal weight in all.
+    """Platt scaling (1999) at a prior of one half: logistic regression with equal total weight for both classes.
 
     Raises:
         CalibrationError: higher scores do not mean fake.
     """
     from sklearn.linear_model import LogisticRegression
 
-    # A weak penalty keeps the scale finite where the classes are told apart perfectly.
+    # A weak penalty keeps the scale finite if the classes are separated perfectly.
     fitted = LogisticRegression(C=1e3, class_weight="balanced").fit(logits[:, None], label)
     scale, bias = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if scale <= 0:
@@ -53,7 +53,7 @@ def broken_line(label: Labels, logits: Floats64, trust: Floats64, start: Calibra
         label: [V].
         logits: float64 [V], means of videos, within +-`LOGIT_LIMIT`.
         trust: float64 [V] in 0..1.
-        start: Platt's line; slopes are drawn towards its own.
+        start: Platt's line; slopes are pulled towards its slope.
 
     Returns:
         Four knots (logit, log-odds).
@@ -79,20 +79,20 @@ def broken_line(label: Labels, logits: Floats64, trust: Floats64, start: Calibra
 def trust_in_quality(
     label: Labels, log_odds: Floats64, quality: Floats64, weights: Floats64, *, whole_from: Sequence[float]
 ) -> Knots:
-    """How far evidence holds at each quality: weighted logistic regression of trust(quality) x log-odds.
+    """How much evidence counts at each quality: weighted logistic regression of trust(quality) x log-odds.
 
-    trust does not fall, is 0 at quality 0 and 1 from one of `whole_from` on, that which explains the labels best, and
+    Trust does not fall, is 0 at quality 0, reaches 1 at the value of `whole_from` that explains the labels best, and is
     linear between knots at quantiles of the qualities below.
 
     Args:
         label: [N].
-        log_odds: float64 [N], of faces as if their quality were the best.
+        log_odds: float64 [N], of faces at the best quality.
         quality: float64 [N] in 0..1.
         weights: float64 [N], videos that each represents.
         whole_from: qualities above 0 to choose from.
 
     Returns:
-        Knots (quality, trust), the first (0, 0); empty where no face is below the chosen one.
+        Knots (quality, trust), the first (0, 0); empty if no face is below the chosen one.
     """
     found = [_trust(label, log_odds, quality, weights, float(end)) for end in np.unique(whole_from)]
     return min(found, key=lambda each: each[0])[1]
@@ -123,7 +123,7 @@ def _trust(label: Labels, log_odds: Floats64, quality: Floats64, weights: Floats
 
 
 def balanced(label: Labels, weights: Floats64 | None = None) -> Floats64:
-    """Weights float64 [N] that sum up to as much as before, half of it for each class."""
+    """Weights float64 [N] with the same sum as before, half of it for each class."""
     given = np.ones(len(label)) if weights is None else weights
     found = np.zeros(len(label))
     for which in (0, 1):
@@ -134,7 +134,7 @@ def balanced(label: Labels, weights: Floats64 | None = None) -> Floats64:
 
 
 def _pieces(logits: Floats64, x: Floats64) -> Floats64:
-    """How far each logit reaches into each piece between the knots x: float64 [V, len(x) - 1]."""
+    """How far each logit extends into each piece between the knots x: float64 [V, len(x) - 1]."""
     return np.asarray((logits[:, None] - x[:-1]).clip(0, np.diff(x)))
 
 

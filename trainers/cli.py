@@ -1,4 +1,4 @@
-"""`python -m trainers train|evaluate|calibrate|distil ...`: by argparse, without the command's libraries."""
+"""`python -m trainers train|evaluate|calibrate|distil ...`, with argparse only, without typer and rich."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the commands; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m trainers", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_train(commands.add_parser("train", help="train a recipe, or go on with it"))
+    _add_train(commands.add_parser("train", help="train a recipe, or resume it"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a detector on manifests"))
-    _add_calibrate(commands.add_parser("calibrate", help="choose thresholds, write the detector that is shipped"))
-    _add_distil(commands.add_parser("distil", help="store teachers' answers to images, for runs that learn from them"))
+    _add_calibrate(commands.add_parser("calibrate", help="choose thresholds and write the detector to ship"))
+    _add_distil(commands.add_parser("distil", help="store teachers' outputs for images, for distillation"))
     given = parser.parse_args(arguments)
     return int(given.call(given))
 
@@ -32,7 +32,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="delete a run of this name first")
     parser.add_argument("--branch", type=Path, help="decay from the last checkpoint of the run in this folder")
     parser.add_argument("--measure-input", action="store_true", help="time the loading of images alone")
-    parser.add_argument("--show", action="store_true", help="print the config and end")
+    parser.add_argument("--show", action="store_true", help="print the config and exit")
     parser.set_defaults(call=_train)
 
 
@@ -55,7 +55,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--manifest", type=Path, action="append", required=True, help="or a folder of clips; repeatable"
     )
-    parser.add_argument("--weights", help="checkpoint path or zoo name; those that come with Unmask without it")
+    parser.add_argument("--weights", help="checkpoint path or zoo name; default: the weights shipped with Unmask")
     parser.add_argument("--split")
     parser.add_argument("--half", choices=("selection", "report"))
     parser.add_argument("--ladder", choices=("full", "short", "none"), default="full")
@@ -131,9 +131,9 @@ def _calibrate(given: argparse.Namespace) -> int:
 def _add_distil(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", action="append", required=True, help="checkpoint path or zoo name; repeatable")
     parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="file of answers; one that is there is continued")
+    parser.add_argument("--out", type=Path, required=True, help="file of teacher outputs; an existing one is continued")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--uncalibrated", action="store_true", help="take log-odds as they are")
+    parser.add_argument("--uncalibrated", action="store_true", help="use uncalibrated log-odds")
     parser.add_argument("--device", default="auto")
     parser.set_defaults(call=_distil)
 

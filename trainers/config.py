@@ -1,4 +1,4 @@
-"""A training run as one frozen value: what `unmask train` prints, stores with the run and can be told to change."""
+"""A training run as one frozen value: `unmask train` prints it, stores it with the run and applies settings to it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Config = TypeVar("Config")
 
 
 class SettingError(UnmaskError, ValueError):
-    """A setting that does not exist or cannot have this value; the message lists what there is."""
+    """A setting that does not exist or cannot have this value; the message lists what exists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """AdamW and what goes with it."""
 
-    # Of the layers above the backbone's top before `head_lr_factor`; layers below have their share of it.
+    # Rate of the new layers before `head_lr_factor`; the backbone's layers have a share of it, see `layer_decay`.
     lr: float = 5e-4
     # The new layers start from random weights, the backbone does not.
     head_lr_factor: float = 3.0
-    # A layer's rate in parts of that of the next one; 1: one rate for the whole backbone.
+    # A layer's rate relative to the next layer's; 1: one rate for the whole backbone.
     layer_decay: float = 1.0
     weight_decay: float = 0.02
     # Norm of the gradient above which it is scaled down; 0: never.
@@ -41,24 +41,24 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """How rates move, by optimizer step."""
+    """Schedules of the rates, by optimizer step."""
 
     # one_cycle: up to the rate and down again over the whole run (Smith and Topin, 2018). constant: warm-up, constant,
-    # decay: a run that can be made longer as long as it has not begun to decay.
+    # decay: such a run can be extended until it starts to decay.
     kind: Literal["one_cycle", "constant"] = "one_cycle"
     # Steps from nothing to the full rate (constant), or the part of the run that goes up (one_cycle).
     warmup_steps: int = 150
     one_cycle_up: float = 0.15
     # Samples of the linear decay to 0 at the end (constant).
     decay_samples: int = 10_000
-    # Rates at the end of the run; at its start they are the model's own `dropout_rate` and `drop_path_rate`.
+    # Rates at the end of the run; at the start they are the model's own `dropout_rate` and `drop_path_rate`.
     final_dropout: float | None = None
     final_drop_path: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What is trained on."""
+    """The training data."""
 
     # Parquet or CSV, see trainers.data.manifest.
     manifest: str = ""
@@ -68,7 +68,7 @@ class DataConfig:
     blend: BlendConfig = field(default_factory=BlendConfig)
     # Only this many rows of the split, drawn with the run's seed; 0: all.
     limit: int = 0
-    # Labels are dealt out anew at random: a run that must not learn anything.
+    # Shuffle the labels: a control run that must not learn anything.
     shuffle_labels: bool = False
 
 
@@ -85,15 +85,15 @@ class ValidationConfig:
     pseudo_rows: int = 200
     # Rows of each degraded set, balanced between the classes; 0: no such sets.
     degraded_rows: int = 240
-    # Frames of each set that is judged by video, taken in turn from all videos.
+    # Frames of each set judged by video, taken in turn from all videos.
     video_rows: int = 300
     # Datasets scored as crops, and those scored by video: forged clips, and live face swaps.
     crops: str = "dfdc"
     videos: str = "ffpp_c23"
     live: str = "dfl"
-    # Pseudo-fake kinds, see trainers.augment.pseudo_fakes; empty: all there are.
+    # Pseudo-fake kinds, see trainers.augment.pseudo_fakes; empty: all.
     kinds: tuple[str, ...] = ()
-    # Leave out people whom other splits show, where that leaves anybody.
+    # Leave out people that other splits show, unless that leaves no one.
     unseen_actors: bool = True
     # False alarms on degraded reals are counted at the threshold that this share of the clean reals exceeds.
     false_alarm_fpr: float = 0.01
@@ -114,21 +114,21 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    # Images shown in all, real and fake alike.
+    # Images shown in total, real and fake.
     samples: int = 40_000
     # Images of one batch over all processes; half of them are real.
     batch_size: int = 32
     ema_decay: float = 0.995
     label_smoothing: float = 0.02
-    # Of the auxiliary loss that learns where a picture is forged; its layer is not part of the detector.
+    # Weight of the auxiliary loss on where a picture is forged; its layer is not part of the detector.
     mask_weight: float = 0.2
     # Further losses, all off by default.
     losses: LossConfig = field(default_factory=LossConfig)
     seed: int = 0
-    # Processes that load and augment; 0: the one that trains.
+    # Processes that load and augment; 0: the training process.
     workers: int = 1
     compile: bool = False
-    # Autocast in the dtype that models.precision finds fast here.
+    # Autocast in the dtype that models.precision reports as fast here.
     mixed_precision: bool = True
     # Seconds between two checkpoints.
     checkpoint_every_s: float = 120.0
@@ -139,7 +139,7 @@ class TrainConfig:
                 f"batch_size must be even and at least 2, since images come in couples; got {self.batch_size}"
             )
         if self.samples < self.batch_size * self.optim.accumulation:
-            raise SettingError(f"samples must make at least one step of {self.batch_size} images, got {self.samples}")
+            raise SettingError(f"samples must cover at least one step of {self.batch_size} images, got {self.samples}")
 
     @property
     def samples_per_step(self) -> int:
@@ -190,7 +190,7 @@ def _changed(config: Any, path: list[str], value: Any, key: str) -> Any:
     if is_dataclass(config) and not isinstance(config, type):
         hints = get_type_hints(type(config))
         if head not in hints:
-            raise SettingError(f"no setting {key!r}; here there are: {', '.join(hints)}")
+            raise SettingError(f"no setting {key!r}; available here: {', '.join(hints)}")
         value = _changed(getattr(config, head), rest, value, key) if rest else _typed(hints[head], value, key)
         try:
             return replace(config, **{head: value})
@@ -203,9 +203,9 @@ def _changed(config: Any, path: list[str], value: Any, key: str) -> Any:
 
 
 def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words:
-        return words[text.lower()]
+    literals = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in literals:
+        return literals[text.lower()]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -218,7 +218,7 @@ def _build(kind: Any, values: Any, where: str) -> Any:
     hints = get_type_hints(kind)
     if unknown := sorted(set(values) - {f.name for f in fields(kind)}):
         raise SettingError(
-            f"unknown settings {', '.join(where + name for name in unknown)}; there are: {', '.join(hints)}"
+            f"unknown settings {', '.join(where + name for name in unknown)}; available: {', '.join(hints)}"
         )
     return kind(**{name: _typed(hints[name], value, where + name) for name, value in values.items()})
 

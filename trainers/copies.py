@@ -1,4 +1,4 @@
-"""The copies of the validation videos that weights are calibrated on: as they are, and degraded as in real life."""
+"""The copies of the validation videos that weights are calibrated on: the originals, and degraded as in real life."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Change = Callable[[Image, int], Image]
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One way in which pictures are changed.
+    """One way to change pictures.
 
     Attributes:
-        change: of a stored crop and its row; None: as it is.
+        change: of a stored crop and its row; None: unchanged.
         size: of the face, in parts of its size in the source.
-        everyday: a way that most clips come in: bounds of likelihood ratios are those of such clips.
+        everyday: common in real clips; bounds of likelihood ratios come from such copies.
     """
 
     change: Change | None = None
@@ -44,7 +44,7 @@ def _resized(factor: float, *, everyday: bool = False) -> Copy:
     return Copy(lambda image, row: degrade.resize(image, factor), factor, everyday)
 
 
-# What the fake threshold must hold on, and what trust in quality is learned from. A mosaic and a very small face are
+# The fake threshold must hold on these, and trust in quality is learned from them. A mosaic and a very small face are
 # both shrunk; the mosaic comes back in blocks, at its full size.
 COPIES: dict[str, Copy] = {
     "clean": Copy(everyday=True),
@@ -64,7 +64,7 @@ COPIES: dict[str, Copy] = {
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tracks:
-    """V videos as serving judges them, each as one track.
+    """V videos judged as in serving, each as one track.
 
     Attributes:
         label: int8 [V].
@@ -72,7 +72,7 @@ class Tracks:
         trust: float64 [V] in 0..1, of their qualities.
         log_odds: float64 [V], calibrated.
         video: int64 [V], the same number in every copy.
-        group: int64 [V], those that must not be parted in a cross-validation.
+        group: int64 [V], groups that a cross-validation must keep together.
     """
 
     label: npt.NDArray[np.int8]
@@ -104,12 +104,12 @@ class ScoredCopy:
     group: Index
 
     def weights(self) -> Floats64:
-        """What each frame weighs where all videos weigh 1: float64 [N]."""
+        """Weight of each frame if all videos weigh 1: float64 [N]."""
         _, number, count = np.unique(self.video, return_inverse=True, return_counts=True)
         return np.asarray(1.0 / count[number], np.float64)
 
     def tracks(self, calibration: Calibration) -> Tracks:
-        """The videos, judged by the code that serves."""
+        """The videos, judged by the serving code."""
         videos, first = np.unique(self.video, return_index=True)
         sums = video_sums(self.logits, self.quality, self.video, calibration)
         return Tracks(
@@ -130,17 +130,17 @@ def scored_copies(
     *,
     rows: int | None = None,
 ) -> list[ScoredCopy]:
-    """The scores of a manifest's pictures, as they are and degraded; those too poor to be scored in serving left out.
+    """The scores of a manifest's pictures, original and degraded, without those too poor to be scored in serving.
 
     Args:
         weights: a checkpoint's path or zoo name.
         manifest: the rows to calibrate on.
-        extra_reals: reals of another source that were not trained on; a set of their own for the fake threshold.
+        extra_reals: reals of another source that were not trained on; a separate set for the fake threshold.
         device: see `models.precision.best_device`.
-        rows: take at most so many of the manifest, as many reals as fakes, always the same; None: all.
+        rows: most rows of the manifest to use, as many reals as fakes, always the same ones; None: all.
 
     Raises:
-        CalibrationError: nothing of it could be scored.
+        CalibrationError: none of it could be scored.
     """
     if rows is not None:
         manifest = manifest.take(balanced_sample(manifest.label, rows, 0))
@@ -169,5 +169,5 @@ def scored_copies(
             copies.append(scored("held-out reals", extra_reals, Copy()))
     if not len(copies[0].label):
         raise CalibrationError("no image could be scored")
-    # A copy in which no face is good enough to be scored in serving says nothing about what serving calls fake.
+    # A copy without a face good enough for serving says nothing about what serving calls fake.
     return [copy for copy in copies if len(copy.label)]

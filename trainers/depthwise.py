@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose gradients cost on a CPU what they should.
+"""Depthwise convolutions with fast gradients on a CPU.
 
 oneDNN has no fast kernels for two of them: the gradient of the input of a strided depthwise convolution, and in bf16
 the gradient of the weights of a 5x5 one. Together they took half of a training step of tf_efficientnet_lite0
@@ -81,10 +81,10 @@ class DepthwiseConv2dSame(Conv2dSame):  # type: ignore[misc]
 
 
 def use_fast_gradients(model: nn.Module) -> int:
-    """Give the depthwise convolutions of a model the gradients above; parameters and outputs stay what they are.
+    """Give the depthwise convolutions of a model the gradients above; parameters and outputs do not change.
 
     Returns:
-        How many there were: of odd, square kernels, without bias and dilation.
+        How many were replaced: those with odd, square kernels, without bias and dilation.
     """
     changed = 0
     for module in model.modules():

@@ -9,13 +9,13 @@ Floats64 = npt.NDArray[np.float64]
 
 
 def elub(labels: npt.NDArray[np.integer], log_odds: Floats64, weights: Floats64 | None = None) -> tuple[float, float]:
-    """The likelihood ratios below and above which decisions by them do no better than decisions without them.
+    """The likelihood ratios beyond which decisions based on them are no better than decisions without them.
 
     Vergeer, van Es, de Jongh, Alberink and Stoel, "Numerical likelihood ratios outputted by LR systems are often based
     on extrapolation: when to stop extrapolating?", Science & Justice 56, 2016: one misleading clip of either class is
-    added to those that were seen. Who calls a clip fake where its ratio exceeds t, at a false alarm t times as costly
-    as a miss, loses P(LR <= t | fake) + t P(LR > t | real); who looks at no ratio loses min(1, t). The bounds are the
-    ends of the range of t around 1 in which the former loses less. The added clip keeps the upper one below the number
+    added to the data. Calling a clip fake if its ratio exceeds t, with a false alarm t times as costly
+    as a miss, costs P(LR <= t | fake) + t P(LR > t | real); ignoring the ratio costs min(1, t). The bounds are the
+    ends of the range of t around 1 in which the former costs less. The added clip keeps the upper one below the number
     of reals plus one, and the lower one above 1 / (number of fakes plus one).
 
     Args:
@@ -34,7 +34,7 @@ def elub(labels: npt.NDArray[np.integer], log_odds: Floats64, weights: Floats64 
     if counts[reals].sum() <= 0 or counts[fakes].sum() <= 0:
         raise ValueError("bounds of likelihood ratios need reals and fakes")
     upper = _upper(log_odds[reals], counts[reals], log_odds[fakes], counts[fakes])
-    # Seen from the other side, reals are what is looked for and 1 / LR is their ratio.
+    # For the other side, reals are the target class and 1 / LR is their ratio.
     lower = _upper(-log_odds[fakes], counts[fakes], -log_odds[reals], counts[reals])
     return 1 / lower, upper
 
@@ -44,7 +44,7 @@ def _upper(against: Floats64, against_weight: Floats64, match: Floats64, match_w
     steps = np.unique(np.concatenate([[0.0], against[against > 0], match[match > 0]]))
     false_alarms = (_above(against, against_weight, steps) + 1) / (against_weight.sum() + 1)
     found = _above(match, match_weight, steps) / (match_weight.sum() + 1)
-    # Between two steps both shares stay: there the loss reaches 1 at t = found / false alarms, or not at all.
+    # Between two steps both shares are constant: the loss reaches 1 at t = found / false alarms, or not at all.
     crossing = np.log(np.maximum(found, 1e-300) / false_alarms)
     ends = np.append(steps[1:], np.inf)
     first = int(np.flatnonzero(crossing < ends)[0])

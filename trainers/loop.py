@@ -1,4 +1,4 @@
-"""The training loop: batches in, checkpoints out; it can be killed at any time and goes on as if nothing had been."""
+"""The training loop: batches in, checkpoints out; it can be killed at any time and resumes with the same result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 class StoppedError(RuntimeError):
-    """The run was told to stop (SIGINT or SIGTERM); its last checkpoint is in place."""
+    """The run was asked to stop (SIGINT or SIGTERM); its last checkpoint is in place."""
 
 
 def train(
@@ -44,25 +44,25 @@ def train(
     say: Callable[[str], None],
     stop_at_step: int | None = None,
 ) -> dict[str, float]:
-    """Train, or go on training, the run in `folder`.
+    """Train or resume the run in `folder`.
 
-    The best weights by validation are `best.safetensors` there, the last ones `last.safetensors`; both hold the
-    averaged weights, and the state beside the last ones holds the raw ones and all that going on needs.
+    The best weights by validation are `best.safetensors` in it, the last ones `last.safetensors`; both hold the
+    averaged weights, and the state next to the last ones holds the raw weights and everything that resuming needs.
 
     Args:
-        config: the run; one that is there already must equal it.
-        folder: of the run; made where it is missing.
+        config: the run; an existing run must have the same config.
+        folder: of the run; created if missing.
         device: see `models.precision.best_device`.
-        say: told, a line at a time, how it goes.
-        stop_at_step: end there with a checkpoint, before the run is done.
+        say: called with each line of progress.
+        stop_at_step: stop at this step with a checkpoint, before the run is done.
 
     Returns:
         The metrics of the last validation.
 
     Raises:
-        RunError: the folder holds a run of another config, or the manifest has nothing to train on.
+        RunError: the folder holds a run of another config, or the manifest has no rows to train on.
         StoppedError: interrupted.
-        models.pretrained.WeightsUnavailableError: the pretrained start cannot be had.
+        models.pretrained.WeightsUnavailableError: the pretrained weights are not available.
         models.precision.DeviceError: no such device.
     """
     with joined_processes(device) as processes, stop_signals() as stopping:
@@ -74,17 +74,19 @@ def train(
 class _Run:
     def __init__(self, config: TrainConfig, folder: Path, processes: Processes, say: Callable[[str], None]) -> None:
         if config.batch_size % (2 * processes.world):
-            raise RunError(f"a batch of {config.batch_size} does not part into couples for {processes.world} processes")
+            raise RunError(
+                f"a batch of {config.batch_size} does not split into couples for {processes.world} processes"
+            )
         if config.data.augment.needs_video and find_spec("av") is None:
             raise RunError(
-                "H.264 degradation needs PyAV, which is not installed: pip install av, or go without by --set "
+                "H.264 degradation needs PyAV, which is not installed: pip install av, or disable it with --set "
                 "data.augment.h264_share=0, data.augment.platform.share=0 and data.augment.apart.h264_share=0"
             )
         self.config, self.folder, self.processes, self.say = config, folder, processes, say
         self.precision: Precision = precision_for(processes.device)
         claim(folder, config, processes)
         self.manifest = training_rows(config)
-        # The same first weights in all processes, and in a run that starts again before its first checkpoint.
+        # The same first weights in all processes, and in a run that restarts before its first checkpoint.
         torch.manual_seed(config.seed)
         self.model, self.start = first_model(config)
         if processes.device.type == "cpu":
@@ -113,7 +115,7 @@ class _Run:
         )
         self.schedule = learning_rates(self.optimizer, config)
         self.scaler = self.precision.scaler() if config.mixed_precision else torch.amp.GradScaler("cpu", enabled=False)
-        # With a warm-up of its own: early averages forget the first weights.
+        # With its own warm-up: early averages forget the first weights.
         self.ema = ModelEmaV3(self.model, decay=config.ema_decay, use_warmup=True)
         self.step = 0
         self.best = -math.inf
@@ -121,7 +123,7 @@ class _Run:
         self.trained_s = 0.0
 
     def restore(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
+        """Resume from the last checkpoint, if it exists."""
         path = self.folder / LAST
         if not path.exists():
             return
@@ -133,9 +135,9 @@ class _Run:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.trainee.load_auxiliary_state(extra)
-        # A file can have been replaced under its name.
+        # A file may have been replaced under the same name.
         if tuple(extra.get("teachers", ())) != self.preparation.teacher_sha256:
-            raise RunError(f"{self.folder}: the teachers are other checkpoints than those that the run began with")
+            raise RunError(f"{self.folder}: the teachers' checkpoints are not those that the run started with")
         self.step, self.trained_s = resume.info.step, extra["trained_s"]
         # A branch of another run has no best weights of its own yet.
         self.best = extra["best"] if (self.folder / BEST).exists() else -math.inf
@@ -177,7 +179,7 @@ class _Run:
             losses = self._step(network, batches, meter)
             if processes.any(bool(stopping)):
                 self._save()
-                raise StoppedError(f"stopped at step {self.step} of {config.total_steps}; the same command goes on")
+                raise StoppedError(f"stopped at step {self.step} of {config.total_steps}; the same command resumes it")
             if processes.leads and (line := meter.line(self.step, losses)):
                 self.say(line.text)
                 log.write(line.values)
@@ -204,7 +206,7 @@ class _Run:
     def _step(self, network: nn.Module, batches: Iterator[dict[str, Tensor]], meter: Meter) -> dict[str, Tensor]:
         """One optimizer step; the losses of its batches, averaged."""
         config = self.config
-        # What is random in step n is the same whether the run was interrupted before it or not.
+        # The random numbers of step n do not depend on interruptions before it.
         place = (config.seed, self.step, self.processes.rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         dropout, drop_path = drop_rates(config.schedule, self.model, self.step / config.total_steps)

@@ -18,14 +18,14 @@ _LOG_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the log: for people, and as numbers."""
+    """A line of the log, as text and as numbers."""
 
     text: str
     values: dict[str, Any]
 
 
 class Meter:
-    """How fast it goes, and what part of the time the device waits for images."""
+    """Training speed, and the share of time that the device waits for images."""
 
     def __init__(self, step: int, config: TrainConfig, trained_s: float) -> None:
         self.config = config
@@ -36,24 +36,24 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time in this block is spent waiting for images."""
+        """Count the time in this block as waiting for images."""
         start = time.perf_counter()
         yield
         self._wait_s += time.perf_counter() - start
 
     @property
     def trained_s(self) -> float:
-        """Seconds of training in all, without validation and checkpoints."""
+        """Total seconds of training, without validation and checkpoints."""
         return self._trained_before_s + self._busy_s + self._stepped_at - self._busy_since
 
     def pause(self) -> None:
-        """Leave out the time that went elsewhere since the last step."""
+        """Exclude the time spent elsewhere since the last step."""
         self._busy_s += self._stepped_at - self._busy_since
         self._busy_since = self._stepped_at = time.perf_counter()
         self._restart(self._step)
 
     def line(self, step: int, losses: dict[str, Tensor]) -> Line | None:
-        """A line of the log now and then, else None."""
+        """A line of the log at intervals, else None."""
         self._step = step
         now = self._stepped_at = time.perf_counter()
         elapsed = now - self._since

@@ -1,8 +1,8 @@
-"""How well scores tell fakes from reals: pure functions over labels and scores, and their bootstrap over videos.
+"""How well scores separate fakes from reals: pure functions over labels and scores, and their bootstrap over videos.
 
-Labels are 0 for real and 1 for fake; a higher score means fake. What needs both classes is nan where one is missing.
-All of them go through the same weighted counts, one row of weights for each bootstrap resample, so that an interval
-is that of the very number beside it.
+Labels are 0 for real and 1 for fake; a higher score means fake. Metrics of both classes are nan if one is missing.
+All of them use the same weighted counts, one row of weights for each bootstrap resample, so that an interval
+belongs to exactly the number next to it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from trainers.weighted import Array, Labels, Scores
 Index = npt.NDArray[np.int64]
 
 FPRS = (0.001, 0.01, 0.05)
-# Ten reals above the threshold: fewer, and its place is the luck of a handful of pictures.
+# Ten reals above the threshold: with fewer, its position depends on a handful of pictures.
 REALS_ABOVE = 10
 # Elements of one chunk of weights: 32 MB as float64, which stays near the caches and bounds memory.
 _CHUNK = 1 << 22
-# A resample without one of the classes has no AUC. Where more than this share is so, the rest is no sample of anything.
+# A resample without one of the classes has no AUC. If more than this share lacks one, no interval is given.
 _UNDEFINED_AT_MOST = 0.1
 
 TPR_AT = {fpr: f"tpr_at_{fpr:g}_fpr" for fpr in FPRS}
@@ -43,7 +43,7 @@ METRICS = (*_OF_COUNTS, *_OF_PROBABILITIES)
 
 
 class MixedVideoError(UnmaskError, ValueError):
-    """A video whose frames carry both labels has none of its own; the message names it."""
+    """The frames of a video have both labels; the message names it."""
 
 
 class Roc(NamedTuple):
@@ -61,14 +61,14 @@ class Roc(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """What is behind an ECE: equal-width bins of the probability, float64 [bins] each; nan in empty bins.
+    """The data behind an ECE: equal-width bins of the probability, float64 [bins] each; nan in empty bins.
 
     Attributes:
         items: how many the bin holds.
         confidence: mean probability.
         fakes: share of fakes.
-        balanced: share of fakes with both classes weighed to one half each; nan where a class is missing.
-        low: lower end of its interval; nan where there is none.
+        balanced: share of fakes with both classes weighted to one half each; nan where a class is missing.
+        low: lower end of its interval; nan if missing.
         high: upper end.
     """
 
@@ -85,10 +85,10 @@ class Estimate:
     """A number with its 95 % bootstrap interval.
 
     Attributes:
-        value: None where it cannot be had.
-        low: lower end of the interval; None where there is none.
+        value: None if it cannot be computed.
+        low: lower end of the interval; None if missing.
         high: upper end.
-        reason: why there is no value, or no interval; None if both are there.
+        reason: why there is no value, or no interval; None if both exist.
     """
 
     value: float | None
@@ -98,14 +98,14 @@ class Estimate:
 
 
 def roc_curve(labels: Labels, scores: Scores) -> Roc:
-    """The curve through every distinct score; equal scores make one point.
+    """The curve through every distinct score; equal scores give one point.
 
     Args:
         labels: [N], 0 or 1.
         scores: [N], finite.
 
     Raises:
-        ValueError: other labels, other shapes or scores that are not finite.
+        ValueError: invalid labels, different shapes, or scores that are not finite.
     """
     ranking = weighted.Ranking(labels, scores)
     fakes, reals = ranking.cumulated(np.ones((1, len(labels))))
@@ -144,7 +144,7 @@ def tpr_at_fpr(labels: Labels, scores: Scores, fpr: float) -> float | None:
     """Share of fakes found at a threshold that calls at most `fpr` of the reals fake; no interpolation.
 
     Returns:
-        None where the reals are too few to place that threshold (`reals_needed`), or there are no fakes.
+        None if there are too few reals to place that threshold (`reals_needed`), or there are no fakes.
 
     Raises:
         ValueError: as `roc_curve`.
@@ -156,7 +156,7 @@ def tpr_at_fpr(labels: Labels, scores: Scores, fpr: float) -> float | None:
 
 
 def reals_needed(fpr: float) -> int:
-    """Real items from which on a true-positive rate at `fpr` is reported: 1,000 for 1 %, 10,000 for 0.1 %."""
+    """Number of real items from which a true-positive rate at `fpr` is reported: 1,000 for 1 %, 10,000 for 0.1 %."""
     return round(REALS_ABOVE / fpr)
 
 
@@ -169,7 +169,7 @@ def ece(labels: Labels, probability: Scores, *, balanced: bool = False) -> float
     Args:
         labels: [N], 0 or 1.
         probability: [N] in 0..1.
-        balanced: weigh reals and fakes to one half each, the prior that weights are calibrated for.
+        balanced: weight reals and fakes to one half each, the prior that weights are calibrated for.
 
     Raises:
         ValueError: as `roc_curve`, or a probability outside 0..1.
@@ -181,7 +181,7 @@ def cllr(labels: Labels, probability: Scores) -> float:
     """Cost of the log-likelihood-ratio, in bits: 0 for perfect ratios, 1 for ratios of 1, above 1 for misleading ones.
 
     Bruemmer and du Preez, "Application-independent evaluation of speaker detection", Computer Speech & Language 20,
-    2006. Probabilities at equal priors stand for the ratios p / (1 - p).
+    2006. Probabilities at equal priors give the ratios p / (1 - p).
 
     Args:
         labels: [N], 0 or 1.
@@ -194,7 +194,7 @@ def cllr(labels: Labels, probability: Scores) -> float:
 
 
 def cllr_min(labels: Labels, scores: Scores) -> float:
-    """Cllr after the best rising calibration: the part of it that no calibration can take away.
+    """Cllr after the best rising calibration: the part that no calibration can remove.
 
     Raises:
         ValueError: as `roc_curve`.
@@ -210,7 +210,7 @@ def reliability(
     Args:
         labels: [N], 0 or 1.
         probability: [N] in 0..1.
-        videos: [N], number of each item's video; None: each is one of its own.
+        videos: [N], number of each item's video; None: each item is its own video.
         resamples: 0 for no intervals.
         seed: of the draws.
 
@@ -225,7 +225,7 @@ def reliability(
     if len(labels) and resamples:
         draws = _draws(np.arange(len(labels)) if videos is None else videos, resamples, seed)
         drawn = np.concatenate([bins.sums(chunk).fakes_at_equal_priors() for chunk in draws])
-        # A bin that most resamples leave empty has no interval.
+        # A bin that is empty in most resamples has no interval.
         kept = np.isfinite(drawn).mean(axis=0) >= 1 - _UNDEFINED_AT_MOST
         ends[:, kept] = np.nanpercentile(drawn[:, kept], (2.5, 97.5), axis=0)
     return Reliability(
@@ -240,7 +240,7 @@ def reliability(
 def video_index(datasets: Sequence[str], source_videos: Sequence[str], paths: Sequence[str]) -> Index:
     """Number of each item's video, int64 [N], counted from 0 in order of appearance.
 
-    A video is (dataset, source_video), wherever its frames lie; an item without a source video is one of its own.
+    A video is (dataset, source_video), wherever its frames are stored; an item without a source video is its own video.
     """
     numbers: dict[tuple[str, str, str], int] = {}
     keys = zip(datasets, source_videos, paths, strict=True)
@@ -250,7 +250,7 @@ def video_index(datasets: Sequence[str], source_videos: Sequence[str], paths: Se
 
 
 def video_logits(logits: Scores, videos: Index) -> Array:
-    """Mean of each video's logits, clipped to +-`LOGIT_LIMIT` as serving does; crops carry no quality to weigh by.
+    """Mean of each video's logits, clipped to +-`LOGIT_LIMIT` as serving does; crops have no quality to weight by.
 
     Args:
         logits: [N]; nan for items without one, which are left out.
@@ -285,7 +285,7 @@ def video_labels(labels: Labels, videos: Index, names: Sequence[str]) -> npt.NDA
     if len(mixed):
         name = names[int(np.flatnonzero(videos == mixed[0])[0])]
         raise MixedVideoError(
-            f"{len(mixed)} videos have real and fake frames, {name!r} is one: column source_video must name the video "
+            f"{len(mixed)} videos have real and fake frames, such as {name!r}: column source_video must name the video "
             "that a frame is from, and a forged copy of it is another video"
         )
     return (fakes > 0).astype(np.int8)
@@ -302,7 +302,7 @@ def estimate(
 ) -> dict[str, Estimate]:
     """Metrics with 95 % percentile intervals of a bootstrap that draws whole videos.
 
-    Frames of one video are no independent witnesses: drawn singly they would make the interval too narrow.
+    Frames of one video are not independent: drawn singly they would make the interval too narrow.
 
     Args:
         labels: [N], 0 or 1.
@@ -331,7 +331,7 @@ def estimate(
 
 
 def _reason(name: str, reals: int, fakes: int) -> str | None:
-    """Why a metric cannot be had of so many reals and fakes."""
+    """Why a metric cannot be computed from this many reals and fakes."""
     if reals + fakes == 0:
         return "no scored items"
     if name != "ece" and (reals == 0 or fakes == 0):
@@ -374,7 +374,7 @@ def _point(name: str, labels: Labels, scores: Scores) -> float:
 def _measure(labels: Labels, scores: Scores, names: Sequence[str], weights: Iterable[Array]) -> dict[str, Array]:
     """Each metric, float64 [R], over chunks of weights [r, N]."""
     if unknown := sorted(set(names) - set(METRICS)):
-        raise ValueError(f"unknown metrics {', '.join(unknown)}; there are: {', '.join(METRICS)}")
+        raise ValueError(f"unknown metrics {', '.join(unknown)}; available: {', '.join(METRICS)}")
     ranking = weighted.Ranking(labels, scores)
     probabilities = any(name in _OF_PROBABILITIES for name in names)
     bins = weighted.Bins(labels, scores) if probabilities else None

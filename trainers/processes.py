@@ -1,4 +1,4 @@
-"""The processes of a run: one, or those that torchrun started; and the signals that ask it to stop."""
+"""The processes of a run (one, or those started by torchrun) and the stop signals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.precision import best_device
 
 
 class Processes:
-    """This process among those that train together.
+    """This process among the training processes.
 
     Attributes:
         device: of this process.
@@ -27,11 +27,11 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this one validates, saves and speaks."""
+        """Whether this one validates, saves and prints."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any of them; all must ask at one step."""
+        """Whether the flag is set in any process; all must ask at the same step."""
         if self.world == 1:
             return flag
         shared = torch.tensor(int(flag), device=self.device)
@@ -41,7 +41,7 @@ class Processes:
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[Processes]:
-    """Join the others where torchrun started several."""
+    """Join the process group if torchrun started several."""
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     chosen = best_device(device)
     if world == 1:
@@ -59,13 +59,13 @@ def joined_processes(device: str) -> Iterator[Processes]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that holds the signal that asked to stop, once one came."""
+    """A list that holds the signal that asked to stop, once it was received."""
     received: list[int] = []
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
             before[number] = signal.signal(number, lambda caught, frame: received.append(caught))
-        except ValueError:  # not the main thread: whoever runs us there stops us
+        except ValueError:  # not the main thread: the caller handles stopping
             break
     try:
         yield received

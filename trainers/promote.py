@@ -1,9 +1,9 @@
-"""Promotion: which weights may take the place of the active ones, and how they do.
+"""Promotion: decides which weights may replace the active ones, and announces them.
 
 The gate looks at the AUC over videos of one set of crops. It refuses a candidate whose whole 95 % bootstrap interval
-lies below what the active weights reached on the same rows: one that is only not known to be better passes, since a
-detector may be wanted for its robustness or its speed. The scores of single videos are not in an evaluation, so the
-comparison cannot be paired: it is the candidate's own interval that counts, and small losses pass.
+is below the AUC of the active weights on the same rows. A candidate that is not proven better passes, since a
+detector may be chosen for robustness or speed. The scores of single videos are not in an evaluation, so the
+comparison cannot be paired: only the candidate's own interval counts, and small losses pass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.contracts import Announcement
     from pipeline.weights.announced import ActiveWeights
 
-# Of promotions at the same time one wins each round.
+# Of concurrent promotions, one wins each round.
 _ROUNDS = 20
 
 
@@ -36,21 +36,21 @@ class RefusedError(UnmaskError):
 
 
 class InvalidWeightsError(RefusedError):
-    """The file is no detector that could score. No force passes it."""
+    """The file is not a detector that can score. `force` does not override it."""
 
 
 class EvaluationError(RefusedError):
-    """An evaluation is missing, is none, or says nothing that the gate could use."""
+    """An evaluation is missing, invalid, or has nothing that the gate can use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What an evaluation says of one set of crops.
+    """The result of an evaluation on one set of crops.
 
     Attributes:
         rows: which rows: sha256 of the manifest, split, half, sha256 of the rows.
         videos: reals and fakes with a score.
-        auc: over videos; None where it could not be had.
+        auc: over videos; None if it could not be computed.
         high: upper end of its interval; None without one.
     """
 
@@ -60,15 +60,15 @@ class Measured:
     auc: float | None
     high: float | None
 
-    def told(self) -> str:
-        """The rows in words."""
+    def describe(self) -> str:
+        """The rows as text."""
         manifest, split, half, _ = self.rows
         return f"manifest {manifest[:16]}, {f'split {split}' if split else 'all splits'}, {half or 'no'} half"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `unmask evaluate --json` wrote, as far as the gate needs it.
+    """The parts of an `unmask evaluate --json` report that the gate needs.
 
     Attributes:
         weights_sha256: of the weights that were evaluated.
@@ -83,7 +83,7 @@ class Evaluation:
         """Read an evaluation.
 
         Raises:
-            EvaluationError: it is none, or has no set of crops.
+            EvaluationError: invalid, or without a set of crops.
         """
         try:
             report = json.loads(data)
@@ -116,18 +116,18 @@ def _measured(result: Mapping[str, Any]) -> Measured:
 
 
 def compare(candidate: Evaluation, active: Evaluation | None) -> str:
-    """Pass the gate.
+    """Check a candidate at the gate.
 
     Args:
-        candidate: of the weights that shall be promoted.
-        active: of those in use; None where none are: then there is nothing to lose to.
+        candidate: of the weights to promote.
+        active: of those in use; None if there are none; then any candidate passes.
 
     Returns:
-        What was found, in words.
+        The result as text.
 
     Raises:
         EvaluationError: the two cannot be compared.
-        RefusedError: the candidate loses beyond its interval.
+        RefusedError: the candidate is worse beyond its interval.
     """
     if active is None:
         main = candidate.sets[0]
@@ -137,24 +137,24 @@ def compare(candidate: Evaluation, active: Evaluation | None) -> str:
     theirs = active.sets[0]
     ours = next((each for each in candidate.sets if each.rows == theirs.rows), None)
     if ours is None:
-        was = "; ".join(each.told() for each in candidate.sets)
+        was = "; ".join(each.describe() for each in candidate.sets)
         raise EvaluationError(
-            f"evaluated on other rows than the active weights: on {was}, wanted {theirs.told()}. "
-            "Evaluate both on the same, and renew the active ones' evaluation by promoting them again"
+            f"evaluated on other rows than the active weights: on {was}, expected {theirs.describe()}. "
+            "Evaluate both on the same rows, and promote the active weights again to renew their evaluation"
         )
     if ours.videos != theirs.videos:
         raise EvaluationError(
-            f"{ours.name}: {ours.videos[0]} real and {ours.videos[1]} fake videos got a score, of the active weights' "
-            f"{theirs.videos[0]} and {theirs.videos[1]}: no fair comparison"
+            f"{ours.name}: {ours.videos[0]} real and {ours.videos[1]} fake videos got a score, with the active weights "
+            f"{theirs.videos[0]} and {theirs.videos[1]}: not comparable"
         )
     if ours.auc is None or theirs.auc is None:
         raise EvaluationError(f"{ours.name}: no AUC over videos")
     if ours.high is None:
         raise EvaluationError(f"{ours.name}: no interval of the AUC; evaluate without --resamples 0")
-    told = f"video AUC {ours.auc:.4f} (at most {ours.high:.4f}) on {ours.name}; active {theirs.auc:.4f}"
+    message = f"video AUC {ours.auc:.4f} (at most {ours.high:.4f}) on {ours.name}; active {theirs.auc:.4f}"
     if ours.high < theirs.auc:
-        raise RefusedError(f"loses to the active weights: {told}")
-    return told
+        raise RefusedError(f"worse than the active weights: {message}")
+    return message
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +162,14 @@ class Promoted:
     """What was done.
 
     Attributes:
-        announcement: the active one; of the same weights where they were active already.
-        news: whether anything was announced.
-        told: what the gate found, or what it would have refused.
+        announcement: the active one; the existing one if the same weights were active already.
+        news: whether a new announcement was made.
+        message: the gate's result, or the reason it would have refused.
     """
 
     announcement: Announcement
     news: bool
-    told: str
+    message: str
 
 
 def promote(
@@ -184,14 +184,14 @@ def promote(
         evaluation: what `unmask evaluate --json` wrote of it.
         registry: takes them, and has those of the active ones.
         active: the announcement.
-        force: pass over whatever the gate refuses; never over an invalid file.
+        force: override the gate; never for an invalid file.
 
     Raises:
-        InvalidWeightsError: the file is damaged, or its header does not go with what is in it.
+        InvalidWeightsError: the file is damaged, or its header does not match its contents.
         RefusedError: see `compare`; or no evaluation, or one of other weights.
-        models.zoo.ZooError: there is no such file.
+        models.zoo.ZooError: the file does not exist.
         pipeline.weights.registry.RegistryError: the registry cannot be read or written.
-        redis.RedisError: Redis is away.
+        redis.RedisError: Redis is not reachable.
     """
     from pipeline.weights.announced import AnnouncementError, ChangedMeanwhileError
 
@@ -208,21 +208,21 @@ def promote(
             if now is not None and now.announcement.sha256 == sha256:
                 registry.put_evaluation(sha256, evaluation or b"")
                 return Promoted(now.announcement, False, "active already; its evaluation was renewed")
-            told = compare(measured, None if now is None else _stored(registry, now.announcement.sha256))
+            message = compare(measured, None if now is None else _stored(registry, now.announcement.sha256))
         except RefusedError as error:
             if not force:
                 raise
-            forced, told = True, str(error)
+            forced, message = True, str(error)
             if isinstance(error, EvaluationError) and not _belongs(sha256, evaluation):
                 own = None
         uri = registry.put(path, sha256, own)
         try:
             return Promoted(
-                active.announce(sha256=sha256, name=name, uri=uri, forced=forced, replacing=now), True, told
+                active.announce(sha256=sha256, name=name, uri=uri, forced=forced, replacing=now), True, message
             )
         except ChangedMeanwhileError:
-            continue  # the gate must pass it against the newcomer
-    raise RefusedError(f"others announced weights {_ROUNDS} times meanwhile")
+            continue  # run the gate again against the new active weights
+    raise RefusedError(f"other promotions won {_ROUNDS} times in a row; try again")
 
 
 def _valid(path: Path) -> tuple[str, str]:
@@ -239,7 +239,7 @@ def _valid(path: Path) -> tuple[str, str]:
 
 def _of(sha256: str, evaluation: bytes | None) -> Evaluation:
     if evaluation is None:
-        raise EvaluationError("no evaluation: run `unmask evaluate --json`, and name what it writes")
+        raise EvaluationError("no evaluation: run `unmask evaluate --json`, and pass its output")
     parsed = Evaluation.parse(evaluation)
     if parsed.weights_sha256 != sha256:
         raise EvaluationError(f"the evaluation is of weights {parsed.weights_sha256}, not of {sha256}")
@@ -258,7 +258,7 @@ def _stored(registry: Registry, sha256: str) -> Evaluation:
     """The evaluation of the active weights.
 
     Raises:
-        EvaluationError: it is not there, or of no use.
+        EvaluationError: it does not exist or is unusable.
     """
     try:
         return _of(sha256, registry.evaluation(sha256))

@@ -1,4 +1,4 @@
-"""What a detector computes of its images, beside its logits."""
+"""A detector's features along with its logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def read_out(model: BaseModel, images: Tensor) -> tuple[Tensor, Tensor]:
     """One forward pass: the features that the classifier sees, and the logits.
 
     Args:
-        model: in the mode that it is in, under its own autocast.
+        model: in its current mode, under its own autocast.
         images: float [B, 3, size, size], normalised.
 
     Returns:
@@ -27,7 +27,7 @@ def read_out(model: BaseModel, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def plain_log_odds(model: BaseModel, features: Tensor) -> Tensor:
-    """Log-odds of fake, float32 [B], of features [B, num_features], without dropout: as the detector is served."""
+    """Log-odds of fake, float32 [B], of features [B, num_features], without dropout, as in serving."""
     logits: Tensor = model.head.linear(features.float())
     return log_odds(logits)
 

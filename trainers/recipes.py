@@ -16,8 +16,8 @@ Recipe = Callable[[], TrainConfig]
 
 # Shares of the couples; docs/model-card.md has the runs that chose them.
 _SHARES: Mapping[str, float] = {SELF_BLEND: 0.4, "dfdc": 0.54, "ffpp_c23": 0.06}
-# The same with every kind of pseudo-fake and live swaps: kinds that nobody trained on are found through many kinds. Few
-# of each small set, whose crops would come too often.
+# The same with every kind of pseudo-fake and live swaps: training on many kinds helps to detect unseen ones. Few
+# of each small set, or its crops would repeat too often.
 _ROBUST_SHARES: Mapping[str, float] = {
     SELF_BLEND: 0.17,
     "mesh_swap": 0.09,
@@ -28,7 +28,7 @@ _ROBUST_SHARES: Mapping[str, float] = {
     "ffpp_c23": 0.06,
     "dfl": 0.10,
 }
-# 69 % of DFDC's fakes are blurrier than their reals. So that blur, noise and compression are no evidence, the members
+# 69 % of DFDC's fakes are blurrier than their reals. So that quality is not evidence, the members
 # of a third of the couples are degraded by different amounts, and some reals come with their own degraded copy.
 _ROBUST_AUGMENT = AugmentConfig(
     h264_share=0.2,
@@ -57,7 +57,7 @@ def swin_transformer() -> TrainConfig:
 
 
 def two_stream() -> TrainConfig:
-    """ResNet-50 beside spectra at 224 px."""
+    """ResNet-50 plus spectra at 224 px."""
     return _full("two_stream", {}, lr=3e-4)
 
 
@@ -77,7 +77,7 @@ def cross_attention() -> TrainConfig:
 
 
 def probe() -> TrainConfig:
-    """An equal-budget run on a CPU, to compare choices: a small backbone at 160 px, 40,000 images."""
+    """A short CPU run with a fixed budget, to compare choices: a small backbone at 160 px, 40,000 images."""
     return TrainConfig(
         recipe="probe",
         architecture="xception",
@@ -90,7 +90,7 @@ def probe() -> TrainConfig:
 
 
 def shipped() -> TrainConfig:
-    """The weights that Unmask ships: `probe`, for longer; its constant rate lets it be made longer still."""
+    """The shipped weights: a longer `probe`; its constant rate allows extending it further."""
     base = probe()
     return replace(
         base,
@@ -102,7 +102,7 @@ def shipped() -> TrainConfig:
 
 
 def robust() -> TrainConfig:
-    """`shipped` with pseudo-fakes of all kinds, live swaps, and degradations that do not tell real from fake.
+    """`shipped` with pseudo-fakes of all kinds, live swaps, and degradations that are independent of the class.
 
     Re-rendering needs `data.blend.rerender.folder`, the folder of `unmask data autoencoders`.
     """
@@ -127,7 +127,7 @@ def clip_vit() -> TrainConfig:
         optim=OptimConfig(lr=3e-4, head_lr_factor=2.0),
         schedule=ScheduleConfig(kind="constant", warmup_steps=50, decay_samples=50_000),
         samples=150_000,
-        # A checkpoint holds the frozen weights too: 0.7 GB with its state.
+        # A checkpoint includes the frozen weights: 0.7 GB with its state.
         checkpoint_every_s=600.0,
     )
 
@@ -168,8 +168,8 @@ def find_recipe(name: str) -> TrainConfig:
     """The config of a recipe by its name.
 
     Raises:
-        SettingError: there is none; the message lists what exists.
+        SettingError: it does not exist; the message lists what exists.
     """
     if name not in RECIPES:
-        raise SettingError(f"no recipe named {name!r}; there are: {', '.join(RECIPES)}")
+        raise SettingError(f"no recipe named {name!r}; available: {', '.join(RECIPES)}")
     return RECIPES[name]()

@@ -1,4 +1,4 @@
-"""`unmask train` behind its options: find the recipe, apply the settings, train; plain text, no command's libraries."""
+"""`unmask train` behind its options: find the recipe, apply the settings, train; plain text, without typer and rich."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MEASURED_BATCHES = 30
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `unmask train` was told.
+    """Options of `unmask train`.
 
     Attributes:
         recipe: name of a recipe.
         settings: `key=value`, applied in their order.
-        manifest: what to train on; as `data.manifest` among the settings.
-        name: of the run's folder within the folder of all runs; the recipe's name without it.
+        manifest: the training data; same as the setting `data.manifest`.
+        name: of the run's folder within the folder of all runs; default: the recipe's name.
         device: see `models.precision.best_device`.
         fresh: delete a run of this name first.
         branch: folder of a run with a constant rate, from whose last checkpoint this one decays.
@@ -45,17 +45,17 @@ class TrainOptions:
 
 
 def runs_dir() -> Path:
-    """Where runs live: `UNMASK_RUNS`, or `~/.cache/unmask/runs`."""
+    """Folder of all runs: `UNMASK_RUNS`, or `~/.cache/unmask/runs`."""
     return Path(os.environ.get("UNMASK_RUNS") or "~/.cache/unmask/runs").expanduser()
 
 
 def run(options: TrainOptions, say: Callable[[str], None], fail: Callable[[str], None]) -> int:
-    """Train as told; returns the exit code.
+    """Train according to the options; returns the exit code.
 
     Args:
-        options: what.
-        say: told lines of progress.
-        fail: told why it cannot be done.
+        options: see `TrainOptions`.
+        say: called with lines of progress.
+        fail: called with the error.
     """
     from trainers.loop import StoppedError, train
 
@@ -88,12 +88,12 @@ def run(options: TrainOptions, say: Callable[[str], None], fail: Callable[[str],
 
 
 def branch(parent: Path, folder: Path, config: TrainConfig) -> TrainConfig:
-    """Start a run that decays from where another one with a constant rate stands; the other one can go on.
+    """Start a run that decays from the last checkpoint of a constant-rate run; that run can continue.
 
     Args:
         parent: folder of the other run.
         folder: of the new run.
-        config: its `schedule.decay_samples` says how long the decay is.
+        config: its `schedule.decay_samples` gives the length of the decay.
 
     Returns:
         The new run's config: the parent's, with its samples ending after the decay.
@@ -116,7 +116,7 @@ def branch(parent: Path, folder: Path, config: TrainConfig) -> TrainConfig:
     if stored.schedule.kind != "constant" or done > stored.samples - stored.schedule.decay_samples:
         raise SettingError(f"{parent} has no constant rate at its step now; only such a run can be branched")
     folder.mkdir(parents=True, exist_ok=True)
-    # The state first: a checkpoint without it would look like one that cannot go on.
+    # The state first: a checkpoint without it would look like one that cannot be resumed.
     for file in (LAST.replace(".safetensors", ".state"), LAST):
         shutil.copyfile(parent / file, folder / file)
     schedule = replace(stored.schedule, decay_samples=decay)
@@ -124,7 +124,7 @@ def branch(parent: Path, folder: Path, config: TrainConfig) -> TrainConfig:
 
 
 def _only_the_decay(options: TrainOptions) -> None:
-    """A branch is its parent with a decay: what else were set would be lost without a word."""
+    """A branch is its parent with a decay: other settings would be ignored silently."""
     others = [setting for setting in options.settings if not setting.startswith("schedule.decay_samples=")]
     if others or options.manifest is not None:
         raise SettingError(
@@ -134,7 +134,7 @@ def _only_the_decay(options: TrainOptions) -> None:
 
 
 def measure_input(config: TrainConfig, say: Callable[[str], None]) -> float:
-    """Images a second that the loader yields when nothing else is done; said, and returned."""
+    """Images per second that the loader yields when nothing else runs; printed and returned."""
     from trainers.data.couples import CoupleDataset, CouplePlan, couple_loader
     from trainers.start import training_rows
 
@@ -148,7 +148,7 @@ def measure_input(config: TrainConfig, say: Callable[[str], None]) -> float:
         dataset, batch_size=config.batch_size, start=0, stop=_MEASURED_BATCHES + 10, workers=config.workers
     )
     batches = iter(loader)
-    # What was loaded ahead while the workers started is not counted.
+    # Batches prefetched while the workers started do not count.
     for _ in range(10):
         next(batches)
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a run leaves to read: log.jsonl, TensorBoard's events where it is installed, and a picture of the curves."""
+"""Logs of a run: log.jsonl, TensorBoard events if it is installed, and a plot of the curves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LOG, CURVES = "log.jsonl", "curves.png"
 
 
 class RunLog:
-    """Appends to the logs of a run; a run that goes on writes on where it was."""
+    """Appends to the logs of a run; a resumed run appends to them."""
 
     def __init__(self, folder: Path, *, enabled: bool = True) -> None:
-        """Open the logs in `folder`; `enabled` is False in processes that do not lead."""
+        """Open the logs in `folder`; `enabled` is False in all processes but the leader."""
         self.folder = folder
         self._file = (folder / LOG).open("a", encoding="utf-8") if enabled else None
         self._board: Any = None
@@ -25,7 +25,7 @@ class RunLog:
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, values: dict[str, Any]) -> None:
-        """One line of numbers; `step` and `samples` say where."""
+        """One line of numbers; `step` and `samples` give the position."""
         if self._file is None:
             return
         self._file.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
@@ -36,24 +36,24 @@ class RunLog:
                     self._board.add_scalar(name, value, values["samples"])
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open files."""
         if self._file is not None:
             self._file.close()
         if self._board is not None:
             self._board.close()
 
     def draw(self) -> Path | None:
-        """The curves of the whole run as a picture; None where matplotlib is missing or nothing was logged."""
+        """The curves of the whole run as a plot; None if matplotlib is missing or nothing was logged."""
         return draw_curves(self.folder) if self._file is not None and find_spec("matplotlib") is not None else None
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log. Steps that were done again after an interruption stand there once, as done last."""
+    """The lines of a run's log. Steps repeated after an interruption appear once, with the last values."""
     lines: list[dict[str, Any]] = []
     for text in (folder / LOG).read_text(encoding="utf-8").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:  # killed while writing it
+        except ValueError:  # the run was killed while writing it
             continue
         while lines and lines[-1]["step"] > line["step"]:
             lines.pop()
@@ -62,7 +62,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(folder: Path) -> Path | None:
-    """Loss, validation and speed over samples, as `curves.png` in the run's folder; None without a line to draw."""
+    """Plot loss, validation and speed over samples as `curves.png` in the run's folder; None if there is no data."""
     from matplotlib.figure import Figure
 
     lines = read_log(folder)

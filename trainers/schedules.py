@@ -1,4 +1,4 @@
-"""Learning rates, dropout and stochastic depth as they move over a run, by optimizer step."""
+"""Schedules of learning rate, dropout and stochastic depth over a run, by optimizer step."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig) -> LRS
     if schedule.kind == "one_cycle":
         return OneCycleLR(
             optimizer,
-            # A list: one number would flatten the layer-wise rates.
+            # A list: a single number would override the layer-wise rates.
             max_lr=[group["lr"] for group in optimizer.param_groups],
             total_steps=total + 1,
             pct_start=schedule.one_cycle_up,
-            # AdamW's beta1 stays: with EMA and clipping there is nothing for a cycled momentum to calm.
+            # AdamW's beta1 stays constant: with EMA and clipping, a cycled momentum is not needed.
             cycle_momentum=False,
         )
     decay_steps = schedule.decay_samples // config.samples_per_step
@@ -45,9 +45,9 @@ def drop_rates(config: ScheduleConfig, model: BaseModel, part: float) -> tuple[f
     """Dropout and stochastic depth at a part 0..1 of the run, linear from the model's own to the final ones.
 
     Args:
-        config: names the final rates; None leaves a rate as it is.
-        model: whose config names the first ones.
-        part: of the run that is done.
+        config: has the final rates; None leaves a rate as it is.
+        model: whose config has the first ones.
+        part: completed part of the run.
     """
 
     def between(first: float, final: float | None) -> float | None:

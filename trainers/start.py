@@ -1,4 +1,4 @@
-"""What a run starts from: its folder, its rows of the manifest, its first weights."""
+"""The start of a run: its folder, its rows of the manifest, its first weights."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def training_rows(config: TrainConfig) -> Manifest:
     """The rows that a run trains on.
 
     Raises:
-        RunError: there are none.
+        RunError: no manifest is set, or it has no rows of the split.
         trainers.data.manifest.ManifestError: the manifest cannot be read.
     """
     if not config.data.manifest:
-        raise RunError("say what to train on: --manifest FILE, or --set data.manifest=FILE")
+        raise RunError("no training data: --manifest FILE, or --set data.manifest=FILE")
     rows = Manifest.read(Path(config.data.manifest)).where(split=config.data.split)
     if not len(rows):
         raise RunError(f"{config.data.manifest} has no rows of the split {config.data.split!r}")
@@ -40,13 +40,13 @@ def training_rows(config: TrainConfig) -> Manifest:
     if config.data.limit:
         rows = rows.take(np.sort(rng.permutation(len(rows))[: config.data.limit]))
     if config.data.shuffle_labels:
-        # Pairs would give the classes away again.
+        # Pairs would reveal the classes.
         rows = replace(rows, label=rng.permutation(rows.label), pair=np.full_like(rows.pair, ""))
     return rows
 
 
 def first_model(config: TrainConfig) -> tuple[BaseModel, str]:
-    """The model before its first step, and where its weights are from."""
+    """The model before its first step, and the origin of its weights."""
     options: dict[str, Any] = {**config.model, "mixed_precision": config.mixed_precision}
     if config.start not in ("pretrained", "imagenet", "random"):
         loaded = load_detector(config.start)
@@ -57,11 +57,11 @@ def first_model(config: TrainConfig) -> tuple[BaseModel, str]:
 
 
 def claim(folder: Path, config: TrainConfig, processes: Processes) -> None:
-    """Write the run's config, or check that it is the one that is there."""
+    """Write the run's config, or check that it equals the existing one."""
     path = folder / CONFIG
     if path.exists():
         stored = from_json(TrainConfig, path.read_text())
-        # A run with a constant rate can be made longer; the place where it is trained may change.
+        # A run with a constant rate can be extended; the place where it is trained may change.
         longer = config.schedule.kind == "constant"
         same = replace(
             config,
@@ -72,7 +72,7 @@ def claim(folder: Path, config: TrainConfig, processes: Processes) -> None:
         )
         if same != stored:
             raise RunError(
-                f"{folder} holds a run of another config (its {CONFIG} says which): give this one another --name, or "
+                f"{folder} holds a run of another config (its {CONFIG} says which): use another --name, or "
                 "delete the folder"
             )
     if processes.leads:

@@ -1,9 +1,9 @@
-"""Answers of the teachers for stored images, looked up instead of computed in each step.
+"""Teachers' outputs for stored images, looked up instead of computed in each step.
 
-A large teacher is slow on a CPU. Its answers to the clean images, computed once, are then the targets of every
+A large teacher is slow on a CPU. Its outputs for the clean images, computed once, are then the targets of every
 augmented view of them. That is weaker than a teacher that sees what the student sees (Beyer et al., "Knowledge
-distillation: A good teacher is patient and consistent", CVPR 2022), and there are no answers to images that are made
-while training: pseudo-fakes, transplants, mixes.
+distillation: A good teacher is patient and consistent", CVPR 2022), and there are no outputs for images generated
+during training: pseudo-fakes, transplants, mixes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from trainers.teachers import Answers, TeacherError, Teachers, teachers_sha256
 
 _METADATA_KEY = "unmask_teachers"
 _BATCH = 32
-# Images between two writes of the file: about two minutes of a slow teacher.
+# Images between two writes of the file: about two minutes with a slow teacher.
 _SAVE_EVERY = 768
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherCache:
-    """Answers to N images.
+    """Outputs for N images.
 
     Attributes:
         keys: of the images, see `key_of`.
@@ -54,11 +54,11 @@ class TeacherCache:
 
     @classmethod
     def read(cls, path: Path, config: DistilConfig) -> TeacherCache:
-        """The answers in a file, which must be those of the teachers that `config` names.
+        """The outputs in a file, which must be those of the teachers that `config` names.
 
         Raises:
             TeacherError: no such file, damaged, or of other teachers.
-            models.zoo.ZooError: a teacher's checkpoint is not there to compare with.
+            models.zoo.ZooError: a teacher's checkpoint is missing, so it cannot be compared.
         """
         try:
             tensors = safetensors.torch.load_file(path)
@@ -72,14 +72,14 @@ class TeacherCache:
                 bool(header["calibrated"]),
             )
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise TeacherError(f"{path}: not a file of teachers' answers: {error}") from error
+            raise TeacherError(f"{path}: not a file of teacher outputs: {error}") from error
         if any(len(values) != len(cache.keys) for values in (cache.answers.log_odds, *features)):
-            raise TeacherError(f"{path}: damaged: it has other numbers of images and of answers")
+            raise TeacherError(f"{path}: damaged: the numbers of images and of outputs differ")
         wanted = teachers_sha256(config.teachers)
         if (cache.sha256, cache.calibrated) != (wanted, config.calibrated):
             raise TeacherError(
-                f"{path}: answers of the teachers {_short(cache.sha256)}, calibrated={cache.calibrated}; the run wants "
-                f"{_short(wanted)}, calibrated={config.calibrated}: make it again by `python -m trainers distil`"
+                f"{path}: outputs of the teachers {_short(cache.sha256)}, calibrated={cache.calibrated}; expected "
+                f"{_short(wanted)}, calibrated={config.calibrated}: create it again with `python -m trainers distil`"
             )
         return cache
 
@@ -101,13 +101,13 @@ class TeacherCache:
         return tuple(values.shape[1] for values in self.answers.features)
 
     def places(self, manifest: Manifest) -> Tensor:
-        """For each row of a manifest the place of its image here, int64 [N]; -1 where it is missing."""
+        """For each row of a manifest the index of its image, int64 [N]; -1 where it is missing."""
         place = {key: i for i, key in enumerate(self.keys)}
         return torch.tensor([place.get(key_of(path), -1) for path in manifest.path], dtype=torch.int64)
 
 
 def key_of(path: str) -> str:
-    """Shard or folder, and name: the same wherever the data is stored."""
+    """Shard or folder, and name: independent of where the data is stored."""
     return "/".join(Path(path).parts[-2:])
 
 
@@ -120,18 +120,18 @@ def prepare(
     mixed_precision: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> TeacherCache:
-    """Ask the teachers about every image of a manifest, clean and whole; a file that is there already is continued.
+    """Run the teachers on every image of a manifest, clean and whole; an existing file is continued.
 
     Args:
         manifest: the images; their labels do not matter.
         config: names the teachers.
-        out: file to write; written now and then, so that little is lost when it is interrupted.
+        out: file to write; written at intervals, so that an interruption loses little.
         device: where the teachers run.
         mixed_precision: see `Teachers`.
-        say: gets lines of progress.
+        say: called with lines of progress.
 
     Raises:
-        TeacherError: no teacher is named, or the file there holds other teachers' answers.
+        TeacherError: no teacher is named, or the file holds outputs of other teachers.
         trainers.data.images.ImageError: an image is missing or damaged.
         models.zoo.ZooError: no such teacher.
         models.checkpoint.CheckpointError: a teacher's file is not a checkpoint.
@@ -157,7 +157,7 @@ def prepare(
             pending = []
             say(f"{len(done.keys)} of {len(known) + len(left)} images")
     if done is None:
-        raise TeacherError("the manifest holds no images")
+        raise TeacherError("the manifest has no images")
     return done
 
 
@@ -183,12 +183,12 @@ class PrepareOptions:
 
 
 def run(options: PrepareOptions, say: Callable[[str], None], fail: Callable[[str], None]) -> int:
-    """Store the teachers' answers; returns the exit code, 2 for bad input.
+    """Store the teachers' outputs; returns the exit code, 2 for bad input.
 
     Args:
-        options: what to ask whom.
-        say: gets lines of progress.
-        fail: gets the reason why it cannot be done.
+        options: see `PrepareOptions`.
+        say: called with lines of progress.
+        fail: called with the error.
     """
     try:
         rows = Manifest.read(options.manifest)
@@ -199,7 +199,7 @@ def run(options: PrepareOptions, say: Callable[[str], None], fail: Callable[[str
     except (CheckpointError, ConfigError, ZooError, ValueError, OSError) as error:
         fail(str(error))
         return 2
-    say(f"{options.out}: answers of {len(options.teachers)} teachers to {len(cache.keys)} images")
+    say(f"{options.out}: outputs of {len(options.teachers)} teachers for {len(cache.keys)} images")
     return 0
 
 

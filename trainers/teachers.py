@@ -1,4 +1,4 @@
-"""Teachers: detectors whose mean log-odds, and whose features, a smaller one learns."""
+"""Teachers: detectors whose mean log-odds and features a smaller detector learns."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from trainers.readout import log_odds, read_out
 
 
 class TeacherError(UnmaskError, ValueError):
-    """Teachers that do not go with the student or with each other; the message says why."""
+    """Teachers that do not match the student or each other; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What teachers have found in B images.
+    """Teachers' outputs for B images.
 
     Attributes:
         log_odds: float32 [B], the mean over the teachers.
@@ -40,7 +40,7 @@ class Answers:
 
 
 class Teachers:
-    """One or several detectors that look at the same images, each at its own size and normalisation.
+    """One or several detectors that score the same images, each at its own size and normalisation.
 
     Attributes:
         sha256: of each checkpoint.
@@ -54,13 +54,13 @@ class Teachers:
         """Load them.
 
         Args:
-            config: names them, and says whether their calibration counts.
-            geometry: of the student's crops, which the teachers see too; None takes that of the first teacher.
+            config: names them, and sets whether their calibration is applied.
+            geometry: of the student's crops, also used for the teachers; None: the first teacher's.
             device: where they run.
             mixed_precision: whether they run in the reduced precision that the device computes fast.
 
         Raises:
-            TeacherError: one was trained on another crop geometry, or has other than two classes.
+            TeacherError: one was trained on another crop geometry, or does not have two classes.
             models.zoo.ZooError: no such file or name.
             models.checkpoint.CheckpointError: not a checkpoint.
         """
@@ -73,7 +73,7 @@ class Teachers:
                     f"teacher {name} needs crops by {one.model.input_spec.geometry}, but gets those by {geometry}"
                 )
             if one.model.config.num_classes != 2:
-                raise TeacherError(f"teacher {name} must have 2 classes, it has {one.model.config.num_classes}")
+                raise TeacherError(f"teacher {name} must have 2 classes, has {one.model.config.num_classes}")
         self._parts = [
             _Teacher(
                 one.model.requires_grad_(False).to(device).to(memory_format=self._layout),
@@ -90,7 +90,7 @@ class Teachers:
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Answers:
-        """What they find in uint8 [B, 3, S, S], on their device; a teacher of another size gets it resized."""
+        """Their outputs for uint8 [B, 3, S, S], on their device; a teacher of another size gets it resized."""
         found = [self._ask(part, pixels) for part in self._parts]
         return Answers(torch.stack([answer for answer, _ in found]).mean(0), tuple(features for _, features in found))
 

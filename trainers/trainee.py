@@ -1,4 +1,4 @@
-"""What is trained: the detector, with the auxiliary layers that are for training only."""
+"""The trained module: the detector with the auxiliary layers used only in training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Trainee(nn.Module):
 
     The mask layer reads the feature map of the backbone whose stride is nearest to the masks'. It pulls the features
     towards the place of the forgery (the idea of Li et al., "Face X-ray", 2020, and of Dang et al., "On the Detection
-    of Digital Face Manipulation", 2020). All auxiliary layers stay behind when the detector is saved.
+    of Digital Face Manipulation", 2020). All auxiliary layers are dropped when the detector is saved.
 
     Attributes:
         model: the detector.
@@ -52,7 +52,7 @@ class Trainee(nn.Module):
         Args:
             model: the detector.
             label_smoothing: the share of each label that is spread over all classes.
-            mask_weight: of the loss about the place of the forgery; 0: none.
+            mask_weight: of the loss on the place of the forgery; 0: none.
             losses: weights of the other losses; None: all off.
             teacher_widths: of the features of each teacher.
         """
@@ -72,8 +72,8 @@ class Trainee(nn.Module):
         """Losses of one batch.
 
         Args:
-            batch: as `trainers.preparation.Preparation` returns it; with all losses but the mask's off, a batch of
-                `trainers.data.couples.couple_loader` on the device does.
+            batch: as `trainers.preparation.Preparation` returns it; if only the mask loss is on, a batch of
+                `trainers.data.couples.couple_loader` on the device is enough.
 
         Returns:
             `loss`, to call `backward` on; its parts, each ending in `_loss`; `logits`, float32 [B, classes].
@@ -110,7 +110,7 @@ class Trainee(nn.Module):
         }
 
     def auxiliary(self) -> nn.ModuleList:
-        """The layers beside the detector, to be trained at the rate of its new ones."""
+        """The auxiliary layers, to be trained at the rate of the detector's new layers."""
         layers = (getattr(self, name) for name in _AUXILIARY)
         return nn.ModuleList(layer for layer in layers if layer is not None)
 
@@ -120,7 +120,7 @@ class Trainee(nn.Module):
         return {name: None if layer is None else layer.state_dict() for name, layer in layers.items()}
 
     def load_auxiliary_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `auxiliary_state` has returned; further keys are left alone.
+        """Take over what `auxiliary_state` has returned; other keys are ignored.
 
         Raises:
             KeyError: a layer that is on has no state.
@@ -181,5 +181,5 @@ class Trainee(nn.Module):
 
 
 def _first(values: Tensor, count: int) -> Tensor:
-    """The first rows; the tensor itself where that is all of them."""
+    """The first rows; the tensor itself if that is all of them."""
     return values if len(values) == count else values[:count]

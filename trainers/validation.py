@@ -1,4 +1,4 @@
-"""How good the weights are while they are trained: several small sets, and their mean, by which the best are chosen.
+"""Validation during training: several small sets, and the mean that selects the best weights.
 
 One set would mislead: of two runs, the one with the better AUC on DFDC's own validation crops was the worse one on
 other methods, sources and compressions. `trainers.validation_sets` makes the sets.
@@ -42,8 +42,8 @@ def measured(sets: Sequence[ScoredSet], logits: Mapping[str, Floats], *, fpr: fl
 
     Returns:
         By the name of its set, each AUC. For degraded sets `alarms_NAME`, the share of reals called fake, and
-        `caught_NAME`, the share of fakes called fake; `caught_clean` beside them. `selection`: the mean of the AUCs
-        that select and of 1 - the mean false alarms of those degraded sets that do; nan without any.
+        `caught_NAME`, the share of fakes called fake; and `caught_clean`. `selection`: the mean of the AUCs
+        of the selecting sets and of 1 - the mean false alarms of the selecting degraded sets; nan if there are none.
     """
     found: dict[str, float] = {}
     terms: list[float] = []
@@ -81,7 +81,7 @@ def alarm_threshold(reals: npt.NDArray[np.floating], fpr: float) -> float:
 
 
 def score(model: BaseModel, pixels: Image, device: torch.device, batch: int = 32) -> Floats:
-    """Log-odds of fake, float32 [N], of crops uint8 [N, S, S, 3], whatever mode the model is in."""
+    """Log-odds of fake, float32 [N], of crops uint8 [N, S, S, 3], in eval mode; the model's mode does not change."""
     was_training = model.training
     model.eval()
     normalize = Normalize(model.input_spec).to(device)

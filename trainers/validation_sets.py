@@ -1,6 +1,6 @@
 """The small sets that a run is validated on, made once from the selection half of a split.
 
-Three kinds: real fakes as they are and compressed, pseudo-fakes of every kind, and degraded reals, of which none may
+Three kinds: real fakes, original and compressed, pseudo-fakes of every kind, and degraded reals, none of which should
 be called fake.
 """
 
@@ -42,7 +42,7 @@ DEGRADED: dict[str, Transform] = {
     "blur3": lambda image, scale, row: degrade.blur(image, 3 * scale),
     "blur5": lambda image, scale, row: degrade.blur(image, 5 * scale),
     "blur8": lambda image, scale, row: degrade.blur(image, 8 * scale),
-    # Directions in steps of the golden angle: spread evenly however few rows there are.
+    # Directions in steps of the golden angle: evenly spread for any number of rows.
     "motion": lambda image, scale, row: degrade.motion_blur(image, 15 * scale, row * 137.5 % 180),
     "noise": lambda image, scale, row: degrade.noise(image, 25, np.random.default_rng(row)),
     "mosaic": lambda image, scale, row: degrade.mosaic(image, 6 * scale),
@@ -80,7 +80,7 @@ def validation_sets(
     blend: BlendConfig | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[ScoredSet]:
-    """The sets of a run, made once; empty where the manifest has nothing to validate on.
+    """The sets of a run, made once; empty if the manifest has no validation rows.
 
     Sets that cannot be made here (H.264 without PyAV, a pseudo-fake kind whose autoencoders are missing) are left out;
     `selection` is then the mean of fewer.
@@ -99,7 +99,7 @@ def validation_sets(
         trainers.data.dense_store.DenseLandmarksError: the manifest's dense landmarks cannot be read.
     """
     if unknown := sorted(set(config.kinds) - set(KINDS)):
-        raise SettingError(f"no pseudo-fake kind {', '.join(unknown)}; there are: {', '.join(KINDS)}")
+        raise SettingError(f"no pseudo-fake kind {', '.join(unknown)}; available: {', '.join(KINDS)}")
 
     def possible(name: str) -> bool:
         if name not in _NEEDS_VIDEO or find_spec("av") is not None:
@@ -128,7 +128,7 @@ def validation_sets(
             continue
         sets.append(made.videos(name, videos, CROP_SETS["clean"]))
         if name == "videos" and possible("videos_crf40"):
-            # Watched, not selected on.
+            # Monitored, not used for selection.
             at_crf40: Transform = lambda image, scale, row: degrade.h264(image, 40)  # noqa: E731
             sets.append(made.videos("videos_crf40", videos, at_crf40, selects=False))
     return sets
@@ -210,7 +210,7 @@ def _pseudo_fakes(
 ) -> list[ScoredSet]:
     """For each kind, reals of a set against pseudo-fakes made of them."""
     reals = np.flatnonzero(crops.label == REAL)
-    dense = DenseStore.beside(crops.root) if blend.dense else None
+    dense = DenseStore.next_to(crops.root) if blend.dense else None
     faces: list[Face] = []
     for i in reals[: config.pseudo_rows // 2]:
         image, landmarks = made.load(str(crops.path[i])), crops.landmarks[i]
@@ -223,7 +223,7 @@ def _pseudo_fakes(
         pixels, labels = [], []
         try:
             for i, (face, donor) in enumerate(zip(faces, donors, strict=True)):
-                # The kind's own numbers, which do not change when kinds are added.
+                # Random numbers of this kind, which do not change when kinds are added.
                 rng = np.random.default_rng((zlib.crc32(kind.encode()), i))
                 pair = make(kind, face, faces[donor], rng, blend)
                 pixels += [made.scaled(pair.real), made.scaled(pair.fake)]
@@ -237,7 +237,7 @@ def _pseudo_fakes(
 
 
 def _donors(groups: Strings) -> list[int]:
-    """For each face the next one of another group; itself where all are of one group."""
+    """For each face the next one of another group; itself if all are of one group."""
     count = len(groups)
     return [
         next((j % count for j in range(i + 1, i + count) if groups[j % count] != groups[i]), i) for i in range(count)
@@ -245,7 +245,7 @@ def _donors(groups: Strings) -> list[int]:
 
 
 def _actors(rows: Manifest) -> Strings:
-    """Who is seen, str [N]: the actor, or the group where that is unknown."""
+    """The person seen, str [N]: the actor, or the group if unknown."""
     groups = np.char.add(np.char.add(rows.dataset, "/"), rows.group)
     return np.where(rows.actor != "", np.char.add("actor ", rows.actor), groups)
 

@@ -1,7 +1,7 @@
 """Metrics of weighted items, many weightings at once: what `trainers.metrics` and its bootstrap are computed with.
 
 R weightings of N items make [R, T + 1] counts of fakes and of reals at or above each of T thresholds, and every metric
-is a function of those two. nan stands where a class has no weight.
+is a function of those two. nan if a class has no weight.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Labels = npt.NDArray[np.integer]
 Scores = npt.NDArray[np.floating]
 
 ECE_BINS = 15
-# A probability in float32 may round to 0 or 1, at an infinite cost; 24 bits are what it can tell.
+# A probability in float32 may round to 0 or 1, at an infinite cost; it resolves 24 bits.
 TINY = 2.0**-24
 
 
@@ -75,7 +75,7 @@ def tpr_at(fakes: Array, reals: Array, fpr: float) -> Array:
 
 
 def cllr_min(fakes: Array, reals: Array) -> Array:
-    """Cllr of the best rising calibration of the scores, [R]: what is lost by ranking alone.
+    """Cllr of the best rising calibration of the scores, [R]: the loss due to ranking alone.
 
     The pool-adjacent-violators algorithm finds it: Bruemmer and du Preez, "Application-independent evaluation of
     speaker detection", Computer Speech & Language 20, 2006.
@@ -87,24 +87,24 @@ def cllr_min(fakes: Array, reals: Array) -> Array:
     per_real = np.diff(share(reals, reals[:, -1:])) / 2
     for row, (fake, real) in enumerate(zip(per_fake, per_real, strict=True)):
         weight = fake + real
-        there = weight > 0
-        if not there.any() or not np.isfinite(weight).all():
+        present = weight > 0
+        if not present.any() or not np.isfinite(weight).all():
             continue
-        fake, real, weight = fake[there], real[there], weight[there]
+        fake, real, weight = fake[present], real[present], weight[present]
         # In falling order of the scores, the share of fakes falls.
         chance = isotonic_regression(fake / weight, sample_weight=weight, increasing=False)
-        # Scores that tell nothing apart cost 1; rounding can exceed it.
+        # Scores that separate nothing cost 1; rounding can exceed it.
         found[row] = min(1.0, -float((xlog2(fake, chance) + xlog2(real, 1 - chance)).sum()))
     return found
 
 
 def xlog2(weight: Array, chance: Array) -> Array:
-    """weight x log2(chance), 0 where there is no weight."""
+    """weight x log2(chance), 0 for zero weight."""
     return np.asarray(np.where(weight > 0, weight * np.log2(np.where(chance > 0, chance, TINY)), 0.0))
 
 
 class Costs:
-    """What N probabilities cost, in bits: -log2 of what each gave to its item's class."""
+    """The cost of N probabilities in bits: -log2 of the probability of each item's class."""
 
     def __init__(self, labels: Labels, probability: Scores) -> None:
         _check(labels, probability)
@@ -134,7 +134,7 @@ class Bins:
         self.columns = np.hstack([*parts, *(part * exact[:, None] for part in parts)]).astype(np.float64)
 
     def sums(self, weights: Array) -> Sums:
-        """What lies in each bin, of weights [R, N]."""
+        """Sums in each bin for weights [R, N]."""
         return Sums(*np.hsplit(weights @ self.columns, 4))
 
 
@@ -147,7 +147,7 @@ class Sums(NamedTuple):
     reals_confidence: Array
 
     def error(self, *, balanced: bool) -> Array:
-        """Expected calibration error, [R]; `balanced`: with fakes and reals weighed to one half each."""
+        """Expected calibration error, [R]; `balanced`: with fakes and reals weighted to one half each."""
         fakes, reals = self.fakes.sum(1, keepdims=True), self.reals.sum(1, keepdims=True)
         if balanced:
             per_fake, per_real = share(0.5, fakes), share(0.5, reals)
@@ -157,14 +157,14 @@ class Sums(NamedTuple):
         return np.asarray(np.abs(gap).sum(1))
 
     def fakes_at_equal_priors(self) -> Array:
-        """The share of fakes in each bin, with fakes and reals weighed to one half each, [R, bins]; nan where empty."""
+        """Share of fakes in each bin, with fakes and reals weighted to one half each, [R, bins]; nan where empty."""
         fakes = share(self.fakes, self.fakes.sum(1, keepdims=True))
         reals = share(self.reals, self.reals.sum(1, keepdims=True))
         return share(fakes, fakes + reals)
 
 
 def share(part: Array | float, whole: Array) -> Array:
-    """part / whole, nan where there is no whole."""
+    """part / whole, nan if the whole is 0."""
     return np.asarray(np.where(whole > 0, part / np.where(whole > 0, whole, 1), np.nan))
 
 
@@ -174,4 +174,4 @@ def _check(labels: Labels, scores: Scores) -> None:
     if not np.isin(labels, (0, 1)).all():
         raise ValueError("labels must be 0 (real) or 1 (fake)")
     if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite: leave out the items that have none")
+        raise ValueError("scores must be finite: leave out the items without one")

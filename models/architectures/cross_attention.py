@@ -1,4 +1,4 @@
-"""Three scales of features that attend to each other, see the whole face, and are weighed by gates."""
+"""Three feature scales with cross-attention, global context and gated fusion."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CrossAttentionConfig(TransformerConfig):
 
 
 class _Layer(nn.Module):
-    """Each scale asks the others, then works on what it found."""
+    """Each scale attends to the others, then passes through a feed-forward block."""
 
     def __init__(self, scales: int, config: CrossAttentionConfig, share: float) -> None:
         super().__init__()

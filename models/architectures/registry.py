@@ -74,9 +74,9 @@ def get_model(
     Raises:
         ConfigError: an unknown architecture, option or backbone, or a value out of range; the message lists what
             exists.
-        WeightsUnavailableError: the backbone's weights cannot be had.
+        WeightsUnavailableError: the backbone's weights are not available.
         ZooError: `pretrained` is neither a named detector nor a file.
-        CheckpointError: that file is no checkpoint, or of another architecture or other shapes.
+        CheckpointError: that file is not a checkpoint, or has another architecture or other shapes.
     """
     options = {"num_classes": num_classes, "dropout_rate": dropout_rate, **config}
     cls = _find(architecture)
@@ -94,7 +94,7 @@ def load_detector(name_or_path: str | os.PathLike[str]) -> LoadedDetector:
 
     Raises:
         ZooError: neither a named detector nor a file.
-        CheckpointError: no checkpoint, or its weights do not fit its options.
+        CheckpointError: not a checkpoint, or its weights do not fit its options.
         ConfigError: it names an architecture or option that this version does not have.
     """
     path = resolve(name_or_path)
@@ -104,7 +104,7 @@ def load_detector(name_or_path: str | os.PathLike[str]) -> LoadedDetector:
 
 def _find(architecture: str) -> type[BaseModel]:
     if architecture not in _ARCHITECTURES:
-        raise ConfigError(f"unknown architecture {architecture!r}; there are: {', '.join(list_architectures())}")
+        raise ConfigError(f"unknown architecture {architecture!r}; available: {', '.join(list_architectures())}")
     return _ARCHITECTURES[architecture]
 
 
@@ -113,7 +113,7 @@ def _restore(checkpoint: Checkpoint, options: dict[str, Any], source: str) -> Ba
     info = checkpoint.info
     cls = _find(info.architecture)
     config = cls.Config.from_options(info.config | options)
-    # At the size it was saved with the weights fit; they are adapted to another one afterwards.
+    # The weights fit the size they were saved with; they are adapted to another size afterwards.
     saved_size = info.input_spec.size
     model = cls(cls.Config.from_options(config.to_dict() | {"input_size": saved_size}), pretrained=False)
     model.load_weights(checkpoint.weights, source, info.config)

@@ -1,4 +1,4 @@
-"""Swin Transformer that decides from all of its stages."""
+"""Swin Transformer; the classifier sees all of its stages."""
 
 from __future__ import annotations
 
@@ -63,5 +63,5 @@ class SwinTransformer(BaseModel):
         return features
 
     def parts(self) -> dict[str, nn.Module]:
-        """Each stage's way to the classifier."""
+        """Each stage's path to the classifier."""
         return {f"stage_{i}": stage for i, stage in enumerate(self.stages)}

@@ -1,4 +1,4 @@
-"""Two streams, one that looks at the picture and one that looks at its spectra."""
+"""Two streams: one sees the image, the other its spectra."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TwoStreamConfig(ModelConfig):
 class TwoStream(BaseModel):
     """RGB and frequency streams with a learned, gated fusion.
 
-    Generators and blending leave traces in the spectrum that the eye and a spatial network pass over (Frank et al.,
+    Generators and blending leave traces in the spectrum that the eye and a spatial network miss (Frank et al.,
     "Leveraging Frequency Analysis for Deep Fake Image Recognition", 2020; Qian et al., "Thinking in Frequency", 2020).
     """
 

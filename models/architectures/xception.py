@@ -40,7 +40,7 @@ class Xception(BaseModel):
     """Xception (Chollet, 2017), the field's baseline since FaceForensics++, with a light neck over three stages.
 
     The neck brings the stages at strides 8, 16 and 32 onto the grid of stride 16, adds them with learned weights,
-    and runs separable convolutions over the sum; its pooled result stands beside the pooled last stage, each under
+    and runs separable convolutions over the sum; its pooled result joins the pooled last stage, each with
     a norm of its own. Fine stages hold the traces of blending and compression that the last one has averaged away.
     """
 
@@ -70,7 +70,7 @@ class Xception(BaseModel):
         return torch.cat(vectors, 1)
 
     def parts(self) -> dict[str, nn.Module]:
-        """The neck, the last stage's own way to the classifier, and each stage's way into the neck."""
+        """The neck, the last stage's own path to the classifier, and each stage's path into the neck."""
         if not self.has_neck:
             return {"last_stage": self.last_norm}
         stages = {f"stage_{i}": scale for i, scale in enumerate(self.aggregation.scales)}

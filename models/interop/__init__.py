@@ -1,4 +1,4 @@
-"""Detectors trained elsewhere, made into ours."""
+"""Import of detectors trained elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LAYOUTS", "import_detector"]
 Reader = Callable[[str | os.PathLike[str]], LoadedDetector]
 
 LAYOUTS: MappingProxyType[str, Reader] = MappingProxyType({deepfakebench.LAYOUT: deepfakebench.read_xception})
-"""What can be imported: the name of a layout, and what reads it."""
+"""What can be imported: the name of a layout, and its reader."""
 
 
 def import_detector(path: str | os.PathLike[str], layout: str) -> LoadedDetector:
@@ -28,9 +28,9 @@ def import_detector(path: str | os.PathLike[str], layout: str) -> LoadedDetector
         The detector with the same logits, in eval mode; its `sha256` is that of the foreign file.
 
     Raises:
-        ValueError: no such layout; the message lists what there is.
+        ValueError: no such layout; the message lists what exists.
         CheckpointError: the file is not of that layout; the message names the keys.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"unknown layout {layout!r}; there are: {', '.join(LAYOUTS)}")
+        raise ValueError(f"unknown layout {layout!r}; available: {', '.join(LAYOUTS)}")
     return LAYOUTS[layout](path)

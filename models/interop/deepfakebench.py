@@ -1,9 +1,9 @@
 """The `xception` detector of DeepfakeBench (Yan et al., 2023), read into our `xception` without neck and norm.
 
 Its network is Cadene's port of Xception, of which timm's `legacy_xception` is another: layers, their order and the
-eps of the norms are the same, and so are all names below the prefix `backbone.` but the classifier's. `last_linear` is
-a plain layer, or the second of a sequence where it was trained with dropout. `adjust_channel` lies in every file and
-is not on this detector's way from image to logits.
+eps of the norms are the same, and so are all names under `backbone.` except the classifier's. `last_linear` is
+a plain layer, or the second of a sequence where it was trained with dropout. `adjust_channel` is in every file but
+this detector does not use it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ SPEC = InputSpec(
     # enlarged by 1.3. These are the proportions of dlib's mean face (eyes' and mouth's middles, as our landmarks are)
     # after that fit. Ours are not rotated.
     geometry=LandmarkTemplate(eye_distance=0.231, eyes_to_mouth=0.252, eyes_y=0.483),
-    # As their warpAffine: it does not average where it shrinks.
+    # As their warpAffine, which does not average when it shrinks.
     interpolation="bilinear",
 )
 
 _NOT_USED = "adjust_channel."
 _NESTING = ("state_dict", "model")
-# In the order in which wrappers put them on.
+# In the order in which wrappers add them.
 _PREFIXES = ("module.", "backbone.")
 _SHOWN = 5
 
@@ -71,7 +71,7 @@ def read_xception(path: str | os.PathLike[str]) -> LoadedDetector:
         config=model.config.to_dict(),
         input_spec=model.input_spec,
         name=LAYOUT,
-        # With what it was trained is unknown; where it came from is not.
+        # The training versions are unknown, the source is known.
         versions={LAYOUT: f"sha256 {sha256}"},
     )
     return LoadedDetector(model.eval(), info, sha256)
@@ -85,18 +85,18 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def _state_dict(path: str | os.PathLike[str], data: bytes) -> dict[str, Tensor]:
-    """The tensors by the names they have in the file, within a wrapping dict or not."""
+    """The tensors by the names they have in the file, inside a wrapping dict or not."""
     try:
         loaded: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the foreign bytes happen to trigger
+    except Exception as error:  # torch.load can raise anything on foreign bytes
         cause = (str(error).splitlines() or [type(error).__name__])[0].partition(" Please use")[0]
         raise CheckpointError(f"{path}: not a file of tensors alone, as torch.save writes them: {cause}") from error
     if isinstance(loaded, Mapping):
         loaded = next((loaded[name] for name in _NESTING if isinstance(loaded.get(name), Mapping)), loaded)
     if not isinstance(loaded, Mapping) or not loaded:
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a state dict; it was not imported")
-    if odd := [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]:
-        raise CheckpointError(f"{path}: not a state dict: {_some(odd)} {'is' if len(odd) == 1 else 'are'} no tensor")
+    if invalid := [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]:
+        raise CheckpointError(f"{path}: not a state dict: {_some(invalid)}: not tensors")
     return {str(name): tensor for name, tensor in loaded.items()}
 
 
@@ -117,7 +117,7 @@ def _renamed(foreign: Mapping[str, Tensor], model: BaseModel, path: str | os.Pat
         if ours not in expected:
             problems.append(f"{name} is unknown")
         elif ours in found:
-            problems.append(f"{name} says again what {found[ours]} says")
+            problems.append(f"{name} duplicates {found[ours]}")
         elif foreign[name].shape != expected[ours].shape:
             shape = list(foreign[name].shape)
             problems.append(f"{name} has shape {shape} instead of {list(expected[ours].shape)}")

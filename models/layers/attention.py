@@ -69,7 +69,7 @@ class MultiHeadAttention(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """What `tokens` [B, N, width] find in `context` [B, M, width]: [B, N, width]."""
+        """Attention of `tokens` [B, N, width] to `context` [B, M, width]: [B, N, width]."""
         query = self.query(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(context).unflatten(-1, (2, self.heads, -1)).transpose(1, 3).unbind(2)
         found = F.scaled_dot_product_attention(query, key, value)
@@ -102,7 +102,7 @@ class CrossAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The residual branch that works on each token alone; it is normed first."""
+    """The residual branch that processes each token by itself; it is normed first."""
 
     def __init__(self, width: int, ratio: float, *, share: float, drop_path_rate: float) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(width, mlp_ratio, share=share, drop_path_rate=drop_path_rate)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, N, width] that know of each other."""
+        """Tokens [B, N, width] after attention to each other."""
         normed = self.norm(tokens)
         tokens = tokens + self.drop_path(self.attention(normed, normed))
         added: Tensor = self.feed_forward(tokens)

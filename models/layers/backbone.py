@@ -33,14 +33,14 @@ class Backbone(nn.Module):
 
         Args:
             name: of the timm model, with or without the tag of its weights.
-            levels: how many feature maps; what only the others need is left out.
+            levels: how many feature maps; layers that only the others need are left out.
             input_size: side of the square image in px.
             drop_path_rate: stochastic depth of the last block.
             pretrained: with the weights that timm names; else random.
 
         Raises:
-            ConfigError: no such model, or it cannot have these levels, this size or stochastic depth.
-            WeightsUnavailableError: the weights cannot be had.
+            ConfigError: no such model, or it does not support these levels, this size or stochastic depth.
+            WeightsUnavailableError: the weights are not available.
         """
         super().__init__()
         self.net = _create(name, pretrained)
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
         self.reductions: list[int] = [level["reduction"] for level in last]
         self.mean: tuple[float, float, float] = tuple(self.net.pretrained_cfg["mean"])
         self.std: tuple[float, float, float] = tuple(self.net.pretrained_cfg["std"])
-        # What only the classifier needs would get no gradient.
+        # Layers that only the classifier needs would get no gradient.
         self.indices: list[int] = self.net.prune_intermediate_layers(
             list(range(available - levels, available)), prune_norm=True, prune_head=True
         )
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
             images: float [B, 3, H, W].
 
         Returns:
-            One [B, channels[i], H / reductions[i], W / reductions[i]] for each level, about.
+            One [B, channels[i], H / reductions[i], W / reductions[i]] (rounded) for each level.
         """
         features: list[Tensor] = self.net.forward_intermediates(
             images, indices=self.indices, output_fmt="NCHW", intermediates_only=True
@@ -82,7 +82,7 @@ class Backbone(nn.Module):
         """Adapt windows and position embeddings to another size of image, in px; a plain CNN takes any.
 
         Raises:
-            ConfigError: the model cannot take it.
+            ConfigError: the model does not support it.
         """
         if not hasattr(self.net, "set_input_size"):
             return
@@ -110,7 +110,7 @@ def _create(name: str, pretrained: bool) -> Any:
         raise ConfigError(f"backbone must be a timm model (timm.list_models() has them all), got {name!r}{hint}")
     tagged = timm.list_pretrained(f"{architecture}.*")
     if tag and name not in tagged:
-        raise ConfigError(f"backbone {architecture} has no weights {tag!r}; there are: {', '.join(tagged)}")
+        raise ConfigError(f"backbone {architecture} has no weights {tag!r}; available: {', '.join(tagged)}")
     options: dict[str, Any] = {
         # Residual branches that start at zero learn nothing until their last norm has moved.
         "zero_init_last": False,
@@ -120,7 +120,7 @@ def _create(name: str, pretrained: bool) -> Any:
         try:
             return create_timm_model(name, pretrained, options)
         except TypeError as error:
-            # Families differ in what they take; timm has no list of it.
+            # Families accept different arguments; timm has no list of it.
             unknown = re.search(r"unexpected keyword argument '(zero_init_last|drop_path_rate)'", str(error))
             if unknown is None:
                 raise

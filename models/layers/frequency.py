@@ -1,4 +1,4 @@
-"""What the Fourier transform sees: log-amplitude and phase of an image's tiles, at several scales."""
+"""Fourier features: log-amplitude and phase of an image's tiles, at several scales."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LUMA = (0.299, 0.587, 0.114)
 # The five-point Laplacian, over 4: its coefficients are exact in any floating-point format, and sum to zero in it.
 _LAPLACIAN = ((0.0, -0.25, 0.0), (-0.25, 1.0, -0.25), (0.0, -0.25, 0.0))
 # Root mean square of the rounding of 8-bit pixels, 1 / (255 sqrt 12). An orthonormal transform keeps it: whatever
-# lies below it in the spectrum is rounding, and its phase is chance.
+# is below it in the spectrum is rounding, and its phase is random.
 _NOISE_FLOOR = 1.0 / (255.0 * math.sqrt(12.0))
 
 
 class HighPass(nn.Module):
     """High-pass residual of the brightness: normalised images [B, 3, H, W] -> float32 [B, 1, H // f, W // f].
 
-    Averages over f x f px, then the Laplacian, in one convolution. It leaves the phase as it is and takes out most of
+    Averages over f x f px, then the Laplacian, in one convolution. It leaves the phase as it is and removes most of
     the fall of natural spectra with frequency. So the residual is small, and so are the errors where a compiler rounds
     it: OpenVINO in bf16 rounds what autocast leaves alone, and rounding the brightness itself would drown the high
     frequencies (logits of a small trained network, 5.6 on average, off by up to 1.8, with the residual by up to 0.16).
@@ -55,7 +55,7 @@ class Spectrum(nn.Module):
     """Spectra of square tiles: [N, 1, p, p] -> float32 [N, 4, p, p // 2 + 1].
 
     Each tile is faded out to its edges (Hann window: a tile does not repeat, and its edges would fill the spectrum),
-    transformed, and described by four channels. Frequency 0 stands in the middle row of the first column; the rows
+    transformed, and described by four channels. Frequency 0 is in the middle row of the first column; the rows
     go down to the negative and up to the positive vertical frequencies, the columns to the horizontal ones.
 
     0. log-amplitude: 0 at the noise of 8-bit rounding, 1 at amplitude 1;
@@ -83,7 +83,7 @@ class Spectrum(nn.Module):
 class FrequencyScale(nn.Module):
     """One vector for the spectra of an image at one scale: normalised images [B, 3, S, S] -> [B, width].
 
-    The tiles share their weights; a learned attention says which of them count, for a forgery may be local.
+    The tiles share their weights; a learned attention weights them, since a forgery may be local.
     """
 
     def __init__(self, factor: int, tiles: int, width: int, std: tuple[float, float, float]) -> None:
@@ -110,7 +110,7 @@ class FrequencyScale(nn.Module):
         self.tile_pool = AttentionPool(width) if tiles > 1 else AveragePool()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode every tile and pool over them; what does not fill a tile, on the right and at the bottom, is cut."""
+        """Encode every tile and pool over them; incomplete tiles on the right and at the bottom are cut."""
         n = self.tiles
         residual = self.high_pass(images)
         side = residual.shape[-1] // n

@@ -50,7 +50,7 @@ class ScaleFusion(nn.Module):
         height, width = features[middle].shape[-2:]
         projected = []
         for i, (scale, feature) in enumerate(zip(self.scales, features, strict=True)):
-            # Averaging and projecting can change places; on the small grid the projection costs less.
+            # Averaging and projecting commute; the projection is cheaper on the small grid.
             feature = scale(pool_by(feature, 2 ** (middle - i)) if i < middle else feature)
             if feature.shape[-2:] != (height, width):
                 feature = F.interpolate(feature, (height, width), mode="bilinear")
@@ -59,7 +59,7 @@ class ScaleFusion(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """Vectors of several sources into one, each weighed channel by channel by a gate that sees all of them.
+    """Vectors of several sources into one, each weighted channel by channel by a gate that sees all of them.
 
     The gates of a channel are a softmax over the sources (Arevalo et al., "Gated Multimodal Units", 2017, with
     more than two sources): [B, width] for each -> [B, width].

@@ -12,8 +12,8 @@ class ClassifierHead(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout_rate)
         self.linear = nn.Linear(num_features, num_classes)
-        # torch's own start depends on the inputs alone in a way that gives two logits of +-1 and more; zero would
-        # pass no gradient on. This one starts near P = 1/2 with everything alive.
+        # torch's default initialisation gives two logits of +-1 and more; zero would
+        # pass no gradient. This one starts near P = 1/2 with all gradients nonzero.
         nn.init.trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 

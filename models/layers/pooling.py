@@ -66,7 +66,7 @@ class AttentionPool(nn.Module):
 
 
 def pool_by(features: Tensor, factor: int) -> Tensor:
-    """Average over factor x factor positions; what is left over at the edges counts too: [B, C, ceil(H / factor), ..].
+    """Average over factor x factor positions; incomplete windows at the edges count too: [B, C, ceil(H / factor), ..].
 
     OpenVINO runs it in a tenth of the time of its adaptive pooling (1 ms on [1, 512, 28, 28], 2026.4).
     """
@@ -89,4 +89,4 @@ def pooling(kind: PoolingKind, channels: int) -> nn.Module:
         case "attention":
             return AttentionPool(channels)
         case _:
-            raise ValueError(f"unknown pooling {kind!r}; there are: {', '.join(get_args(PoolingKind))}")
+            raise ValueError(f"unknown pooling {kind!r}; available: {', '.join(get_args(PoolingKind))}")

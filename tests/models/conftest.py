@@ -13,7 +13,7 @@ import torch
 from models.architectures import get_model
 from models.base import BaseModel
 
-# timm's own test models where the backbone is a matter of choice; Swin proper at a small input.
+# timm's test models where the backbone can be chosen; the real Swin at a small input.
 SMALL: dict[str, dict[str, Any]] = {
     "clip_vit": {"backbone": "test_vit", "input_size": 96, "block_width": 16},
     "cnn_transformer": {"backbone": "test_resnet", "input_size": 96, "width": 32, "heads": 4},
@@ -28,7 +28,7 @@ BuildSmall = Callable[..., BaseModel]
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Waking a second thread costs these small networks more than it saves, by far on a busy machine."""
+    """A second thread costs these small networks more than it saves, especially on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -43,7 +43,7 @@ def _built(architecture: str) -> BaseModel:
 
 @pytest.fixture
 def small() -> BuildSmall:
-    """`small(architecture, **options)`: a small detector with random weights, in eval mode, the test's own."""
+    """`small(architecture, **options)`: a small detector with random weights, in eval mode, a copy per test."""
 
     def build(architecture: str, **options: Any) -> BaseModel:
         if not options:
@@ -55,7 +55,7 @@ def small() -> BuildSmall:
 
 
 def images_for(model: BaseModel, count: int = 2, seed: int = 0) -> torch.Tensor:
-    """Normalised random images [count, 3, size, size]: noise over a smooth ramp, so that all frequencies are there."""
+    """Normalised random images [count, 3, size, size]: noise over a smooth ramp, so that all frequencies occur."""
     size = model.input_spec.size
     generator = torch.Generator().manual_seed(seed)
     ramp = torch.linspace(-1.5, 1.5, size).expand(count, 3, size, size)

@@ -1,4 +1,4 @@
-"""What holds for every architecture of the registry."""
+"""Properties of every architecture in the registry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.models.conftest import SMALL, BuildSmall, images_for
 every_architecture = pytest.mark.parametrize("architecture", sorted(SMALL))
 
 
-def test_all_architectures_are_there() -> None:
+def test_registry_lists_all_architectures() -> None:
     assert list_architectures() == sorted(SMALL)
 
 
@@ -28,12 +28,12 @@ def test_an_unknown_architecture_is_refused_with_a_list() -> None:
 
 @every_architecture
 def test_an_unknown_option_is_refused_with_a_list(architecture: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown option depht; there are: backbone='.*num_classes=2.*"):
+    with pytest.raises(ConfigError, match=r"unknown option depht; available: backbone='.*num_classes=2.*"):
         get_model(architecture, pretrained=False, depht=3)
 
 
 def test_an_unknown_backbone_is_refused_with_similar_names() -> None:
-    with pytest.raises(ConfigError, match=r"no weights 'bogus'; there are: resnet50\.a1_in1k, "):
+    with pytest.raises(ConfigError, match=r"no weights 'bogus'; available: resnet50\.a1_in1k, "):
         get_model("two_stream", pretrained=False, backbone="resnet50.bogus")
     with pytest.raises(ConfigError, match=r"'resnt50'.*resnet50"):
         get_model("two_stream", pretrained=False, backbone="resnt50")
@@ -57,7 +57,7 @@ def test_an_unknown_backbone_is_refused_with_similar_names() -> None:
         ("cross_attention", {"depth": 0}, "depth must be at least 1"),
     ],
 )
-def test_an_impossible_option_is_refused(architecture: str, options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_refused(architecture: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         get_model(architecture, pretrained=False, **options)
 
@@ -77,7 +77,7 @@ def test_default_options_start_near_chance(architecture: str) -> None:
     assert spec.geometry == LandmarkTemplate()
     assert (spec.mean, spec.std) == (model.backbone.mean, model.backbone.std)
     batch = {"images": images_for(model), "labels": torch.tensor([0, 1])}
-    # A head that starts with large weights would begin far above the loss of a fair coin.
+    # A head with large initial weights would start far above the loss of a random guess.
     assert model.validation_step(batch)["loss"].item() == pytest.approx(math.log(2), abs=0.7)
 
 
@@ -92,7 +92,7 @@ def test_shapes_at_two_sizes(small: BuildSmall, architecture: str, size: int) ->
 
 
 @every_architecture
-def test_input_size_can_change_afterwards(small: BuildSmall, architecture: str) -> None:
+def test_input_size_can_change_after_construction(small: BuildSmall, architecture: str) -> None:
     model = small(architecture)
     model.set_input_size(128)
     assert model.input_spec.size == model.config.input_size == 128
@@ -110,13 +110,13 @@ def test_gradients_reach_every_parameter(small: BuildSmall, architecture: str) -
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert [n for n, p in trained.items() if p.grad is None or not p.grad.any()] == []
     frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
-    # Only `clip_vit` keeps pretrained weights as they are.
+    # Only `clip_vit` freezes pretrained weights.
     assert bool(frozen) == (architecture == "clip_vit")
     assert all(n.startswith("backbone.") and "norm" not in n for n in frozen)
 
 
 @every_architecture
-def test_taking_out_any_part_changes_the_logits(small: BuildSmall, architecture: str) -> None:
+def test_removing_any_part_changes_the_logits(small: BuildSmall, architecture: str) -> None:
     model = small(architecture)
     images = images_for(model)
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_taking_out_any_part_changes_the_logits(small: BuildSmall, architecture:
 def test_named_parts(small: BuildSmall, architecture: str, parts: set[str]) -> None:
     model = small(architecture)
     assert parts <= model.parts().keys()
-    with pytest.raises(KeyError, match=f"no part nose; there are: {next(iter(model.parts()))}"), model.without("nose"):
+    with pytest.raises(KeyError, match=f"no part nose; available: {next(iter(model.parts()))}"), model.without("nose"):
         pass
 
 

@@ -1,4 +1,4 @@
-"""BaseModel and the registry's doors: configs, steps, parameter groups, checkpoints, pretrained weights."""
+"""BaseModel and the registry: configs, steps, parameter groups, checkpoints, pretrained weights."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_label_smoothing_spreads_the_label_over_all_classes(small: BuildSmall) -
     torch.testing.assert_close(step["loss"], -(target * log_p).sum(1).mean())
 
 
-def test_validation_step_gives_metrics_with_dropout_off_and_leaves_the_mode(small: BuildSmall) -> None:
+def test_validation_step_disables_dropout_and_restores_the_mode(small: BuildSmall) -> None:
     model = small("xception").train()
     batch, before = batch_for(model), {k: v.clone() for k, v in model.state_dict().items()}
     first, second = model.validation_step(batch), model.validation_step(batch)
@@ -108,7 +108,7 @@ def test_a_malformed_batch_is_refused(small: BuildSmall, change: dict[str, torch
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, None])
-def test_mixed_precision_is_what_the_device_computes_fast(
+def test_mixed_precision_uses_the_fast_dtype_of_the_device(
     small: BuildSmall, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype | None
 ) -> None:
     def pretend(device: torch.device) -> Precision:
@@ -125,7 +125,7 @@ def test_mixed_precision_is_what_the_device_computes_fast(
     assert seen == [dtype or torch.float32, torch.float32]
 
 
-def test_autocast_of_a_caller_is_left_on(small: BuildSmall) -> None:
+def test_autocast_of_the_caller_stays_on(small: BuildSmall) -> None:
     model = small("xception", mixed_precision=False)
     seen: list[torch.dtype] = []
     model.neck.register_forward_hook(lambda *call: seen.append(call[2].dtype))  # type: ignore[union-attr]
@@ -135,7 +135,7 @@ def test_autocast_of_a_caller_is_left_on(small: BuildSmall) -> None:
 
 
 @pytest.mark.parametrize("rates", [{"dropout": 1.0}, {"drop_path": -0.1}])
-def test_impossible_drop_rates_are_refused(small: BuildSmall, rates: dict[str, float]) -> None:
+def test_invalid_drop_rates_are_refused(small: BuildSmall, rates: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="at least 0 and below 1"):
         small("swin_transformer").set_drop_rates(**rates)
 
@@ -148,7 +148,7 @@ def trained(model: BaseModel) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 @every_architecture
-def test_param_groups_hold_every_parameter_once(small: BuildSmall, architecture: str) -> None:
+def test_param_groups_contain_every_parameter_once(small: BuildSmall, architecture: str) -> None:
     model = small(architecture)
     groups = model.param_groups(lr=1e-3, weight_decay=0.05, layer_decay=0.75)
     held = [id(p) for group in groups for p in group["params"]]
@@ -182,7 +182,7 @@ def test_norms_biases_and_positions_do_not_decay(small: BuildSmall, architecture
         assert decay[id(parameter)] == (0.0 if spared else 0.05), name
 
 
-def test_frozen_parameters_are_left_to_themselves(small: BuildSmall) -> None:
+def test_frozen_parameters_are_in_no_group(small: BuildSmall) -> None:
     model = small("xception")
     model.backbone.requires_grad_(False)
     groups = model.param_groups(1e-3, 0.05, 0.75)
@@ -207,7 +207,7 @@ def test_one_cycle_keeps_the_ratios_of_the_layers(small: BuildSmall) -> None:
 
 
 @every_architecture
-def test_a_saved_detector_comes_back_bit_for_bit(small: BuildSmall, architecture: str, tmp_path: Path) -> None:
+def test_a_saved_detector_loads_bit_for_bit(small: BuildSmall, architecture: str, tmp_path: Path) -> None:
     model = small(architecture, num_classes=3, dropout_rate=0.1)
     model.input_spec = InputSpec(model.input_spec.size, model.input_spec.mean, model.input_spec.std, BoxMargin(0.3))
     sha256 = model.save_checkpoint(tmp_path / "detector.pth", epoch=2, calibration=Calibration(1.2, 0.1))
@@ -219,13 +219,13 @@ def test_a_saved_detector_comes_back_bit_for_bit(small: BuildSmall, architecture
     assert loaded.info.calibration == Calibration(1.2, 0.1)
     assert same_weights(loaded.model, model)
     assert torch.equal(loaded.model(images_for(model)), model(images_for(model)))
-    again = get_model(architecture, pretrained=tmp_path / "detector.pth", num_classes=3)
-    assert again.training
-    assert again.config.dropout_rate == 0.3
-    assert same_weights(again, model)
+    reloaded = get_model(architecture, pretrained=tmp_path / "detector.pth", num_classes=3)
+    assert reloaded.training
+    assert reloaded.config.dropout_rate == 0.3
+    assert same_weights(reloaded, model)
 
 
-def test_a_checkpoint_can_be_taken_to_another_input_size(small: BuildSmall, tmp_path: Path) -> None:
+def test_a_checkpoint_loads_at_another_input_size(small: BuildSmall, tmp_path: Path) -> None:
     model = small("cnn_transformer")
     model.save_checkpoint(tmp_path / "a.pth", epoch=1)
     larger = get_model("cnn_transformer", pretrained=tmp_path / "a.pth", input_size=160)
@@ -278,7 +278,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(small: BuildSmall, tmp_path:
     assert same_weights(model, whole[0])
 
 
-def test_averaged_weights_are_the_detector_and_raw_ones_are_resumed(small: BuildSmall, tmp_path: Path) -> None:
+def test_the_detector_has_averaged_weights_and_resuming_uses_raw_ones(small: BuildSmall, tmp_path: Path) -> None:
     model = small("xception")
     average = {k: v * 0.5 if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.save_checkpoint(tmp_path / "run.pth", 1, ema=average)

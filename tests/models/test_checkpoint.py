@@ -1,4 +1,4 @@
-"""The checkpoint format: bit-exact round trips, atomic pairs, and refusal of everything that is not one."""
+"""The checkpoint format: bit-exact round trips, atomic pairs, and refusal of anything else."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def small_weights(value: float = 1.0) -> dict[str, torch.Tensor]:
     return {"layer.weight": torch.full((3, 2), value), "layer.bias": torch.arange(3.0), "steps": torch.tensor(7)}
 
 
-def assert_same(got: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
-    assert got.keys() == wanted.keys()
-    for name, tensor in wanted.items():
+def assert_same(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert got.keys() == expected.keys()
+    for name, tensor in expected.items():
         assert got[name].dtype == tensor.dtype
         assert got[name].shape == tensor.shape
         # Bytes, not values: nan must survive too.
@@ -100,7 +100,7 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(weights=st.dictionaries(st.text(min_size=1, max_size=12), tensors(), max_size=6))
-def test_any_weights_come_back_bit_by_bit_and_in_equal_bytes(
+def test_any_weights_load_bit_for_bit_and_save_to_equal_bytes(
     tmp_path_factory: pytest.TempPathFactory, weights: dict[str, torch.Tensor]
 ) -> None:
     weights.pop("__metadata__", None)
@@ -184,7 +184,7 @@ def test_undefined_metrics_come_back_as_nan(tmp_path: Path) -> None:
 # Hash of weights in memory
 
 
-def test_weights_sha256_tells_apart_names_shapes_dtypes_and_values() -> None:
+def test_weights_sha256_depends_on_names_shapes_dtypes_and_values() -> None:
     base = {"a": torch.zeros(2, 3), "b": torch.zeros(6)}
     variants: list[dict[str, torch.Tensor]] = [
         base,
@@ -197,7 +197,7 @@ def test_weights_sha256_tells_apart_names_shapes_dtypes_and_values() -> None:
     assert len({weights_sha256(weights) for weights in variants}) == len(variants)
 
 
-def test_weights_sha256_looks_at_values_not_at_layout_or_order() -> None:
+def test_weights_sha256_ignores_layout_and_order() -> None:
     square = torch.arange(6.0).view(2, 3)
     strided = square.t().contiguous().t()
     assert weights_sha256({"a": square, "b": square}) == weights_sha256({"b": strided, "a": strided})
@@ -206,7 +206,7 @@ def test_weights_sha256_looks_at_values_not_at_layout_or_order() -> None:
 # State
 
 
-def test_state_comes_back_with_its_weights(tmp_path: Path) -> None:
+def test_state_loads_with_its_weights(tmp_path: Path) -> None:
     path = tmp_path / "last.pth"
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -224,9 +224,9 @@ def test_state_comes_back_with_its_weights(tmp_path: Path) -> None:
     assert torch.equal(moments, optimizer.state_dict()["state"][0]["exp_avg"])
 
 
-def test_a_missing_state_is_told(tmp_path: Path) -> None:
+def test_a_missing_state_is_reported(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", weights=small_weights(), info=INFO)
-    with pytest.raises(CheckpointError, match="no training state beside it"):
+    with pytest.raises(CheckpointError, match="it has no training state"):
         read_state(tmp_path / "a.pth")
 
 
@@ -238,7 +238,7 @@ def test_a_state_of_other_weights_is_refused(tmp_path: Path) -> None:
         read_state(tmp_path / "a.pth")
 
 
-def test_weights_saved_anew_without_a_state_do_not_inherit_the_old_one(tmp_path: Path) -> None:
+def test_weights_saved_again_without_a_state_do_not_keep_the_old_one(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", weights=small_weights(1), info=INFO, state={"epoch": 1})
     save_checkpoint(tmp_path / "a.pth", weights=small_weights(2), info=INFO)
     with pytest.raises(CheckpointError, match="belongs to other weights"):
@@ -258,7 +258,7 @@ def test_a_truncated_state_is_refused(tmp_path: Path, keep: float) -> None:
 
 
 class Killed(BaseException):
-    """Stands in for a power cut: no handler of the code under test may swallow it."""
+    """Simulates a power cut: no handler in the code under test may catch it."""
 
 
 @pytest.mark.parametrize("step", range(8))
@@ -289,14 +289,14 @@ def test_a_crash_between_any_two_steps_leaves_a_pair_that_can_be_resumed(
     weights = read_checkpoint(path).weights
     epoch = read_state(path)["epoch"]
     assert_same(weights, small_weights(epoch))
-    # And the next save goes through as if nothing had been.
+    # The next save succeeds.
     save_checkpoint(path, weights=small_weights(3), info=INFO, state={"epoch": 3})
     assert read_state(path)["epoch"] == 3
     assert names_in(tmp_path) == ["last.pth", "last.state"]
 
 
 def test_a_process_killed_at_random_moments_leaves_an_accepted_pair(tmp_path: Path) -> None:
-    """A child saves pair after pair and is killed without warning; what it leaves always belongs together."""
+    """A child saves pair after pair and is killed without warning; the remaining files always match."""
     path = tmp_path / "last.pth"
     script = textwrap.dedent(
         """
@@ -321,7 +321,7 @@ def test_a_process_killed_at_random_moments_leaves_an_accepted_pair(tmp_path: Pa
         assert read_checkpoint(path).weights["w"][0] == read_state(path)["epoch"]
 
 
-def test_a_failed_save_leaves_the_old_files_alone(tmp_path: Path) -> None:
+def test_a_failed_save_keeps_the_old_files(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, weights=small_weights(), info=INFO, state={"epoch": 1})
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -338,7 +338,7 @@ def test_a_failed_save_leaves_the_old_files_alone(tmp_path: Path) -> None:
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_the_suffix_of_states_is_kept_for_them(tmp_path: Path) -> None:
+def test_the_state_suffix_is_reserved(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"suffix \.state is kept"):
         save_checkpoint(tmp_path / "a.state", weights=small_weights(), info=INFO)
 
@@ -359,18 +359,18 @@ GOOD = {"fpr": 0.01, "fake": (0.7,) * 8, "real": (0.3,) * 8}
         ({"real": (0.3,) * 9}, "real must hold 8"),
         ({"fake": (0.7,) * 7 + (1.1,)}, "fake must hold 8 prob"),
         ({"real": (math.nan,) * 8}, "real must hold 8 prob"),
-        ({"real": (0.3,) * 7 + (0.8,)}, "nowhere lie below real"),
+        ({"real": (0.3,) * 7 + (0.8,)}, "must not be below real"),
         ({"fake": (0.7,) * 7 + (0.6,)}, "must not fall"),
     ],
 )
-def test_thresholds_that_make_no_sense_are_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_thresholds_are_refused(change: dict[str, Any], message: str) -> None:
     Thresholds(**GOOD)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
         Thresholds(**(GOOD | change))
 
 
 @pytest.mark.parametrize(("scale", "bias"), [(0.0, 0.0), (-1.0, 0.0), (math.inf, 0.0), (1.0, math.nan)])
-def test_a_calibration_that_turns_scores_around_is_refused(scale: float, bias: float) -> None:
+def test_a_calibration_that_reverses_scores_is_refused(scale: float, bias: float) -> None:
     with pytest.raises(ValueError, match="finite scale above 0"):
         Calibration(scale, bias)
 
@@ -385,7 +385,7 @@ def test_a_calibration_that_turns_scores_around_is_refused(scale: float, bias: f
         ({"curve": ((0.0, math.nan), (1.0, 2.0))}, "finite"),
     ],
 )
-def test_knots_that_make_no_sense_are_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_knots_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Calibration(**change)
 
@@ -396,7 +396,7 @@ def test_likelihood_bounds_enclose_one(values: tuple[float, float]) -> None:
         LikelihoodBounds(*values, 10, 10)
 
 
-def test_a_calibration_without_the_newer_fields_is_stored_as_it_always_was() -> None:
+def test_a_calibration_without_newer_fields_keeps_its_old_format() -> None:
     assert Calibration(1.5, -0.5).to_dict() == {"scale": 1.5, "bias": -0.5}
     assert Calibration.from_dict({"scale": 1.5, "bias": -0.5}) == Calibration(1.5, -0.5)
 
@@ -406,7 +406,7 @@ def test_a_calibration_of_a_later_version_is_refused() -> None:
         Calibration.from_dict({"scale": 1.0, "mood": 3})
 
 
-def test_git_revision_is_a_commit_of_this_tree_or_nothing() -> None:
+def test_git_revision_is_a_commit_of_this_tree_or_none() -> None:
     revision = git_revision()
     head = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""What is no checkpoint, or no longer one, is refused with a reason, and nothing in it is ever run."""
+"""Foreign and damaged files are refused with a reason, and no code in them runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Bomb:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_no_code_of_a_file_is_ever_run(tmp_path: Path) -> None:
+def test_code_in_a_file_never_runs(tmp_path: Path) -> None:
     fuse, path = tmp_path / "it-went-off", tmp_path / "a.pth"
     save_checkpoint(path, weights=small_weights(), info=INFO, state={"epoch": 1})
     state = tmp_path / "a.state"
@@ -77,7 +77,7 @@ def zip_of_text() -> bytes:
 
 FOREIGN: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the file is empty"),
-    "text": (b"once upon a time there was a file", "a text file, not an Unmask checkpoint"),
+    "text": (b"plain text of more than a few bytes", "a text file, not an Unmask checkpoint"),
     "text with a brace": (b"12345678{}", "a text file"),
     "pickle": (pickle.dumps({"state_dict": 1}), "a Python pickle"),
     "torch.save": (torch_saved(), "a zip archive, such as torch.save writes"),
@@ -98,7 +98,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_foreign_files_are_named_for_what_they_are(tmp_path: Path, kind: str) -> None:
+def test_the_message_names_the_kind_of_foreign_file(tmp_path: Path, kind: str) -> None:
     data, message = FOREIGN[kind]
     path = tmp_path / "weights.pth"
     path.write_bytes(data)
@@ -109,7 +109,7 @@ def test_foreign_files_are_named_for_what_they_are(tmp_path: Path, kind: str) ->
 
 
 @pytest.mark.parametrize("name", ["missing.pth", "."])
-def test_no_such_file(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     for read in (read_checkpoint, read_info, read_state):
         with pytest.raises(CheckpointError, match="cannot be read"):
             read(tmp_path / name)
@@ -132,7 +132,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_damage_is_refused_or_harmless(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Whatever bytes are changed, the answer is a checkpoint or a CheckpointError, and nothing else."""
+    """For any changed bytes the result is a checkpoint or a CheckpointError, nothing else."""
     path = tmp_path_factory.mktemp("damage") / "a"
     save_checkpoint(path, weights=small_weights(), info=INFO)
     raw = bytearray(path.read_bytes())
@@ -171,7 +171,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
         ({"tied": None}, "damaged"),
     ],
 )
-def test_a_header_that_does_not_hold_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_an_inconsistent_header_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "a"
     save_checkpoint(path, weights=small_weights(), info=INFO)
     rewritten(path, lambda header: header.update(change))

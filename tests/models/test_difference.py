@@ -1,4 +1,4 @@
-"""Differences: whole checkpoints come back byte for byte from a small file and a pinned base, and from nothing else."""
+"""Differences: whole checkpoints are restored byte for byte from a small file and a pinned base only."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def train(package: TinyPackage, path: Path, *, fp16: bool) -> Path:
 
 @pytest.fixture
 def trained(package: TinyPackage, tmp_path: Path) -> Path:
-    """Matrices in fp16, as shipped weights have them."""
+    """Matrices in fp16, as in shipped weights."""
     return train(package, tmp_path / "trained.safetensors", fp16=True)
 
 
 @pytest.mark.parametrize("fp16", [False, True])
-def test_the_whole_checkpoint_comes_back_byte_for_byte(
+def test_the_whole_checkpoint_is_restored_byte_for_byte(
     base: Base, package: TinyPackage, tmp_path: Path, fp16: bool
 ) -> None:
     trained = train(package, tmp_path / "trained.safetensors", fp16=fp16)
@@ -99,7 +99,7 @@ def test_equal_checkpoints_give_equal_differences(base: Base, trained: Path, tmp
     assert hashlib.sha256((tmp_path / "b").read_bytes()).hexdigest() == first
 
 
-def test_the_header_tells_what_it_is_a_difference_of(base: Base, trained: Path, tmp_path: Path) -> None:
+def test_the_header_names_the_base(base: Base, trained: Path, tmp_path: Path) -> None:
     save_difference(trained, base, tmp_path / "small")
     found = read_difference(tmp_path / "small")
     assert (found.base_name, found.base_sha256) == (base.name, base.sha256)
@@ -113,7 +113,7 @@ def test_the_header_tells_what_it_is_a_difference_of(base: Base, trained: Path, 
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
-def test_every_bit_comes_back(tmp_path: Path, values: list[float], changed: bool, dtype: torch.dtype) -> None:
+def test_every_bit_is_restored(tmp_path: Path, values: list[float], changed: bool, dtype: torch.dtype) -> None:
     state = {"w": torch.tensor(values), "b": torch.zeros(2)}
     own = state["w"].to(dtype)
     if changed:
@@ -131,7 +131,7 @@ def test_every_bit_comes_back(tmp_path: Path, values: list[float], changed: bool
     assert (tmp_path / "built").read_bytes() == whole.read_bytes()
 
 
-def test_tied_tensors_come_back(tmp_path: Path) -> None:
+def test_tied_tensors_are_restored(tmp_path: Path) -> None:
     shared = torch.arange(6.0)
     base = Base("tied", "none", "1" * 64, lambda: {"w": shared}, "")
     save_checkpoint(
@@ -165,7 +165,7 @@ def test_a_changed_file_of_the_package_is_refused(
     assert not (tmp_path / "built").exists()
 
 
-def test_a_base_that_lies_about_its_contents_is_noticed(base: Base, trained: Path, tmp_path: Path) -> None:
+def test_a_base_with_wrong_contents_is_detected(base: Base, trained: Path, tmp_path: Path) -> None:
     save_difference(trained, base, tmp_path / "small")
     unregister_base(base.name)
     register_base(replace(base, read=lambda: {name: tensor + 1 for name, tensor in base.read().items()}))
@@ -174,10 +174,10 @@ def test_a_base_that_lies_about_its_contents_is_noticed(base: Base, trained: Pat
     assert not (tmp_path / "built").exists()
 
 
-def test_an_unknown_base_is_answered_with_those_there_are(base: Base, trained: Path, tmp_path: Path) -> None:
+def test_an_unknown_base_lists_the_known_ones(base: Base, trained: Path, tmp_path: Path) -> None:
     save_difference(trained, base, tmp_path / "small")
     unregister_base(base.name)
-    with pytest.raises(DifferenceError, match=r"no base named 'tiny-base'; there are: .*clip-vit-b16"):
+    with pytest.raises(DifferenceError, match=r"no base named 'tiny-base'; available: .*clip-vit-b16"):
         apply_difference(tmp_path / "small", tmp_path / "built")
 
 
@@ -189,7 +189,7 @@ def test_a_checkpoint_that_shares_nothing_is_refused(base: Base, trained: Path, 
     assert not (tmp_path / "small").exists()
 
 
-def test_a_difference_does_not_load_as_a_detector_nor_the_other_way_round(
+def test_a_difference_is_not_a_detector_and_a_detector_is_not_a_difference(
     base: Base, trained: Path, tmp_path: Path
 ) -> None:
     save_difference(trained, base, tmp_path / "small")
@@ -266,11 +266,11 @@ def entry(base: Base, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return lambda: made
 
 
-def test_absent_weights_name_both_commands(entry: Callable[[], ZooEntry]) -> None:
+def test_missing_weights_name_both_commands(entry: Callable[[], ZooEntry]) -> None:
     with pytest.raises(ZooError) as error:
         load_detector("tiny-large")
-    for words in ("unmask models build tiny-large", "unmask models pull tiny-large", "pip install tiny"):
-        assert words in str(error.value)
+    for part in ("unmask models build tiny-large", "unmask models pull tiny-large", "pip install tiny"):
+        assert part in str(error.value)
     assert entry().delivery == "built"
 
 
@@ -283,25 +283,23 @@ def test_building_and_pulling_give_the_same_file(entry: Callable[[], ZooEntry], 
     assert get_model("clip_vit", pretrained="tiny-large").config.backbone == BACKBONE
 
 
-def test_building_what_is_there_reads_no_base(entry: Callable[[], ZooEntry], package: TinyPackage) -> None:
+def test_building_existing_weights_reads_no_base(entry: Callable[[], ZooEntry], package: TinyPackage) -> None:
     built = zoo.build("tiny-large")
     package.path.unlink()
     assert zoo.build("tiny-large") == built
 
 
-def test_building_without_the_base_leaves_nothing(entry: Callable[[], ZooEntry], base: Base, tmp_path: Path) -> None:
+def test_building_without_the_base_leaves_no_file(entry: Callable[[], ZooEntry], base: Base, tmp_path: Path) -> None:
     unregister_base(base.name)
     with pytest.raises(ZooError, match=r"tiny-large cannot be built: .*no base named"):
         zoo.build("tiny-large")
     assert not (tmp_path / "cache" / "weights" / entry().filename).exists()
 
 
-def test_weights_published_nowhere_can_only_be_built(
-    entry: Callable[[], ZooEntry], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unpublished_weights_can_only_be_built(entry: Callable[[], ZooEntry], monkeypatch: pytest.MonkeyPatch) -> None:
     unpublished = replace(entry(), uri="")
     monkeypatch.setattr(zoo, "list_entries", lambda: (unpublished,))
-    with pytest.raises(ZooError, match="published nowhere yet: run `unmask models build tiny-large`"):
+    with pytest.raises(ZooError, match="not published yet: run `unmask models build tiny-large`"):
         zoo.pull("tiny-large")
     with pytest.raises(ZooError, match="models build tiny-large"):
         zoo.resolve("tiny-large")

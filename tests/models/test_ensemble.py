@@ -1,4 +1,4 @@
-"""Ensembles: the mean of calibrated log-odds, and thresholds that stay honest."""
+"""Ensembles: the mean of calibrated log-odds, and thresholds with a bounded error rate."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ def sigmoid(log_odds: np.ndarray) -> np.ndarray:
 
 
 @given(members=members, data=st.data())
-def test_the_probability_is_that_of_the_mean_of_the_members_calibrated_log_odds(
-    members: list[Calibration], data: st.DataObject
-) -> None:
+def test_the_probability_uses_the_mean_of_calibrated_log_odds(members: list[Calibration], data: st.DataObject) -> None:
     row = st.lists(st.floats(-LOGIT_LIMIT, LOGIT_LIMIT), min_size=3, max_size=3)
     logits = np.array([data.draw(row) for _ in members])
     together = Combination.of(members)
@@ -33,9 +31,7 @@ def test_the_probability_is_that_of_the_mean_of_the_members_calibrated_log_odds(
 
 
 @given(members=members, wild=st.floats(-1e6, 1e6))
-def test_no_member_outvotes_the_others_and_frames_are_not_clipped_again(
-    members: list[Calibration], wild: float
-) -> None:
+def test_outlier_members_are_clipped_and_frames_are_not_clipped_twice(members: list[Calibration], wild: float) -> None:
     logits = np.zeros((len(members), 1))
     logits[0] = wild
     together = Combination.of(members)
@@ -87,7 +83,7 @@ def test_thresholds_are_the_mean_in_log_odds() -> None:
 
 @settings(deadline=None)
 @given(correlation=st.floats(0, 1), seed=st.integers(0, 1000))
-def test_members_that_each_err_at_one_percent_err_no_more_often_together(correlation: float, seed: int) -> None:
+def test_the_ensemble_error_rate_does_not_exceed_the_members_rate(correlation: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     common, own = rng.normal(size=(1, 4000)), rng.normal(size=(2, 4000))
     odds = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own

@@ -1,4 +1,4 @@
-"""Exported graphs score like the network they came from."""
+"""Exported graphs score like the original network."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def crops_for(model: BaseModel, count: int) -> Tensor:
 
 
 def to_openvino(module: nn.Module, images: Tensor) -> openvino.Model:
-    """Converted from one image, reshaped to take any number."""
+    """Converted from one image, reshaped for any number."""
     with warnings.catch_warnings():
-        # Notices of the tracer behind the converter: that it is deprecated, and that it takes sizes as constants.
+        # Warnings of the converter's tracer: it is deprecated, and it treats sizes as constants.
         warnings.simplefilter("ignore")
         converted = openvino.convert_model(module, example_input=images[:1])
     converted.reshape([-1, *images.shape[1:]])
@@ -65,7 +65,7 @@ def test_openvino_scores_like_eager(small: BuildSmall, architecture: str) -> Non
     crops = crops_for(scorer.model, 3)
     with torch.inference_mode():
         exact = scorer(crops)
-    # A detector comes out of training so; its graph is fp32 all the same.
+    # A detector has this setting after training; its graph is fp32 regardless.
     scorer.model.mixed_precision = True
     converted = to_openvino(scorer, crops)
     torch.testing.assert_close(run_openvino(converted, crops, "f32"), exact, atol=1e-4, rtol=1e-3)
@@ -88,7 +88,7 @@ def test_torch_export_scores_like_eager(small: BuildSmall, architecture: str) ->
 
 
 class SpectrumReader(nn.Module):
-    """The spectrum of a tile, read by a convolution, before which OpenVINO rounds whatever it likes to bf16."""
+    """The spectrum of a tile, read by a convolution, before which OpenVINO may round anything to bf16."""
 
     def __init__(self, factor: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def natural_images(size: int) -> Tensor:
     noise = torch.fft.rfft2(torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0)))
     images = torch.fft.irfft2(noise / frequency.clamp(min=1 / size) ** 1.2, s=(size, size))
     pixels = (255 * (0.2 * images / images.std() + 0.5).clamp(0, 1)).round() / 255
-    # Values that bf16 holds exactly: that OpenVINO rounds the input of any network is another matter.
+    # Values that are exact in bf16: OpenVINO's rounding of network inputs is not tested here.
     normalised: Tensor = (pixels - 0.45) / 0.225
     return normalised.bfloat16().float().expand(-1, 3, -1, -1).contiguous()
 
@@ -120,6 +120,6 @@ def test_the_spectrum_keeps_its_weakest_frequencies_in_bf16(size: int, factor: i
         exact = reader(images)
     rough = run_openvino(to_openvino(reader, images), images, "bf16")
     log_amplitude, cosine, sine, _ = (rough - exact).square().mean((0, 2, 3)).sqrt()
-    # Twice as much where the brightness itself is rounded instead of its high-pass residual.
+    # Twice as much if the brightness itself is rounded instead of its high-pass residual.
     assert log_amplitude < 0.003
     assert max(cosine, sine) < 0.015

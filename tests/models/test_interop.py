@@ -1,4 +1,4 @@
-"""Detectors of DeepfakeBench's layout become ours with the same logits, or are refused with the keys that differ."""
+"""DeepfakeBench detectors import with the same logits, or are refused with the keys that differ."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Separable(nn.Module):
 
 
 class Block(nn.Module):
-    """Separable convolutions of these widths, each after a ReLU but perhaps the first; a stride of 2 by max pooling."""
+    """Separable convolutions of these widths, each after a ReLU but maybe the first; a stride of 2 by max pooling."""
 
     def __init__(self, widths: list[int], *, stride: int = 1, starts_with_relu: bool = True) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Block(nn.Module):
 
 
 class DeepfakeBenchXception(nn.Module):
-    """Key names and forward pass of DeepfakeBench's network, written anew from a reading of it."""
+    """Key names and forward pass of DeepfakeBench's network, reimplemented."""
 
     def __init__(self, *, with_dropout: bool = False) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class DeepfakeBenchXception(nn.Module):
 
 
 def randomised(net: nn.Module) -> nn.Module:
-    """Weights that keep a signal alive through the depth, and norms whose every statistic matters."""
+    """Weights that keep the signal through all layers, and norms with nontrivial statistics."""
     generator = torch.Generator().manual_seed(0)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
@@ -115,7 +115,7 @@ def theirs() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def state(theirs: nn.Module) -> State:
-    """As their trainer saves it, of a detector whose network is its `backbone`."""
+    """As their trainer saves it: a detector with the network as `backbone`."""
     return {f"backbone.{name}": tensor for name, tensor in theirs.state_dict().items()}
 
 
@@ -177,13 +177,13 @@ def test_other_wrappings_of_the_same_weights(wrapped: Callable[[State], object],
         torch.testing.assert_close(weights[ours], state[their], atol=1e-3, rtol=1e-3)
 
 
-def test_a_dropout_classifier_is_where_their_network_puts_it() -> None:
+def test_a_dropout_classifier_has_the_key_of_their_network() -> None:
     assert {"last_linear.1.weight", "last_linear.1.bias"} <= DeepfakeBenchXception(
         with_dropout=True
     ).state_dict().keys()
 
 
-def test_keys_that_do_not_fit_are_named(state: State, tmp_path: Path) -> None:
+def test_mismatched_keys_are_named(state: State, tmp_path: Path) -> None:
     partial = {name: tensor for name, tensor in state.items() if "block7.rep.1" not in name}
     assert "backbone.block7.rep.1.conv1.weight is missing" in refusal(tmp_path, partial)
     foreign = state | {"backbone.id_head.weight": torch.zeros(3)}
@@ -191,16 +191,16 @@ def test_keys_that_do_not_fit_are_named(state: State, tmp_path: Path) -> None:
     other = state | {"backbone.last_linear.weight": torch.zeros(2, 512)}
     assert "backbone.last_linear.weight has shape [2, 512] instead of [2, 2048]" in refusal(tmp_path, other)
     twice = state | {"bn4.weight": torch.zeros(2048)}
-    assert "bn4.weight says again what backbone.bn4.weight says" in refusal(tmp_path, twice)
+    assert "bn4.weight duplicates backbone.bn4.weight" in refusal(tmp_path, twice)
     nothing_of_it = refusal(tmp_path, {"fc.weight": torch.zeros(2, 2)})
     assert f"{len(state) - 7 + 1} keys differ: fc.weight is unknown; backbone.conv1.weight is missing" in nothing_of_it
 
 
 @pytest.mark.parametrize(
     ("contents", "message"),
-    [([torch.zeros(2)], "holds a list"), ({}, "holds a dict"), ({"epoch": 3}, "epoch is no tensor")],
+    [([torch.zeros(2)], "holds a list"), ({}, "holds a dict"), ({"epoch": 3}, "epoch: not tensors")],
 )
-def test_what_is_no_state_dict_is_refused(contents: object, message: str, tmp_path: Path) -> None:
+def test_other_contents_than_a_state_dict_are_refused(contents: object, message: str, tmp_path: Path) -> None:
     assert message in refusal(tmp_path, contents)
 
 
@@ -209,7 +209,7 @@ class Runs:
         return os.mkdir, ("it_ran",)
 
 
-def test_no_code_in_the_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_the_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "tensors alone" in refusal(tmp_path, {"state_dict": Runs()})
     (tmp_path / "theirs.pth").write_bytes(pickle.dumps(Runs(), protocol=2))
@@ -220,7 +220,7 @@ def test_no_code_in_the_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         import_detector(tmp_path / "absent.pth", LAYOUT)
 
 
-def test_an_unknown_layout_is_told_what_there_is(tmp_path: Path) -> None:
+def test_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=", ".join(LAYOUTS)):
         import_detector(tmp_path / "x.pth", "keras")
 
@@ -236,17 +236,17 @@ def test_the_plain_xception_is_backbone_pooling_and_classifier(small: BuildSmall
             torch.testing.assert_close(model(images), model.head.linear.bias.expand(2, -1))
 
 
-def test_neck_and_norm_can_be_left_out_one_by_one(small: BuildSmall, tmp_path: Path) -> None:
+def test_neck_and_norm_can_be_left_out_separately(small: BuildSmall, tmp_path: Path) -> None:
     for options in ({"neck_width": 0}, {"last_norm": False}):
         model = small("xception", **options)
         model.save_checkpoint(tmp_path / "some.safetensors", epoch=1)
         images = images_for(model)
         with torch.inference_mode():
-            again = load_detector(tmp_path / "some.safetensors").model
-            assert torch.equal(again(images), model(images))
+            reloaded = load_detector(tmp_path / "some.safetensors").model
+            assert torch.equal(reloaded(images), model(images))
 
 
-def test_checkpoints_from_before_these_options_still_load(small: BuildSmall, tmp_path: Path) -> None:
+def test_checkpoints_older_than_these_options_load(small: BuildSmall, tmp_path: Path) -> None:
     model = small("xception")
     model.save_checkpoint(tmp_path / "now.safetensors", epoch=1)
     info = load_detector(tmp_path / "now.safetensors").info

@@ -26,7 +26,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @given(p=st.floats(0.5, 8.0), seed=st.integers(0, 1000))
 @settings(deadline=None, max_examples=25)
-def test_gem_lies_between_mean_and_maximum_when_p_is_above_one(p: float, seed: int) -> None:
+def test_gem_is_between_mean_and_maximum_for_p_above_one(p: float, seed: int) -> None:
     features = random(2, 3, 4, 5, seed=seed).abs() + 0.01
     pooled = GeMPool(p)(features)
     mean, maximum = features.mean((2, 3)), features.amax((2, 3))
@@ -41,7 +41,7 @@ def test_gem_at_one_is_the_mean() -> None:
 
 @given(seed=st.integers(0, 1000))
 @settings(deadline=None, max_examples=25)
-def test_attention_pooling_weighs_positions_and_ignores_their_order(seed: int) -> None:
+def test_attention_pooling_weights_positions_and_ignores_their_order(seed: int) -> None:
     torch.manual_seed(seed)
     pool, features = AttentionPool(3), random(2, 3, 4, 5, seed=seed)
     torch.nn.init.normal_(pool.score.weight)
@@ -58,7 +58,7 @@ def test_pooling_of_a_constant_map_is_the_constant(kind: str) -> None:
 
 
 def test_unknown_pooling_is_refused_with_a_list() -> None:
-    with pytest.raises(ValueError, match="'sum'; there are: avg, max, gem, attention"):
+    with pytest.raises(ValueError, match="'sum'; available: avg, max, gem, attention"):
         pooling("sum", 3)  # type: ignore[arg-type]
 
 
@@ -120,7 +120,7 @@ def test_scale_fusion_adds_on_the_middle_grid_with_weights_that_sum_to_one() -> 
     torch.testing.assert_close(fused, torch.ones(1, 2, 19, 19), atol=1e-3, rtol=0)
 
 
-def test_gates_weigh_sources_and_sum_to_one() -> None:
+def test_gates_weight_sources_and_sum_to_one() -> None:
     fusion = GatedFusion(3, 4)
     torch.nn.init.normal_(fusion.gates.weight)
     vectors = [random(2, 4, seed=i) for i in range(3)]
@@ -172,7 +172,7 @@ def test_a_backbone_with_too_few_levels_is_refused() -> None:
 @pytest.mark.parametrize(
     "name", ["test_resnet", "mobilenetv3_small_050", "tf_efficientnet_lite0", "test_convnext", "test_vit"]
 )
-def test_a_backbone_yields_what_it_promises(name: str) -> None:
+def test_a_backbone_yields_its_declared_shapes(name: str) -> None:
     backbone = Backbone(name, levels=3, input_size=96).eval()
     features = backbone(random(1, 3, 96, 96))
     assert [f.shape[1] for f in features] == backbone.channels

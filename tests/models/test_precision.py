@@ -1,4 +1,4 @@
-"""Precision: what the device computes fast, with each capability forced, and how many cores there are."""
+"""Precision of the device, with each capability forced, and the number of available cores."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_autocast_computes_in_the_chosen_dtype(bf16: bool, dtype: torch.dtype) -
         assert (matrix @ matrix).dtype is torch.float32
 
 
-def test_scaler_passes_through_where_none_is_needed() -> None:
+def test_scaler_passes_through_if_not_needed() -> None:
     scaler = precision_for("cpu", capability("cpu", bf16=True)).scaler()
     loss = torch.tensor(2.0)
     assert not scaler.is_enabled()
@@ -69,7 +69,7 @@ def test_scaler_passes_through_where_none_is_needed() -> None:
 
 
 @pytest.mark.parametrize("bf16", [True, False])
-def test_openvino_takes_bf16_only_where_it_is_native(bf16: bool) -> None:
+def test_openvino_uses_bf16_only_if_native(bf16: bool) -> None:
     assert openvino_precision(capability("cpu", bf16=bf16)) == ("bf16" if bf16 else "f32")
 
 
@@ -79,7 +79,7 @@ def test_openvino_takes_bf16_only_where_it_is_native(bf16: bool) -> None:
         (True, True, False, True),
         (True, False, True, True),
         (True, True, True, True),
-        (True, False, False, False),  # AVX-512 without bf16: oneDNN says yes and emulates
+        (True, False, False, False),  # AVX-512 without bf16: oneDNN reports support and emulates
         (False, True, True, False),  # a torch built without oneDNN's bf16
         (False, False, False, False),  # AVX2
     ],
@@ -99,7 +99,7 @@ def test_cpu_bf16_needs_both_the_chip_and_the_library(
 @pytest.mark.parametrize(
     ("version", "bf16", "fp16"), [((9, 0), True, True), ((7, 5), False, True), ((6, 1), False, False)]
 )
-def test_cuda_is_asked_for_native_bf16_of_that_very_device(
+def test_cuda_native_bf16_is_queried_for_the_requested_device(
     monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], bf16: bool, fp16: bool
 ) -> None:
     current: list[torch.device] = []
@@ -157,9 +157,9 @@ def test_best_device(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool, requ
 
 
 @pytest.mark.parametrize("requested", ["cuda:3", "mps", "gpu", "", "cuda:"])
-def test_an_absent_device_is_an_error_that_lists_what_there_is(monkeypatch: pytest.MonkeyPatch, requested: str) -> None:
+def test_a_missing_device_lists_the_available_ones(monkeypatch: pytest.MonkeyPatch, requested: str) -> None:
     pretend_devices(monkeypatch, cuda=2, mps=False)
-    with pytest.raises(DeviceError, match="there are: auto, cuda:0, cuda:1, cpu"):
+    with pytest.raises(DeviceError, match="available: auto, cuda:0, cuda:1, cpu"):
         best_device(requested)
 
 
@@ -172,7 +172,7 @@ def test_this_machine() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_computes_what_was_chosen() -> None:
+def test_cuda_computes_in_the_chosen_dtype() -> None:
     chosen = precision_for(best_device("cuda"))
     matrix = torch.ones(64, 64, device=chosen.device)
     with chosen.autocast():
@@ -241,7 +241,7 @@ def test_cores_never_exceed_affinity_nor_quota(
 
 
 @pytest.mark.usefixtures("many_cores")
-def test_the_tightest_quota_of_all_parents_counts(tmp_path: Path) -> None:
+def test_the_smallest_quota_of_all_parents_applies(tmp_path: Path) -> None:
     top = mount_v2(tmp_path, "/slice/pod/container")
     write(top / "slice/cpu.max", "800000 100000")
     write(top / "slice/pod/cpu.max", "250000 100000")
@@ -251,7 +251,7 @@ def test_the_tightest_quota_of_all_parents_counts(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("mounted", ["/docker/abc", "/elsewhere"])
-def test_a_container_that_sees_the_hosts_group_names(tmp_path: Path, mounted: str) -> None:
+def test_a_container_with_the_hosts_group_names(tmp_path: Path, mounted: str) -> None:
     top = mount_v1(tmp_path, "/docker/abc", mounted)
     write(top / "cpu.cfs_quota_us", "150000")
     write(top / "cpu.cfs_period_us", "100000")
@@ -260,7 +260,7 @@ def test_a_container_that_sees_the_hosts_group_names(tmp_path: Path, mounted: st
 
 @pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("text", ["", "max", "garbage here", "100000 0", "-5 100000"])
-def test_an_unreadable_quota_is_no_limit(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_quota_is_ignored(tmp_path: Path, text: str) -> None:
     write(mount_v2(tmp_path, "/") / "cpu.max", text)
     assert available_cores(tmp_path) == 64
 
@@ -270,7 +270,7 @@ def test_no_cgroups_at_all(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == 64
 
 
-def test_where_the_system_knows_no_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(precision.os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(precision.os, "cpu_count", lambda: 10)
     assert available_cores(tmp_path) == 10

@@ -17,7 +17,7 @@ from tests.models.conftest import SMALL
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Empty caches, and the hosts that were asked for all the same."""
+    """Empty caches, and a list of the hosts that were looked up anyway."""
     asked: list[str] = []
 
     def refuse(host: str, *_: object, **__: object) -> None:
@@ -32,7 +32,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("architecture", list_architectures())
-def test_offline_the_file_to_place_is_named_and_no_host_asked(
+def test_offline_names_the_file_to_place_and_contacts_no_host(
     architecture: str, no_network: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("UNMASK_OFFLINE", "1")
@@ -45,7 +45,7 @@ def test_offline_the_file_to_place_is_named_and_no_host_asked(
     assert no_network == []
 
 
-def test_without_a_network_the_file_to_place_is_named(no_network: list[str], tmp_path: Path) -> None:
+def test_a_network_error_names_the_file_to_place(no_network: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "unmask" / "weights" / "backbones"
     with pytest.raises(WeightsUnavailableError, match="cannot be fetched") as error:
         get_model("xception")
@@ -71,7 +71,7 @@ def test_a_placed_file_is_used_without_the_network(no_network: list[str], tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["another model", "one tensor missing", "no safetensors", "a pickle"])
-def test_a_placed_file_that_is_not_the_weights_is_refused(no_network: list[str], tmp_path: Path, kind: str) -> None:
+def test_a_placed_file_with_other_contents_is_refused(no_network: list[str], tmp_path: Path, kind: str) -> None:
     weights = timm.create_model("test_resnet", pretrained=False).state_dict()
     if kind == "another model":
         weights = timm.create_model("test_efficientnet", pretrained=False).state_dict()

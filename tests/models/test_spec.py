@@ -1,4 +1,4 @@
-"""InputSpec: equal inputs have equal hashes, and a spec survives its trip through JSON."""
+"""InputSpec: equal inputs have equal hashes, and a spec survives a JSON round trip."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ specs = st.builds(
 
 @given(specs)
 def test_round_trip_through_json_keeps_spec_and_hash(spec: InputSpec) -> None:
-    again = InputSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
-    assert again == spec
-    assert again.hash == spec.hash
+    restored = InputSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert restored == spec
+    assert restored.hash == spec.hash
 
 
 @given(specs, specs)
-def test_hashes_are_equal_exactly_for_equal_specs(one: InputSpec, other: InputSpec) -> None:
+def test_hashes_are_equal_only_for_equal_specs(one: InputSpec, other: InputSpec) -> None:
     assert (one.hash == other.hash) == (one == other)
 
 
@@ -48,13 +48,13 @@ def test_hashes_are_equal_exactly_for_equal_specs(one: InputSpec, other: InputSp
         {"interpolation": "bicubic"},
     ],
 )
-def test_every_field_counts_in_the_hash(change: dict[str, object]) -> None:
+def test_the_hash_depends_on_every_field(change: dict[str, object]) -> None:
     spec = InputSpec(size=224)
     assert replace(spec, **change).hash != spec.hash  # type: ignore[arg-type]
 
 
 def test_hash_is_frozen() -> None:
-    """Checkpoints in the field carry it: a change of the canonical form would refuse them all."""
+    """Existing checkpoints store it: a change of the canonical form would refuse them all."""
     assert InputSpec(size=224).hash == "87108ec158b431c8"
 
 
@@ -63,8 +63,8 @@ def test_hash_is_frozen() -> None:
     [
         ({"size": 8}, "at least 16 px"),
         ({"std": [0.1, 0.0, 0.1]}, "std must be positive"),
-        ({"geometry": {"kind": "hexagon"}}, "there are: box_margin, landmark_template"),
-        ({"geometry": {"kind": "box_margin", "margin": 3.0}}, "margin must lie in"),
+        ({"geometry": {"kind": "hexagon"}}, "available: box_margin, landmark_template"),
+        ({"geometry": {"kind": "box_margin", "margin": 3.0}}, "margin must be in"),
         ({"geometry": {"kind": "box_margin", "padding": 0.1}}, "not an input spec"),
         ({"geometry": None}, "not an input spec"),
         ({"depth": 3}, "not an input spec"),

@@ -1,4 +1,4 @@
-"""The zoo: pinned files from a local server, and clear words when they cannot be had."""
+"""The zoo: pinned files from a local server, and clear errors if they are not available."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        # "cut" promises all and closes the connection half-way.
+        # "cut" announces the full length and closes the connection half-way.
         self.wfile.write(body[: len(body) // 2] if self.path == "/cut" else body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Be quiet."""
+        """No log output."""
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_pull_fetches_checks_and_reports(server: str, cache: Path, monkeypatch: 
     assert resolve("tiny") == path
 
 
-def test_pull_of_what_is_there_asks_nobody(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pull_of_an_existing_file_sends_no_request(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, f"{server}/good")
     path = pull("tiny")
     offer(monkeypatch, f"{server}/gone")
@@ -140,7 +140,7 @@ def test_pull_replaces_a_damaged_file(server: str, cache: Path, monkeypatch: pyt
         ("gone", "the server answered 404"),
     ],
 )
-def test_a_failed_pull_leaves_nothing(
+def test_a_failed_pull_leaves_no_file(
     server: str, cache: Path, monkeypatch: pytest.MonkeyPatch, page: str, message: str
 ) -> None:
     offer(monkeypatch, f"{server}/{page}")
@@ -149,7 +149,7 @@ def test_a_failed_pull_leaves_nothing(
     assert files(cache) == []
 
 
-def test_a_failed_pull_keeps_the_file_that_was_there(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_pull_keeps_the_existing_file(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, f"{server}/cut")
     cache.mkdir(parents=True)
     (cache / "tiny.onnx").write_bytes(b"an older version")
@@ -159,7 +159,7 @@ def test_a_failed_pull_keeps_the_file_that_was_there(server: str, cache: Path, m
     assert files(cache) == ["tiny.onnx"]
 
 
-def test_interruption_leaves_nothing(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_pull_leaves_no_file(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, f"{server}/good")
 
     def interrupt(received: int, expected: int) -> None:
@@ -171,7 +171,7 @@ def test_interruption_leaves_nothing(server: str, cache: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9/x", "http://[::1/x", "http://127.0.0.1:port/x"])
-def test_an_unreachable_source_says_where_to_place_the_file(
+def test_an_unreachable_source_names_the_place_for_the_file(
     cache: Path, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
     offer(monkeypatch, uri)
@@ -182,7 +182,7 @@ def test_an_unreachable_source_says_where_to_place_the_file(
 
 
 @pytest.mark.parametrize("value", ["1", "true", "YES"])
-def test_offline_touches_no_network(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_offline_uses_no_network(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     offer(monkeypatch, f"{server}/good")
     monkeypatch.setenv("UNMASK_OFFLINE", value)
     with pytest.raises(ZooError, match="UNMASK_OFFLINE is set") as error:
@@ -212,7 +212,7 @@ def test_pull_from_a_file_uri_and_another_server(server: str, tmp_path: Path, mo
     ("source", "message"),
     [("missing.onnx", "cannot be fetched"), (".", "cannot be fetched"), ("ftp://h/x", "cannot fetch over 'ftp'")],
 )
-def test_pull_from_what_is_no_source(monkeypatch: pytest.MonkeyPatch, source: str, message: str) -> None:
+def test_pull_from_an_invalid_source_is_refused(monkeypatch: pytest.MonkeyPatch, source: str, message: str) -> None:
     offer(monkeypatch, "http://127.0.0.1:9/x")
     with pytest.raises(ZooError, match=message):
         pull("tiny", source=source)
@@ -228,17 +228,17 @@ def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         resolve("tiny")
     for needed in ("unmask models pull tiny", ENTRY.sha256, str(weights_dir() / "tiny.onnx")):
         assert needed in str(error.value)
-    with pytest.raises(ZooError, match=r"nowhere\.pth: no such file, nor weights of that name.*: tiny"):
+    with pytest.raises(ZooError, match=r"nowhere\.pth: no such file, and no weights of that name.*: tiny"):
         resolve("nowhere.pth")
 
 
 def test_unknown_names_list_what_exists() -> None:
     for call in (find_entry, pull):
-        with pytest.raises(ZooError, match=r"no weights named 'yumet'; there are: .*yunet"):
+        with pytest.raises(ZooError, match=r"no weights named 'yumet'; available: .*yunet"):
             call("yumet")
 
 
-def test_the_cache_has_a_default_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_cache_is_in_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNMASK_CACHE")
     assert weights_dir() == Path.home() / ".cache/unmask/weights"
 
@@ -259,7 +259,7 @@ def test_entries_are_complete() -> None:
 
 
 @pytest.mark.data
-def test_yunet_is_what_the_zoo_says(data_dir: Path) -> None:
+def test_yunet_matches_its_zoo_entry(data_dir: Path) -> None:
     entry = find_entry("yunet")
     path = pull("yunet", source=data_dir / "weights" / entry.filename)
     assert path.stat().st_size == entry.size_bytes
@@ -273,8 +273,8 @@ MAX_FILE_BYTES = 16 << 20  # of one file in the package
 
 
 @pytest.mark.parametrize("entry", PACKAGED, ids=lambda entry: entry.name)
-def test_packaged_weights_are_there_small_and_as_pinned(entry: ZooEntry) -> None:
-    path = locate(entry)  # raises where the sha256 differs
+def test_packaged_weights_exist_are_small_and_match_the_pin(entry: ZooEntry) -> None:
+    path = locate(entry)  # raises if the sha256 differs
     assert path is not None
     assert path.parent == zoo.packaged_dir()
     assert path.stat().st_size == entry.size_bytes <= MAX_FILE_BYTES
@@ -282,7 +282,7 @@ def test_packaged_weights_are_there_small_and_as_pinned(entry: ZooEntry) -> None
 
 
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.name)
-def test_differences_are_there_small_and_give_the_pinned_file(entry: ZooEntry) -> None:
+def test_differences_exist_are_small_and_give_the_pinned_file(entry: ZooEntry) -> None:
     path = zoo.packaged_dir() / str(entry.difference)
     assert path.stat().st_size <= MAX_FILE_BYTES
     found = read_difference(path)
@@ -293,7 +293,7 @@ def test_differences_are_there_small_and_give_the_pinned_file(entry: ZooEntry) -
 
 
 @pytest.mark.parametrize("entry", DETECTORS, ids=lambda entry: entry.name)
-def test_every_detector_has_a_card_here(entry: ZooEntry) -> None:
+def test_every_detector_has_a_model_card(entry: ZooEntry) -> None:
     card = Path(__file__).parents[2] / entry.card
     assert card.is_file()
     assert entry.name in card.read_text()
@@ -320,7 +320,7 @@ def test_the_default_detector_is_packaged() -> None:
     assert find_entry(default_detector()) in PACKAGED
 
 
-def test_shipped_weights_that_are_missing_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packaged_weights_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = replace(find_entry(default_detector()), filename="absent.safetensors")
     monkeypatch.setattr(zoo, "list_entries", lambda: (entry,))
     for ask in (pull, resolve):
@@ -341,7 +341,7 @@ def test_packaged_weights_were_trained_and_calibrated(entry: ZooEntry) -> None:
     ("text", "names"),
     [("unmask-small", ("unmask-small",)), ("a, b,c.safetensors", ("a", "b", "c.safetensors"))],
 )
-def test_members_of_an_ensemble_have_commas_between(text: str, names: tuple[str, ...]) -> None:
+def test_ensemble_members_are_separated_by_commas(text: str, names: tuple[str, ...]) -> None:
     assert split_names(text) == names
     assert split_names(Path(text)) == (Path(text),)
 

@@ -157,7 +157,7 @@ def test_unknown_names_list_what_exists(tmp_path: Path) -> None:
     assert "yunet" in error
     code, _, error = call("pull", "yumet")
     assert code == 2
-    assert "there are: yunet" in error
+    assert "available: yunet" in error
 
 
 def test_show_refuses_a_file_that_is_not_a_checkpoint(tmp_path: Path) -> None:

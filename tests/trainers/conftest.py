@@ -9,5 +9,5 @@ from tests.trainers.crops import make_crops
 
 @pytest.fixture(scope="session")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of made face crops of 96 px in a tar shard: 16 groups to train on, 40 to validate on."""
+    """A manifest of synthetic face crops of 96 px in a tar shard: 16 groups for training, 40 for validation."""
     return make_crops(tmp_path_factory.mktemp("crops"))

@@ -1,4 +1,4 @@
-"""Made face crops with a manifest: one real face under many lights, and the same crops with a part of it changed."""
+"""Synthetic face crops with a manifest: one real face in varied light, and the same crops with a part changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests import media
 from trainers.augment.outline import region_mask, template_landmarks
 from trainers.data.manifest import Manifest
 
-# Where the astronaut's face lies in its picture, cut as `LandmarkTemplate` cuts.
+# The astronaut's face in its picture, cut as `LandmarkTemplate` does.
 _FACE = (176, 64, 96)  # x, y, side
 
 
@@ -30,7 +30,7 @@ def face(seed: int, side_px: int = 96) -> Image:
 
 
 def forged(real: Image, seed: int) -> Image:
-    """The same crop with the inner face blurred and tinted: easy to tell, and aligned with its real."""
+    """The same crop with the inner face blurred and tinted: easy to detect, and aligned with its real."""
     rng = np.random.default_rng(seed)
     mask = region_mask(template_landmarks(real.shape[0]), "inner", real.shape[:2], rng)
     mask = cv2.GaussianBlur(mask, (0, 0), 2)[..., None]
@@ -43,7 +43,7 @@ def make_crops(
 ) -> Path:
     """`manifest.csv` and `crops.tar` in `folder`: groups of one real and one fake video with `frames` crops each.
 
-    The rows of the split `val` are of the datasets dfdc and ffpp_c23 in turn, as the validation of a run wants them.
+    The rows of the split `val` are of the datasets dfdc and ffpp_c23 in turn, as the validation of a run needs them.
     """
     rows = []
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The mean of checkpoints is a detector like its parts."""
+"""The mean of checkpoints is a detector with the same format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parts(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_every_tensor_is_the_mean_of_its_like(parts: list[Path], tmp_path: Path) -> None:
+def test_every_tensor_is_the_mean_of_its_counterparts(parts: list[Path], tmp_path: Path) -> None:
     sha256 = average(parts, tmp_path / "mean.safetensors")
     found = load_detector(tmp_path / "mean.safetensors")
     assert found.sha256 == sha256
@@ -43,16 +43,16 @@ def test_every_tensor_is_the_mean_of_its_like(parts: list[Path], tmp_path: Path)
     assert scores.isfinite().all()
 
 
-def test_the_mean_of_one_with_itself_is_itself(parts: list[Path], tmp_path: Path) -> None:
+def test_the_mean_of_a_checkpoint_with_itself_is_the_same(parts: list[Path], tmp_path: Path) -> None:
     average([parts[0], parts[0]], tmp_path / "mean.safetensors")
     before, after = (load_detector(p).model.state_dict() for p in (parts[0], tmp_path / "mean.safetensors"))
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_what_does_not_go_together_is_refused(parts: list[Path], tmp_path: Path) -> None:
+def test_mismatched_checkpoints_are_refused(parts: list[Path], tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     small(0, input_size=96).save_checkpoint(other, epoch=1)
-    with pytest.raises(CheckpointError, match="another architecture, config or input spec"):
+    with pytest.raises(CheckpointError, match="architecture, config or input spec differ"):
         average([parts[0], other], tmp_path / "mean.safetensors")
     with pytest.raises(CheckpointError, match="at least two"):
         average(parts[:1], tmp_path / "mean.safetensors")

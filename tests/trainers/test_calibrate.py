@@ -31,13 +31,13 @@ from trainers.metrics import cllr, ece
 def copy_of(
     name: str, label: np.ndarray, logits: np.ndarray, quality: np.ndarray | float = 1.0, frames: int = 1
 ) -> ScoredCopy:
-    """A copy whose videos have so many frames each, one after the other."""
+    """A copy whose videos have `frames` frames each, one after the other."""
     number = np.arange(len(label)) // frames
     return ScoredCopy(name, label, logits, np.broadcast_to(quality, logits.shape).astype(float), number, number)
 
 
 def copies(rng: np.random.Generator, count: int = 2000, worse: str = "crf35") -> list[ScoredCopy]:
-    """Logits that are twice too sure, with twice as many fakes as reals; one copy's reals score higher."""
+    """Logits that are twice too confident, with twice as many fakes as reals; one copy's reals score higher."""
     label = np.array([0] * count + [1] * 2 * count, np.int8)
     return [
         copy_of(name, label, 2 * rng.normal(np.where(label == 1, 1.0, -1.0), 1.4) + (1.0 if name == worse else 0.0))
@@ -54,7 +54,7 @@ def test_probabilities_are_calibrated_at_a_prior_of_one_half() -> None:
 
 
 def probabilities(copy: ScoredCopy, calibration: Calibration) -> np.ndarray:
-    """Of videos with one frame each."""
+    """Probabilities of videos with one frame each."""
     return probability_of(copy.tracks(calibration).log_odds)
 
 
@@ -75,7 +75,7 @@ def test_the_fake_threshold_holds_on_the_worst_copy(worse: str) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10_000), count=st.integers(150, 3000))
-def test_more_people_need_more(seed: int, count: int) -> None:
+def test_the_threshold_grows_with_the_number_of_people(seed: int, count: int) -> None:
     reals = np.random.default_rng(seed).normal(-1, 1.5, count).clip(-6, 6)
     limits = upper_quantiles(reals, 0.01)
     assert (np.diff(limits) >= 0).all()
@@ -83,7 +83,7 @@ def test_more_people_need_more(seed: int, count: int) -> None:
     assert np.isfinite(limits).all()
 
 
-def test_k_people_are_judged_at_a_kth_of_the_rate() -> None:
+def test_k_people_are_judged_at_one_kth_of_the_rate() -> None:
     rng = np.random.default_rng(3)
     limits = upper_quantiles(rng.normal(-1, 1.5, 3000), 0.01)
     fresh = rng.normal(-1, 1.5, (200_000, 8))
@@ -103,7 +103,7 @@ def test_too_few_or_useless_scores_are_refused() -> None:
 
 
 def blurred(rng: np.random.Generator, count: int = 1500) -> list[ScoredCopy]:
-    """Clear faces that are told apart, and poor ones whose scores are noise: reals among them score as fakes do."""
+    """Clear faces that are separable, and poor ones whose scores are noise: reals among them score like fakes."""
     label = np.array([0] * count + [1] * count, np.int8)
     clear = copy_of("clean", label, rng.normal(np.where(label == 1, 2.0, -2.0), 1.5), rng.uniform(0.6, 1.0, 2 * count))
     poor = copy_of("blur8", label, rng.normal(2.0, 2.0, 2 * count), rng.uniform(0.1, 0.4, 2 * count))
@@ -128,7 +128,7 @@ def test_poor_reals_are_not_called_fake_and_clear_fakes_still_are() -> None:
     assert (probability_of(clear.log_odds[clear.label == 1]) >= fake).mean() > 0.4
 
 
-def test_heavy_tails_get_a_broken_line_and_straight_scores_keep_a_straight_one() -> None:
+def test_heavy_tails_get_a_broken_line_and_linear_scores_a_straight_one() -> None:
     rng = np.random.default_rng(8)
     label = np.tile(np.array([0, 1], np.int8), 3000)
     odds = rng.normal(np.where(label == 1, 1.0, -1.0), np.sqrt(2))  # its own log-likelihood ratio
@@ -169,7 +169,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_detector_is_written_in_half_precision(weights: Path, crops: Path, tmp_path: Path) -> None:
     options = CalibrateOptions(weights, crops, tmp_path / "out.safetensors", name="mine", fpr=0.2)
-    # Random weights rank by luck; those of seed 0 rank made fakes above their reals.
+    # Random weights rank at random; those of seed 0 rank synthetic fakes above their reals.
     chosen, sha256 = calibrate(options)
     loaded, before = load_detector(options.out), load_detector(weights)
     assert loaded.sha256 == sha256
@@ -181,14 +181,14 @@ def test_a_detector_is_written_in_half_precision(weights: Path, crops: Path, tmp
     assert options.out.stat().st_size < 0.56 * weights.stat().st_size
     images = torch.rand(8, 3, 64, 64) * 2 - 1
     torch.testing.assert_close(loaded.model(images), before.model(images), rtol=0.02, atol=0.02)
-    # Nothing of the reporting half was looked at.
+    # The reporting half was not used.
     report = Manifest.read(crops).where(split="val").halves()[1]
     assert chosen.reals <= len(set(Manifest.read(crops).where(split="val").source_video)) - len(
         set(report.source_video)
     )
 
 
-def test_a_dataset_of_reals_alone_can_only_raise_the_fake_threshold(weights: Path, crops: Path, tmp_path: Path) -> None:
+def test_a_dataset_of_reals_can_only_raise_the_fake_threshold(weights: Path, crops: Path, tmp_path: Path) -> None:
     manifest = Manifest.read(crops)
     reals = manifest.take((manifest.split == "val") & (manifest.label == 0))
     alone = replace(reals, dataset=np.full(len(reals), "portraits"))
@@ -201,7 +201,7 @@ def test_a_dataset_of_reals_alone_can_only_raise_the_fake_threshold(weights: Pat
     assert found[1].thresholds.fake[0] >= found[0].thresholds.fake[0]
 
 
-def test_bad_input_is_said(weights: Path, crops: Path, tmp_path: Path) -> None:
+def test_bad_input_is_reported(weights: Path, crops: Path, tmp_path: Path) -> None:
     lines: list[str] = []
 
     def refused(options: CalibrateOptions) -> str:

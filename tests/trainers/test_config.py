@@ -19,7 +19,7 @@ def test_a_recipe_is_stored_and_read(name: str) -> None:
     assert from_json(TrainConfig, to_json(config)) == config
 
 
-def test_every_architecture_has_a_recipe_whose_options_it_takes() -> None:
+def test_every_architecture_has_a_recipe_with_valid_options() -> None:
     assert set(list_architectures()) <= set(RECIPES)
     for name in RECIPES:
         config = find_recipe(name)
@@ -55,7 +55,7 @@ def test_settings_are_typed_and_nested() -> None:
     ("setting", "message"),
     [
         ("optim.lr", "key=value"),
-        ("optim.rate=1", "no setting 'optim.rate'; here there are: lr, "),
+        ("optim.rate=1", "no setting 'optim.rate'; available here: lr, "),
         ("optim.lr.x=1", "has no parts"),
         ("optim.lr=fast", "optim.lr must be of type float"),
         ("samples=1.5", "samples must be of type int"),
@@ -75,7 +75,7 @@ def test_losses_are_off_until_they_are_set() -> None:
     config = find_recipe("probe")
     stored = json.loads(to_json(config))
     del stored["losses"]
-    # A run from before there were further losses.
+    # A run stored before the additional losses existed.
     assert from_json(TrainConfig, json.dumps(stored)) == config
     settings = ["losses.ordered.weight=0.2", "losses.mixup.share=0.3", "losses.distil.teachers=unmask-small"]
     changed = with_settings(config, [*settings, "losses.consistency.jpeg_quality=(20, 60)"])
@@ -103,12 +103,12 @@ def test_a_loss_out_of_range_is_refused(setting: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"recipe": "x"', '{"recipe": "x", "architecture": "y", "colour": 1}'])
-def test_a_stored_config_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_stored_config_is_refused(text: str) -> None:
     with pytest.raises(SettingError):
         from_json(TrainConfig, text)
 
 
-def test_an_unknown_recipe_lists_those_there_are() -> None:
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(SettingError, match="swin_transformer, two_stream, xception"):
         find_recipe("resnet")
 

@@ -38,7 +38,7 @@ def test_shares_are_exact_in_each_round(manifest: Manifest, first: float, second
         assert kinds[True] == pytest.approx(1000 * first / (first + second), abs=1)
 
 
-def test_every_fake_comes_before_one_comes_again(manifest: Manifest) -> None:
+def test_every_fake_is_drawn_before_one_repeats(manifest: Manifest) -> None:
     couples = plan(manifest, shares={"dfdc": 1.0})
     fakes = np.flatnonzero(manifest.label == FAKE)
     counts = Counter(couples[i].fake for i in range(1000))
@@ -46,7 +46,7 @@ def test_every_fake_comes_before_one_comes_again(manifest: Manifest) -> None:
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_a_fake_comes_with_the_real_of_its_frame_or_of_its_group(manifest: Manifest) -> None:
+def test_a_fake_is_paired_with_the_real_of_its_frame_or_group(manifest: Manifest) -> None:
     for i in range(200):
         couple = plan(manifest)[i]
         assert manifest.label[couple.real] == REAL
@@ -71,7 +71,7 @@ def test_the_stream_is_a_function_of_seed_and_place(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("shares", [{}, {"dfdc": 0.0}, {"celebdf": 1.0}])
-def test_shares_that_cannot_be_are_refused(manifest: Manifest, shares: dict[str, float]) -> None:
+def test_invalid_shares_are_refused(manifest: Manifest, shares: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="share"):
         plan(manifest, shares=shares)
 
@@ -93,7 +93,7 @@ def test_rows_are_those_of_the_stored_crops(manifest: Manifest) -> None:
     stored = CoupleDataset(plan(manifest, shares={"dfdc": 1}, transplant_share=0), size_px=64)
     couple, item = stored.plan[3], stored[3]
     assert item["row"].tolist() == [couple.real, couple.fake]
-    # A fake that is made here has none.
+    # A generated fake has none.
     made = CoupleDataset(plan(manifest, shares={"dfdc": 1}, transplant_share=1), size_px=64)
     assert made[3]["row"].tolist() == [made.plan[3].real, -1]
     blends = CoupleDataset(plan(manifest, shares={SELF_BLEND: 1}), size_px=64)
@@ -101,8 +101,8 @@ def test_rows_are_those_of_the_stored_crops(manifest: Manifest) -> None:
     assert blends[3]["kind"].tolist() == [REAL_FACE, BLENDED]
 
 
-def test_a_real_with_its_degraded_copy_is_two_reals(manifest: Manifest) -> None:
-    """Whatever the plan would have made of that place: both labels are real, and nothing is forged."""
+def test_a_real_with_its_degraded_copy_counts_as_two_reals(manifest: Manifest) -> None:
+    """For any planned couple at that place, both labels are real and both masks are empty."""
     copies = replace(NO_AUGMENTATION, degraded_real_share=1, apart=ApartConfig(compression_share=0))
     dataset = CoupleDataset(plan(manifest), size_px=64, augmentation=copies)
     for place in range(6):
@@ -119,7 +119,7 @@ def test_a_real_with_its_degraded_copy_is_two_reals(manifest: Manifest) -> None:
     assert 0.5 < labels[:, 1].mean() < 0.9
 
 
-def test_reals_and_fakes_are_drawn_apart_where_that_is_wanted(manifest: Manifest) -> None:
+def test_reals_and_fakes_can_be_drawn_independently(manifest: Manifest) -> None:
     couples = [plan(manifest, shares={"dfdc": 1}, coupled=False)[i] for i in range(200)]
     assert {couple.kind for couple in couples} == {"apart"}
     groups = [manifest.group[c.real] == manifest.group[c.fake] for c in couples if c.fake is not None]
@@ -127,7 +127,7 @@ def test_reals_and_fakes_are_drawn_apart_where_that_is_wanted(manifest: Manifest
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_do_not_depend_on_workers_or_on_where_the_run_goes_on(manifest: Manifest, workers: int) -> None:
+def test_batches_do_not_depend_on_workers_or_on_where_the_run_resumes(manifest: Manifest, workers: int) -> None:
     dataset = CoupleDataset(plan(manifest), size_px=48)
     whole = list(couple_loader(dataset, batch_size=8, start=0, stop=4, workers=0))
     later = list(couple_loader(dataset, batch_size=8, start=2, stop=4, workers=workers))
@@ -137,7 +137,7 @@ def test_batches_do_not_depend_on_workers_or_on_where_the_run_goes_on(manifest: 
     assert whole[0]["images"].shape == (8, 3, 48, 48)
 
 
-def test_processes_share_a_batch_out(manifest: Manifest) -> None:
+def test_processes_split_a_batch(manifest: Manifest) -> None:
     dataset = CoupleDataset(plan(manifest), size_px=48)
     whole = next(iter(couple_loader(dataset, batch_size=8, start=1, stop=2, workers=0)))
     parts = [
@@ -148,7 +148,7 @@ def test_processes_share_a_batch_out(manifest: Manifest) -> None:
         assert (half == part["images"]).all()
 
 
-def test_a_mask_lies_where_a_pair_differs() -> None:
+def test_a_mask_is_where_a_pair_differs() -> None:
     real = face(4)
     fake = forged(real, 4)
     mask = difference_mask(real, fake)

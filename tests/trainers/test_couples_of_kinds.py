@@ -1,4 +1,4 @@
-"""Couples with pseudo-fakes of all kinds, balanced by source, on the same stream as before."""
+"""Couples with pseudo-fakes of all kinds, balanced by source, with an unchanged stream for older configs."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def several(manifest: Manifest) -> Manifest:
 
 
 def test_the_stream_of_older_configs_has_not_changed(manifest: Manifest) -> None:
-    """Runs that began before there were other kinds go on with the couples that they would have had."""
+    """Runs started before the other kinds existed continue with the same couples."""
     couples = plan(manifest, {"self_blend": 0.3, "dfdc": 0.7})
     stream = [(couple.kind, couple.real, couple.fake) for couple in (couples[i] for i in range(2500))]
     assert stream[:3] == [("same_frame", 26, 27), ("same_frame", 8, 9), ("self_blend", 52, None)]
     assert hashlib.sha256(repr(stream).encode()).hexdigest()[:16] == "7c5f64ccb3ddb06c"
 
 
-def test_every_kind_is_a_share(manifest: Manifest) -> None:
+def test_every_kind_is_drawn_by_its_share(manifest: Manifest) -> None:
     shares = {kind: 0.1 * (i + 1) for i, kind in enumerate(KINDS)}
     couples = plan(manifest, {**shares, "dfdc": 0.5})
     counts = Counter(couples[i].kind for i in range(1000))
@@ -80,7 +80,7 @@ def test_donors_are_other_people_of_the_same_dataset_and_real(manifest: Manifest
             assert same == (rows.dataset[couple.real] != "lonely")
 
 
-def test_the_donor_with_the_nearest_pose_is_taken(manifest: Manifest) -> None:
+def test_the_donor_with_the_nearest_pose_is_used(manifest: Manifest) -> None:
     landmarks = np.repeat(template_landmarks(96)[None], len(manifest), axis=0)
     turned = np.array([int(group[1:]) % 2 == 1 for group in manifest.group])
     landmarks[turned, 2] += np.array([15, 0], np.float32)
@@ -96,7 +96,7 @@ def test_one_person_alone_has_no_donor(manifest: Manifest) -> None:
     assert plan(alone, {"self_blend": 1.0})[0].donor is None
 
 
-def test_balance_by_group_gives_each_source_the_same(manifest: Manifest) -> None:
+def test_balance_by_group_draws_each_source_equally(manifest: Manifest) -> None:
     rows = several(manifest)
     by_image, by_group = (
         Counter(str(rows.group[couples[i].real]) for i in range(1000))
@@ -104,7 +104,7 @@ def test_balance_by_group_gives_each_source_the_same(manifest: Manifest) -> None
     )
     assert max(by_group.values()) - min(by_group.values()) <= 1
     assert max(by_image.values()) - min(by_image.values()) > 10
-    # And within a group each image has its turn.
+    # Within a group, each image has its turn.
     couples = plan(rows, {"self_blend": 1.0}, balance="group")
     images = Counter(couples[i].real for i in range(1000))
     assert set(images) == set(np.flatnonzero(rows.label == REAL).tolist())
@@ -113,7 +113,7 @@ def test_balance_by_group_gives_each_source_the_same(manifest: Manifest) -> None
         assert max(of_group) - min(of_group) <= 1
 
 
-def test_bases_say_whose_reals_pseudo_fakes_are_made_from(manifest: Manifest) -> None:
+def test_bases_set_the_datasets_of_the_reals(manifest: Manifest) -> None:
     rows = several(manifest)
     couples = plan(rows, {"self_blend": 0.25, "mesh_swap": 0.25, "dfdc": 0.5}, bases={"dfdc": 3.0, "ffhq": 1.0})
     counts = Counter(
@@ -134,7 +134,7 @@ def test_bases_say_whose_reals_pseudo_fakes_are_made_from(manifest: Manifest) ->
         ({"donors": 0}, "donors must be at least 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(manifest: Manifest, config: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_refused(manifest: Manifest, config: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan(manifest, {"self_blend": 1.0}, **config)
 
@@ -171,13 +171,13 @@ def test_a_couple_of_each_kind_has_a_mask(manifest: Manifest, blend: BlendConfig
         assert (item["images"][0] != item["images"][1]).any()
 
 
-def test_a_share_of_rerender_without_autoencoders_is_refused_at_the_start(manifest: Manifest) -> None:
+def test_rerender_without_autoencoders_is_refused_at_the_start(manifest: Manifest) -> None:
     with pytest.raises(AutoencodersMissingError, match=r"data\.blend\.rerender\.folder"):
         CoupleDataset(plan(manifest, {"rerender": 1.0}), size_px=48)
 
 
-def test_dense_landmarks_beside_the_manifest_are_used(manifest: Manifest, tmp_path: Path) -> None:
-    """They change what is blended; turned off, all is as without them."""
+def test_dense_landmarks_next_to_the_manifest_are_used(manifest: Manifest, tmp_path: Path) -> None:
+    """They change the blends; when turned off, the result is as without them."""
     here = replace(
         manifest, root=tmp_path, path=np.array([f"{i}.png" for i in range(len(manifest))]),
         pair=np.full(len(manifest), "")
@@ -211,7 +211,7 @@ def test_kinds_are_settings_of_a_run() -> None:
     assert from_json(TrainConfig, to_json(config)) == config
 
 
-def test_a_config_from_before_there_were_kinds_is_read() -> None:
+def test_a_config_without_kinds_is_read() -> None:
     text = to_json(find_recipe("probe"))
     old = json.loads(text)
     for name in ("balance", "bases", "donors"):

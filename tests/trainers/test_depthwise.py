@@ -24,7 +24,7 @@ def gradients(layer: nn.Module, images: torch.Tensor, mixed: bool) -> tuple[torc
 @pytest.mark.parametrize("mixed", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 3)])
 @pytest.mark.parametrize("size", [16, 17, 23])
-def test_gradients_are_those_of_the_library(same: bool, mixed: bool, kernel: int, stride: int, size: int) -> None:
+def test_gradients_match_the_library(same: bool, mixed: bool, kernel: int, stride: int, size: int) -> None:
     torch.manual_seed(0)
     kind = Conv2dSame if same else nn.Conv2d
     layer = kind(8, 8, kernel, stride, padding=0 if same else kernel // 2, groups=8, bias=False)
@@ -34,7 +34,7 @@ def test_gradients_are_those_of_the_library(same: bool, mixed: bool, kernel: int
     ours = gradients(layer, images, mixed)
     assert layer(images).shape == theirs[0].shape
     for mine, reference in zip(ours, theirs, strict=True):
-        # bf16 has eight bits; the sums behind a gradient are taken in another order here.
+        # bf16 has eight bits; the sums behind a gradient have another order here.
         torch.testing.assert_close(mine, reference, rtol=5e-2 if mixed else 1e-4, atol=8e-2 if mixed else 1e-4)
 
 
@@ -60,5 +60,5 @@ def test_a_whole_network_keeps_outputs_and_names() -> None:
         nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False, padding_mode="reflect"),
     ],
 )
-def test_other_convolutions_are_left_alone(layer: nn.Module) -> None:
+def test_other_convolutions_do_not_change(layer: nn.Module) -> None:
     assert use_fast_gradients(layer) == 0

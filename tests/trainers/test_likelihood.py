@@ -1,4 +1,4 @@
-"""How far likelihood ratios may go, and what they cost."""
+"""Bounds of likelihood ratios, and their cost."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_bounds_enclose_one_and_stay_below_the_number_of_clips(drawn: tuple[list
 
 @settings(deadline=None)
 @given(scored)
-def test_bounds_mirror_when_the_classes_are_swapped(drawn: tuple[list[int], list[float]]) -> None:
+def test_swapping_the_classes_mirrors_the_bounds(drawn: tuple[list[int], list[float]]) -> None:
     labels, odds = np.array(drawn[0]), np.array(drawn[1])
     lower, upper = elub(labels, odds)
     assert elub(1 - labels, -odds) == pytest.approx((1 / upper, 1 / lower))
 
 
-def test_between_the_bounds_and_only_there_the_ratios_are_worth_using() -> None:
+def test_ratios_help_only_between_the_bounds() -> None:
     labels, odds = normal(np.random.default_rng(0), 200)
     _, upper = elub(labels, odds)
 
@@ -60,7 +60,7 @@ def test_between_the_bounds_and_only_there_the_ratios_are_worth_using() -> None:
     assert loss(1.001 * upper) >= 1
 
 
-def test_fewer_clips_support_less() -> None:
+def test_fewer_clips_give_narrower_bounds() -> None:
     found = [[elub(*normal(np.random.default_rng(seed), n))[1] for seed in range(20)] for n in (20, 200, 2000)]
     means = [np.mean(each) for each in found]
     assert means[0] < means[1] < means[2]
@@ -95,24 +95,24 @@ def test_the_best_calibration_costs_no_more_than_this_one_or_none(drawn: tuple[l
 
 @settings(deadline=None, max_examples=30)
 @given(scored, st.floats(0.2, 5), st.floats(-3, 3))
-def test_the_best_calibration_does_not_depend_on_this_one(
+def test_the_best_calibration_does_not_depend_on_the_given_one(
     drawn: tuple[list[int], list[float]], scale: float, shift: float
 ) -> None:
     labels, odds = np.array(drawn[0]), np.round(np.array(drawn[1]), 3)
     assert cllr_min(labels, scale * odds + shift) == pytest.approx(cllr_min(labels, odds))
 
 
-def test_cllr_is_what_its_definition_says() -> None:
+def test_cllr_matches_its_definition() -> None:
     ratios = np.array([0.1, 0.5, 3.0, 20.0])
     labels = np.array([0, 0, 1, 1])
     expected = (np.log2(1 + ratios[:2]).mean() + np.log2(1 + 1 / ratios[2:]).mean()) / 2
     assert cllr(labels, ratios / (1 + ratios)) == pytest.approx(expected)
 
 
-def test_certain_and_wrong_is_expensive_and_finite() -> None:
+def test_a_certain_and_wrong_probability_has_a_high_finite_cost() -> None:
     assert 20 < cllr(np.array([0, 1]), np.array([1.0, 0.0])) < 30
 
 
-def test_cllr_min_separates_and_one_class_has_none() -> None:
+def test_cllr_min_is_zero_for_separable_scores_and_nan_for_one_class() -> None:
     assert cllr_min(np.array([0, 0, 1]), np.array([0.1, 0.2, 0.3])) == pytest.approx(0)
     assert math.isnan(cllr(np.array([1, 1]), np.array([0.5, 0.6])))

@@ -1,4 +1,4 @@
-"""The loop through its own door and through the command: it learns, goes on bit for bit, and refuses what it must."""
+"""The training loop by API and by command: it learns, resumes bit for bit, and refuses invalid runs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_short_run_learns_an_easy_forgery(small: Callable[..., TrainConfig], t
     load_detector(tmp_path / BEST)
 
 
-def test_a_run_goes_on_bit_for_bit(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_a_run_resumes_bit_for_bit(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = small("samples=64", "model.dropout_rate=0.3", "optim.accumulation=2", "mask_weight=0.3")
     train(config, tmp_path / "whole", device="cpu", say=quiet)
     train(config, tmp_path / "parts", device="cpu", say=quiet, stop_at_step=1)
@@ -124,7 +124,7 @@ EVERYTHING = (
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_run_with_every_loss_goes_on_bit_for_bit(
+def test_a_run_with_every_loss_resumes_bit_for_bit(
     small: Callable[..., TrainConfig], crops: Path, tmp_path: Path, cached: bool
 ) -> None:
     teachers = [str(make_teacher(tmp_path / f"{seed}.safetensors", seed=seed)) for seed in (1, 2)]
@@ -151,16 +151,16 @@ def test_a_run_with_every_loss_goes_on_bit_for_bit(
     assert not [name for name in weights(tmp_path / "whole") if "ordered" in name or "projection" in name]
 
 
-def test_a_teacher_that_was_replaced_ends_the_run(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_a_replaced_teacher_is_refused(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
     teacher = make_teacher(tmp_path / "teacher.safetensors")
     config = small(*EVERYTHING, f"losses.distil.teachers={teacher}", "samples=24")
     train(config, tmp_path / "run", device="cpu", say=quiet, stop_at_step=1)
     make_teacher(teacher, seed=9)
-    with pytest.raises(RunError, match="other checkpoints"):
+    with pytest.raises(RunError, match="not those that the run started with"):
         train(config, tmp_path / "run", device="cpu", say=quiet)
 
 
-def test_a_run_from_before_there_were_further_losses_goes_on(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_a_run_older_than_the_additional_losses_resumes(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = small("samples=16", "validation.split=absent")
     train(config, tmp_path / "whole", device="cpu", say=quiet)
     old = tmp_path / "old"
@@ -176,11 +176,11 @@ def test_a_run_from_before_there_were_further_losses_goes_on(small: Callable[...
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_equals_one_that_was_not(crops: Path, tmp_path: Path) -> None:
-    """kill -9 at any moment; the same command goes on."""
+def test_a_killed_run_equals_an_uninterrupted_one(crops: Path, tmp_path: Path) -> None:
+    """kill -9 at any moment; the same command resumes the run."""
     command = [
         *(sys.executable, "-m", "trainers", "train", "probe", "--manifest", str(crops), "--device", "cpu"),
-        *(word for setting in (*SMALL, "samples=120", "checkpoint_every_s=0") for word in ("--set", setting)),
+        *(part for setting in (*SMALL, "samples=120", "checkpoint_every_s=0") for part in ("--set", setting)),
     ]
 
     environment = {**os.environ, "UNMASK_RUNS": str(tmp_path)}
@@ -190,7 +190,7 @@ def test_a_run_that_was_killed_equals_one_that_was_not(crops: Path, tmp_path: Pa
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     process = start()
-    # Checkpoints come with each step: once some were written, it is somewhere in the middle of things.
+    # Checkpoints come with each step: once some exist, the run is in progress.
     seen: set[int] = set()
     deadline = time.monotonic() + 120
     while len(seen) < 5 and time.monotonic() < deadline and process.poll() is None:
@@ -203,7 +203,7 @@ def test_a_run_that_was_killed_equals_one_that_was_not(crops: Path, tmp_path: Pa
     process = start()
     _, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors.decode()
-    # By the same command: in this process torch may have another number of threads, and other sums.
+    # With the same command: in this process torch may use another number of threads, and give other sums.
     whole = tmp_path / "whole"
     subprocess.run([*command, "--name", "whole"], cwd=ROOT, env=environment, check=True, timeout=180)
     assert_same(weights(whole), weights(killed))
@@ -214,19 +214,19 @@ def test_a_run_that_was_killed_equals_one_that_was_not(crops: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(crops: Path, tmp_path: Path) -> None:
-    """torchrun with gloo: the batch is shared out, and one of them saves."""
+    """torchrun with gloo: the batch is split, and one of them saves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"),
         *("-m", "trainers", "train", "probe", "--manifest", str(crops), "--device", "cpu"),
-        *(word for setting in (*SMALL, "samples=32") for word in ("--set", setting)),
+        *(part for setting in (*SMALL, "samples=32") for part in ("--set", setting)),
     ]
     environment = {**os.environ, "UNMASK_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    # The leader alone speaks of the run's steps, and saves.
+    # Only the leader reports steps and saves.
     assert done.stdout.count("step 0 of") == 1
     assert read_checkpoint(tmp_path / "probe" / LAST).info.step == 4
 
@@ -234,7 +234,7 @@ def test_two_processes_train_one_model(crops: Path, tmp_path: Path) -> None:
 def test_stopping_leaves_a_checkpoint(crops: Path, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "trainers", "train", "probe", "--manifest", str(crops), "--device", "cpu"),
-        *(word for setting in (*SMALL, "samples=80000") for word in ("--set", setting)),
+        *(part for setting in (*SMALL, "samples=80000") for part in ("--set", setting)),
     ]
     environment = {**os.environ, "UNMASK_RUNS": str(tmp_path)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -245,12 +245,12 @@ def test_stopping_leaves_a_checkpoint(crops: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert b"the same command goes on" in errors
+    assert b"the same command resumes it" in errors
     assert read_checkpoint(tmp_path / "probe" / LAST).info.step >= 1
 
 
 @pytest.mark.parametrize("setting", ["optim.lr=1e-3", "seed=1", "data.couples.shares.dfdc=0.1"])
-def test_a_run_of_another_config_is_not_gone_on_with(
+def test_a_run_with_another_config_is_not_resumed(
     small: Callable[..., TrainConfig], tmp_path: Path, setting: str
 ) -> None:
     train(small("samples=16"), tmp_path, device="cpu", say=quiet)
@@ -258,9 +258,7 @@ def test_a_run_of_another_config_is_not_gone_on_with(
         train(small("samples=16", setting), tmp_path, device="cpu", say=quiet)
 
 
-def test_a_constant_rate_can_be_made_longer_and_a_cycle_cannot(
-    small: Callable[..., TrainConfig], tmp_path: Path
-) -> None:
+def test_a_constant_rate_can_be_extended_and_a_cycle_cannot(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
     train(small("samples=16"), tmp_path / "constant", device="cpu", say=quiet)
     train(small("samples=32"), tmp_path / "constant", device="cpu", say=quiet)
     assert read_checkpoint(tmp_path / "constant" / LAST).info.step == 4
@@ -269,7 +267,7 @@ def test_a_constant_rate_can_be_made_longer_and_a_cycle_cannot(
         train(small("samples=32", "schedule.kind=one_cycle"), tmp_path / "cycle", device="cpu", say=quiet)
 
 
-def test_a_branch_decays_while_its_parent_can_go_on(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_a_branch_decays_and_its_parent_can_continue(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
     parent, child = tmp_path / "parent", tmp_path / "child"
     train(small("samples=80000"), parent, device="cpu", say=quiet, stop_at_step=3)
     before = weights(parent)
@@ -284,7 +282,7 @@ def test_a_branch_decays_while_its_parent_can_go_on(small: Callable[..., TrainCo
     train(small("samples=80000"), parent, device="cpu", say=quiet, stop_at_step=4)
 
 
-def test_a_branch_refuses_settings_that_it_would_not_take(tmp_path: Path) -> None:
+def test_a_branch_refuses_settings_that_it_would_ignore(tmp_path: Path) -> None:
     said: list[str] = []
     settings = ("schedule.decay_samples=32", "optim.lr=1e-3")
     assert run(TrainOptions("probe", settings, branch=tmp_path / "parent"), said.append, said.append) == 2
@@ -308,7 +306,7 @@ def test_every_architecture_trains(small: Callable[..., TrainConfig], tmp_path: 
     assert not [name for name in loaded.model.state_dict() if "mask" in name]
 
 
-def test_what_cannot_be_trained_on_is_said(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_missing_training_data_is_reported(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--manifest"):
         train(small("data.manifest="), tmp_path / "a", device="cpu", say=quiet)
     with pytest.raises(RunError, match="no rows of the split 'test'"):
@@ -317,7 +315,7 @@ def test_what_cannot_be_trained_on_is_said(small: Callable[..., TrainConfig], tm
         train(small("data.couples.shares={'celebdf': 1}"), tmp_path / "c", device="cpu", say=quiet)
 
 
-def test_the_input_pipeline_is_measured_alone(small: Callable[..., TrainConfig]) -> None:
+def test_the_input_pipeline_can_be_measured_alone(small: Callable[..., TrainConfig]) -> None:
     lines: list[str] = []
     assert measure_input(small(), lines.append) > 0
     assert "img/s" in lines[0]

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, ties included, and the bootstrap against what theory says."""
+"""Metrics against scikit-learn, ties included, and the bootstrap against theory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Scored = tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]
 
 @st.composite
 def scored(draw: st.DrawFn, both: bool = True) -> Scored:
-    """Labels and probabilities in float32; few distinct values make many ties."""
+    """Labels and probabilities in float32; few distinct values give many ties."""
     labels = draw(st.lists(st.integers(0, 1), min_size=2, max_size=60))
     if both:
         labels = [0, 1, *labels]
@@ -79,10 +79,10 @@ def test_ece_is_the_gap_between_confidence_and_share_of_fakes(data: Scored) -> N
     labels, probability = data
     share, confidence = calibration_curve(labels, probability.astype(np.float64), n_bins=15)
     bins = reliability(labels, probability)
-    there = bins.items > 0
-    np.testing.assert_allclose(bins.fakes[there], share)
-    np.testing.assert_allclose(bins.confidence[there], confidence)
-    expected = np.average(np.abs(share - confidence), weights=bins.items[there])
+    filled = bins.items > 0
+    np.testing.assert_allclose(bins.fakes[filled], share)
+    np.testing.assert_allclose(bins.confidence[filled], confidence)
+    expected = np.average(np.abs(share - confidence), weights=bins.items[filled])
     assert ece(labels, probability) == pytest.approx(expected)
     assert bins.items.sum() == len(labels)
 
@@ -90,7 +90,7 @@ def test_ece_is_the_gap_between_confidence_and_share_of_fakes(data: Scored) -> N
 @given(scored(), st.integers(2, 5))
 def test_balanced_ece_is_that_of_a_set_with_equal_classes(data: Scored, times: int) -> None:
     labels, probability = data
-    # Each class as often as the other has items: equal priors by repetition in place of weights.
+    # Each class as often as the other has items: equal priors by repetition instead of weights.
     often = np.where(labels == 1, (labels == 0).sum(), (labels == 1).sum())
     even = np.repeat(labels, often), np.repeat(probability, often)
     assert ece(labels, probability, balanced=True) == pytest.approx(ece(*even))
@@ -98,7 +98,7 @@ def test_balanced_ece_is_that_of_a_set_with_equal_classes(data: Scored, times: i
 
 
 @pytest.mark.parametrize("fpr", [0.01, 0.05])
-def test_tpr_is_read_off_the_curve_without_interpolation(fpr: float) -> None:
+def test_tpr_is_taken_from_the_curve_without_interpolation(fpr: float) -> None:
     labels, scores = blobs(4000)
     scores = scores.round(2)
     x, y, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
@@ -106,7 +106,7 @@ def test_tpr_is_read_off_the_curve_without_interpolation(fpr: float) -> None:
 
 
 @pytest.mark.parametrize(("fpr", "reals"), [(0.05, 200), (0.01, 1_000), (0.001, 10_000)])
-def test_no_tpr_where_the_reals_do_not_suffice(fpr: float, reals: int) -> None:
+def test_too_few_reals_give_no_tpr(fpr: float, reals: int) -> None:
     assert reals_needed(fpr) == reals
     scores = np.linspace(0, 1, reals + 10).astype(np.float32)
     enough = (np.arange(reals + 10) >= reals).astype(np.int8)
@@ -120,7 +120,7 @@ def test_no_tpr_where_the_reals_do_not_suffice(fpr: float, reals: int) -> None:
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_has_no_auc_and_says_so(label: int) -> None:
+def test_one_class_has_no_auc_and_gives_the_reason(label: int) -> None:
     labels, scores = np.full(5, label, np.int8), np.linspace(0, 1, 5)
     assert all(math.isnan(metric(labels, scores)) for metric in (roc_auc, eer))
     found = estimate(labels, scores, np.arange(5), resamples=20)
@@ -129,7 +129,7 @@ def test_one_class_has_no_auc_and_says_so(label: int) -> None:
     assert found["ece"].value == pytest.approx(ece(labels, scores))
 
 
-def test_nothing_at_all() -> None:
+def test_no_items_give_no_metrics() -> None:
     found = estimate(np.zeros(0, np.int8), np.zeros(0, np.float32), np.zeros(0, np.int64))
     assert {each.reason for each in found.values()} == {"no scored items"}
 
@@ -142,12 +142,12 @@ def test_nothing_at_all() -> None:
         ([0, 1], [0.1], "one length"),
     ],
 )
-def test_what_is_no_set_of_scores(labels: list[int], scores: list[float], says: str) -> None:
+def test_invalid_scores_are_refused(labels: list[int], scores: list[float], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         roc_auc(np.array(labels), np.array(scores))
 
 
-def test_probabilities_are_wanted_where_calibration_is_asked() -> None:
+def test_calibration_metrics_need_probabilities() -> None:
     with pytest.raises(ValueError, match=r"0\.\.1"):
         ece(np.array([0, 1]), np.array([-3.0, 3.0]))
     with pytest.raises(ValueError, match="auc, eer, ap"):
@@ -171,7 +171,7 @@ def test_estimates_are_the_metrics_within_their_interval(data: Scored) -> None:
             assert 0 <= each.low <= each.high <= (24 if name == "cllr" else 1)
 
 
-def test_the_interval_has_the_width_that_theory_gives() -> None:
+def test_the_interval_has_the_theoretical_width() -> None:
     labels, scores = blobs(2000)
     found = estimate(labels, scores, np.arange(len(labels)), ["auc"])["auc"]
     assert found.value is not None
@@ -193,7 +193,7 @@ def test_reliability_at_equal_priors_has_intervals_over_videos() -> None:
     assert known.sum() >= 10
     assert (bins.low[known] <= bins.balanced[known]).all()
     assert (bins.balanced[known] <= bins.high[known]).all()
-    # Calibrated at equal priors: the raw share is far off, the balanced one near.
+    # Calibrated at equal priors: the raw share is far off, the balanced one is close.
     assert (
         np.abs(bins.balanced - bins.confidence)[known].mean()
         < 0.06
@@ -204,17 +204,17 @@ def test_reliability_at_equal_priors_has_intervals_over_videos() -> None:
     assert np.isnan(reliability(np.ones(5, np.int8), np.full(5, 0.5)).balanced).all()
 
 
-def test_frames_of_one_video_are_no_independent_witnesses() -> None:
+def test_frames_of_one_video_are_not_independent() -> None:
     labels, scores = blobs(120)
     once = estimate(labels, scores, np.arange(120), ["auc"])["auc"]
     frames = np.repeat(np.arange(120), 20)
-    again = estimate(labels[frames], scores[frames], frames, ["auc"])["auc"]
-    assert again == once
+    repeated = estimate(labels[frames], scores[frames], frames, ["auc"])["auc"]
+    assert repeated == once
     singly = estimate(labels[frames], scores[frames], np.arange(len(frames)), ["auc"])["auc"]
     assert singly.high - singly.low < 0.5 * (once.high - once.low)  # type: ignore[operator]
 
 
-def test_a_seed_gives_the_same_interval_again() -> None:
+def test_equal_seeds_give_equal_intervals() -> None:
     labels, scores = blobs(200)
     first, second, other = (estimate(labels, scores, np.arange(200), ["auc"], seed=seed)["auc"] for seed in (1, 1, 2))
     assert first == second
@@ -222,13 +222,13 @@ def test_a_seed_gives_the_same_interval_again() -> None:
     assert first.value == other.value
 
 
-def test_a_chunked_bootstrap_draws_as_a_whole_one_does() -> None:
+def test_a_chunked_bootstrap_draws_like_an_unchunked_one() -> None:
     labels, scores = blobs(20_000)
     found = estimate(labels, scores, np.arange(20_000) // 10, ["auc", "ece"], resamples=300)
     assert found["auc"].low < found["auc"].value < found["auc"].high  # type: ignore[operator]
 
 
-def test_a_video_of_which_there_is_only_one_has_no_interval() -> None:
+def test_a_single_video_has_no_interval() -> None:
     labels, scores = blobs(50)
     alone = estimate(labels, scores, np.full(50, 7), ["auc"])["auc"]
     assert (alone.low, alone.high, alone.reason) == (None, None, "a single video has no interval")
@@ -236,7 +236,7 @@ def test_a_video_of_which_there_is_only_one_has_no_interval() -> None:
     assert (two.low, two.reason) == (None, "too few videos of one class for an interval")
 
 
-def test_videos_are_told_apart_by_dataset_and_source_never_by_folder() -> None:
+def test_videos_are_identified_by_dataset_and_source_not_by_folder() -> None:
     datasets = ["dfdc", "dfdc", "ffpp", "dfdc", "dfdc", "dfdc"]
     sources = ["a", "a", "a", "b", "", ""]
     paths = ["one.tar/a0.jpg", "two.tar/a1.jpg", "one.tar/a0.jpg", "one.tar/b.jpg", "x.jpg", "y.jpg"]
@@ -253,5 +253,5 @@ def test_a_video_is_judged_by_the_mean_of_its_clipped_logits() -> None:
 def test_the_label_of_a_video() -> None:
     videos = np.array([0, 0, 1])
     assert video_labels(np.array([1, 1, 0]), videos, ["a", "a", "b"]).tolist() == [1, 0]
-    with pytest.raises(MixedVideoError, match="'a' is one"):
+    with pytest.raises(MixedVideoError, match="such as 'a'"):
         video_labels(np.array([1, 0, 0]), videos, ["a", "a", "b"])

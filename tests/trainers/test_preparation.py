@@ -1,4 +1,4 @@
-"""From a batch of the stream to what the losses need: teachers, degraded copies, mixes, and their independence."""
+"""Preparation of batches for the losses: teachers, degraded copies, mixes, and their independence."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def prepare(config: LossConfig, manifest: Manifest, batch: dict[str, Tensor], se
     return preparation(batch, np.random.default_rng(seed))
 
 
-def test_with_everything_off_the_batch_is_what_it_was(manifest: Manifest, batch: dict[str, Tensor]) -> None:
+def test_with_everything_off_the_batch_does_not_change(manifest: Manifest, batch: dict[str, Tensor]) -> None:
     ready = prepare(LossConfig(), manifest, batch)
     assert ready.keys() == batch.keys()
     assert all(torch.equal(ready[name], batch[name]) for name in batch)
 
 
-def test_two_teachers_answer_with_the_mean_of_their_calibrated_log_odds(
+def test_two_teachers_give_the_mean_of_their_calibrated_log_odds(
     manifest: Manifest, batch: dict[str, Tensor], teachers: tuple[str, str]
 ) -> None:
     ready = prepare(LossConfig(distil=DistilConfig(teachers=teachers)), manifest, batch)
@@ -76,7 +76,7 @@ def test_two_teachers_answer_with_the_mean_of_their_calibrated_log_odds(
     torch.testing.assert_close(raw["teacher_log_odds"], (logits[:, 1] - logits[:, 0] + own) / 2, atol=1e-3, rtol=1e-3)
 
 
-def test_teachers_look_at_a_share_of_the_batch(
+def test_teachers_score_a_share_of_the_batch(
     manifest: Manifest, batch: dict[str, Tensor], teachers: tuple[str, str]
 ) -> None:
     whole = prepare(LossConfig(distil=DistilConfig(teachers=teachers)), manifest, batch)
@@ -94,9 +94,9 @@ def test_teachers_see_the_mix_that_the_student_sees(
 ) -> None:
     distil = DistilConfig(teachers=teachers)
     mixed = prepare(LossConfig(mixup=MixupConfig(share=1.0), distil=distil), manifest, batch)
-    again = prepare(LossConfig(distil=distil), manifest, batch | {"images": mixed["images"]})
+    plain = prepare(LossConfig(distil=distil), manifest, batch | {"images": mixed["images"]})
     assert mixed["mixed"].any()
-    torch.testing.assert_close(mixed["teacher_log_odds"], again["teacher_log_odds"])
+    torch.testing.assert_close(mixed["teacher_log_odds"], plain["teacher_log_odds"])
 
 
 def test_images_without_a_label_keep_their_teacher(
@@ -110,17 +110,17 @@ def test_images_without_a_label_keep_their_teacher(
     assert ready["teacher_known"].all()
 
 
-def test_what_is_drawn_for_one_loss_does_not_depend_on_another(manifest: Manifest, batch: dict[str, Tensor]) -> None:
+def test_draws_for_one_loss_do_not_depend_on_another(manifest: Manifest, batch: dict[str, Tensor]) -> None:
     consistency = ConsistencyConfig(weight=1, share=0.5)
     alone = prepare(LossConfig(consistency=consistency), manifest, batch)
     assert alone["degraded"].shape == (4, 3, 64, 64)
-    beside = prepare(LossConfig(consistency=consistency, ordered=OrderedConfig(weight=1)), manifest, batch)
-    assert torch.equal(alone["degraded"], beside["degraded"])
+    both = prepare(LossConfig(consistency=consistency, ordered=OrderedConfig(weight=1)), manifest, batch)
+    assert torch.equal(alone["degraded"], both["degraded"])
     with_mixes = prepare(LossConfig(consistency=consistency, mixup=MixupConfig(share=1)), manifest, batch)
     assert torch.equal(alone["degraded_of"], with_mixes["degraded_of"])
 
 
-def test_a_teacher_of_other_crops_or_without_a_file_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_teacher_with_other_crops_or_without_a_file_is_refused(manifest: Manifest, tmp_path: Path) -> None:
     path = make_teacher(tmp_path / "teacher.safetensors")
     model = load_detector(path).model
     model.input_spec = InputSpec(96, model.input_spec.mean, model.input_spec.std, BoxMargin())

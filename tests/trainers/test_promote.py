@@ -1,4 +1,4 @@
-"""The gate, and what passes it: the registry has it, Redis announces it, and nobody's promotion is lost."""
+"""The gate and promotion: registry and Redis are updated, and no concurrent promotion is lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MANIFEST = "m" * 64
 
 
 def evaluation(sha256: str = "a" * 64, auc: float | None = 0.9, **changes: Any) -> bytes:
-    """What `unmask evaluate --json` writes, as far as the gate reads it."""
+    """The parts of an `unmask evaluate --json` report that the gate reads."""
     half_width = changes.pop("half_width", 0.02)
     interval = {} if auc is None or half_width is None else {"low": auc - half_width, "high": auc + half_width}
     videos = changes.pop("videos", 30)
@@ -57,7 +57,7 @@ def test_a_small_loss_within_the_interval_passes() -> None:
 
 
 def test_a_loss_beyond_the_interval_is_refused() -> None:
-    with pytest.raises(RefusedError, match=r"loses to the active weights: video AUC 0\.8700 \(at most 0\.8900\)"):
+    with pytest.raises(RefusedError, match=r"worse than the active weights: video AUC 0\.8700 \(at most 0\.8900\)"):
         gate(evaluation(auc=0.87), evaluation())
 
 
@@ -65,17 +65,17 @@ def test_a_loss_beyond_the_interval_is_refused() -> None:
     ("changes", "reason"),
     [
         ({"manifest_sha256": "n" * 64}, "evaluated on other rows than the active weights: on manifest nnnn"),
-        ({"split": "test"}, "on manifest mmmmmmmmmmmmmmmm, split test, report half, wanted .* split val"),
-        ({"half": "selection"}, "selection half, wanted .* report half"),
+        ({"split": "test"}, "on manifest mmmmmmmmmmmmmmmm, split test, report half, expected .* split val"),
+        ({"half": "selection"}, "selection half, expected .* report half"),
         ({"rows_sha256": "s" * 64}, "other rows"),
-        ({"videos": 29}, "29 real and 29 fake videos got a score, of the active weights' 30 and 30"),
+        ({"videos": 29}, "29 real and 29 fake videos got a score, with the active weights 30 and 30"),
         ({"auc": None}, "no AUC over videos"),
         ({"half_width": None}, "no interval"),
-        ({"video": None}, "no fair comparison"),
+        ({"video": None}, "not comparable"),
         ({"kind": "clips"}, "without a manifest of crops"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], reason: str) -> None:
+def test_evaluations_that_cannot_be_compared_are_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(EvaluationError, match=reason):
         gate(evaluation(**changes), evaluation())
 
@@ -87,7 +87,7 @@ def test_the_set_of_the_active_weights_is_found_among_others() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b"[]", b"{}", b'{"schema": 2}', b'{"schema": 1, "sets": [1]}'])
-def test_what_is_no_evaluation_says_so(data: bytes) -> None:
+def test_an_invalid_evaluation_is_refused(data: bytes) -> None:
     with pytest.raises(EvaluationError):
         Evaluation.parse(data)
 
@@ -126,7 +126,7 @@ def shelf(folder: Path, announcements: redis.Redis, tmp_path: Path) -> Shelf:
     return Shelf(folder, Registry(str(tmp_path / "registry"), tmp_path / "cache"), ActiveWeights(announcements))
 
 
-def test_what_passes_is_in_the_registry_and_announced(shelf: Shelf) -> None:
+def test_passing_weights_are_stored_and_announced(shelf: Shelf) -> None:
     first = shelf.promote(0)
     second = shelf.promote(1)
     now = shelf.active.read()
@@ -138,9 +138,9 @@ def test_what_passes_is_in_the_registry_and_announced(shelf: Shelf) -> None:
     assert Evaluation.parse(shelf.registry.evaluation(second)).weights_sha256 == second
 
 
-def test_what_loses_stays_out_and_force_is_recorded(shelf: Shelf) -> None:
+def test_losing_weights_are_refused_and_force_is_recorded(shelf: Shelf) -> None:
     first = shelf.promote(0)
-    with pytest.raises(RefusedError, match="loses"):
+    with pytest.raises(RefusedError, match="worse"):
         shelf.promote(1, 0.5)
     second = shelf.weights(1)[1]
     assert shelf.now() == first
@@ -153,10 +153,10 @@ def test_what_loses_stays_out_and_force_is_recorded(shelf: Shelf) -> None:
     shelf.promote(2, 0.9, force=True)
     now = shelf.active.read()
     assert now is not None
-    assert not now.announcement.forced, "the gate had nothing against it"
+    assert not now.announcement.forced, "the gate did not refuse it"
 
 
-def test_an_evaluation_of_other_weights_is_none(shelf: Shelf) -> None:
+def test_an_evaluation_of_other_weights_is_refused(shelf: Shelf) -> None:
     path, sha256 = shelf.weights(0)
     for wrong in (None, evaluation("b" * 64), b"nonsense"):
         with pytest.raises(EvaluationError):
@@ -199,7 +199,7 @@ def _not_finite(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_truncated, _of_another_architecture, _not_finite, Path.touch])
-def test_no_force_passes_an_invalid_file(shelf: Shelf, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_force_does_not_accept_an_invalid_file(shelf: Shelf, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     path = tmp_path / "spoilt.safetensors"
     if spoil is not Path.touch:
         shifted(shelf.folder / "small.safetensors", path, 1)
@@ -209,12 +209,12 @@ def test_no_force_passes_an_invalid_file(shelf: Shelf, tmp_path: Path, spoil: Ca
     assert shelf.now() is None
 
 
-def test_a_file_that_is_not_there_is_no_refusal(shelf: Shelf) -> None:
+def test_a_missing_file_is_not_a_refusal(shelf: Shelf) -> None:
     with pytest.raises(ZooError):
         promote("nowhere", None, registry=shelf.registry, active=shelf.active)
 
 
-def test_promotions_at_the_same_time_all_count(shelf: Shelf, announcements: redis.Redis) -> None:
+def test_concurrent_promotions_all_succeed(shelf: Shelf, announcements: redis.Redis) -> None:
     with ThreadPoolExecutor(4) as pool:
         promoted = list(pool.map(shelf.promote, range(4)))
     chain = [json.loads(raw) for raw in [announcements.get(ACTIVE_KEY), *announcements.lrange(HISTORY_KEY, 0, -1)]]
@@ -222,7 +222,7 @@ def test_promotions_at_the_same_time_all_count(shelf: Shelf, announcements: redi
     assert [each["previous"] for each in chain] == [each["sha256"] for each in chain[1:]] + [None]
 
 
-def test_the_command_tells_and_exits_accordingly(shelf: Shelf, redis_url: str, tmp_path: Path) -> None:
+def test_the_command_reports_results_and_exit_codes(shelf: Shelf, redis_url: str, tmp_path: Path) -> None:
     app, runner = build(["promote"]), CliRunner()
 
     def run(shift: float, auc: float | None, *options: str, redis: str = redis_url) -> tuple[int, str]:
@@ -233,12 +233,12 @@ def test_the_command_tells_and_exits_accordingly(shelf: Shelf, redis_url: str, t
         done = runner.invoke(app, ["promote", str(path), *named, *places, *options])
         return done.exit_code, done.output
 
-    assert run(0, None) == (3, "Refused: no evaluation: run `unmask evaluate --json`, and name what it writes\n")
+    assert run(0, None) == (3, "Error: no evaluation: run `unmask evaluate --json`, and pass its output\n")
     code, said = run(0, 0.9)
     assert (code, said.splitlines()[1]) == (0, f"active: shifted-0, sha256 {shelf.weights(0)[1]}")
     code, said = run(1, 0.5)
-    assert (code, said.partition(":")[0]) == (3, "Refused")
+    assert (code, said.partition(":")[0]) == (3, "Error")
     code, said = run(1, 0.5, "--force")
-    assert (code, said.partition(":")[0]) == (0, "Forced, though")
+    assert (code, said.partition(":")[0]) == (0, "Forced despite")
     assert run(2, 0.9, redis="redis://127.0.0.1:1/0")[0] == 1
     assert runner.invoke(app, ["promote", str(tmp_path / "none"), "--redis", redis_url]).exit_code == 2

@@ -1,4 +1,4 @@
-"""Stored answers of teachers: those that the teachers give, continued after a break, refused where they do not fit."""
+"""Stored teacher outputs: equal to the teachers' own, resumed after an interruption, refused on a mismatch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stored(rows: Manifest, config: DistilConfig, tmp_path_factory: pytest.TempPa
     return out
 
 
-def test_stored_answers_are_those_of_the_teachers(rows: Manifest, config: DistilConfig, stored: Path) -> None:
+def test_stored_outputs_are_those_of_the_teachers(rows: Manifest, config: DistilConfig, stored: Path) -> None:
     cache = TeacherCache.read(stored, config)
     assert sorted(cache.keys) == sorted({key_of(path) for path in rows.path})
     teachers = Teachers(config, None, CPU, mixed_precision=False)
@@ -54,7 +54,7 @@ def test_stored_answers_are_those_of_the_teachers(rows: Manifest, config: Distil
         torch.testing.assert_close(found[place].float(), own[0], atol=1e-2, rtol=1e-2)
 
 
-def test_what_was_interrupted_is_continued(
+def test_an_interrupted_run_is_continued(
     rows: Manifest, config: DistilConfig, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "answers.safetensors"
@@ -75,10 +75,10 @@ def test_what_was_interrupted_is_continued(
     torch.testing.assert_close(whole.answers.log_odds, expected.answers.log_odds[order], atol=1e-4, rtol=1e-4)
 
 
-def test_a_batch_gets_the_answers_to_its_stored_images(rows: Manifest, config: DistilConfig, stored: Path) -> None:
+def test_a_batch_gets_the_outputs_for_its_stored_images(rows: Manifest, config: DistilConfig, stored: Path) -> None:
     distil = DistilConfig(teachers=config.teachers, cache=str(stored))
     preparation = Preparation(LossConfig(distil=distil), rows, LandmarkTemplate(), CPU, mixed_precision=False)
-    assert "cached answers to 100% of the rows" in preparation.describe()
+    assert "cached outputs for 100% of the rows" in preparation.describe()
     cache = TeacherCache.read(stored, config)
     places = cache.places(rows)
     batch = {
@@ -92,31 +92,31 @@ def test_a_batch_gets_the_answers_to_its_stored_images(rows: Manifest, config: D
     assert torch.equal(ready["teacher_features_1"][2], cache.answers.features[1][places[7]].float())
 
 
-def test_answers_of_other_teachers_or_of_other_images_are_refused(
+def test_outputs_of_other_teachers_or_images_are_refused(
     rows: Manifest, config: DistilConfig, stored: Path, tmp_path: Path
 ) -> None:
     fewer = DistilConfig(teachers=config.teachers[:1], cache=str(stored))
-    with pytest.raises(TeacherError, match="make it again"):
+    with pytest.raises(TeacherError, match="create it again"):
         TeacherCache.read(stored, fewer)
     with pytest.raises(TeacherError, match="calibrated=False"):
         TeacherCache.read(stored, DistilConfig(teachers=config.teachers, calibrated=False))
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(stored.read_bytes()[:-10])
-    with pytest.raises(TeacherError, match="not a file of teachers' answers"):
+    with pytest.raises(TeacherError, match="not a file of teacher outputs"):
         TeacherCache.read(damaged, config)
-    with pytest.raises(TeacherError, match="not a file of teachers' answers"):
+    with pytest.raises(TeacherError, match="not a file of teacher outputs"):
         TeacherCache.read(tmp_path / "absent.safetensors", config)
     moved = Manifest.of([row | {"path": f"other/{i}.jpg"} for i, row in enumerate(rows._rows(rows.root))], rows.root)
     distil = DistilConfig(teachers=config.teachers, cache=str(stored))
-    with pytest.raises(TeacherError, match="no answer to any image"):
+    with pytest.raises(TeacherError, match="no teacher outputs for any image"):
         Preparation(LossConfig(distil=distil), moved, LandmarkTemplate(), CPU, mixed_precision=False)
 
 
 def test_the_command(crops: Path, config: DistilConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "answers.safetensors"
-    teachers = [word for name in config.teachers for word in ("--teacher", name)]
+    teachers = [part for name in config.teachers for part in ("--teacher", name)]
     command = ["distil", *teachers, "--manifest", str(crops), "--device", "cpu", "--out", str(out)]
     assert main(command) == 0
-    assert "answers of 2 teachers to 64 images" in capsys.readouterr().out
+    assert "outputs of 2 teachers for 64 images" in capsys.readouterr().out
     assert len(TeacherCache.read(out, config).keys) == 64
     assert main(["distil", "--teacher", "absent", "--manifest", str(crops), "--out", str(tmp_path / "b")]) == 2

@@ -29,7 +29,7 @@ def batch(known: bool = True) -> dict[str, torch.Tensor]:
     }
 
 
-def test_the_mask_loss_counts_known_masks_only() -> None:
+def test_the_mask_loss_uses_only_known_masks() -> None:
     trainee = Trainee(small_model(), label_smoothing=0.0, mask_weight=0.5).eval()
     some, other = batch(known=False), batch(known=False)
     other["masks"][1] = 1 - other["masks"][1]
@@ -54,7 +54,7 @@ def test_the_mask_teaches_the_backbone() -> None:
 
 
 def test_settings_that_are_off_change_nothing() -> None:
-    """The loss is to the bit what the detector's own step makes of the batch."""
+    """The loss equals that of the detector's own step, bit for bit."""
     trainee = Trainee(small_model(), label_smoothing=0.1, mask_weight=0.0)
     given = batch()
     torch.manual_seed(2)
@@ -69,7 +69,7 @@ def test_settings_that_are_off_change_nothing() -> None:
 
 
 def prepared() -> dict[str, torch.Tensor]:
-    """A batch with all that the losses can ask for: item 0 has no label, item 2 no kind, item 3 no teacher."""
+    """A batch with all inputs of the losses: item 0 has no label, item 2 no kind, item 3 no teacher."""
     torch.manual_seed(3)
     return batch() | {
         "fake_share": torch.tensor([0.0, 1.0, 0.3, 0.7]),
@@ -126,7 +126,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
         ("distil_feature_loss", "teacher_features_1", 3),
     ],
 )
-def test_what_is_unknown_of_an_image_is_not_learned(loss: str, name: str, item: int) -> None:
+def test_unknown_targets_of_an_image_are_ignored(loss: str, name: str, item: int) -> None:
     trainee = all_on()
     given, unknown, known = prepared(), prepared(), prepared()
     unknown[name][item] = 1 - given[name][item]
@@ -135,7 +135,7 @@ def test_what_is_unknown_of_an_image_is_not_learned(loss: str, name: str, item: 
     assert trainee(known)[loss] != trainee(given)[loss]
 
 
-def test_an_equal_copy_is_consistent() -> None:
+def test_an_equal_copy_has_zero_consistency_loss() -> None:
     given = prepared()
     given["degraded"] = given["images"][given["degraded_of"]]
     result = all_on()(given)
@@ -143,7 +143,7 @@ def test_an_equal_copy_is_consistent() -> None:
     assert float(result["feature_consistency_loss"]) == pytest.approx(0, abs=1e-5)
 
 
-def test_every_auxiliary_layer_learns_teaches_and_stays_behind() -> None:
+def test_auxiliary_layers_learn_and_are_not_saved_with_the_detector() -> None:
     trainee = all_on().train()
     trainee(prepared())["loss"].backward()
     layers = trainee.auxiliary()
@@ -153,7 +153,7 @@ def test_every_auxiliary_layer_learns_teaches_and_stays_behind() -> None:
     assert set(trainee.model.state_dict()) == set(small_model().state_dict())
 
 
-def test_auxiliary_layers_come_back_from_their_state() -> None:
+def test_auxiliary_layers_load_from_their_state() -> None:
     first, second = all_on(), all_on()
     with torch.no_grad():
         for parameter in first.auxiliary().parameters():
@@ -168,7 +168,7 @@ def test_auxiliary_layers_come_back_from_their_state() -> None:
 
 @pytest.mark.parametrize("kind", ["one_cycle", "constant"])
 def test_each_group_keeps_its_own_maximum(kind: str) -> None:
-    """OneCycleLR with one number would flatten the layer-wise rates."""
+    """OneCycleLR with one number would override the layer-wise rates."""
     config = with_settings(
         probe(), [f"schedule.kind={kind}", "samples=640", "schedule.warmup_steps=3", "schedule.decay_samples=160"]
     )
@@ -198,7 +198,7 @@ def test_norms_and_biases_do_not_decay_and_the_extra_layer_learns() -> None:
     assert all(id(parameter) in decays for parameter in extra.parameters())
 
 
-def test_drop_rates_move_from_the_model_s_to_the_final_ones() -> None:
+def test_drop_rates_move_from_initial_to_final_values() -> None:
     config = with_settings(probe(), ["schedule.final_dropout=0.1"]).schedule
     model = small_model()
     assert drop_rates(config, model, 0.0) == (0.3, None)

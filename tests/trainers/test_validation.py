@@ -1,4 +1,4 @@
-"""What a run is validated on, and the figures that choose its best weights."""
+"""The validation sets of a run, and the metrics that select its best weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIG = ValidationConfig(rows=8, pseudo_rows=8, degraded_rows=8, video_rows=12,
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Validation rows of dfdc and ffpp_c23 in turn, the last quarter of the groups made live swaps."""
+    """Validation rows of dfdc and ffpp_c23 in turn, the last quarter of the groups as live swaps."""
     rows = Manifest.read(make_crops(tmp_path_factory.mktemp("crops"), train=2, val=20, frames=2))
     live = (rows.split == "val") & (rows.group >= "g014")
     return replace(rows, dataset=np.where(live, "dfl", rows.dataset))
@@ -53,8 +53,8 @@ def test_the_sets_of_a_run(manifest: Manifest) -> None:
         "videos_crf40",
     ]
     assert len(sets["videos"].label) > len(np.unique(sets["videos"].video))
-    again = named(validation_sets(manifest, CONFIG, SIZE_PX))
-    assert all((again[name].pixels == scored.pixels).all() for name, scored in sets.items())
+    repeated = named(validation_sets(manifest, CONFIG, SIZE_PX))
+    assert all((repeated[name].pixels == scored.pixels).all() for name, scored in sets.items())
 
 
 def test_sets_can_be_smaller_or_left_out(manifest: Manifest) -> None:
@@ -69,7 +69,7 @@ def test_sets_can_be_smaller_or_left_out(manifest: Manifest) -> None:
     assert validation_sets(manifest, replace(CONFIG, split="absent"), SIZE_PX) == []
 
 
-def test_a_kind_that_is_not_trained_on_is_named_so(manifest: Manifest) -> None:
+def test_a_kind_that_is_not_trained_on_is_named_unseen(manifest: Manifest) -> None:
     config = replace(CONFIG, kinds=(), degraded_rows=0)
     trained = set(named(validation_sets(manifest, config, SIZE_PX, trained=list(KINDS))))
     held_out = set(named(validation_sets(manifest, config, SIZE_PX, trained=["dfdc"])))
@@ -77,7 +77,7 @@ def test_a_kind_that_is_not_trained_on_is_named_so(manifest: Manifest) -> None:
     assert {f"unseen_{kind}" for kind in ("self_blend",)} == {name for name in held_out if "self_blend" in name}
 
 
-def test_a_kind_that_cannot_be_made_is_left_out(manifest: Manifest) -> None:
+def test_a_kind_without_its_requirements_is_left_out(manifest: Manifest) -> None:
     lines: list[str] = []
     config = replace(CONFIG, kinds=("rerender", "self_blend"))
     sets = named(validation_sets(manifest, config, SIZE_PX, say=lines.append))
@@ -89,11 +89,11 @@ def test_a_kind_that_cannot_be_made_is_left_out(manifest: Manifest) -> None:
 
 
 def test_an_unknown_kind_is_refused(manifest: Manifest) -> None:
-    with pytest.raises(SettingError, match="no pseudo-fake kind face_swap; there are: self_blend"):
+    with pytest.raises(SettingError, match="no pseudo-fake kind face_swap; available: self_blend"):
         validation_sets(manifest, replace(CONFIG, kinds=("face_swap",)), SIZE_PX)
 
 
-def test_people_of_other_splits_are_left_out_where_others_remain(manifest: Manifest) -> None:
+def test_people_of_other_splits_are_left_out_if_others_remain(manifest: Manifest) -> None:
     val = manifest.where(split="val", dataset="dfdc")
     groups = sorted(set(val.group.tolist()))
     others = val.take(np.isin(val.group, groups[:3]))
@@ -101,7 +101,7 @@ def test_people_of_other_splits_are_left_out_where_others_remain(manifest: Manif
     assert len(without_actors_of(val, val)) == len(val)
 
 
-def test_an_actor_is_known_in_all_groups(manifest: Manifest) -> None:
+def test_an_actor_is_recognised_across_groups(manifest: Manifest) -> None:
     """Groups differ between the splits by design; the person that they show may be the same."""
     val = manifest.where(split="val", dataset="dfdc")
     first, second = sorted(set(val.group.tolist()))[:2]
@@ -163,7 +163,7 @@ def test_false_alarms_are_counted_at_the_clean_threshold() -> None:
     assert found["selection"] == pytest.approx((found["clean"] + 0.5) / 2)
 
 
-def test_blurred_reals_that_are_called_fake_cost_selection() -> None:
+def test_blurred_reals_called_fake_lower_the_selection() -> None:
     labels = [REAL] * 50 + [FAKE] * 50
     sets = [crops("clean", labels), *(crops(name, labels, measure="alarms") for name in BLURRED)]
     clean = np.linspace(-5, 5, 100, dtype=np.float32)
@@ -175,7 +175,7 @@ def test_blurred_reals_that_are_called_fake_cost_selection() -> None:
 
 
 @given(st.lists(st.floats(-9, 9), min_size=1, max_size=300), st.floats(0, 0.5))
-def test_no_more_than_the_wanted_share_is_above_the_threshold(reals: list[float], fpr: float) -> None:
+def test_at_most_the_given_share_is_above_the_threshold(reals: list[float], fpr: float) -> None:
     scores = np.array(reals)
     threshold = alarm_threshold(scores, fpr)
     assert (scores > threshold).mean() <= fpr
@@ -192,7 +192,7 @@ def test_weights_are_validated(manifest: Manifest) -> None:
     assert validate(model, [], torch.device("cpu"))["selection"] != found["selection"]
 
 
-def test_a_config_that_was_stored_before_these_sets_is_read() -> None:
+def test_a_config_older_than_these_sets_is_read() -> None:
     stored = json.loads(to_json(probe()))
     stored["validation"] = {"split": "val", "every": 10_000, "rows": 800, "crops": "dfdc", "videos": "ffpp_c23"}
     for name in ("strong", "apart", "platform", "landmark_cutout_share", "degraded_real_share"):

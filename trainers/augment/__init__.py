@@ -1,1 +1,1 @@
-"""Pseudo-fakes, and the degradations of real-life video."""
+"""Pseudo-fakes, and degradations as in real-life video."""

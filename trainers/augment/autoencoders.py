@@ -1,9 +1,9 @@
-"""Small autoencoders of faces: what passes through one carries the traces of neural rendering.
+"""Small autoencoders of faces; their output carries the traces of neural rendering.
 
-Generators give themselves away by how they enlarge (Odena et al., "Deconvolution and Checkerboard Artifacts", Distill
-2016; Zhang et al., "Detecting and Simulating Artifacts in GAN Fake Images", WIFS 2019, arXiv:1907.06515). So there are
-several kinds of upsampling, sizes, bottlenecks and losses here. They are trained on reals alone, by
-`unmask data autoencoders`, for minutes: they need to be plausible, not perfect.
+Generators leave traces of their upsampling (Odena et al., "Deconvolution and Checkerboard Artifacts", Distill 2016;
+Zhang et al., "Detecting and Simulating Artifacts in GAN Fake Images", WIFS 2019, arXiv:1907.06515). So the nets use
+several kinds of upsampling, sizes, bottlenecks and losses. `unmask data autoencoders` trains them on reals only, in
+minutes: they need to be plausible, not perfect.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FORMAT = "unmask-autoencoder-1"
 
 
 class AutoencodersMissingError(UnmaskError, ValueError):
-    """There are no autoencoders where they were expected; the message says how to make them."""
+    """The autoencoders do not exist; the message says how to make them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class AutoencoderSpec:
 
     Attributes:
         name: of its file.
-        upsampling: how the decoder doubles its size.
-        size_px: side of the pictures it takes and gives.
-        depth: how often the size is halved.
-        bottleneck: channels that are left at the smallest size.
-        loss: l1 alone blurs; with the gradients' L1, edges are kept and upsampling shows more.
+        upsampling: how the decoder doubles the size.
+        size_px: side of its input and output pictures.
+        depth: number of times the size is halved.
+        bottleneck: channels at the smallest size.
+        loss: l1 alone blurs; with the gradients' L1, edges stay and upsampling shows more.
         width: channels after the first halving; doubled by each further one.
     """
 
@@ -61,7 +61,7 @@ class AutoencoderSpec:
 
 
 # Two halvings: after 75 seconds of processor time, nets with three had errors of 7.7 to 8.6 grey levels and lost the
-# eyes, nets with two had 5.3 and 6.0. Kept values are from an eighth to a third of the picture's.
+# eyes, nets with two had 5.3 and 6.0. The bottleneck keeps an eighth to a third of the picture's values.
 SPECS: tuple[AutoencoderSpec, ...] = (
     AutoencoderSpec("nearest_96", "nearest", 96, 2, 8, "l1_gradient", 16),
     AutoencoderSpec("bilinear_96", "bilinear", 96, 2, 16, "l1", 16),
@@ -90,12 +90,12 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(*up, nn.Conv2d(spec.width // 2, 3, 3, padding=1))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Float [B, 3, S, S] in -1..1, and the same drawn by the decoder."""
+        """Float [B, 3, S, S] in -1..1, and its reconstruction of the same shape."""
         rendered: Tensor = self.decoder(self.encoder(pictures))
         return rendered
 
     def render(self, square: Image) -> Image:
-        """A square picture uint8 [H, H, 3] as the decoder draws it, in its own size: uint8 [S, S, 3]."""
+        """A square picture uint8 [H, H, 3] as reconstructed, in the net's own size: uint8 [S, S, 3]."""
         size = self.spec.size_px
         down = cv2.INTER_AREA if square.shape[0] > size else cv2.INTER_LINEAR
         small = cv2.resize(square, (size, size), interpolation=down)
@@ -127,7 +127,7 @@ def _double(how: Upsampling, before: int, after: int) -> nn.Module:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums in one order: loader workers and the main process make the same picture, to the bit."""
+    """Fixed order of sums: loader workers and the main process make the same picture, bit for bit."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
@@ -146,13 +146,13 @@ def _scaled(pictures: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When the training of one autoencoder ends: whichever comes first."""
+    """Training budget of one autoencoder: ends at the first limit reached."""
 
     seconds: float = float("inf")
     steps: int = 100_000
 
     def spent(self, seconds: float, steps: int) -> float:
-        """The part that is used up, 0 to 1."""
+        """The used share, 0 to 1."""
         return min(1.0, max(seconds / self.seconds, steps / self.steps))
 
 
@@ -168,19 +168,19 @@ def train_autoencoder(
     """Train one on random squares of real faces: whole ones, and parts such as the mouth.
 
     Args:
-        spec: which.
+        spec: of the autoencoder.
         reals: uint8 [H, H, 3] each.
-        budget: how long; the rate falls to 0 by its end (half a cosine).
-        clock: seconds, such as `time.process_time`.
+        budget: length of the training; the rate falls to 0 by its end (half a cosine).
+        clock: returns seconds, such as `time.process_time`.
         seed: of weights and squares.
-        batch_size: squares of a step.
+        batch_size: squares per step.
 
     Returns:
         The autoencoder and the mean absolute error over its last steps, in grey levels of 0..255.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    # channels_last: a step of nearest_96 took 57 ms in place of 94 on one core with AVX2.
+    # channels_last: a step of nearest_96 took 57 ms instead of 94 on one core with AVX2.
     net = Autoencoder(spec).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=1e-4)
     started, step, error = clock(), 0, float("nan")
@@ -240,14 +240,14 @@ def load_autoencoders(folder: str) -> tuple[Autoencoder, ...]:
     """All autoencoders of a folder, by name; loaded once in a process.
 
     Raises:
-        AutoencodersMissingError: no folder is named, it holds none, or a file is not one.
+        AutoencodersMissingError: no folder is set, it has none, or a file is not an autoencoder.
     """
     files = sorted(Path(folder).glob("*.safetensors")) if folder else []
     if not files:
         raise AutoencodersMissingError(
             "pseudo-fakes of the kind rerender need autoencoders: "
-            f"{f'{folder} holds none' if folder else 'no folder is named'}. Make "
-            "them by `unmask data autoencoders MANIFEST FOLDER`, name them by --set data.blend.rerender.folder=FOLDER"
+            f"{f'{folder} has none' if folder else 'no folder is set'}. Make "
+            "them with `unmask data autoencoders MANIFEST FOLDER` and set --set data.blend.rerender.folder=FOLDER"
         )
     return tuple(_load(file) for file in files)
 
@@ -257,7 +257,7 @@ def _load(file: Path) -> Autoencoder:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise AutoencodersMissingError(f"{file}: is not an autoencoder of `unmask data autoencoders`")
+                raise AutoencodersMissingError(f"{file}: not an autoencoder of `unmask data autoencoders`")
             net = Autoencoder(AutoencoderSpec(**json.loads(metadata["spec"])))
             net.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -2,7 +2,7 @@
 
 Self-blending follows Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022
 (arXiv:2204.08376), section 3: source and target are the same picture, one of them with other colours and sharpness,
-the source a little moved; a softened, deformed face mask blends them. What remains to be learned is the blending.
+the source slightly moved; a softened, deformed face mask blends them. The network can only learn the blending.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Blend:
     """A pseudo-fake with its real.
 
     Attributes:
-        real: uint8 [H, W, 3]: the target, which may itself have other colours than the picture it was made of.
+        real: uint8 [H, W, 3]: the target, whose colours may differ from those of the original picture.
         fake: uint8 [H, W, 3].
         mask: float32 [H, W] in 0..1: how much of the source is in the fake.
     """
@@ -48,9 +48,9 @@ def self_blend(
     Args:
         image: uint8 [H, W, 3], RGB.
         landmarks: float32 [5, 2], px.
-        rng: all that is random.
-        config: how.
-        dense: float32 [478, 2], px, where they are known.
+        rng: source of randomness.
+        config: settings.
+        dense: float32 [478, 2], px, if known.
     """
     config = config or BlendConfig()
     source, target = image, image
@@ -66,14 +66,14 @@ def self_blend(
 def transplant(
     real: Image, fake: Image, landmarks: Floats, rng: np.random.Generator, config: BlendConfig | None = None
 ) -> Blend:
-    """The fake inside a mask, its own real outside: a forgery of a part of the face, without seams of its own.
+    """The fake inside a mask, its own real outside: a forgery of a part of the face, without extra seams.
 
     Args:
         real: uint8 [H, W, 3], RGB.
         fake: the same frame and box, forged.
         landmarks: float32 [5, 2], px.
-        rng: all that is random.
-        config: how.
+        rng: source of randomness.
+        config: settings.
     """
     mask = _mask(Face(real, landmarks), rng, config or BlendConfig())
     return Blend(real, mixed(fake, real, mask), mask)
@@ -82,7 +82,7 @@ def transplant(
 def moved(
     source: Image, mask: Floats, landmarks: Floats, rng: np.random.Generator, config: BlendConfig
 ) -> tuple[Image, Floats]:
-    """Source and mask shifted and scaled a little, together, around the face's middle."""
+    """Source and mask shifted and scaled slightly, together, around the face's middle."""
     height, width = mask.shape
     scale = rng.uniform(1 - config.scale, 1 + config.scale)
     shift = rng.uniform(-1, 1, 2) * (config.shift_x * width, config.shift_y * height)

@@ -1,4 +1,4 @@
-"""Colours of one face brought to those of another, as face swaps do, or changed at random."""
+"""Colour transfer from one face to another, as face swaps do, or changed at random."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainers.augment import degrade
 
 Matching = Literal["none", "mean", "reinhard", "histogram"]
 MATCHINGS: tuple[Matching, ...] = get_args(Matching)
-# Spreads are not stretched further: the noise of a dark or flat face would be, too.
+# Limit on stretching spreads: it would also amplify the noise of a dark or flat face.
 _STRETCH = (0.6, 1.6)
 
 
@@ -23,7 +23,7 @@ def match_colours(source: Image, target: Image, where: Floats, how: Matching) ->
     Args:
         source: uint8 [H, W, 3], RGB.
         target: uint8 [H, W, 3], RGB.
-        where: float32 [H, W]: what is above one half is measured, in both.
+        where: float32 [H, W]: pixels above one half are measured, in both.
         how: the mean; mean and spread (Reinhard et al., "Color Transfer between Images", 2001, here in CIELAB); or the
             histogram of each channel.
     """
@@ -47,8 +47,8 @@ def _histograms(source: Image, target: Image, inside: npt.NDArray[np.bool_]) -> 
         ours, theirs = (
             np.bincount(picture[..., channel][inside], minlength=256) / inside.sum() for picture in (source, target)
         )
-        # Ranks of the middle of each level: the many pixels of an overexposed one are not the target's brightest. Only
-        # levels that occur: on the plateaus in between, brighter source pixels would become 255.
+        # Ranks of the middle of each level: the many pixels of an overexposed level do not become the target's
+        # brightest. Only levels that occur: on the plateaus in between, brighter source pixels would become 255.
         levels = np.flatnonzero(theirs)
         table = np.interp(ours.cumsum() - ours / 2, (theirs.cumsum() - theirs / 2)[levels], levels)
         matched[..., channel] = np.rint(table).astype(np.uint8)[source[..., channel]]
@@ -56,7 +56,7 @@ def _histograms(source: Image, target: Image, inside: npt.NDArray[np.bool_]) -> 
 
 
 def other_colours(image: Image, rng: np.random.Generator) -> Image:
-    """The picture with other colours, contrast and sharpness: what another camera, or a generator, would give."""
+    """The picture with other colours, contrast and sharpness: as from another camera or a generator."""
     changed: npt.NDArray[np.floating] = image.astype(np.float32)
     if rng.random() < 0.5:
         changed = changed + rng.uniform(-20, 20, 3)
@@ -75,7 +75,7 @@ def other_colours(image: Image, rng: np.random.Generator) -> Image:
 
 
 def other_sharpness(image: Image, rng: np.random.Generator) -> Image:
-    """The picture less sharp, as after a smaller size, or sharper."""
+    """The picture less sharp, as after downscaling, or sharper."""
     if rng.random() < 0.6:
         up = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
         return degrade.resize(image, rng.uniform(0.25, 0.7), up=up)

@@ -1,4 +1,4 @@
-"""Parts of a face are blanked, so that the network does not rest on one cue."""
+"""Blanks parts of a face, so that the network does not rely on one cue."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def part_mask(landmarks: Floats, part: Part, size: tuple[int, int], grow: float 
 
     Args:
         landmarks: float32 [5, 2], px: eyes, nose, corners of the mouth.
-        part: which.
+        part: of the face.
         size: height and width in px.
         grow: factor of the mask's extent.
     """
@@ -70,12 +70,12 @@ def choose_part(landmarks: Floats, forged: Floats | None, size: tuple[int, int],
 
     Args:
         landmarks: float32 [5, 2], px.
-        forged: float32 [H, W] in 0..1, where the fake is forged; None where that is unknown.
+        forged: float32 [H, W] in 0..1, where the fake is forged; None if unknown.
         size: height and width in px.
-        rng: which, and how large.
+        rng: draws part and size.
 
     Returns:
-        bool [H, W]; all False where each part would hide most of the forgery.
+        bool [H, W]; all False if each part would hide most of the forgery.
     """
     for part in rng.permutation(np.array(PARTS)):
         mask = part_mask(landmarks, part, size, float(rng.uniform(0.8, 1.3)))
@@ -85,11 +85,11 @@ def choose_part(landmarks: Floats, forged: Floats | None, size: tuple[int, int],
 
 
 def blanked(image: Image, mask: Mask, seed: int) -> Image:
-    """The picture with one colour, or noise, in place of the masked part; a seed gives all pictures the same.
+    """The picture with one colour, or noise, instead of the masked part; equal seeds give the same result.
 
     Args:
         image: uint8 [H, W, 3].
-        mask: bool, of this size or of another one of the same shape.
+        mask: bool, of the same aspect ratio, at any size.
         seed: of the colour or the noise.
     """
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What happens to pictures on their way: compression, resizing, blur, noise, filters. Each is a pure function.
+"""Degradations of pictures: compression, resizing, blur, noise, filters. Each is a pure function.
 
 All take and return uint8 [H, W, 3], RGB, of one size.
 """
@@ -28,13 +28,13 @@ def jpeg_size_bytes(image: Image, quality: int) -> int:
 def h264(image: Image, crf: float, *, motion_px: tuple[float, float] = (0.7, 0.4), frames: int = 3) -> Image:
     """The image as the last frame of a short H.264 clip (x264, preset veryfast), about 4 ms at 224 px.
 
-    The picture moves a little from frame to frame, as a talking head does, so that the last frame is predicted from
-    others and carries the deblocking and the skipped residuals of real video, not those of a still.
+    The picture moves slightly from frame to frame, like a talking head, so that the last frame is predicted from
+    others and has the deblocking and skipped residuals of real video, not of a still.
 
     Args:
         image: sides of at least 16 px; odd ones are padded by one px for the encoder and cut again.
         crf: constant rate factor, 0 to 51. FaceForensics++'s c23 and c40 are encoded at 23 and 40.
-        motion_px: by how much the picture moves from frame to frame, x and y.
+        motion_px: movement from frame to frame, x and y.
         frames: of the clip.
 
     Raises:
@@ -49,7 +49,7 @@ def h264(image: Image, crf: float, *, motion_px: tuple[float, float] = (0.7, 0.4
     encoder.width, encoder.height = size
     encoder.pix_fmt = "yuv420p"
     encoder.time_base = Fraction(1, 25)
-    # zerolatency: no look-ahead and no B-frames, so each frame comes out as it goes in.
+    # zerolatency: no look-ahead and no B-frames, so each frame is returned at once.
     encoder.options = {"crf": f"{crf:g}", "preset": "veryfast", "tune": "zerolatency", "threads": "1"}
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
@@ -69,12 +69,12 @@ def h264(image: Image, crf: float, *, motion_px: tuple[float, float] = (0.7, 0.4
 
 
 def resize(image: Image, factor: float, *, up: int = cv2.INTER_LINEAR) -> Image:
-    """Shrunk to `factor` of its size and brought back, as a small face is before a detector sees it.
+    """Shrunk to `factor` of its size and enlarged again, like a small face in front of a detector.
 
     Args:
         image: the picture.
         factor: 0 to 1.
-        up: OpenCV's interpolation for the way back; the way down is by area.
+        up: OpenCV's interpolation for enlarging; shrinking uses area interpolation.
     """
     height, width = image.shape[:2]
     small = cv2.resize(
@@ -98,7 +98,7 @@ def defocus(image: Image, radius_px: float) -> Image:
 
 def motion_blur(image: Image, length_px: float, angle_degrees: float) -> Image:
     """The blur of a straight movement during the exposure, over `length_px` in a direction (0: along x)."""
-    # The middles of pieces of half a px, each shared between the four px around it.
+    # Centres of pieces of half a px, each shared between the four px around it.
     count = max(2, math.ceil(2 * length_px))
     along = ((np.arange(count) + 0.5) / count - 0.5) * length_px
     turn = math.radians(angle_degrees)
@@ -121,8 +121,8 @@ def noise(image: Image, sigma: float, rng: np.random.Generator, *, luma: bool = 
         image: the picture.
         sigma: standard deviation in grey levels of 0..255.
         rng: of the noise.
-        luma: the same noise in all channels, as film and strong denoising leave it; else each channel has its own.
-        grain_px: sigma of the blur that makes the noise coarse, as demosaicing and enlarging do; 0: white.
+        luma: the same noise in all channels, as left by film and strong denoising; else separate noise per channel.
+        grain_px: sigma of the blur that makes the noise coarser, as demosaicing and enlarging do; 0: white.
     """
     field = rng.standard_normal(image.shape[:2] if luma else image.shape, np.float32)
     if grain_px > 0:
@@ -141,16 +141,16 @@ def mosaic(image: Image, cell_px: float) -> Image:
 
 
 def sharpen(image: Image, amount: float, radius_px: float = 1.0) -> Image:
-    """Unsharp mask: an `amount` of 0 changes nothing, 1 doubles what a blur of sigma `radius_px` takes away."""
+    """Unsharp mask: an `amount` of 0 changes nothing, 1 doubles the detail that a blur of sigma `radius_px` removes."""
     return np.asarray(cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), radius_px), -amount, 0))
 
 
-# Rows: what R, G and B of the toned picture take from the original's. The values of the sepia filter of the W3C's
+# Rows: weights of the original's R, G and B in R, G and B of the toned picture. Values of the sepia filter in the W3C's
 # Filter Effects Module, https://www.w3.org/TR/filter-effects-1/#sepiaEquivalent.
 _SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]], np.float32)
 
 
 def sepia(image: Image, amount: float) -> Image:
-    """Toned like an old photograph: 0 changes nothing, 1 leaves nothing of the colours."""
+    """Toned like an old photograph: 0 changes nothing, 1 removes the colours."""
     matrix = np.eye(3, dtype=np.float32) * np.float32(1 - amount) + _SEPIA * np.float32(amount)
     return np.asarray(cv2.transform(image, matrix))

@@ -18,7 +18,7 @@ class Face:
     Attributes:
         image: uint8 [H, W, 3], RGB.
         landmarks: float32 [5, 2], px: eyes, nose, corners of the mouth.
-        dense: float32 [P, 2], px: a dense mesh of the face (MediaPipe's 478 points); None where it is unknown.
+        dense: float32 [P, 2], px: a dense mesh of the face (MediaPipe's 478 points); None if unknown.
     """
 
     image: Image
@@ -27,14 +27,14 @@ class Face:
 
     @property
     def unit_px(self) -> float:
-        """An eye distance; of a turned head, what it would be from the front."""
+        """The eye distance; for a turned head, the value from the front."""
         eyes, mouth = self.landmarks[:2].mean(axis=0), self.landmarks[3:].mean(axis=0)
         across = float(np.linalg.norm(self.landmarks[1] - self.landmarks[0]))
         return max(across, float(np.linalg.norm(mouth - eyes)) / 1.07, 1.0)
 
 
 def mesh_of(face: Face) -> Floats:
-    """The face's mesh, float32 [163, 2], px: the dense landmarks, or an average face laid on the five."""
+    """The face's mesh, float32 [163, 2], px: the dense landmarks, or an average face fitted to the five."""
     if face.dense is not None:
         return np.asarray(face.dense[numbers()], np.float32)
     points = np.column_stack([mean_mesh()[:, :2], np.ones(len(mean_mesh()))])
@@ -42,7 +42,7 @@ def mesh_of(face: Face) -> Floats:
 
 
 def mirror(face: Face) -> Face:
-    """The face as a mirror shows it; a dense mesh is reduced to the points of `mesh_of`."""
+    """The mirrored face; a dense mesh is reduced to the points of `mesh_of`."""
     width = face.image.shape[1]
 
     def flipped(points: Floats) -> Floats:

@@ -1,8 +1,8 @@
-"""Frequency blends: bands of a face's spectrum taken from another picture, or marked as upsampling marks them.
+"""Frequency blends: bands of a face's spectrum taken from another picture, or marked like the traces of upsampling.
 
 Fourier amplitudes and phases are mixed as in domain adaptation (Yang and Soatto, "FDA", CVPR 2020, arXiv:2004.05498)
 and in frequency-space blending for deepfake detection; Laplacian bands as in Burt and Adelson's multiresolution splines
-(1983); the grid is what generators leave when they enlarge by inserting zeros (arXiv:1907.06515).
+(1983); the grid is the trace of generators that enlarge by inserting zeros (arXiv:1907.06515).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from trainers.augment.mesh_swap import donor_on
 _WAYS = ("amplitude", "phase", "pyramid", "grid")
 _MASKS = ("full", "extended", "region", "holes")
 _MASK_SHARES = (0.5, 0.2, 0.15, 0.15)
-# Radii of bands in cycles a px, from coarse to fine; one half is the finest there is.
+# Radii of bands in cycles a px, from coarse to fine; one half is the finest.
 _BANDS = ((0.0, 0.03), (0.02, 0.1), (0.08, 0.25), (0.2, 0.71))
 _LEVELS = 4
 
 
 def frequency(face: Face, donor: Face, rng: np.random.Generator, config: BlendConfig) -> Blend:
-    """This face with a part of its spectrum changed.
+    """This face with part of its spectrum changed.
 
     Args:
         face: the real.
-        donor: whose bands are taken, in a part of the cases.
-        rng: all that is random.
-        config: how.
+        donor: whose bands are used in a share of the cases.
+        rng: source of randomness.
+        config: settings.
     """
     how = config.frequency
     hard = hard_mask(face, choose(_MASKS, _MASK_SHARES, rng), rng, config.region_shares)
@@ -53,9 +53,9 @@ def frequency(face: Face, donor: Face, rng: np.random.Generator, config: BlendCo
 
 
 def _visible(changed: Image, image: Image, hard: Floats, smallest: float) -> Image:
-    """The change made stronger until it moves the face by so many grey levels on average, by a factor of ten at most.
+    """Amplify the change until it moves the face by `smallest` grey levels on average, by a factor of ten at most.
 
-    A band that holds nothing of a smooth face would make a fake that no one can tell from its real.
+    On a smooth face an empty band would give a fake that equals its real.
     """
     change = changed.astype(np.float32) - image
     level = float(np.abs(change[hard > 0.5]).mean()) if (hard > 0.5).any() else 0.0
@@ -65,7 +65,7 @@ def _visible(changed: Image, image: Image, hard: Floats, smallest: float) -> Ima
 
 
 def _other(face: Face, donor: Face, hard: Floats, rng: np.random.Generator, config: BlendConfig) -> Image:
-    """The picture whose bands are taken."""
+    """The picture that the bands come from."""
     if rng.random() < config.frequency.donor_share:
         warped, valid = donor_on(face, donor)
         return match_colours(warped, face.image, hard * valid, "mean")
@@ -73,10 +73,10 @@ def _other(face: Face, donor: Face, hard: Floats, rng: np.random.Generator, conf
 
 
 def _fourier(image: Image, other: Image, strength: float, rng: np.random.Generator, *, phase: bool) -> Image:
-    """Amplitudes or phases of a band, taken over in part.
+    """Amplitudes or phases of a band, partly taken over.
 
-    The mean stays: it is the colour, not a band. Coarse phases say where the face's parts are, so phases are mixed from
-    the second band on.
+    The mean stays: it is the colour, not a band. Coarse phases hold the places of the face's parts, so phases are
+    mixed from the second band on.
     """
     height, width = image.shape[:2]
     low, high = _BANDS[int(rng.integers(1 if phase else 0, len(_BANDS)))]
@@ -99,7 +99,7 @@ def _fourier(image: Image, other: Image, strength: float, rng: np.random.Generat
 
 
 def _pyramid(image: Image, other: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Some Laplacian bands taken over in part: at least one, never the coarsest remainder."""
+    """Some Laplacian bands partly taken over: at least one, never the coarsest remainder."""
     takes = rng.random(_LEVELS) < 0.45
     takes[int(rng.integers(_LEVELS))] = True
     ours, theirs = image.astype(np.float32), other.astype(np.float32)
@@ -118,7 +118,7 @@ def _pyramid(image: Image, other: Image, strength: float, rng: np.random.Generat
 
 
 def _grid(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Enlarged from a half or a quarter with the uneven gains of a badly tuned upsampling: a faint lattice."""
+    """Enlarged from a half or a quarter with the uneven gains of a badly tuned upsampling: a faint grid."""
     step = int(rng.choice([2, 4]))
     height, width = image.shape[:2]
     gains = 1 + rng.normal(0, 0.06 * strength, (step, step, 3)).astype(np.float32)
@@ -126,6 +126,6 @@ def _grid(image: Image, strength: float, rng: np.random.Generator) -> Image:
     lattice = np.tile(gains, (height // step + 1, width // step + 1, 1))[:height, :width]
     small = cv2.resize(image, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
     large = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
-    # A part of the lost detail stays: not blur, the lattice is the trace.
+    # Some of the lost detail is kept: the trace is the grid, not blur.
     kept = rng.uniform(0.3, 0.9)
     return np.asarray(np.rint((large + kept * (image - large)) * lattice).clip(0, 255).astype(np.uint8))

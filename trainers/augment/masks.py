@@ -19,7 +19,7 @@ from trainers.augment.face import Face, mesh_of
 from trainers.augment.outline import REGIONS, Region, region_mask
 
 MASKS = ("region", "full", "extended", "parts", "holes", "random")
-# What forgeries replace alone, and what hulls leave out. The jaw's halves take the corner of the mouth along.
+# Parts that forgeries replace alone, and that hulls leave out. The jaw's halves include the corner of the mouth.
 PARTS: dict[str, tuple[int, ...]] = {
     "left_eye": (*mesh.LEFT_EYE, *mesh.LEFT_BROW),
     "right_eye": (*mesh.RIGHT_EYE, *mesh.RIGHT_BROW),
@@ -31,7 +31,7 @@ PARTS: dict[str, tuple[int, ...]] = {
     "right_cheek": (454, 323, 361, 425, 280, 346, 358, 266),
 }
 _FULL = (*mesh.JAW, *mesh.LEFT_BROW, *mesh.RIGHT_BROW)
-# Smallest part of the picture that a mask covers; below, the whole face is taken.
+# Smallest part of the picture that a mask covers; below it, the whole face is used.
 _SMALLEST = 0.004
 _MIDDLE = np.array([[0.2, 0.2], [0.8, 0.2], [0.5, 0.9]], np.float32)
 
@@ -55,11 +55,11 @@ def hard_mask(face: Face, kind: str, rng: np.random.Generator, region_shares: tu
     """A mask of one of `MASKS`, float32 [H, W] of 0 and 1; never empty.
 
     Args:
-        face: its mesh says where.
+        face: its mesh gives the place.
         kind: region, one of `outline.REGIONS`; full, jaw to brows; extended, with the forehead; parts, a union of
             some; holes, full or extended without some; random, the hull of random points.
-        rng: all that is random.
-        region_shares: of `outline.REGIONS`, for the kind region; empty: equal ones.
+        rng: source of randomness.
+        region_shares: of `outline.REGIONS`, for the kind region; empty: equal shares.
     """
     size = (face.image.shape[0], face.image.shape[1])
     if kind == "region":
@@ -69,7 +69,7 @@ def hard_mask(face: Face, kind: str, rng: np.random.Generator, region_shares: tu
         mask = _mesh_mask(face, kind, rng, size)
     if mask.mean() < _SMALLEST:
         mask = hull(mesh_of(face), size)
-    # A face outside of its picture: nothing of it is left to be changed but the middle.
+    # A face outside of its picture: use the middle of the picture.
     return mask if mask.any() else hull(_MIDDLE * np.array(size[::-1], np.float32), size)
 
 
@@ -105,13 +105,13 @@ def soft_mask(hard: Floats, rng: np.random.Generator, soften: tuple[float, float
 
     Args:
         hard: float32 [H, W] of 0 and 1, not empty.
-        rng: all that is random.
-        soften: sigma of the Gaussian in parts of the width, drawn between.
+        rng: source of randomness.
+        soften: sigma of the Gaussian in parts of the width, range.
         elastic: largest displacement in parts of the width.
     """
     width = hard.shape[1]
     deformed = _elastic(hard, rng, elastic * width) if elastic > 0 else hard
-    # Eroding by blurring and cutting off, as the paper's inner and outer softening: the seam moves in or out.
+    # Erode by blurring and thresholding, like the paper's inner and outer softening: the seam moves in or out.
     sigma = rng.uniform(*soften) * width
     soft = cv2.GaussianBlur(deformed, (0, 0), sigma)
     low = rng.uniform(0.0, 0.4)

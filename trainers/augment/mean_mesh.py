@@ -34,8 +34,8 @@ JAW = (
 )
 
 # Number, x, y, z in eye distances from the middle between the eyes, y down and z away from the camera: the mean over
-# 286 frontal reals (DFDC, UTKFace, FaceForensics++, FFHQ, DeepFaceLive's documentation), each upright by its eyes, made
-# symmetric.
+# 286 frontal reals (DFDC, UTKFace, FaceForensics++, FFHQ, DeepFaceLive's documentation), each upright by its eyes, then
+# made symmetric.
 _TABLE = """
 10 0.000 -0.820 -0.224; 338 0.315 -0.813 -0.200; 297 0.581 -0.774 -0.097; 332 0.824 -0.688 0.081
 284 0.981 -0.556 0.287; 251 1.080 -0.384 0.482; 389 1.133 -0.194 0.690; 356 1.155 0.040 0.851
@@ -106,7 +106,7 @@ def places(*points: int) -> Indices:
 
 @functools.cache
 def mirrored() -> Indices:
-    """int64 [163]: for each point the one on the other side of the face."""
+    """int64 [163]: for each point its counterpart on the other side of the face."""
     mesh = mean_mesh()
     distances = np.linalg.norm(mesh[:, None] - mesh[None] * np.array([-1, 1, 1], np.float32), axis=2)
     return np.asarray(distances.argmin(axis=1))
@@ -119,9 +119,9 @@ def triangles() -> Indices:
 
 
 def triangulated(points: Floats) -> Indices:
-    """Delaunay triangles int64 [T, 3] of points float32 [P, 2], all turning the same way."""
+    """Delaunay triangles int64 [T, 3] of points float32 [P, 2], all with the same orientation."""
     low, high = points.min(axis=0), points.max(axis=0)
-    # Subdiv2D wants positive places and a border; thousandths keep near points apart.
+    # Subdiv2D needs positive coordinates and a border; thousandths separate near points.
     scaled = (points - low) / max(float((high - low).max()), 1e-6) * 1000 + 10
     plane = cv2.Subdiv2D((0, 0, 1021, 1021))
     at = {plane.insert((float(x), float(y))): place for place, (x, y) in enumerate(scaled)}
@@ -135,6 +135,6 @@ def triangulated(points: Floats) -> Indices:
 
 
 def signed_areas(points: Floats, corners: Indices) -> Floats:
-    """Twice the area of each triangle, float32 [T]; negative where it turns the other way."""
+    """Twice the area of each triangle, float32 [T]; negative for the other orientation."""
     a, b, c = (points[corners[:, k]] for k in range(3))
     return np.asarray((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])

@@ -1,6 +1,6 @@
-"""Face swaps by graphics: a donor's face warped onto another's mesh, coloured and blended like it.
+"""Face swaps by graphics: a donor's face warped onto another's mesh, with matched colours and blended.
 
-The way of FaceSwap, one of FaceForensics++'s methods (Roessler et al., ICCV 2019, arXiv:1901.08971), and of the many
+As in FaceSwap, one of FaceForensics++'s methods (Roessler et al., ICCV 2019, arXiv:1901.08971), and in the many
 programs that swap faces by landmarks, Delaunay triangles, colour transfer and Poisson blending.
 """
 
@@ -20,18 +20,18 @@ from trainers.augment.mean_mesh import OVAL, mean_mesh, places, triangles
 from trainers.augment.warp import warp
 
 _MASKS = ("full", "extended", "holes")
-# Px by which a Poisson mask stays away from the edges of the padded picture: seamlessClone erodes it by three.
+# Distance in px of a Poisson mask from the edges of the padded picture: seamlessClone erodes it by three.
 _ROOM = 8
 
 
 def mesh_swap(face: Face, donor: Face, rng: np.random.Generator, config: BlendConfig) -> Blend:
-    """The donor's face in the place of this one.
+    """The donor's face in place of this one.
 
     Args:
         face: the target.
-        donor: another person, whose face is put on; mirrored where it looks the other way.
-        rng: all that is random.
-        config: how.
+        donor: another person, whose face is used; mirrored if it looks the other way.
+        rng: source of randomness.
+        config: settings.
     """
     how = config.mesh_swap
     size = (face.image.shape[0], face.image.shape[1])
@@ -40,7 +40,7 @@ def mesh_swap(face: Face, donor: Face, rng: np.random.Generator, config: BlendCo
         source = degrade.resize(source, rng.uniform(*how.render))
     hard = hard_mask(face, choose(_MASKS, how.mask_shares, rng), rng) * valid
     if not hard.any():
-        # Nothing of the donor's face can be seen from here: it looks away.
+        # The donor's face is not visible from here: it looks away.
         hard = hull(mesh_of(face), size)
     matching: Matching = choose(MATCHINGS, how.colour_shares, rng)  # type: ignore[assignment]
     source = match_colours(source, face.image, hard, matching)
@@ -54,12 +54,12 @@ def donor_on(face: Face, donor: Face, shape: float = 0.0) -> tuple[Image, Floats
     """The donor's face warped onto this one's mesh.
 
     Args:
-        face: where to.
-        donor: from where; mirrored if the two look to different sides.
-        shape: 0 takes this face's shape, 1 the donor's, laid on this face by an affine map.
+        face: target.
+        donor: source; mirrored if the two look to different sides.
+        shape: 0 takes this face's shape, 1 the donor's, fitted to this face by an affine map.
 
     Returns:
-        uint8 [H, W, 3] as this face's picture, beyond the mesh this face itself; and where the donor is, float32
+        uint8 [H, W, 3] of this face's picture, outside the mesh this face itself; and the donor's place, float32
         [H, W] of 0 and 1.
     """
     if yaw(face) * yaw(donor) < 0:
@@ -71,7 +71,7 @@ def donor_on(face: Face, donor: Face, shape: float = 0.0) -> tuple[Image, Floats
 
 
 def yaw(face: Face) -> float:
-    """To which side the face looks, and how far: the nose's place beside the middle line, in eye distances."""
+    """Side and amount of the head's turn: the nose's offset from the middle line, in eye distances."""
     middle = (face.landmarks[:2].mean(axis=0) + face.landmarks[3:].mean(axis=0)) / 2
     return float(face.landmarks[2, 0] - middle[0]) / face.unit_px
 
@@ -83,7 +83,7 @@ def aligned(points: Floats, target: Floats) -> Floats:
 
 
 def _inner() -> Floats:
-    """float32 [163]: 1 inside the face, 0 on its outline, which has to meet the target's head."""
+    """float32 [163]: 1 inside the face, 0 on its outline, which must match the target's head."""
     weight = np.ones(len(mean_mesh()), np.float32)
     weight[places(*OVAL)] = 0
     return weight
@@ -100,7 +100,7 @@ def poisson(source: Image, target: Image, where: np.ndarray) -> Image:
     rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
     if len(rows) < _ROOM or len(columns) < _ROOM:
         return source
-    # Only around the mask, and with room at the picture's edges, which the solver needs.
+    # Only around the mask, with the border at the picture's edges that the solver needs.
     top, bottom = max(0, rows[0] - _ROOM), min(where.shape[0], rows[-1] + 1 + _ROOM)
     left, right = max(0, columns[0] - _ROOM), min(where.shape[1], columns[-1] + 1 + _ROOM)
     window = np.s_[top:bottom, left:right]

@@ -1,4 +1,4 @@
-"""Where the parts of a face lie, from five landmarks: masks for blending and for cutting parts out."""
+"""The parts of a face from five landmarks: masks for blending and for cutting parts out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REGIONS: tuple[Region, ...] = get_args(Region)
 # A frontal face in eye distances, from the middle between the eyes, y down: eyes, nose, corners of the mouth. The mean
 # of YuNet's landmarks on the reals of the DFDC crops agrees to 0.05.
 FIVE_POINTS = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, 0.57], [-0.41, 1.07], [0.41, 1.07]], np.float32)
-# Half of the outline, ear to chin, and the brows, in the same units: an average of adult faces by eye, the vertices
+# Half of the outline, ear to chin, and the brows, in the same units: an estimated average of adult faces; the vertices
 # are moved at random anyway.
 _JAW = np.array(
     [[1.02, -0.1], [1.0, 0.35], [0.93, 0.8], [0.8, 1.2], [0.58, 1.52], [0.3, 1.72], [0.0, 1.78]], np.float32
@@ -34,7 +34,7 @@ _HALVES: dict[Region, Floats] = {
 
 
 def template_landmarks(size_px: int, template: LandmarkTemplate | None = None) -> Floats:
-    """Landmarks float32 [5, 2] of a frontal face in a crop of `size_px` cut by `template`."""
+    """Landmarks float32 [5, 2] of a frontal face in a crop of `size_px` cut with `template`."""
     template = template or LandmarkTemplate()
     eye_distance = template.eye_distance * size_px
     return np.asarray(FIVE_POINTS * eye_distance + [size_px / 2, template.eyes_y * size_px], np.float32)
@@ -55,15 +55,15 @@ def region_mask(
 ) -> Floats:
     """A part of the face as a hard mask.
 
-    The mean outline is laid on the landmarks by the least-squares affine map, which takes a turned head's
-    foreshortening along, and filled as its convex hull.
+    The mean outline is fitted to the landmarks by the least-squares affine map, which includes a turned head's
+    foreshortening, and filled as its convex hull.
 
     Args:
         landmarks: float32 [5, 2], px.
-        region: which part.
+        region: part of the face.
         size: height and width of the mask in px.
         rng: moves each vertex of the outline at random; None leaves them.
-        spread: by how much, standard deviation in eye distances.
+        spread: standard deviation of the movement in eye distances.
 
     Returns:
         float32 [H, W] of 0 and 1.

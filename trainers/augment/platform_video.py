@@ -1,8 +1,8 @@
-"""Compression as video platforms do it: a short clip of a moving crop, encoded twice, of which one frame is taken.
+"""Compression as on video platforms: one frame of a short clip of a moving crop, encoded twice.
 
 The first pass is the uploader's, the second the platform's, at another frame rate and size: two codec passes imitate
 a platform (arXiv:2508.08765), and clips of many frames did better than single pictures for NTech-Lab (DFDC, third
-place). B-frames and look-ahead are on, so most frames carry what was predicted from both sides.
+place). B-frames and look-ahead are on, so most frames are predicted from both sides.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import numpy as np
 
 from pipeline.types import Floats, Image
 
-# Below it, blocks of 16 px leave nothing of a face.
+# Below it, blocks of 16 px leave no detail of a face.
 _SMALLEST_PX = 48
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformConfig:
-    """How often and how much; CRFs and scales are drawn evenly between two ends."""
+    """Shares and strengths; CRFs and scales are drawn uniformly from a range."""
 
-    # Of the crops; these get no other compression.
+    # Share of the crops; these get no other compression.
     share: float = 0.0
-    # Frames of the clip before frames are dropped.
+    # Frames of the clip before some are dropped.
     frames: tuple[int, int] = (4, 7)
     first_crf: tuple[float, float] = (17.0, 30.0)
-    # Of the crops: encoded a second time.
+    # Share of these crops that is encoded a second time.
     second_share: float = 0.8
     second_crf: tuple[float, float] = (23.0, 40.0)
-    # Part of its size at which the second pass encodes the picture; 1 in the others.
+    # Part of its size at which the second pass encodes the picture; 1 otherwise.
     scale_share: float = 0.5
     scale: tuple[float, float] = (0.4, 1.0)
-    # Of the second passes: only every second frame is left.
+    # Share of the second passes that keep only every second frame.
     half_rate_share: float = 0.4
     # Motion between two frames: shift in parts of the side, zoom as a factor, turn in degrees; standard deviations.
     # Landmarks of 13 talking heads at 22 to 30 frames a second, averaged over five frames: shift .001 to .014, zoom
@@ -43,9 +43,9 @@ class PlatformConfig:
     shift: float = 0.007
     zoom: float = 0.005
     turn_degrees: float = 0.35
-    # Of the motion, what goes on into the next frame: heads move smoothly.
+    # Share of the motion that continues into the next frame: heads move smoothly.
     persistence: float = 0.8
-    # .npy, float32 [T, F, 4], of tracks of real heads, see `motion_of`; empty: a random walk.
+    # .npy, float32 [T, F, 4], tracks of real heads, see `motion_of`; empty: a random walk.
     tracks: str = ""
 
 
@@ -56,12 +56,12 @@ def platform_video(
 
     Args:
         image: uint8 [H, H, 3], RGB, of at least 48 px.
-        rng: all that is random; the same numbers give every picture of one size the same motion and codec settings.
-        config: how.
-        tracks: float32 [T, F, 4], motion of real heads, in place of a random walk.
+        rng: source of randomness; the same state gives every picture of one size the same motion and codec settings.
+        config: settings.
+        tracks: float32 [T, F, 4], motion of real heads, instead of a random walk.
 
     Returns:
-        uint8 [S, S, 3], S at most H: the platform's size. The face has the place that it has in `image`.
+        uint8 [S, S, 3], S at most H: the platform's size. The face is at the same place as in `image`.
 
     Raises:
         ModuleNotFoundError: PyAV is not installed.
@@ -72,7 +72,7 @@ def platform_video(
     half_rate = rng.random() < config.half_rate_share
     kept = list(range(int(rng.integers(2)), count, 2)) if half_rate else list(range(count))
     chosen = int(rng.integers(len(kept)))
-    # The chosen frame is the picture as it is; the others move away from it.
+    # The chosen frame is the unchanged picture; the others move away from it.
     still = poses[kept[chosen]]
     clip = [_moved(image, poses[number] - still) for number in range(count)]
     preset = ("superfast", "veryfast", "faster")[rng.integers(3)]
@@ -94,7 +94,7 @@ def transcoded(clip: list[Image], crf: float, *, preset: str = "veryfast", b_fra
         clip: frames uint8 [H, W, 3], RGB, of one size; odd sides are padded for the encoder.
         crf: constant rate factor, 0 to 51.
         preset: of x264.
-        b_frames: at most so many in a row.
+        b_frames: most B-frames in a row.
     """
     import av
 
@@ -147,11 +147,11 @@ def _poses(count: int, rng: np.random.Generator, config: PlatformConfig, tracks:
     if tracks is not None and len(tracks):
         track = tracks[rng.integers(len(tracks))]
         start = int(rng.integers(max(1, len(track) - count + 1)))
-        # A short track is gone through back and forth.
-        there = np.abs((np.arange(count) + start + len(track) - 1) % max(1, 2 * len(track) - 2) - (len(track) - 1))
-        return np.asarray(track[there], np.float32)
+        # A short track is played back and forth.
+        steps = np.abs((np.arange(count) + start + len(track) - 1) % max(1, 2 * len(track) - 2) - (len(track) - 1))
+        return np.asarray(track[steps], np.float32)
     spread = np.array([config.shift, config.shift, config.zoom, np.radians(config.turn_degrees)])
-    # Each head has its own liveliness: from still to twice the mean.
+    # Each head has its own amount of motion: from still to twice the mean.
     spread = spread * rng.uniform(0.1, 2.0)
     keep = config.persistence
     velocity = rng.standard_normal(4) * spread

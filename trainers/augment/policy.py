@@ -1,7 +1,7 @@
-"""What is done to a training crop at random.
+"""Random augmentation of training crops.
 
-One draw is applied to both members of a couple, so that it tells nothing; where the members differ in quality
-(`ApartConfig`), either of them is the worse one equally often, which tells nothing either.
+One draw is applied to both members of a couple, so it is independent of the class. If the members differ in quality
+(`ApartConfig`), each of them is the worse one equally often, so quality is independent of the class too.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from trainers.augment.cutouts import blanked, choose_part, cut_out
 from trainers.augment.platform_video import PlatformConfig, platform_video
 from trainers.augment.quality import ApartConfig, StrongConfig, draw_damage, strongly_degraded
 
-# What is done to one picture, which keeps its size.
+# A change to one picture that keeps its size.
 Change = Callable[[Image], Image]
-# Steps of a crop's random numbers: each has its own generator, so that how many numbers one draws does not change the
-# others. New steps get new numbers: a run that goes on sees what it would have seen.
+# Steps of a crop's random numbers: each has its own generator, so that the number of draws in one does not change the
+# others. New steps get new numbers: a resumed run sees the same crops.
 _COLOURS, _PARTS, _SIZE, _CODEC, _PLACE, _STRONG, _PLATFORM, _APART, _LANDMARK_PARTS, _COPY = range(10)
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """How often and how much; a field with `_share` is the share of crops that it happens to."""
+    """Shares and strengths; a field with `_share` is the share of affected crops."""
 
     flip_share: float = 0.5
-    # The square that is cut: its side in parts of the picture's, its shift in the same. Faces are not found to the px.
+    # The cut square: its side and its shift in parts of the picture's side. Face detection is not exact to the px.
     side: tuple[float, float] = (0.88, 1.06)
     shift: float = 0.05
     rotation_share: float = 0.3
     rotation_degrees: float = 8.0
-    # Shrunk to this part of its size before it is compressed, as a face that is small in its video.
+    # Shrunk to this part of its size before compression, like a small face in a video.
     small_share: float = 0.25
     small: tuple[float, float] = (0.35, 0.9)
     # Compression: H.264 at a CRF (c23 is 23, c40 is 40), or JPEG at a quality, or neither.
@@ -54,11 +54,11 @@ class AugmentConfig:
     contrast: float = 0.2
     saturation: float = 0.3
     grey_share: float = 0.03
-    # A part of the face, or a rectangle, is blanked: the network shall not rest on one cue.
+    # A part of the face, or a rectangle, is blanked: the network must not rely on one cue.
     cutout_share: float = 0.1
-    # Of the couples: eyes, nose or mouth are blanked in both members, by their landmarks.
+    # Share of the couples: eyes, nose or mouth are blanked in both members, by their landmarks.
     landmark_cutout_share: float = 0.0
-    # Of the couples: a real with a degraded copy of itself, both labelled real.
+    # Share of the couples: a real with a degraded copy of itself, both labelled real.
     degraded_real_share: float = 0.0
     strong: StrongConfig = field(default_factory=StrongConfig)
     apart: ApartConfig = field(default_factory=ApartConfig)
@@ -66,7 +66,7 @@ class AugmentConfig:
 
     @property
     def needs_video(self) -> bool:
-        """Whether any of it encodes H.264, which needs PyAV."""
+        """Whether any augmentation encodes H.264, which needs PyAV."""
         unequal = (self.apart.share > 0 or self.degraded_real_share > 0) and self.apart.compression_share > 0
         return self.h264_share > 0 or self.platform.share > 0 or (unequal and self.apart.h264_share > 0)
 
@@ -97,18 +97,18 @@ def augment(
     *,
     own: Change | None = None,
 ) -> tuple[Image, Floats | None]:
-    """Degrade a crop, and cut and resize it with the code that serves.
+    """Degrade a crop, and cut and resize it with the serving code.
 
-    The same seed does the same to every picture of one size: colours, cut-outs, resolution, compression, geometry.
+    Equal seeds have the same effect on all pictures of one size: colours, cut-outs, resolution, compression, geometry.
 
     Args:
         image: uint8 [H, H, 3], RGB.
         landmarks: float32 [5, 2], px of `image`.
         size_px: side of the result.
-        seed: all that is random.
-        config: how often and how much.
+        seed: of all randomness.
+        config: shares and strengths.
         mask: float32 [H, H], moved along.
-        own: what happens to this picture alone, before resolution and compression.
+        own: change to this picture only, before resolution and compression.
 
     Returns:
         uint8 [size_px, size_px, 3], and the mask float32 [size_px, size_px] or None.
@@ -149,7 +149,7 @@ def augment(
 
 
 def has_degraded_copy(seed: int, config: AugmentConfig) -> bool:
-    """Whether the couple of this seed is a real with its own degraded copy: no fake is needed for it."""
+    """Whether the couple of this seed is a real with its own degraded copy: it needs no fake."""
     return bool(_generator(seed, _COPY).random() < config.degraded_real_share)
 
 
@@ -164,16 +164,16 @@ def augment_couple(
 ) -> tuple[Image, Floats | None]:
     """Both members of a couple.
 
-    Under equal seeds they share colours, geometry and cut-outs, and in most couples all the rest; in `apart.share` of
-    them one is blurred, shrunk, noised or compressed more than the other. Under different seeds nothing is shared.
+    With equal seeds they share colours, geometry and cut-outs, and in most couples everything else; in `apart.share`
+    of them one is blurred, shrunk, noised or compressed more than the other. With different seeds nothing is shared.
 
     Args:
         real: uint8 [H, H, 3], RGB.
         fake: uint8 [H, H, 3]; None for a degraded copy of the real, see `has_degraded_copy`.
-        landmarks: of both, float32 [5, 2] each, px. Equal seeds take the first ones for both, or cut-outs would differ.
+        landmarks: of both, float32 [5, 2] each, px. With equal seeds both use the first ones, so that cut-outs match.
         size_px: side of the result.
         seeds: of both.
-        config: how often and how much.
+        config: shares and strengths.
         mask: float32 [H, H] in 0..1, where the fake is forged; moved along.
 
     Returns:
@@ -197,7 +197,7 @@ def augment_couple(
 
 
 def _own_changes(seed: int, config: AugmentConfig, *, copy: bool) -> tuple[Change | None, Change | None]:
-    """What happens to each member alone."""
+    """Changes to each member only."""
     rng = _generator(seed, _APART)
     apart = rng.random() < config.apart.share
     real_is_worse = rng.random() < config.apart.real_share

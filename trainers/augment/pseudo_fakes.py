@@ -17,7 +17,7 @@ from trainers.augment.rerender import rerender
 
 __all__ = ["KINDS", "WITH_DONOR", "Face", "Maker", "make", "require"]
 
-# From a face, a donor (another person's face) and a generator of random numbers to a pseudo-fake.
+# Makes a pseudo-fake from a face, a donor (another person's face) and a random generator.
 Maker = Callable[[Face, Face, np.random.Generator, BlendConfig], Blend]
 
 
@@ -34,7 +34,7 @@ KINDS: Mapping[str, Maker] = {
 }
 
 
-# They look at the donor.
+# Kinds that use the donor.
 WITH_DONOR = frozenset({"mesh_swap", "reenactment", "frequency"})
 
 
@@ -43,22 +43,22 @@ def make(kind: str, face: Face, donor: Face, rng: np.random.Generator, config: B
 
     Args:
         kind: a key of `KINDS`.
-        face: the real that is changed.
-        donor: a face of another person; kinds that are not in `WITH_DONOR` do not look at it.
-        rng: all that is random.
-        config: how.
+        face: the real to change.
+        donor: a face of another person; ignored by kinds that are not in `WITH_DONOR`.
+        rng: source of randomness.
+        config: settings.
 
     Raises:
-        ValueError: no such kind; the message lists them.
+        ValueError: the kind does not exist; the message lists all.
         trainers.augment.autoencoders.AutoencodersMissingError: `rerender` without autoencoders.
     """
     if kind not in KINDS:
-        raise ValueError(f"no pseudo-fake kind {kind!r}; there are: {', '.join(KINDS)}")
+        raise ValueError(f"no pseudo-fake kind {kind!r}; available: {', '.join(KINDS)}")
     return KINDS[kind](face, donor, rng, config or BlendConfig())
 
 
 def require(kind: str, config: BlendConfig) -> None:
-    """Check that what a kind needs is there, before a run starts.
+    """Check that everything a kind needs exists, before a run starts.
 
     Raises:
         trainers.augment.autoencoders.AutoencodersMissingError: `rerender` without autoencoders.

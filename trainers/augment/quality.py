@@ -1,4 +1,4 @@
-"""Losses of quality that say nothing about a forgery: strong ones for both members of a couple, and unequal ones."""
+"""Degradations that are independent of the class: strong ones for both members of a couple, and unequal ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from pipeline.types import Image
 from trainers.augment import degrade
 
-# Lengths in the settings are px of a crop of this side; other crops get as much in parts of their own.
+# Lengths in the settings are px of a crop of this side; for other crops they scale with the side.
 REFERENCE_PX = 224
 Lens = Literal["gaussian", "defocus", "motion"]
 _LENSES: tuple[Lens, ...] = ("gaussian", "gaussian", "defocus", "motion")
-# Noise of the same brightness: what independent noise of the three channels leaves in the luma of BT.601.
+# Factor for noise of equal brightness: the share of independent channel noise that remains in BT.601 luma.
 _LUMA = 0.67
 
 
@@ -32,7 +32,7 @@ class StrongConfig:
     motion_length_px: tuple[float, float] = (4.0, 18.0)
     noise_share: float = 0.0
     noise_sigma: tuple[float, float] = (5.0, 30.0)
-    # Of the noise: the same in all channels.
+    # Share of the noise that is the same in all channels.
     noise_luma_share: float = 0.4
     noise_grain_px: tuple[float, float] = (0.0, 1.2)
     sharpen_share: float = 0.0
@@ -47,15 +47,15 @@ class StrongConfig:
 
 @dataclass(frozen=True, slots=True)
 class ApartConfig:
-    """Couples whose members are degraded by different amounts, so that quality does not tell real from fake."""
+    """Couples whose members are degraded by different amounts, so that quality is independent of the class."""
 
-    # Of the couples.
+    # Share of the couples.
     share: float = 0.0
-    # Of these couples: the real is the more degraded member.
+    # Share of these couples in which the real is the more degraded member.
     real_share: float = 0.5
-    # Of these couples: the other member is not degraded at all.
+    # Share of these couples in which the other member is not degraded at all.
     clean_share: float = 0.5
-    # How often each kind is part of it; at least one is.
+    # Share of each kind; at least one is applied.
     blur_share: float = 0.5
     size_share: float = 0.35
     noise_share: float = 0.25
@@ -66,13 +66,13 @@ class ApartConfig:
     noise_sigma: float = 25.0
     jpeg_quality: int = 15
     h264_crf: float = 40.0
-    # Of the compressed ones: H.264, the others are JPEG.
+    # Share of H.264 among the compressed ones; the others are JPEG.
     h264_share: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What one member of a couple loses. Each kind has a strength in 0..1, 0 for nothing; `worst` has the limits."""
+    """Damage to one member of a couple. Each kind has a strength in 0..1, 0 for none; `worst` has the limits."""
 
     worst: ApartConfig
     lens: Lens
@@ -131,7 +131,7 @@ def draw_damage(rng: np.random.Generator, config: ApartConfig) -> tuple[Damage, 
 
 
 def strongly_degraded(image: Image, rng: np.random.Generator, config: StrongConfig) -> Image:
-    """The picture after those of the strong degradations that happen to it, in the order of a camera and its apps."""
+    """The picture after a random selection of the strong degradations, in the order of a camera and its apps."""
     scale = _scale(image)
 
     def happens(share: float) -> bool:

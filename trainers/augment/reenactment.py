@@ -1,8 +1,8 @@
-"""Reenactment by graphics: the face's own picture, moved to another expression or pose.
+"""Reenactment by graphics: the face's own picture, changed to another expression or pose.
 
-The way of Face2Face, one of FaceForensics++'s methods (Thies et al., CVPR 2016): identity, light and background stay,
-mouth, lids and brows follow someone else. The other's expression is what is left of its mesh after the best affine map
-onto this face has taken out its pose and proportions.
+As in Face2Face, one of FaceForensics++'s methods (Thies et al., CVPR 2016): identity, light and background stay,
+mouth, lids and brows follow someone else. The other's expression is the remainder of its mesh after the best affine
+map onto this face removes its pose and proportions.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from trainers.augment.warp import deform, warp
 _STABLE = (33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 98, 327, 127, 356, 234, 454)
 _LOWER_LIPS = (91, 181, 84, 17, 314, 405, 321, 95, 88, 178, 87, 14, 317, 402, 318, 324, 146, 375)
 _MOUTH_AREA = (*mesh.OUTER_LIPS, *mesh.CHIN, 205, 425, 187, 411, *mesh.JAW[4:17])
-# What stable points of two frontal heads differ by after the affine map, in eye distances.
+# Difference of stable points of two frontal heads after the affine map, in eye distances.
 _FIT = 0.04
-# Lips that move by less, in eye distances, make a fake that no one can tell from its real; a jaw by more does not.
+# Below the first mean lip movement, in eye distances, a fake looks like its real: the jaw opens by the second or more.
 _STILL, _VISIBLE = 0.025, 0.08
-# An open mouth shows its inside from this height on, in eye distances; below it is a line.
+# Height in eye distances from which an open mouth shows its inside; below it is a line.
 _OPEN = 0.06
-# Depth of a mouth: the dark that a net or a renderer fills it with.
+# Depth of a mouth: the dark colour that a net or renderer fills it with.
 _DARK = np.array([52.0, 24.0, 24.0], np.float32)
 
 
@@ -41,10 +41,10 @@ def reenactment(face: Face, donor: Face, rng: np.random.Generator, config: Blend
     """This face with another expression.
 
     Args:
-        face: whose picture it is.
-        donor: whose expression is taken.
-        rng: all that is random.
-        config: how.
+        face: gives the picture.
+        donor: gives the expression.
+        rng: source of randomness.
+        config: settings.
     """
     how = config.reenactment
     size = (face.image.shape[0], face.image.shape[1])
@@ -56,7 +56,7 @@ def reenactment(face: Face, donor: Face, rng: np.random.Generator, config: Blend
     still = float(np.abs(lips).mean()) < _STILL * unit
     opening = rng.uniform(*how.jaw)
     if rng.random() < how.jaw_share or still:
-        # Two faces of one expression: the jaw moves, and down if there is no gap to close.
+        # Two faces with the same expression: the jaw moves, downwards if there is no gap to close.
         offset = offset + _jaw(face, max(opening, _VISIBLE) if still else opening)
     weights = _weights(mouth_only)
     offset = _limited(offset * (weights[:, None] > 0), weights * np.float32(how.largest) * unit)
@@ -76,9 +76,9 @@ def reenactment(face: Face, donor: Face, rng: np.random.Generator, config: Blend
 
 
 def expression(face: Face, donor: Face) -> Floats:
-    """By how much each point would move for the donor's expression, float32 [163, 2], px of the face's picture.
+    """Movement of each point for the donor's expression, float32 [163, 2], px of the face's picture.
 
-    With a dense mesh of both; else the corners of the mouth alone are known, and what is near them follows.
+    With a dense mesh of both; else only the corners of the mouth are known, and nearby points follow.
     """
     ours = mesh_of(face)
     if face.dense is not None and donor.dense is not None:
@@ -87,11 +87,11 @@ def expression(face: Face, donor: Face) -> Floats:
         known = np.column_stack([theirs[stable], np.ones(len(stable))])
         onto = np.linalg.lstsq(known, ours[stable].astype(np.float64), rcond=None)[0]
         offset = np.column_stack([theirs, np.ones(len(theirs))]) @ onto - ours
-        # Where the two heads differ by more than an affine map, what is left is not expression alone.
+        # If the two heads differ by more than an affine map, the remainder is not only expression.
         rest = float(np.sqrt((offset[stable] ** 2).sum(axis=1).mean())) / face.unit_px
         return np.asarray(offset * min(1.0, _FIT / max(rest, 1e-6)), np.float32)
     five = aligned(donor.landmarks, face.landmarks) - face.landmarks
-    # The affine map of five points leaves little; what it leaves is doubled, or nothing would move.
+    # The affine map of five points leaves a small remainder; it is doubled, or nothing would move.
     corners = 2 * five[3:]
     distance = np.linalg.norm(ours[:, None] - face.landmarks[None, 3:], axis=2) / face.unit_px
     near = np.exp(-((distance / 0.4) ** 2))
@@ -99,7 +99,7 @@ def expression(face: Face, donor: Face) -> Floats:
 
 
 def _limited(offset: Floats, largest_px: Floats) -> Floats:
-    """Offsets [P, 2] bent so that none is longer than its limit [P]: short ones stay, long ones approach it."""
+    """Offsets [P, 2] compressed so that none is longer than its limit [P]: short ones stay, long ones approach it."""
     lengths = np.maximum(np.linalg.norm(offset, axis=1), 1e-6)
     return np.asarray(offset * (largest_px * np.tanh(lengths / np.maximum(largest_px, 1e-6)) / lengths)[:, None])
 
@@ -112,7 +112,7 @@ def _axes(face: Face) -> tuple[Floats, Floats]:
 
 
 def _jaw(face: Face, opening: float) -> Floats:
-    """The jaw let down by an opening in eye distances; a closing one goes as far as the lips are apart."""
+    """The jaw lowered by an opening in eye distances; closing is limited by the gap between the lips."""
     ours = mesh_of(face)
     _, down = _axes(face)
     gap = float((ours[mesh.places(14)] - ours[mesh.places(13)])[0] @ down)
@@ -122,14 +122,14 @@ def _jaw(face: Face, opening: float) -> Floats:
 
 @functools.cache
 def _jaw_weights() -> Floats:
-    """float32 [163]: lower lip and chin move with the jaw, the cheeks' outline by how low it is."""
+    """float32 [163]: lower lip and chin move with the jaw, the cheeks' outline in proportion to its depth."""
     average = mesh.mean_mesh()
     weight = np.zeros(len(average), np.float32)
     jaw = mesh.places(*mesh.JAW)
     weight[jaw] = ((average[jaw, 1] - 0.9) / 0.8).clip(0, 1)
     weight[mesh.places(*mesh.CHIN)] = 1
     lower = mesh.places(*_LOWER_LIPS)
-    # The corners of the mouth stay: the lip between hangs.
+    # The corners of the mouth stay; the lip between them drops.
     weight[lower] = (1.15 - np.abs(average[lower, 0]) / 0.42).clip(0, 1)
     return weight
 
@@ -152,7 +152,7 @@ def _weights(mouth_only: bool) -> Floats:
 
 
 def _pose(face: Face, turn: float, nod: float) -> Floats:
-    """A small turn and nod: each point moves by its depth, from the outline's on, which stays."""
+    """A small turn and nod: each point moves by its depth relative to the outline, which stays."""
     depth = mesh.mean_mesh()[:, 2].copy()
     level = float(depth[mesh.places(*mesh.OVAL)].mean())
     depth = level - depth
@@ -163,7 +163,7 @@ def _pose(face: Face, turn: float, nod: float) -> Floats:
 
 
 def _untangled(target: Floats) -> Floats:
-    """Lips and lids that have crossed are put onto each other."""
+    """Crossed lips and lids are set to the same place."""
     result = target.copy()
     down = target[mesh.places(152)][0] - target[mesh.places(168)][0]
     down = down / max(float(np.linalg.norm(down)), 1e-6)
@@ -185,7 +185,7 @@ _LID_PAIRS = (
 
 
 def _mouth_filled(picture: Image, target: Floats, source: Floats, donor: Face, rng: np.random.Generator) -> Image:
-    """The inside of a mouth that was nearly closed and is opened now: the donor's, or the dark."""
+    """Fill the inside of a newly opened mouth: with the donor's, or dark."""
     lips = mesh.places(*mesh.INNER_LIPS)
     if _opening(source) > _OPEN or _opening(target) < _OPEN:
         return picture
@@ -223,7 +223,7 @@ def _lip_triangles() -> mesh.Indices:
         a, b, c, d = i, i + 1, (count - i) % count, count - i - 1
         strips += [(a, b, d), (a, d, c)] if i else [(a, b, d)]
     found = np.array([s for s in strips if len(set(s)) == 3], np.int64)
-    # As in a mouth that is open: all turn the same way there.
+    # Oriented as in an open mouth, where all have the same orientation.
     spread = mesh.mean_mesh()[mesh.places(*mesh.INNER_LIPS)][:, :2].copy()
     half = np.arange(count)
     spread[:, 1] += np.where((half > 0) & (half < count // 2), 0.2, np.where(half > count // 2, -0.2, 0)).astype(

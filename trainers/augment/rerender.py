@@ -1,7 +1,7 @@
 """Re-rendered faces: passed through a small autoencoder and pasted back, with and without blending.
 
-What NeuralTextures (mouth), FaceShifter and DeepFaceLab (face) and audio-driven heads (whole picture) leave behind is
-their decoder's hand, not a seam: upsampling, lost detail, colours a little off.
+NeuralTextures (mouth), FaceShifter and DeepFaceLab (face) and audio-driven heads (whole picture) leave traces of
+their decoder, not a seam: upsampling, lost detail, slightly wrong colours.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from trainers.augment.masks import hull, soft_mask
 
 _REGIONS = ("face", "mouth", "picture")
 _MOUTH_AREA = (*mesh.OUTER_LIPS, *mesh.CHIN, 205, 425, 187, 411, 2, *mesh.JAW[5:16])
-# The square that is rendered is larger than what is pasted: nets are poor at the edges of their picture.
+# The rendered square is larger than the pasted one: nets are poor at the edges of their picture.
 _MARGIN = 1.2
 # A part of the square's side at each edge that is never pasted.
 _UNUSED = 0.06
 
 
 def rerender(face: Face, donor: Face, rng: np.random.Generator, config: BlendConfig) -> Blend:
-    """This face as an autoencoder draws it. The donor is not looked at.
+    """This face as an autoencoder renders it. The donor is ignored.
 
     Raises:
-        trainers.augment.autoencoders.AutoencodersMissingError: there are none in the configured folder.
+        trainers.augment.autoencoders.AutoencodersMissingError: the configured folder has none.
     """
     how = config.rerender
     nets = load_autoencoders(how.folder)
@@ -82,7 +82,7 @@ def _cut(image: Image, x: int, y: int, side: int) -> Image:
 
 
 def _pasted(image: Image, rendered: Image, x: int, y: int, side: int, rng: np.random.Generator) -> Image:
-    """The rendered square in its place of the picture."""
+    """The rendered square at its place in the picture."""
     ups = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
     how = cv2.INTER_AREA if side < rendered.shape[0] else ups[int(rng.integers(len(ups)))]
     large = cv2.resize(rendered, (side, side), interpolation=how)
@@ -103,14 +103,14 @@ def _with_detail(rendered: Image, real: Image, where: Floats, wanted: float, how
 
 
 def _detail(image: Image, where: Floats) -> float:
-    """Mean absolute Laplacian inside a mask, without the finest px, which hold a decoder's lattice: how sharp it is."""
+    """Mean absolute Laplacian inside a mask, without the finest px, which hold a decoder's grid."""
     smooth = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.2)
     laplacian = cv2.Laplacian(smooth, cv2.CV_32F)
     return max(float(np.abs(laplacian[where > 0.5]).mean()), 1e-3)
 
 
 def _as_sharp(image: Image, like: Image, where: Floats) -> Image:
-    """The picture blurred, the whole of it alike, until its face is as sharp as another one."""
+    """The whole picture blurred evenly until its face is as sharp as another one."""
     wanted = _detail(like, where)
     for sigma in (0.5, 0.7, 0.9, 1.2, 1.6, 2.1):
         if _detail(image, where) <= wanted:

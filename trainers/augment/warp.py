@@ -17,25 +17,25 @@ _RING = 1.35
 
 
 def warp(image: Image, source: Floats, target: Floats, corners: Indices, size: tuple[int, int]) -> tuple[Image, Floats]:
-    """Move a picture so that the mesh `source` comes to lie on the mesh `target`.
+    """Move a picture so that the mesh `source` matches the mesh `target`.
 
     Args:
-        image: uint8 [H, W, 3]; beyond its edges it is mirrored.
+        image: uint8 [H, W, 3]; mirrored beyond its edges.
         source: float32 [P, 2], px of `image`.
         target: float32 [P, 2], px of the result.
-        corners: int64 [T, 3], triangles that turn the same way; one that turns the other way in `target` faces away
+        corners: int64 [T, 3], triangles of the same orientation; one with the other orientation in `target` faces away
             and is not drawn.
         size: height and width of the result.
 
     Returns:
-        uint8 [h, w, 3], and where triangles were drawn with pixels that the picture has, float32 [h, w] of 0 and 1.
+        uint8 [h, w, 3], and where triangles were drawn from pixels inside the picture, float32 [h, w] of 0 and 1.
     """
     height, width = size
     x, y = (np.arange(n, dtype=np.float32) for n in (width, height))
     map_x, map_y = np.tile(x, (height, 1)), np.tile(y[:, None], (1, width))
     drawn = _into(map_x, map_y, source, target, corners)
     moved = cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    # A twelfth of a picture beyond its edge: mirrored skin there still looks like skin.
+    # Up to a twelfth of a picture beyond its edge, mirrored skin still looks like skin.
     beyond = max(image.shape[:2]) / 12
     inside = (map_x > -beyond) & (map_y > -beyond)
     inside &= (map_x < image.shape[1] + beyond) & (map_y < image.shape[0] + beyond)
@@ -43,7 +43,7 @@ def warp(image: Image, source: Floats, target: Floats, corners: Indices, size: t
 
 
 def deform(image: Image, source: Floats, target: Floats) -> Image:
-    """Move the face in a picture from the mesh `source` to `target`, [163, 2]; beyond a ring around it all stays."""
+    """Move a picture's face from the mesh `source` to `target`, [163, 2]; nothing changes outside a ring around it."""
     oval = source[places(*OVAL)]
     centre = oval.mean(axis=0)
     ring = centre + (oval - centre) * np.float32(_RING)
@@ -67,7 +67,7 @@ def _ringed_triangles() -> Indices:
 
 
 def _into(map_x: Floats, map_y: Floats, source: Floats, target: Floats, corners: Indices) -> Floats:
-    """Fill the maps inside the target's triangles; bool [H, W] of where."""
+    """Fill the maps inside the target's triangles; returns bool [H, W] of the filled pixels."""
     height, width = map_x.shape
     corners = corners[signed_areas(target, corners) > 0.05]
     number = np.full((height, width), -1, np.int32)

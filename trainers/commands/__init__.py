@@ -1,1 +1,1 @@
-"""Sub-commands of `unmask` for making detectors; found through entry points."""
+"""Sub-commands of `unmask` for training and evaluating detectors; found through entry points."""

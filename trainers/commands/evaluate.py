@@ -10,14 +10,14 @@ import typer
 
 
 class Half(StrEnum):
-    """Halves of a split, told apart by a hash of the group."""
+    """Halves of a split, separated by a hash of the group."""
 
     SELECTION = "selection"
     REPORT = "report"
 
 
 class LadderChoice(StrEnum):
-    """How much of the robustness ladder is climbed."""
+    """Which part of the robustness ladder to run."""
 
     FULL = "full"
     SHORT = "short"
@@ -32,27 +32,30 @@ def run(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Checkpoint path or zoo name; several by commas: an ensemble.",
-            show_default="the shipped ones",
+            help="Checkpoint path or zoo name; several, separated by commas: an ensemble.",
+            show_default="shipped weights",
             envvar="UNMASK_WEIGHTS",
         ),
     ] = None,
     looks: Annotated[
-        str | None, typer.Option(help="Further looks at each face, by commas: flip, scales.", envvar="UNMASK_LOOKS")
+        str | None,
+        typer.Option(help="Additional views of each face, separated by commas: flip, scales.", envvar="UNMASK_LOOKS"),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Rows of this split only.", show_default="all rows")] = None,
-    half: Annotated[Half | None, typer.Option(help="Of these rows, one half by the hash of the group.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only rows of this split.", show_default="all rows")] = None,
+    half: Annotated[Half | None, typer.Option(help="One half of these rows, by a hash of the group.")] = None,
     ladder: Annotated[LadderChoice, typer.Option(help="Degradations to try.")] = LadderChoice.FULL,
-    ladder_rows: Annotated[int, typer.Option(help="Larger sets are sampled for the ladder.", min=2)] = 1000,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write all numbers there, as JSON.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a Markdown report there, with pictures beside it.")] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(help="Write path, label and probability of each image or clip there, as CSV.")
+    ladder_rows: Annotated[int, typer.Option(help="Rows for the ladder; larger sets are sampled.", min=2)] = 1000,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a Markdown report to this file, with plots next to it.")
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap; 0: no intervals.", min=0)] = 1000,
-    seed: Annotated[int, typer.Option(help="Of bootstrap, ladder sample and noise.", min=0)] = 0,
-    fps: Annotated[float, typer.Option(help="Of clips: scored frames a second.", min=0.001)] = 2.0,
-    detector: Annotated[str, typer.Option(help="Of clips: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write path, label and probability of each image or clip to this file as CSV.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples; 0: no intervals.", min=0)] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of bootstrap, ladder sample and noise.", min=0)] = 0,
+    fps: Annotated[float, typer.Option(help="For clips: scored frames per second.", min=0.001)] = 2.0,
+    detector: Annotated[str, typer.Option(help="For clips: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
     detector_weights: Annotated[
         Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
     ] = None,
@@ -60,11 +63,13 @@ def run(
         str, typer.Option(help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Clips at once.", show_default="cores + 1", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Clips processed in parallel.", show_default="cores + 1", min=1)
+    ] = None,
 ) -> None:
     """Measure a detector on labelled crops and clips: metrics with intervals, slices, robustness.
 
-    Exit codes: 0 all scored, 3 some images or clips were not, 2 bad options or input, 130 interrupted.
+    Exit codes: 0 all scored, 3 some images or clips failed, 2 bad options or input, 130 interrupted.
     """
     from pipeline.faces.views import Looks
     from pipeline.logs import configure_logging
@@ -72,7 +77,7 @@ def run(
     from trainers.evaluation.run import EvaluateOptions
     from trainers.evaluation.run import run as evaluate
 
-    # Standard output belongs to the numbers.
+    # Standard output is for the numbers only.
     configure_logging(level="warning", as_json=False)
     try:
         chosen_looks = Looks.parse(looks)

@@ -16,15 +16,15 @@ def run(
     evaluation: Annotated[
         Path | None, typer.Option(help="What `unmask evaluate --json` wrote of these weights.", exists=True)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Pass over the gate; never over an invalid file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Override the gate; never for an invalid file.")] = False,
     registry: Annotated[
         str | None, typer.Option(help="Folder or URI of the registry.", envvar="UNMASK_REGISTRY")
     ] = None,
     redis: Redis = None,
 ) -> None:
-    """Put weights into the registry and tell all workers to use them, if they do not lose to the active ones.
+    """Put weights into the registry and announce them to all workers, if they are not worse than the active ones.
 
-    Exit codes: 0 done, 3 refused, 2 bad options or no such file, 1 the registry or Redis is away.
+    Exit codes: 0 done, 3 refused, 2 bad options or no such file, 1 the registry or Redis is not reachable.
     """
     from pipeline.commands.services import open_registry, reaching, services
 
@@ -40,7 +40,7 @@ def run(
         done = promote(weights, text, registry=shelf, active=ActiveWeights(connect(settings.redis)), force=force)
     announcement = done.announcement
     if announcement.forced and done.news:
-        typer.echo(f"Forced, though: {done.told}", err=True)
+        typer.echo(f"Forced despite: {done.message}", err=True)
     else:
-        typer.echo(done.told)
+        typer.echo(done.message)
     typer.echo(f"active: {announcement.name}, sha256 {announcement.sha256}")

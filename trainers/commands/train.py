@@ -1,4 +1,4 @@
-"""Train a detector from a recipe; the same command goes on where it was stopped."""
+"""Train a detector from a recipe; the same command resumes a stopped run."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ import typer
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe; an unknown one lists them all.")],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; an unknown name lists all.")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE of the config, such as optim.lr=1e-3; repeatable. --show prints all."),
+        typer.Option("--set", help="Config KEY=VALUE, such as optim.lr=1e-3; repeatable. --show prints all."),
     ] = None,
-    manifest: Annotated[Path | None, typer.Option(help="What to train on: Parquet or CSV.")] = None,
-    name: Annotated[str | None, typer.Option(help="Folder of the run within $UNMASK_RUNS; the recipe's name.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Training data: Parquet or CSV.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Folder of the run in $UNMASK_RUNS; default: the recipe's name.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete a run of this name first.")] = False,
     branch: Annotated[
-        Path | None, typer.Option(help="Decay from the last checkpoint of the run in this folder, which can go on.")
+        Path | None,
+        typer.Option(help="Decay from the last checkpoint of the run in this folder; that run can continue."),
     ] = None,
     measure_input: Annotated[
-        bool, typer.Option("--measure-input", help="Time the loading of images alone, and end.")
+        bool, typer.Option("--measure-input", help="Time the loading of images alone, and exit.")
     ] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the config, and end.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the config and exit.")] = False,
 ) -> None:
-    """Train a detector from a recipe; the same command goes on where it was stopped or killed.
+    """Train a detector from a recipe; the same command resumes a stopped or killed run.
 
     Exit codes: 0 done, 2 bad options or data, 130 interrupted with a checkpoint in place.
     """

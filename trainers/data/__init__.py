@@ -1,1 +1,1 @@
-"""What a detector is trained on: manifests, the images behind them, and the order in which they come."""
+"""Training data: manifests, the images behind them, and the order in which they are drawn."""

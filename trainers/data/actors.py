@@ -1,7 +1,7 @@
-"""Who is seen: original videos that show the same person, found by the likeness of their faces.
+"""Actors: original videos that show the same person, found by face similarity.
 
 A set that hires actors films each of them many times. Groups by original video then share people between splits, and
-figures on validation flatter. Embeddings serve to tell people apart for the split; none is stored.
+validation figures are too good. Embeddings only separate people for the split; none is stored.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from trainers.data.manifest import FAKE, REAL, Manifest, Strings
 # From crops, uint8 [H, W, 3] each, to unit vectors float32 [N, D].
 Embed = Callable[[list[Image]], Floats]
 
-# Mean cosine distance up to which two clusters of videos are one person, of embeddings less their mean over all videos.
+# Mean cosine distance up to which two clusters of videos are one person; embeddings minus their mean over all videos.
 # Of DFDC's training set, which shows 486 people (Dolhansky et al., arXiv:2006.07397), 14,272 originals fall into 497
 # clusters of five and more at .55, 434 at .60 and 363 at .65. Two people in one cluster cost training rows; a person in
-# two clusters would be in training and in validation: of the two sides of 486, the larger distance is the safer one.
+# two clusters would be in training and in validation: of the distances around 486 clusters, the larger is safer.
 SAME_PERSON = 0.6
-# Split of the training rows that are put aside so that validation shows people whom training does not.
+# Split of the training rows set aside so that validation shows people that training does not.
 PUT_ASIDE = "put_aside"
 _BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
 class ActorReport:
-    """What was found.
+    """The actors found.
 
     Attributes:
         groups: original videos that were compared.
-        actors: people among them.
+        actors: people in them.
         shared: people seen both in training and in validation, after the split was changed.
-        unseen: rows of validation, real and fake, whose person no training row shows.
+        unseen: rows of validation, real and fake, whose person is in no training row.
         put_aside: training rows that were moved to the split `PUT_ASIDE`.
     """
 
@@ -79,7 +79,7 @@ def group_embeddings(
 
 
 def cluster(vectors: Floats, threshold: float = SAME_PERSON) -> npt.NDArray[np.int64]:
-    """Number of the person of each group, int64 [G]: average linkage of cosine distances, cut at `threshold`.
+    """Person number of each group, int64 [G]: average linkage of cosine distances, cut at `threshold`.
 
     Args:
         vectors: float32 [G, D], unit vectors.
@@ -89,7 +89,7 @@ def cluster(vectors: Floats, threshold: float = SAME_PERSON) -> npt.NDArray[np.i
         return np.zeros(len(vectors), np.int64)
     from sklearn.cluster import AgglomerativeClustering
 
-    # Less the mean face: without it all faces look alike, and distances depend on the camera.
+    # Subtract the mean face: otherwise all faces look alike, and distances depend on the camera.
     centred = _unit(vectors - vectors.mean(axis=0))
     clustering = AgglomerativeClustering(
         n_clusters=None, metric="cosine", linkage="average", distance_threshold=threshold
@@ -117,17 +117,17 @@ def with_actors(manifest: Manifest, dataset: str, groups: Strings, people: npt.N
 
 
 def put_aside(manifest: Manifest, rows: int, *, train: str = "train", validation: str = "val") -> Manifest:
-    """Move training rows aside until validation has `rows` fakes and as many reals of people whom training lacks.
+    """Move training rows aside until validation has `rows` fakes and as many reals of people not in training.
 
-    People are taken by what they cost: training rows lost for each validation row gained, the cheapest first. Their
-    training rows go to the split `PUT_ASIDE`; validation keeps all its rows, so that earlier weights, which have not
-    seen them, can still be measured on it.
+    People are chosen by cost: training rows lost for each validation row gained, the cheapest first. Their
+    training rows go to the split `PUT_ASIDE`; validation keeps all its rows, so earlier weights, which have not
+    seen them, can still be evaluated on it.
 
     Args:
         manifest: with `actor`.
-        rows: of each class that validation shall have of unseen people; fewer where there are not enough.
+        rows: of each class with unseen people that validation should have; fewer if there are not enough.
         train: split that gives rows away.
-        validation: split whose people it shall not know.
+        validation: split whose people must not be in `train`.
     """
     if rows <= 0:
         return manifest
@@ -150,7 +150,7 @@ def put_aside(manifest: Manifest, rows: int, *, train: str = "train", validation
 
 
 def unseen(rows: Manifest, manifest: Manifest, *, train: str = "train") -> npt.NDArray[np.bool_]:
-    """Which of N rows, bool [N], show a known person whom no row of the split `train` of `manifest` shows."""
+    """Which of N rows, bool [N], show a known person that no row of the split `train` of `manifest` shows."""
     seen = np.unique(manifest.actor[manifest.split == train])
     return np.asarray((rows.actor != "") & ~np.isin(rows.actor, seen))
 

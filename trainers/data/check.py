@@ -1,4 +1,4 @@
-"""Whether a manifest can be trusted: splits that share no identity, video or picture, and columns that are sane."""
+"""Checks of a manifest: splits that share no identity, video or picture, and columns with valid values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Finding:
 
     Attributes:
         kind: short name: `group_in_two_splits`.
-        message: what is wrong, in words.
+        message: what is wrong, as text.
         count: how often.
         examples: up to `EXAMPLES` of them.
     """
@@ -57,9 +57,9 @@ class CheckReport:
 
     Attributes:
         rows: of the manifest.
-        images: whether the pictures were looked at.
-        violations: what makes the manifest unfit; empty if it is fit.
-        warnings: what may be right, but should be known.
+        images: whether the pictures were checked.
+        violations: problems that make the manifest unfit; empty if it is fit.
+        warnings: findings that may be fine, but should be known.
         tallies: counts by split, dataset and method.
     """
 
@@ -82,13 +82,13 @@ def check(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Look for leaks between splits, and for rows that cannot be right.
+    """Look for leaks between splits, and for invalid rows.
 
     Args:
         manifest: the table.
-        images: also read and decode each picture: whether it is there, and whether two splits share one (by a hash of
+        images: also read and decode each picture: whether it exists, and whether two splits share one (by a hash of
             the decoded pixels; nearly the same ones, by a perceptual hash, are a warning).
-        workers: threads that decode; one a core if not given.
+        workers: threads that decode; one per core by default.
         progress: called with the pictures read so far and all of them.
     """
     violations = [*_leaks(manifest), *_contradictions(manifest), *_bad_columns(manifest), *_bad_pairs(manifest)]
@@ -121,7 +121,7 @@ def _leaks(manifest: Manifest) -> Iterator[Finding]:
     ):
         yield from _finding(
             kind,
-            f"{what} that stand in more than one split",
+            f"{what} in more than one split",
             (
                 f"{key}: {', '.join(sorted(splits))}"
                 for key, splits in _by(column.tolist(), manifest.split.tolist()).items()
@@ -135,7 +135,7 @@ def _shared_actors(manifest: Manifest) -> Iterator[Finding]:
     by_actor = _by(manifest.actor.tolist(), manifest.split.tolist())
     yield from _finding(
         "actor_in_two_splits",
-        "actors in more than one split: figures on them flatter (`unmask data actors --unseen` puts rows aside)",
+        "actors in more than one split: figures on them are too good (`unmask data actors --unseen` puts rows aside)",
         (
             f"{actor}: {', '.join(sorted(splits - {PUT_ASIDE}))}"
             for actor, splits in by_actor.items()
@@ -160,7 +160,7 @@ def _contradictions(manifest: Manifest) -> Iterator[Finding]:
             ),
         )
     paths, times = np.unique(manifest.path, return_counts=True)
-    yield from _finding("path_twice", "paths that stand in more than one row", paths[times > 1].tolist())
+    yield from _finding("path_twice", "paths in more than one row", paths[times > 1].tolist())
 
 
 def _bad_columns(manifest: Manifest) -> Iterator[Finding]:
@@ -201,10 +201,10 @@ def _bad_pairs(manifest: Manifest) -> Iterator[Finding]:
             found["pair_in_other_split"].append(f"{path}: {manifest.split[i]} and {manifest.split[j]}")
     messages = {
         "pair_of_a_real": "real rows with a pair: only fakes have one",
-        "pair_missing": "pairs that are no row of the manifest",
-        "pair_not_real": "pairs that are no real rows",
-        "pair_in_other_group": "pairs of another group",
-        "pair_in_other_split": "pairs of another split",
+        "pair_missing": "pairs that are not in the manifest",
+        "pair_not_real": "pairs that are not real rows",
+        "pair_in_other_group": "pairs in another group",
+        "pair_in_other_split": "pairs in another split",
     }
     for kind, message in messages.items():
         yield from _finding(kind, message, found[kind])
@@ -212,7 +212,7 @@ def _bad_pairs(manifest: Manifest) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What a picture's decoding told; `error` alone if it failed."""
+    """Result of decoding a picture; only `error` if it failed."""
 
     error: str = ""
     pixels: bytes = b""
@@ -233,7 +233,7 @@ def _looked_at(manifest: Manifest, workers: int, progress: Callable[[int, int], 
         return _Look("", pixel_hash(image), difference_hash(image), small_copy(image), (height, width))
 
     looks: list[_Look] = []
-    # Opening a shard takes a lock, so that they are indexed one after the other however many threads there are.
+    # Opening a shard takes a lock, so they are indexed one after the other for any number of threads.
     with ThreadPoolExecutor(workers) as pool:
         for number, result in enumerate(pool.map(look, manifest.path.tolist()), 1):
             looks.append(result)
@@ -251,11 +251,11 @@ def _bad_images(manifest: Manifest, looks: list[_Look]) -> Iterator[Finding]:
     outside = []
     for i in np.flatnonzero(np.isfinite(manifest.landmarks).all(axis=(1, 2))).tolist():
         height, width = looks[i].size
-        # A face may be cut off by the picture's edge, but its middle lies within.
+        # A face may be cut off by the picture's edge, but its middle is inside.
         x, y = manifest.landmarks[i].mean(axis=0)
         if not looks[i].error and not (0 <= x <= width and 0 <= y <= height):
             outside.append(f"{manifest.path[i]}: middle of the landmarks at {x:.0f}, {y:.0f} of {width} x {height} px")
-    yield from _finding("landmarks_outside", "landmarks that lie outside of their picture", outside)
+    yield from _finding("landmarks_outside", "landmarks outside of their picture", outside)
 
 
 def _shared_content(manifest: Manifest, looks: list[_Look]) -> Iterator[Finding]:
@@ -266,7 +266,7 @@ def _shared_content(manifest: Manifest, looks: list[_Look]) -> Iterator[Finding]
     shared = (same for same in rows.values() if len(set(manifest.split[same].tolist())) > 1)
     yield from _finding(
         "content_in_two_splits",
-        "pictures, by a hash of their decoded pixels, that stand in more than one split",
+        "pictures, by a hash of their decoded pixels, in more than one split",
         (" = ".join(f"{manifest.path[i]} ({manifest.split[i]})" for i in same[:4]) for same in shared),
     )
 
@@ -278,7 +278,7 @@ def _content_warnings(manifest: Manifest, looks: list[_Look]) -> Iterator[Findin
             rows[look.pixels].append(i)
     yield from _finding(
         "content_with_two_labels",
-        "pictures that are called real in one row and fake in another",
+        "pictures labelled real in one row and fake in another",
         (
             " = ".join(str(manifest.path[i]) for i in same[:4])
             for same in rows.values()
@@ -288,7 +288,7 @@ def _content_warnings(manifest: Manifest, looks: list[_Look]) -> Iterator[Findin
     yield from _near_duplicates(manifest, looks)
     yield from _finding(
         "not_square",
-        "pictures that are not square: crops are",
+        "pictures that are not square, as crops should be",
         (
             f"{manifest.path[i]}: {look.size[1]} x {look.size[0]} px"
             for i, look in enumerate(looks)
@@ -305,11 +305,11 @@ def _near_duplicates(manifest: Manifest, looks: list[_Look]) -> Iterator[Finding
         before, after = (np.flatnonzero(sound & (manifest.split == split)) for split in (first, second))
         for j, place in zip(after.tolist(), near(hashes[before], hashes[after]).tolist(), strict=True):
             i = int(before[place]) if place >= 0 else j
-            # Equal pixels are a violation, and told there.
+            # Equal pixels are a violation, and reported there.
             if looks[i].pixels != looks[j].pixels and same_shape(looks[i].small, looks[j].small):
                 found.append(f"{manifest.path[i]} ({first}) ~ {manifest.path[j]} ({second})")
     yield from _finding(
-        "near_duplicates", "pictures, nearly the same by their difference hashes and small copies, in two splits", found
+        "near_duplicates", "nearly equal pictures (by difference hash and small copy) in two splits", found
     )
 
 

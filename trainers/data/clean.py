@@ -1,8 +1,8 @@
-"""From a table of crops to one that can be trained on: pairs found, landmarks added, labels cleaned, geometry evened.
+"""Turns a table of crops into a training manifest: finds pairs and landmarks, cleans labels, evens out geometry.
 
-A fake crop often shows the very frame and box of a real crop of its group. Such pairs are found by their normalised
-cross-correlation: they make couples that share everything but the forgery, and their difference tells where it is.
-A fake that hardly differs from its real is not one that can be learned from: it is left out.
+A fake crop often shows the same frame and box as a real crop of its group. Such pairs are found by their normalised
+cross-correlation: they make couples that share everything but the forgery, and their difference shows where it is.
+Fakes that hardly differ from their real are useless for training and left out.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from trainers.data.manifest import FAKE, REAL, Manifest, join
 
 # Pairs are compared at this size, in grey: fine enough for a mouth, blind to compression.
 COMPARE_PX = 112
-# From here on two crops show one frame and box (74 % of the fakes of DFDC): swapped faces keep hair, pose and
+# From here on, two crops show the same frame and box (74 % of the fakes of DFDC): swapped faces keep hair, pose and
 # background, which make up most of the correlation.
 SAME_FRAME = 0.75
-# Above this nothing visible was changed. 2 % of DFDC's fakes.
+# Above this, no visible change. 2 % of DFDC's fakes.
 SAME_PICTURE = 0.995
-# FFHQ's aligned pictures are looser than faces in the template of `LandmarkTemplate`: this square of them is like it
-# (x, y, side in parts of the picture). "Wide" would mean real otherwise.
+# FFHQ's aligned pictures are looser than faces in the template of `LandmarkTemplate`: this square matches it
+# (x, y, side in parts of the picture). Otherwise a wide crop would mean real.
 FFHQ_SQUARE = (0.19, 0.29, 0.63)
 FFHQ_PX, FFHQ_QUALITY = 224, 75  # as DFDC's crops are stored
-# Of a dataset of reals alone, so many are kept from training: thresholds must hold on reals of a source never seen.
-# They are a split of their own, since thresholds are chosen on all of them and figures must not rest on any.
+# This share of a dataset with reals only is kept out of training: thresholds must hold on reals of an unseen source.
+# They are a separate split: thresholds are chosen on all of them, so figures must not use any.
 HELD_OUT, HELD_OUT_SHARE = "held_out", 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class CleanReport:
-    """What was done: rows by what became of them."""
+    """Number of rows by outcome."""
 
     rows: int
     paired: int
@@ -61,17 +61,17 @@ def clean(
     hold_out: str = "ffhq",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Manifest, CleanReport]:
-    """Find pairs and landmarks, drop fakes that are none, cut FFHQ as the others are cut.
+    """Find pairs and landmarks, drop fakes without a visible forgery, cut FFHQ like the others.
 
     Args:
-        manifest: of crops as they came.
-        out: folder for `manifest.parquet` and for `ffhq.tar`, the crops that had to be cut anew.
+        manifest: the original table of crops.
+        out: folder for `manifest.parquet` and for `ffhq.tar`, the crops that were cut again.
         detector: finds the landmarks; None leaves them as they are.
         hold_out: dataset of which a quarter of the train rows, by a hash of the group, goes to the split held_out.
         progress: called with rows done and all rows.
 
     Returns:
-        The new manifest, as written, and what was done.
+        The new manifest, as written, and the report.
 
     Raises:
         trainers.data.images.ImageError: an image is missing or damaged.
@@ -120,7 +120,7 @@ def clean(
 def face_landmarks(detector: FaceDetector, crop: Image) -> Floats:
     """Landmarks float32 [5, 2] of the largest face of a tight crop, in its px; nan where none is found.
 
-    The crop is given a margin first: detectors want to see a face whole.
+    The crop is given a margin first: detectors need to see the whole face.
     """
     side = crop.shape[0]
     margin = side // 2
@@ -131,7 +131,7 @@ def face_landmarks(detector: FaceDetector, crop: Image) -> Floats:
     sides = faces.boxes[:, 2:] - faces.boxes[:, :2]
     best = int(sides.prod(axis=1).argmax())
     points: Floats = faces.landmarks[best] - np.float32(margin)
-    # Another face in the background, or a part of one, is not what this crop was cut around.
+    # Another face in the background, or a part of one, is not the face of this crop.
     eye_distance = float(np.linalg.norm(points[1] - points[0]))
     if not (0.1 * side < eye_distance < 0.8 * side and (points > -0.1 * side).all() and (points < 1.1 * side).all()):
         return np.full((5, 2), np.nan, np.float32)
@@ -152,7 +152,7 @@ def _thumb(image: Image) -> Floats:
 
 
 def _pairs(manifest: Manifest, thumbs: np.ndarray) -> tuple[np.ndarray, Floats]:
-    """For each row the path of its pair, or "", and its correlation with the likest real of its group, or nan."""
+    """For each row the path of its pair, or "", and its correlation with the most similar real of its group, or nan."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, key in enumerate(zip(manifest.dataset, manifest.group, strict=True)):
         groups[key].append(i)

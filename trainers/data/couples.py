@@ -1,6 +1,6 @@
 """The endless stream of couples: a real and a fake of one frame, or of one group, augmented alike.
 
-Which couple comes at place i, and what is done to it, is a pure function of the seed and i. A run that goes on from
+The couple at place i and its augmentation are a pure function of the seed and i. A run resumed from
 step n therefore sees what the uninterrupted run would have seen, whatever the number of workers or processes.
 """
 
@@ -30,9 +30,9 @@ from trainers.data.manifest import FAKE, REAL, Manifest
 from trainers.data.pools import Pool, nearest_donor, shapes
 
 SELF_BLEND = "self_blend"
-# Couples are dealt out in rounds of so many, each with its exact shares.
+# Couples are drawn in rounds of this many, each with its exact shares.
 _ROUND = 1000
-# The forgery's mask is read from the difference of a pair only where the rest of the two pictures agrees.
+# The forgery's mask is read from the difference of a pair only if the rest of the two pictures agrees.
 _MASK_LIKENESS = 0.9
 # Px of the input for each position of the mask: the stride of the feature map that learns it.
 MASK_STRIDE = 16
@@ -40,18 +40,18 @@ MASK_STRIDE = 16
 
 @dataclass(frozen=True, slots=True)
 class CoupleConfig:
-    """Which couples there are.
+    """Which couples are drawn.
 
     Attributes:
         shares: of each kind of pseudo-fake (keys of `pseudo_fakes.KINDS`), and of the fakes of each dataset by its
             name; relative to each other.
-        transplant_share: of the couples of one frame, how many have the fake in a part of the face only.
+        transplant_share: of the couples of one frame, the share with the fake only in a part of the face.
         coupled: False draws real and fake apart, and augments them apart, as a plain balanced loader would.
-        balance: image: each image of a pool comes equally often; group: each group (identity, original video) of each
-            dataset does, however many images it has.
-        bases: whose reals pseudo-fakes are made from: shares of datasets, relative to each other; empty: all reals.
-        donors: pseudo-fakes with another person's face take the one of so many random faces of the same dataset whose
-            pose and proportions are nearest.
+        balance: image: each image of a pool is drawn equally often; group: each group (identity, original video) of
+            each dataset is, whatever its number of images.
+        bases: datasets of the reals that pseudo-fakes are made from: relative shares; empty: all reals.
+        donors: pseudo-fakes with another person's face take, from this many random faces of the same dataset, the one
+            with the nearest pose and proportions.
     """
 
     shares: Mapping[str, float] = field(default_factory=lambda: {SELF_BLEND: 0.3, "dfdc": 0.7})
@@ -64,13 +64,13 @@ class CoupleConfig:
 
 @dataclass(frozen=True, slots=True)
 class Couple:
-    """Rows of the manifest.
+    """A couple, as rows of the manifest.
 
     Attributes:
         kind: of a pseudo-fake, a key of `pseudo_fakes.KINDS`; else same_frame, same_group or apart.
         real: row.
-        fake: row; None where the fake is made of `real`.
-        donor: row of another person's real, where a pseudo-fake needs one.
+        fake: row; None if the fake is made from `real`.
+        donor: row of another person's real, if a pseudo-fake needs one.
     """
 
     kind: str
@@ -80,10 +80,10 @@ class Couple:
 
 
 class CouplePlan:
-    """Which couple comes at which place.
+    """The couple at each place of the stream.
 
     Raises:
-        ValueError: a share of something that the manifest does not hold, no share above 0, fewer than one donor, or
+        ValueError: a share of something that is not in the manifest, no share above 0, fewer than one donor, or
             no second person for pseudo-fakes that need one.
     """
 
@@ -100,7 +100,7 @@ class CouplePlan:
             self._reals[manifest.dataset[i], manifest.group[i]].append(int(i))
         self._all_reals = reals
         rows: dict[str, npt.NDArray[np.int64]] = {}
-        # The kind of pseudo-fake that a pool is for; pools of datasets' fakes have none.
+        # The pseudo-fake kind of a pool; pools of datasets' fakes have none.
         self._kinds: dict[str, str] = {}
         total = sum(shares.values())
         exact: dict[str, float] = {}
@@ -184,7 +184,7 @@ class CouplePlan:
 
 
 class CoupleDataset(Dataset[dict[str, Any]]):
-    """Couples by their place in the stream, augmented: what the workers of a loader run."""
+    """Augmented couples by their place in the stream; runs in the loader's workers."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         self.plan, self.size_px = plan, size_px
         self.augmentation, self.blend = augmentation or AugmentConfig(), blend or BlendConfig()
         self.store = ImageStore(plan.manifest.root)
-        self.dense = DenseStore.beside(plan.manifest.root) if self.blend.dense and plan.kinds else None
+        self.dense = DenseStore.next_to(plan.manifest.root) if self.blend.dense and plan.kinds else None
         for kind in sorted(plan.kinds):
             require(kind, self.blend)
 
@@ -213,8 +213,8 @@ class CoupleDataset(Dataset[dict[str, Any]]):
         Returns:
             `images`, uint8 [2, S, S, 3]: real and fake; `labels`, int64 [2]; `masks`, float32 [2, S / 16, S / 16]: how
             much of each position is forged; `mask_known`, bool [2]; `kind`, int64 [2], see `trainers.data.kinds`;
-            `row`, int64 [2]: rows of the manifest whose stored crops these are, augmented, -1 where the crop was made.
-            Where the couple is a real and its degraded copy (`AugmentConfig.degraded_real_share`), both labels are real
+            `row`, int64 [2]: rows of the manifest with the stored crops, -1 for a generated crop.
+            If the couple is a real and its degraded copy (`AugmentConfig.degraded_real_share`), both labels are real
             and both masks are 0 and known.
 
         Raises:
@@ -288,9 +288,9 @@ class CoupleDataset(Dataset[dict[str, Any]]):
 
 
 def difference_mask(real: Image, fake: Image) -> Floats | None:
-    """Where a fake differs from its real: float32 [H, W] in 0..1; None where the two do not show one frame.
+    """Where a fake differs from its real: float32 [H, W] in 0..1; None if the two do not show the same frame.
 
-    The difference is smoothed over compression's blocks and set against its own upper range, so that a faint
+    The difference is smoothed over compression's blocks and scaled by its own upper range, so that a faint
     forgery has a mask like a strong one.
     """
     small = (64, 64)
@@ -309,7 +309,7 @@ def difference_mask(real: Image, fake: Image) -> Floats | None:
 
 
 class _From(Sampler[list[int]]):
-    """Places of the batches of one process, from a batch on."""
+    """Places of the batches of one process, from a given batch on."""
 
     def __init__(self, start: int, stop: int, couples: int, rank: int, world: int) -> None:
         self.start, self.stop, self.couples, self.rank, self.world = start, stop, couples, rank, world
@@ -348,7 +348,7 @@ def couple_loader(
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_single_threaded if workers else None,
-        # Not fork: OpenCV's and OpenMP's threads do not survive it, and the first call in the child waits for ever.
+        # Not fork: OpenCV's and OpenMP's threads do not survive it, and the first call in the child blocks forever.
         multiprocessing_context="forkserver" if workers else None,
         # More batches ahead do not help: a worker that falls behind stays behind.
         prefetch_factor=4 if workers else None,

@@ -2,8 +2,8 @@
 
 The net is from the task file `face_landmarker_v2_with_blendshapes.task` (Google, Apache-2.0), a zip of TFLite models.
 Input: an upright square around the face, 256 px, RGB in 0..1. Outputs: 478 points (x, y, z) in px of the input, and
-log-odds that a face is there. The square is 1.5 times as large as the box around the points (MediaPipe's
-`face_landmarks_from_roi` graphs); a first look from the five landmarks finds that box, a second one measures.
+log-odds of a face. The square is 1.5 times as large as the box around the points (MediaPipe's
+`face_landmarks_from_roi` graphs); a first pass from the five landmarks finds that box, a second one measures.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _EYE_CORNERS = (33, 263)
 
 
 class TaskFileError(UnmaskError, ValueError):
-    """A task file that cannot be used; the message says which one is expected."""
+    """A task file that cannot be used; the message names the expected file."""
 
 
 class DenseLandmarker:
@@ -50,7 +50,7 @@ class DenseLandmarker:
 
         Args:
             task: MediaPipe's `face_landmarker_v2_with_blendshapes.task`.
-            threads: that one inference may use.
+            threads: for one inference.
 
         Raises:
             TaskFileError: the file cannot be read, or is not the pinned one.
@@ -80,7 +80,7 @@ class DenseLandmarker:
             landmarks: float32 [5, 2], px.
 
         Returns:
-            Points float32 [478, 2], px of `image`, and the log-odds that they lie on a face.
+            Points float32 [478, 2], px of `image`, and the log-odds that they are on a face.
         """
         eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
         across = landmarks[1] - landmarks[0]
@@ -99,7 +99,7 @@ class DenseLandmarker:
         cos, sin = math.cos(roll) * scale, math.sin(roll) * scale
         linear = np.array([[cos, -sin], [sin, cos]])
         shift = centre - linear @ [half, half]
-        # Black outside the picture, as in MediaPipe: repeated edges look like a face that goes on.
+        # Black outside the picture, as in MediaPipe: repeated edges look like a continued face.
         square = cv2.warpAffine(
             image,
             np.column_stack([linear, shift]),
@@ -118,16 +118,16 @@ def write_landmarks(
     fakes: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int]:
-    """Find the dense landmarks of a manifest's crops and write them beside it.
+    """Find the dense landmarks of a manifest's crops and write them next to it.
 
     Args:
-        manifest: rows without five landmarks are tried from where a cut face usually has them.
+        manifest: for rows without five landmarks, the usual places in a crop are tried.
         landmarker: the net.
-        fakes: also of fakes; pseudo-fakes need those of reals alone.
+        fakes: also process fakes; pseudo-fakes need only reals.
         progress: called with rows done and all rows.
 
     Returns:
-        Rows looked at, and rows whose mesh is sure enough to be used.
+        Rows processed, and rows with a reliable mesh.
 
     Raises:
         trainers.data.images.ImageError: an image is missing or damaged.

@@ -1,4 +1,4 @@
-"""Dense landmarks of the crops of a manifest, in a file beside it: written once, read a row at a time."""
+"""Dense landmarks of the crops of a manifest, in a file next to it: written once, read a row at a time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.types import Floats
 DENSE_FILE = "dense.safetensors"
 # Points of MediaPipe's face landmarker: 468 of the mesh, 5 of each iris.
 POINTS = 478
-# Log-odds of "a face is here" from which a mesh is used: a probability of .95. MediaPipe's own default of .5 lets
+# Lowest log-odds of a face at which a mesh is used: a probability of .95. MediaPipe's own default of .5 lets
 # through meshes of faces in profile whose far half is guessed.
 MIN_SCORE = 3.0
 _FORMAT = "unmask-dense-landmarks-1"
-_REMEDY = "delete it, or write it again by `unmask data landmarks`"
+_REMEDY = "delete it, or write it again with `unmask data landmarks`"
 
 
 class DenseLandmarksError(UnmaskError, ValueError):
@@ -36,7 +36,7 @@ def write_dense(file: Path, paths: Sequence[str], points: Floats, scores: Floats
 
     Args:
         file: usually `DENSE_FILE` in the folder of a manifest.
-        paths: N paths as the manifest has them.
+        paths: N paths as in the manifest.
         points: float32 [N, 478, 2], px of the stored crop.
         scores: float32 [N], log-odds that the mesh shows a face; nan for rows without one.
         source_sha256: of the file that the landmark net comes from.
@@ -81,8 +81,8 @@ class DenseStore:
             raise DenseLandmarksError(f"{file}: cannot be read: {error}; {_REMEDY}") from error
 
     @classmethod
-    def beside(cls, root: Path) -> DenseStore | None:
-        """The store in a manifest's folder, or None where there is no such file."""
+    def next_to(cls, root: Path) -> DenseStore | None:
+        """The store in a manifest's folder, or None if the file does not exist."""
         file = root / DENSE_FILE
         return cls(file) if file.exists() else None
 
@@ -90,7 +90,7 @@ class DenseStore:
         return len(self._keys)
 
     def points(self, path: str) -> Floats | None:
-        """float32 [478, 2], px of the stored crop; None where the mesh is unknown or the net was not sure of it."""
+        """float32 [478, 2], px of the stored crop; None if the mesh is unknown or unreliable."""
         key = _key(path)
         row = int(np.searchsorted(self._keys, np.uint64(key)))
         if row == len(self._keys) or int(self._keys[row]) != key or not self._scores[row] >= MIN_SCORE:

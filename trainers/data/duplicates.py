@@ -1,4 +1,4 @@
-"""The same picture twice: byte for byte once decoded, or nearly."""
+"""Duplicate pictures: equal once decoded, or nearly equal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.types import Image
 Hashes = npt.NDArray[np.uint64]
 
 # Bits of 64 that may differ between two pictures that are nearly the same; recompression changes few. All faces have
-# eyes and mouth in the same places, so half of the pairs that are this near still show two people: hence SAME_SHAPE.
+# eyes and mouth in the same places, so half of the pairs this near still show two people; SAME_SHAPE separates them.
 NEAR_BITS = 3
-# And the correlation that their small grey copies must have. In DFDC, those above show one actor in one take.
+# Required correlation of their small grey copies. In DFDC, pairs above it show one actor in one take.
 SAME_SHAPE = 0.95
 _SMALL_PX = 16
-# Pairs that are compared bit by bit; larger sets are searched for equal hashes alone.
+# Pairs that are compared bit by bit; larger sets are only searched for equal hashes.
 _MAX_PAIRS = 4_000_000_000
 _PAIRS_AT_ONCE = 8_000_000  # some 100 MB
 _BITS_OF_16 = np.array([bin(value).count("1") for value in range(1 << 16)], np.uint8)
@@ -60,7 +60,7 @@ def near(first: Hashes, second: Hashes, bits: int = NEAR_BITS) -> npt.NDArray[np
     Args:
         first: uint64 [N].
         second: uint64 [M].
-        bits: taken as 0 where N x M is beyond what can be compared in a minute or so.
+        bits: taken as 0 if N x M is too large to compare in about a minute.
     """
     found = np.full(len(second), -1, np.int64)
     if not len(first) or not len(second):

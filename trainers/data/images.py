@@ -15,14 +15,14 @@ from pipeline.types import Image
 
 
 class ImageError(UnmaskError, ValueError):
-    """An image that is not there or cannot be decoded; the message names it."""
+    """An image that is missing or cannot be decoded; the message names it."""
 
 
 class ImageStore:
     """Reads images by the paths of a manifest.
 
     A shard is indexed once, when its first member is asked for; members are then read in place, so any order is as
-    quick as the next one. Safe to share between threads and to pass to worker processes.
+    fast as any other. Safe to share between threads and to pass to worker processes.
     """
 
     def __init__(self, root: Path) -> None:
@@ -54,7 +54,7 @@ class ImageStore:
         """The image, uint8 [H, W, 3], RGB.
 
         Raises:
-            ImageError: as `read`, or the bytes are no image.
+            ImageError: as `read`, or the bytes are not an image.
         """
         return decode(self.read(path), path)
 
@@ -81,7 +81,7 @@ def decode(data: bytes, name: str = "image") -> Image:
     """Encoded bytes as uint8 [H, W, 3], RGB.
 
     Raises:
-        ImageError: they are no image that OpenCV reads.
+        ImageError: OpenCV cannot read them as an image.
     """
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -1,4 +1,4 @@
-"""The manifest: one table that says what each face crop is. It is the one door through which data comes in."""
+"""The manifest: one table that describes each face crop. All data enters through it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Strings = npt.NDArray[np.str_]
 REAL, FAKE = 0, 1
 LABELS = {"real": REAL, "fake": FAKE}
 REQUIRED = ("path", "label", "split", "group", "source_video", "method", "dataset")
-# Written only where a row has them.
+# Written only if a row has them.
 OPTIONAL = ("source_width", "landmarks", "pair", "actor")
 
 
 class ManifestError(UnmaskError, ValueError):
-    """A manifest that cannot be read or contradicts itself; the message says which row or column."""
+    """A manifest that cannot be read or contradicts itself; the message names the row or column."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,14 +39,14 @@ class Manifest:
         path: str [N]: an image file, or `shard.tar/member.jpg`; absolute or relative to `root`.
         label: int8 [N], 0 real and 1 fake.
         split: str [N]: train, val, test ...
-        group: str [N]: the identity, or the original video, that must not stand in two splits.
-        source_video: str [N]: the video that the crop is from; what is judged as a whole.
+        group: str [N]: the identity, or the original video, that must not be in two splits.
+        source_video: str [N]: the video that the crop is from; judged as a whole.
         method: str [N]: how it was forged; empty for real ones.
         dataset: str [N].
-        source_width: float32 [N]: width in px of the crop before it was resized; nan where unknown.
-        landmarks: float32 [N, 5, 2]: eyes, nose, corners of the mouth in px of the stored crop; nan where unknown.
-        pair: str [N]: for a fake, the path of the real crop of the same frame and box; empty where there is none.
-        actor: str [N]: the person seen in the original video, in all groups alike; empty where it is unknown.
+        source_width: float32 [N]: width in px of the crop before it was resized; nan if unknown.
+        landmarks: float32 [N, 5, 2]: eyes, nose, corners of the mouth in px of the stored crop; nan if unknown.
+        pair: str [N]: for a fake, the path of the real crop of the same frame and box; empty if there is none.
+        actor: str [N]: the person seen in the original video, across all groups; empty if unknown.
     """
 
     root: Path
@@ -103,7 +103,7 @@ class Manifest:
         """Read a .parquet or .csv file; relative paths in it start from its folder.
 
         Raises:
-            ManifestError: no such file, of another kind, without rows, or as `of`.
+            ManifestError: the file does not exist, has another type or no rows, or as `of`.
         """
         try:
             if file.suffix == ".parquet":
@@ -117,21 +117,21 @@ class Manifest:
                 with file.open(newline="", encoding="utf-8") as opened:
                     rows = list(csv.DictReader(opened))
             else:
-                raise ManifestError(f"{file}: a manifest ends in .parquet or .csv")
+                raise ManifestError(f"{file}: the name of a manifest must end in .parquet or .csv")
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"{file}: cannot be read: {error}") from error
         if not rows:
-            raise ManifestError(f"{file}: holds no rows")
+            raise ManifestError(f"{file}: has no rows")
         try:
             return cls.of(rows, file.parent)
         except ManifestError as error:
             raise ManifestError(f"{file}: {error}") from error
 
     def write(self, file: Path) -> None:
-        """Write a .parquet or .csv file, whole or not at all; paths are made relative to its folder where they can be.
+        """Write a .parquet or .csv file, whole or not at all; paths become relative to its folder if possible.
 
         Raises:
-            ManifestError: another suffix.
+            ManifestError: the suffix is neither of them.
             OSError: it cannot be written.
         """
         rows = self._rows(file.parent)
@@ -151,10 +151,10 @@ class Manifest:
             with atomic_write(file) as opened:
                 parquet.write_table(pyarrow.Table.from_pylist(rows), opened, compression="zstd")
         else:
-            raise ManifestError(f"{file}: a manifest ends in .parquet or .csv")
+            raise ManifestError(f"{file}: the name of a manifest must end in .parquet or .csv")
 
     def take(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.integer]) -> Manifest:
-        """The rows at these indices or under this mask."""
+        """The rows at these indices or in this mask."""
         return replace(self, **{column.name: getattr(self, column.name)[which] for column in fields(self)[1:]})
 
     def where(self, **values: str) -> Manifest:
@@ -166,7 +166,7 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """Over the set of (shard or folder / name, label, split, group): which data, wherever and in whichever form."""
+        """sha256 over the set of (shard or folder / name, label, split, group): the same in any place and format."""
         keys = [
             f"{'/'.join(Path(path).parts[-2:])}\0{label}\0{split}\0{group}"
             for path, label, split, group in zip(self.path, self.label, self.split, self.group, strict=True)
@@ -204,13 +204,13 @@ class Manifest:
         return rows
 
     def _relative(self, path: str, folder: Path) -> str:
-        # Not resolve(), which asks the file system about each part of each path.
+        # Not resolve(), which makes file system calls for each part of each path.
         whole, base = (Path(os.path.abspath(p)) for p in (self.root / path, folder))  # noqa: PTH100
         return str(whole.relative_to(base)) if whole.is_relative_to(base) else str(whole)
 
 
 def join(parts: Sequence[Manifest], root: Path) -> Manifest:
-    """All rows of several manifests, their paths relative to `root` where they lie below it, absolute elsewhere."""
+    """All rows of several manifests, their paths relative to `root` if they are inside it, else absolute."""
     if not parts:
         return Manifest.of([], root)
     return Manifest.of([row for part in parts for row in part._rows(root)], root)
@@ -223,7 +223,7 @@ def _strings(values: Sequence[str]) -> Strings:
 def _text(row: Mapping[str, Any], name: str, i: int) -> str:
     value = row.get(name)
     if value is None and name not in row:
-        raise ManifestError(f"row {i + 1}: column {name} is missing; needed are: {', '.join(REQUIRED)}")
+        raise ManifestError(f"row {i + 1}: column {name} is missing; required columns: {', '.join(REQUIRED)}")
     if name == "path" and not value:
         raise ManifestError(f"row {i + 1}: the path is empty")
     return "" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Rows to draw from in random order, and whose face goes onto whose: pure functions of a seed and a number."""
+"""Rows drawn in random order, and donor faces for targets: pure functions of a seed and a number."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Rows = npt.NDArray[np.int64]
 
 
 class Pool:
-    """Rows gone through again and again, in another random order each time.
+    """Rows drawn in repeated passes, each in another random order.
 
-    With groups, each group has one turn in a pass, however many rows it has; its rows take turns over the passes.
+    With groups, each group has one turn in a pass, whatever its number of rows; its rows take turns over the passes.
     """
 
     def __init__(self, rows: Rows, groups: Manifest | None, key: tuple[int, ...]) -> None:
         """Prepare.
 
         Args:
-            rows: of the manifest.
-            groups: the manifest, whose (dataset, group) share the turns; None: each row has its own.
-            key: seeds all that is random.
+            rows: indices into the manifest.
+            groups: the manifest, whose (dataset, group) share turns; None: each row has its own.
+            key: the random seed.
         """
         self._key = key
         if groups is None:
@@ -38,9 +38,9 @@ class Pool:
         self._order: tuple[int, Rows] = (-1, np.zeros(0, np.int64))
 
     def row(self, nth: int) -> int:
-        """The row that the n-th draw gives."""
+        """The row of the n-th draw."""
         passed, position = divmod(nth, len(self._turns))
-        # The last order is remembered: draws of one pass follow each other.
+        # The last order is cached: draws of one pass follow each other.
         if self._order[0] != passed:
             rng = np.random.default_rng((*self._key, passed))
             self._order = passed, rng.permutation(len(self._turns))
@@ -48,14 +48,14 @@ class Pool:
         members = self._turns[turn]
         if isinstance(self._turns, np.ndarray):
             return int(members)
-        again, within = divmod(passed, len(members))
+        cycle, within = divmod(passed, len(members))
         # Five numbers, one more than above: never the same stream.
-        order = np.random.default_rng((*self._key, turn, again)).permutation(len(members))
+        order = np.random.default_rng((*self._key, turn, cycle)).permutation(len(members))
         return int(members[order[within]])
 
 
 def shapes(manifest: Manifest) -> Floats:
-    """Pose and proportions of each face, float32 [N, 10]: five landmarks without place and size; unknown ones are 0."""
+    """Pose and proportions of each face, float32 [N, 10]: landmarks without position and size; unknown ones are 0."""
     points = manifest.landmarks - manifest.landmarks.mean(axis=1, keepdims=True)
     size = np.sqrt((points**2).mean(axis=(1, 2), keepdims=True))
     return np.asarray(np.nan_to_num(points / np.maximum(size, 1e-6)).reshape(len(manifest), 10), np.float32)
@@ -64,7 +64,7 @@ def shapes(manifest: Manifest) -> Floats:
 def nearest_donor(
     manifest: Manifest, reals: Rows, row: int, shape: Floats, count: int, rng: np.random.Generator
 ) -> int:
-    """The row of another person whose face is seen as this one is.
+    """The row of another person whose face has the most similar view.
 
     Args:
         manifest: of all rows.
@@ -72,10 +72,10 @@ def nearest_donor(
         row: whose face is to be replaced.
         shape: as `shapes` gives it.
         count: how many random faces are compared.
-        rng: all that is random.
+        rng: source of randomness.
 
     Returns:
-        The one of another group, in the same dataset if it has another group, whose shape is nearest.
+        The row of another group with the nearest shape, from the same dataset if it has another group.
 
     Raises:
         ValueError: all reals are of one group.
@@ -85,7 +85,7 @@ def nearest_donor(
     other = ~same_dataset | (manifest.group[drawn] != manifest.group[row])
     candidates = drawn[same_dataset & other][:count]
     if not len(candidates):
-        # A small dataset that chance has not met, or one of a single group.
+        # A small dataset missed by the random draw, or one with a single group.
         same_dataset = manifest.dataset[reals] == manifest.dataset[row]
         other = ~same_dataset | (manifest.group[reals] != manifest.group[row])
         whole = reals[same_dataset & other] if (same_dataset & other).any() else reals[other]
@@ -96,5 +96,5 @@ def nearest_donor(
     return int(candidates[int(distances.argmin())])
 
 
-# So many times as many rows are drawn as are compared: the others are of other datasets.
+# This many times more rows are drawn than compared: the others are from other datasets.
 _TRIES = 8

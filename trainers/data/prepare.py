@@ -1,8 +1,8 @@
-"""From a data set's videos to face crops in tar shards with a manifest; an interrupted run goes on where it was.
+"""From a data set's videos to face crops in tar shards with a manifest; an interrupted run resumes.
 
-An original and its fakes are one unit of work. Units are written in a fixed order, whoever of the threads is done
+An original and its fakes are one unit of work. Units are written in a fixed order, whichever thread finishes
 first, so the same set makes the same shards, byte for byte, interrupted or not. After each unit its rows go into
-`progress.jsonl`, with how far the shards are written by then.
+`progress.jsonl`, with the position in the shards.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["PrepareError", "PrepareOptions", "Prepared", "UnitDone", "VideoFailu
 
 MANIFEST, FAILURES = "manifest.parquet", "failures.csv"
 _SUFFIX = {"jpeg": ".jpg", "png": ".png"}
-# Units on their way beyond those that are worked on: a long one shall not stop the other threads.
+# Units queued beyond those in progress: a long one must not stop the other threads.
 _AHEAD = 4
 
 
@@ -46,9 +46,9 @@ class PrepareOptions:
     """How crops are stored.
 
     Attributes:
-        image: jpeg, or png, which loses nothing.
+        image: jpeg, or lossless png.
         jpeg_quality: 1 to 100.
-        shard_mib: size that no shard grows beyond.
+        shard_mib: largest size of a shard.
         pairs: cut a fake where its original was cut, if both are in the set and show the same pictures.
     """
 
@@ -61,7 +61,7 @@ class PrepareOptions:
         if self.image not in _SUFFIX:
             raise ValueError(f"image must be jpeg or png, got {self.image!r}")
         if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"jpeg_quality must lie in 1..100, got {self.jpeg_quality}")
+            raise ValueError(f"jpeg_quality must be in 1..100, got {self.jpeg_quality}")
         if self.shard_mib <= 0:
             raise ValueError(f"shard_mib must be positive, got {self.shard_mib}")
 
@@ -83,13 +83,13 @@ class VideoFailure:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a run left behind.
+    """Result of a run.
 
     Attributes:
         manifest: its rows; the file is `MANIFEST` in the folder.
-        videos: that gave crops.
-        paired: fakes that were cut where their originals were.
-        unpaired: fakes with an original in the set that show other pictures, and were cut by themselves.
+        videos: with crops.
+        paired: fakes cut at the places of their originals.
+        unpaired: fakes with an original in the set that show other pictures, and were cut independently.
         failures: videos without crops.
     """
 
@@ -102,7 +102,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class UnitDone:
-    """How far a run is: for a progress bar."""
+    """Progress of a run, for a progress bar."""
 
     videos_done: int
     videos: int
@@ -110,7 +110,7 @@ class UnitDone:
     failures: int
 
     def after(self, line: UnitLine) -> UnitDone:
-        """With one more unit."""
+        """The progress after one more unit."""
         return UnitDone(
             self.videos_done + line.videos,
             self.videos,
@@ -132,15 +132,15 @@ def prepare(
 
     Args:
         listing: the videos.
-        out: folder of the shards and the manifest; a run with the same settings that was interrupted there goes on.
+        out: folder of the shards and the manifest; an interrupted run with the same settings resumes.
         cutter: finds and cuts the faces.
         options: how crops are stored.
-        workers: units at once.
-        progress: called after each unit; what it raises interrupts the run.
+        workers: units processed in parallel.
+        progress: called after each unit; an exception from it interrupts the run.
 
     Raises:
-        PrepareError: the folder holds another run, or no video gave a crop.
-        OSError: something cannot be written; the run can go on later.
+        PrepareError: the folder has another run, or no video gave a crop.
+        OSError: something cannot be written; the run can be resumed later.
     """
     options = options or PrepareOptions()
     units = _units(listing, pairs=options.pairs)
@@ -167,7 +167,7 @@ def prepare(
 
 
 def _settings(listing: Listing, cutter: Cutter, options: PrepareOptions) -> dict[str, Any]:
-    """All that decides about the bytes of the shards."""
+    """All settings that affect the bytes of the shards."""
     return {
         "schema": 1,
         "layout": listing.layout,
@@ -194,7 +194,7 @@ def _units(listing: Listing, *, pairs: bool) -> list[tuple[SourceVideo, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    key: tuple[int, int]  # track and frame: what the two crops of a couple share
+    key: tuple[int, int]  # track and frame: shared by the two crops of a couple
     name: str
     data: bytes
     crop: FaceCrop
@@ -224,7 +224,7 @@ def _worked(
                 unit, future = running.popleft()
                 yield unit, future.result()
         finally:
-            # Closed or interrupted: threads end after the video they are at, and the pool waits for them.
+            # Closed or interrupted: threads finish their current video, and the pool waits for them.
             stopping.set()
             for _, future in running:
                 future.cancel()
@@ -266,9 +266,9 @@ def _image(video: SourceVideo, crop: FaceCrop, options: PrepareOptions, *, sever
 
 
 def member_stem(source_video: str) -> str:
-    """A video's name as the beginning of file names: letters, digits, dots, dashes and underscores.
+    """A video's name as a prefix of file names: letters, digits, dots, dashes and underscores.
 
-    A name with anything else in it, or too long, ends in a part of its hash, so that two names never become one.
+    A name with other characters, or too long, ends in a part of its hash, so that two names never collide.
     """
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", source_video).lstrip(".")[:120]
     if plain == source_video:

@@ -1,4 +1,4 @@
-"""What an interrupted `prepare` needs to go on: its settings, what is done, and a lock against a second run."""
+"""State for resuming an interrupted `prepare`: its settings, what is done, and a lock against a second run."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class PrepareError(UnmaskError, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class UnitLine:
-    """One line of the progress file: a unit that is done.
+    """One line of the progress file: a finished unit.
 
     Attributes:
         unit: name of its first video.
         videos: how many it has.
-        paired: fakes cut where their originals were.
+        paired: fakes cut at the places of their originals.
         unpaired: fakes that show other pictures than their originals.
         rows: of the manifest.
         failures: videos without crops.
-        at: shard, and bytes in it, up to which the crops of all units so far are written.
+        at: shard, and bytes in it, where the crops of all units so far end.
     """
 
     unit: str
@@ -49,15 +49,15 @@ class Journal:
     """The record of a run in its folder. A context manager that holds the folder's lock.
 
     Attributes:
-        done: the units that are done, by name, in the order of their completion.
+        done: the finished units by name, in the order of completion.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Touches nothing yet.
+        """Prepare the journal; nothing is written yet.
 
         Args:
-            folder: of the run; made if it is not there.
-            settings: all that decides about the results, as JSON values: a run goes on under the same ones only.
+            folder: of the run; created if it does not exist.
+            settings: everything that affects the results, as JSON values: a run resumes only with the same settings.
         """
         self._folder = folder
         self._settings = dict(settings)
@@ -66,7 +66,7 @@ class Journal:
 
     @property
     def end(self) -> ShardEnd:
-        """How far the shards are written."""
+        """The recorded end of the shards."""
         return max((ShardEnd(*line.at) for line in self.done.values()), default=ShardEnd())
 
     def add(self, line: UnitLine) -> None:
@@ -84,10 +84,10 @@ class Journal:
         self.done[line.unit] = line
 
     def __enter__(self) -> Self:
-        """Take the folder.
+        """Lock the folder.
 
         Raises:
-            PrepareError: another run is at work in it, or was with other settings, or its files were changed.
+            PrepareError: another run is active in it, its run has other settings, or its files were changed.
             OSError: it cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ class Journal:
             try:
                 fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise PrepareError(f"another run is at work in {self._folder}; wait for it, or stop it") from error
+                raise PrepareError(f"another run is active in {self._folder}; wait for it, or stop it") from error
             self._claim()
             self.done = {line.unit: line for line in self._read()}
         except BaseException:
@@ -115,19 +115,19 @@ class Journal:
         file = self._folder / SETTINGS
         if not file.exists():
             if others := sorted(path.name for path in self._folder.glob("shard-*.tar*")):
-                raise PrepareError(f"{self._folder} holds {others[0]}, but no {SETTINGS} of a run; take another folder")
+                raise PrepareError(f"{self._folder} has {others[0]}, but no {SETTINGS} of a run; use another folder")
             with atomic_write(file) as opened:
                 opened.write(json.dumps(self._settings, indent=2).encode() + b"\n")
             return
         try:
             past = json.loads(file.read_text("utf-8"))
         except ValueError as error:
-            raise PrepareError(f"{file} cannot be read: {error}; take another folder") from error
+            raise PrepareError(f"{file} cannot be read: {error}; use another folder") from error
         changed = [name for name, value in self._settings.items() if past.get(name) != value]
         if changed:
             was = ", ".join(f"{name} was {past.get(name)!r}, is {self._settings[name]!r}" for name in changed)
             raise PrepareError(
-                f"{self._folder} holds a run with other settings: {was}; take another folder, or the same settings"
+                f"{self._folder} has a run with other settings: {was}; use another folder, or the same settings"
             )
 
     def _read(self) -> list[UnitLine]:
@@ -135,7 +135,7 @@ class Journal:
         whole = file.read_bytes()
         kept = whole[: whole.rfind(b"\n") + 1]
         if len(kept) < len(whole):
-            # Cut off in writing: its unit is done again.
+            # Truncated while written: its unit is repeated.
             os.truncate(file, len(kept))
         try:
             return [UnitLine(**{**line, "at": tuple(line["at"])}) for line in map(json.loads, kept.splitlines())]

@@ -1,4 +1,4 @@
-"""Real faces of a manifest held in memory, for what is trained on reals alone."""
+"""Real faces of a manifest held in memory, for training on reals only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pipeline.types import Image
 from trainers.data.images import ImageStore
 from trainers.data.manifest import REAL, Manifest, ManifestError
 
-# As large as the largest autoencoder's input needs for a part of 0.8 of it; 2,000 of them take 150 MB.
+# Large enough for the largest autoencoder's input at 0.8 of the crop; 2,000 of them take 150 MB.
 _SIDE_PX = 160
 
 
 def sample_reals(manifest: Manifest, *, split: str, count: int, seed: int) -> list[Image]:
-    """Reals uint8 [160, 160, 3], RGB, each dataset equally often where it has enough.
+    """Reals uint8 [160, 160, 3], RGB, each dataset equally often if it has enough.
 
     Raises:
         ManifestError: the split has no reals.

@@ -1,7 +1,7 @@
-"""Tar shards of limited size that grow by whole members and can be taken up again after any interruption.
+"""Tar shards of limited size that grow by whole members and can be resumed after any interruption.
 
-A shard that grows is called `shard-NNNNN.tar.part`. Written bytes never change, so a file cut off at a recorded end is
-what it was when that end was recorded.
+A growing shard is named `shard-NNNNN.tar.part`. Written bytes never change, so a file cut off at a recorded end is
+the same as when that end was recorded.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 class ShardError(UnmaskError, RuntimeError):
-    """Shards on disk are not those that were recorded."""
+    """Shards on disk do not match the record."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ShardEnd:
-    """How far the shards are written.
+    """The end of the written shards.
 
     Attributes:
         shard: number of the last one.
@@ -44,12 +44,12 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, limit_bytes: int, at: ShardEnd | None = None) -> None:
-        """Touches nothing until `open`.
+        """Prepare the writer; nothing is written until `open`.
 
         Args:
             folder: of the shards.
-            limit_bytes: no shard grows beyond it, unless it holds a single member.
-            at: where to go on. What was written after it is removed.
+            limit_bytes: largest size of a shard, unless it has a single member.
+            at: where to resume. Later data is removed.
         """
         self._folder = folder
         self._limit_bytes = limit_bytes
@@ -57,10 +57,10 @@ class ShardWriter:
         self._file: BinaryIO | None = None
 
     def open(self) -> None:
-        """Remove what was written after the recorded end.
+        """Remove data written after the recorded end.
 
         Raises:
-            ShardError: the shard to go on with is not there, or shorter than recorded.
+            ShardError: the shard to resume is missing, or shorter than recorded.
             OSError: it cannot be written.
         """
         self._opened()
@@ -69,7 +69,7 @@ class ShardWriter:
         """Append a member.
 
         Returns:
-            its path for a manifest beside the shards: `shard-NNNNN.tar/NAME`.
+            its path for a manifest next to the shards: `shard-NNNNN.tar/NAME`.
 
         Raises:
             ShardError: as `open`.
@@ -88,14 +88,14 @@ class ShardWriter:
         return f"{self._name()}/{name}"
 
     def sync(self) -> ShardEnd:
-        """Wait until everything is on disk; returns where that is."""
+        """Wait until everything is on disk; returns the end position."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
         return self._at
 
     def finish(self) -> None:
-        """Close the last shard under its final name. May be called again, and without anything to add."""
+        """Close the last shard under its final name. Can be called repeatedly, and without new members."""
         if self._file is not None or self._part().exists():
             self._close_shard(self._opened())
 
@@ -119,7 +119,7 @@ class ShardWriter:
             if file.seek(0, os.SEEK_END) < self._at.end_bytes:
                 file.close()
                 raise ShardError(
-                    f"{part} should hold {self._at.end_bytes} bytes by the record beside it and holds less: "
+                    f"{part} should have {self._at.end_bytes} bytes by its record and has less: "
                     "the folder was changed; start again in a new one"
                 )
             file.truncate(self._at.end_bytes)

@@ -1,8 +1,8 @@
 """Crops from single pictures that already show one face and little else, such as an aligned data set.
 
-A detector that was made for whole scenes misses faces that fill a picture, so the picture gets a margin first. A scan
+A detector made for whole scenes misses faces that fill a picture, so the picture gets a margin first. A scan
 repeats the edge of a frame where a square reaches beyond it. In such a set nearly every crop would have such a stripe,
-and a detector would learn that a stripe means real. So the squares are moved inside, and pictures in which the square
+and a detector would learn that a stripe means real. So squares are moved inside, and pictures in which the square
 would have to move far, or which have empty corners from an alignment, are left out.
 """
 
@@ -19,16 +19,16 @@ from pipeline.types import Faces, Floats, Image
 from pipeline.video.clip import DecodeError
 from trainers.data.video_crops import LANDMARK_REACH, CroppedVideo, Cutter, FaceCrop, NoCropsError
 
-# Margin on each side while the face is searched, in parts of the longer side of the picture. YuNet finds the face in
-# every one of 99 pictures of UTKFace either way, but places the square 5 % too wide without a margin.
+# Margin on each side for the face search, in parts of the longer side of the picture. YuNet finds the face in
+# each of 99 pictures of UTKFace either way, but places the square 5 % too wide without a margin.
 MARGIN = 0.5
-# How far a square may move or shrink to lie inside its picture, in parts of its side. 97 % of UTKFace need 0.07.
+# How far a square may move or shrink to fit inside its picture, in parts of its side. 97 % of UTKFace need 0.07.
 MOST_MOVED = 0.1
-# The eyes of the face that a picture was cut around are this far apart, in parts of the shorter side of the picture.
+# Smallest eye distance of the picture's main face, in parts of the shorter side of the picture.
 EYE_DISTANCE = (0.1, 0.8)
-# Pixels up to this level that touch a corner are empty, and a crop may have this share of them.
+# Pixels up to this level connected to a corner are empty; a crop may have this share of them.
 EMPTY_LEVEL, MOST_EMPTY = 3, 0.01
-# Smaller faces show nothing that could be forged.
+# Smaller faces are too small to show a forgery.
 SMALLEST_PX = 60
 
 
@@ -40,8 +40,8 @@ class TightCutter(Cutter):
         """Find and cut the face of a picture.
 
         Raises:
-            DecodeError: it is not a picture.
-            NoCropsError: it shows no face, or the square around the face does not fit into it.
+            DecodeError: the file is not a picture.
+            NoCropsError: it shows no face, or the square around the face does not fit inside.
         """
         image = _read(path)
         face = _main_face(self, image)
@@ -51,7 +51,7 @@ class TightCutter(Cutter):
         if moved > MOST_MOVED:
             raise NoCropsError("low_quality", f"the face reaches over the edge by {moved:.2f} of the crop's side")
         if inside < SMALLEST_PX:
-            raise NoCropsError("low_quality", f"the face is {inside:.0f} px wide, wanted are {SMALLEST_PX}")
+            raise NoCropsError("low_quality", f"the face is {inside:.0f} px wide, at least {SMALLEST_PX} px are needed")
         window = image[round(y) : round(y) + int(inside), round(x) : round(x) + int(inside)]
         if (empty := empty_share(window)) > MOST_EMPTY:
             raise NoCropsError("low_quality", f"empty corners cover {empty:.2f} of the crop")
@@ -61,7 +61,7 @@ class TightCutter(Cutter):
         x, y, side = square
         size = self.spec.size
         landmarks = (face.landmarks[0] - np.array([round(x), round(y)], np.float32)) * np.float32(size / int(side))
-        beside = np.abs(landmarks / size - 0.5).max()
+        offset = np.abs(landmarks / size - 0.5).max()
         return FaceCrop(
             pixels=cut_square(image, x, y, int(side), size, self.spec.interpolation),
             index=0,
@@ -69,7 +69,7 @@ class TightCutter(Cutter):
             track=0,
             quality=1.0,
             width_px=int(side),
-            landmarks=landmarks if beside <= LANDMARK_REACH else np.full((5, 2), np.nan, np.float32),
+            landmarks=landmarks if offset <= LANDMARK_REACH else np.full((5, 2), np.nan, np.float32),
             face=face,
             frame_size=(image.shape[0], image.shape[1]),
             around=np.zeros((0, 0), np.uint8),
@@ -86,7 +86,7 @@ def fitted(square: tuple[float, float, float], height: int, width: int) -> tuple
     """
     x, y, side = square
     inside = max(1, min(round(side), height, width))
-    # A square that shrinks keeps its middle.
+    # A shrunk square keeps its middle.
     shift = (side - inside) / 2
     left = min(max(round(x + shift), 0), width - inside)
     top = min(max(round(y + shift), 0), height - inside)

@@ -1,7 +1,7 @@
-"""From a source video to face crops, by the steps and the code of `pipeline.scan`: one trains on what is served.
+"""From a source video to face crops, with the code of `pipeline.scan`, so that training data matches serving.
 
-A fake whose original is known is cut where the original was: the same instants, boxes and landmarks, so that the two
-crops of a couple differ in the forgery alone.
+A fake whose original is known is cut like the original: same times, boxes and landmarks, so that the two crops of
+a couple differ in the forgery alone.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from trainers.data.frame_source import open_clip
 if TYPE_CHECKING:
     from pipeline.video.sandbox import DecodeServer
 
-# Around a crop, up to twice its side, a fake shows the very picture of its original; brought to this size, compression
+# Around a crop, up to twice its side, a fake shows the same picture as its original; at this size, compression
 # hardly shows in it.
 AROUND_PX = 32
-# Root mean square of the difference there, in grey levels or in parts of the original's own spread, up to which it
-# does. Three couples of FaceForensics++ c23 have 0.8 to 3.3 levels, 0.02 to 0.07 of the spread; frames of one video six
+# Largest root mean square difference of the same picture, in grey levels and in parts of the original's own spread.
+# Three couples of FaceForensics++ c23 have 0.8 to 3.3 levels, 0.02 to 0.07 of the spread; frames of one video six
 # apart 0.06 to 0.6 of it, mostly 0.2, and more than 0.3 s apart half of it and more.
 SAME_LEVELS, SAME_SPREAD = 6.0, 0.15
-# A fake that differs in this part of the original's faces is another cut of the video, or another picture.
+# A fake that differs in this part of the original's faces is another edit of the video, or another picture.
 DIFFERENT_SHARE = 0.5
 # Landmarks farther from the middle, in parts of the crop's side, are not those of the face in it.
 LANDMARK_REACH = 0.75
@@ -60,12 +60,12 @@ class FaceCrop:
 
     Attributes:
         pixels: uint8 [S, S, 3], RGB.
-        index: number of the frame in its video.
+        index: frame number in its video.
         t_s: its time, seconds.
-        track: number of the person in the video.
+        track: person number in the video.
         quality: 0..1.
-        width_px: side of the square in the frame, before it was resized.
-        landmarks: float32 [5, 2], px of the crop; nan where the detector's cannot be right.
+        width_px: side of the square in the frame, before resizing.
+        landmarks: float32 [5, 2], px of the crop; nan if the detector's are implausible.
         face: the one face in px of the frame, for cutting the same place again.
         frame_size: height and width of the frame, px.
         around: uint8 [AROUND_PX, AROUND_PX], grey: the frame up to twice the crop.
@@ -89,7 +89,7 @@ class CroppedVideo:
 
     Attributes:
         duration_s: seconds, None if unknown.
-        interval_s: between two frames of the video, seconds.
+        interval_s: seconds between two frames of the video.
     """
 
     crops: tuple[FaceCrop, ...]
@@ -102,7 +102,7 @@ class Cutter:
     """Cuts the faces out of videos. Shared by threads.
 
     Attributes:
-        frames: looked at in each video, spread evenly.
+        frames: sampled from each video, spread evenly.
         spec: geometry and size of the crops.
         all_people: keep every person that a scan would report, not only the one seen best.
     """
@@ -114,11 +114,11 @@ class Cutter:
     all_people: bool = False
 
     def cut(self, path: Path, clip_id: str) -> CroppedVideo:
-        """Find, follow and cut the faces of a video.
+        """Find, track and cut the faces of a video.
 
         Raises:
-            DecodeError: it cannot be read, or not to its end.
-            NoCropsError: there is no face in it, or none that is seen well and often enough for a verdict.
+            DecodeError: it cannot be read completely.
+            NoCropsError: it has no face, or none seen well and often enough for a verdict.
         """
         tracker = FaceTracker(self.detector)
         crops: list[FaceCrop] = []
@@ -133,15 +133,15 @@ class Cutter:
         return CroppedVideo(tuple(self._chosen(crops, frames, seen)), duration_s, interval_s)
 
     def cut_like(self, original: CroppedVideo, path: Path, clip_id: str) -> CroppedVideo | None:
-        """Cut a fake at the instants and in the places of its original.
+        """Cut a fake at the times and places of its original.
 
         Returns:
-            a crop for each of the original's of which the fake shows the frame, with its index, time and track; None
-            if the fake shows another picture: of another size, or with other surroundings of the face, in half of the
-            frames and more.
+            a crop for each original crop whose frame the fake shows, with its index, time and track; None
+            if the fake shows another picture (another size, or other surroundings of the face) in half of the
+            frames or more.
 
         Raises:
-            DecodeError: it cannot be read, or not to its end.
+            DecodeError: it cannot be read completely.
         """
         with open_clip(path, clip_id, Even(self.frames), self.server) as clip:
             tolerance_s = max(clip.interval_s, original.interval_s) / 2
@@ -152,7 +152,7 @@ class Cutter:
             )
             crops = self._placed(clip.frames, original, tolerance_s) if same_length else []
         if not same_length:
-            # Evenly spread instants of a clip of another length are others: all frames pass, and some are looked at.
+            # In a clip of another length, evenly spread times differ: all frames are read, and some are used.
             with open_clip(path, clip_id, Every(1), self.server) as clip:
                 crops = self._placed(clip.frames, original, tolerance_s)
         if len(crops) <= DIFFERENT_SHARE * len(original.crops):
@@ -184,7 +184,7 @@ class Cutter:
             width_px = max(1, round(side))
             origin = np.array([round(x0), round(y0)], np.float32)
             landmarks = (face.landmarks[0] - origin) * np.float32(self.spec.size / width_px)
-            beside = np.abs(landmarks / self.spec.size - 0.5).max()
+            offset = np.abs(landmarks / self.spec.size - 0.5).max()
             yield FaceCrop(
                 pixels=pixels[i],
                 index=frame.index,
@@ -192,15 +192,15 @@ class Cutter:
                 track=int(faces.track_ids[i]),
                 quality=float(faces.quality[i]),
                 width_px=width_px,
-                landmarks=landmarks if beside <= LANDMARK_REACH else np.full((5, 2), np.nan, np.float32),
+                landmarks=landmarks if offset <= LANDMARK_REACH else np.full((5, 2), np.nan, np.float32),
                 face=face,
                 frame_size=(frame.image.shape[0], frame.image.shape[1]),
                 around=_around(frame.image, face, self.spec),
             )
 
     def _chosen(self, crops: list[FaceCrop], frames: int, seen: int) -> list[FaceCrop]:
-        """The crops of those people on whom a scan's verdict would rest."""
-        # Not above: it brings pydantic along, which machines that only train do not have.
+        """The crops of the people that a scan's verdict would use."""
+        # Not at module level: it imports pydantic, which machines that only train do not have.
         from pipeline.verdict.aggregate import support_needed
 
         tracks: dict[int, list[FaceCrop]] = {}
@@ -238,7 +238,7 @@ def _around(image: Image, face: Faces, spec: InputSpec) -> npt.NDArray[np.uint8]
 
 
 def _same_picture(around: npt.NDArray[np.uint8], original: npt.NDArray[np.uint8]) -> bool:
-    """Whether two pictures are the same around the crop, whatever is within."""
+    """Whether two pictures are the same around the crop, whatever is inside."""
     ring = np.ones((AROUND_PX, AROUND_PX), bool)
     ring[AROUND_PX // 4 : -AROUND_PX // 4, AROUND_PX // 4 : -AROUND_PX // 4] = False
     difference = around[ring].astype(np.float32) - original[ring]

@@ -1,1 +1,1 @@
-"""How good a detector is: metrics with intervals, slices, robustness, and the report of `unmask evaluate`."""
+"""Evaluation of detectors: metrics with intervals, slices, robustness, and the report of `unmask evaluate`."""

@@ -1,4 +1,4 @@
-"""Clips judged by the pipeline itself, from file to verdict: one prediction a clip, or an outcome without one."""
+"""Clips judged by the pipeline itself, from file to verdict: one prediction per clip, or an outcome without one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClipVerdict:
-    """What became of one clip.
+    """Result of one clip.
 
     Attributes:
         file: as in labels.csv.
@@ -30,8 +30,8 @@ class ClipVerdict:
         dataset: that it is from.
         outcome: see `pipeline.contracts.Outcome`.
         probability: calibrated P(fake); None unless the outcome is scored.
-        likelihood_ratio: of the deciding person; None also where the weights carry no bounds.
-        word: fake, real or inconclusive; None unless scored.
+        likelihood_ratio: of the deciding person; None also if the weights have no bounds.
+        word: the verdict's label: fake, real or inconclusive; None unless scored.
         people: that decided or were seen.
         error: why it has no score.
     """
@@ -50,7 +50,7 @@ class ClipVerdict:
 
 @dataclass(frozen=True, slots=True)
 class ScannedClips:
-    """Verdicts in the order of labels.csv, and what made them."""
+    """Verdicts in the order of labels.csv, and how they were made."""
 
     verdicts: tuple[ClipVerdict, ...]
     face_detector: str
@@ -60,7 +60,7 @@ class ScannedClips:
 
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
-    """How clips are read; None leaves a choice to the machine."""
+    """How clips are read; None selects automatically."""
 
     fps: float = 2.0
     face_detector: str = "mtcnn"
@@ -80,8 +80,8 @@ def scan_clips(
     """Judge each clip as `unmask scan` does.
 
     Raises:
-        SetError: what the pipeline needs beyond training's libraries is not installed, or no such face detector.
-        BackendError: the backend cannot be had.
+        SetError: the pipeline's libraries are not installed, or the face detector does not exist.
+        BackendError: the backend is not available.
     """
     try:
         from pipeline import assembly
@@ -91,7 +91,7 @@ def scan_clips(
         from pipeline.video.sampling import Fps
     except ModuleNotFoundError as error:
         raise SetError(
-            f"{clips.source}: clips need the whole pipeline, and {error.name} is not installed; manifests do not"
+            f"{clips.source}: clips need the whole pipeline, but {error.name} is not installed; manifests do not"
         ) from error
     sampling = Fps(options.fps)
     names = {str(clips.source / clip.file): clip for clip in clips.clips}
@@ -116,7 +116,7 @@ def scan_clips(
             raise SetError(f"{clips.source}: {error}") from error
         backend, face_detector = scanner.engine.name, scanner.provenance.detector
         for source, report in scan_all(scanner, [Source(name) for name in names], workers=workers):
-            if report is not None:  # None only where earlier verdicts are kept, and here are none
+            if report is not None:  # None only if earlier verdicts are kept, which is not the case here
                 found[source.name] = _verdict(names[source.name], report.verdict)
             if progress is not None:
                 progress(len(found))
@@ -139,7 +139,7 @@ def _verdict(clip: Clip, verdict: Verdict) -> ClipVerdict:
 
 
 def items_of(verdicts: tuple[ClipVerdict, ...]) -> Items:
-    """The scored ones: outcomes without a score are no 0.5, they are left out and counted."""
+    """The scored clips: outcomes without a score do not count as 0.5; they are left out and counted."""
     scored = [verdict for verdict in verdicts if verdict.probability is not None]
     return Items(
         np.array([verdict.label == "fake" for verdict in scored], np.int8),

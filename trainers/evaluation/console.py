@@ -1,4 +1,4 @@
-"""What `unmask evaluate` says on a terminal; plain where rich is not installed."""
+"""Terminal output of `unmask evaluate`; plain if rich is not installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from trainers.evaluation.scoring import Progress
 from trainers.evaluation.tables import Table
 
-# More rows than this nobody reads on a terminal; the report has them all.
+# Most rows shown on a terminal; the report has all of them.
 MAX_ROWS = 40
 _PLAIN_WIDTH = 160
 # Between two updates of the progress line, in seconds.
@@ -20,7 +20,7 @@ def show(table: Table) -> None:
     """Print a table, its first rows if it is long, on standard output."""
     rows = table.rows[:MAX_ROWS]
     more = len(table.rows) - len(rows)
-    notes = [note for note in (table.note, f"... and {more} rows more, see --report or --json" if more else "") if note]
+    notes = [note for note in (table.note, f"... and {more} more rows, see --report or --json" if more else "") if note]
     try:
         from rich.console import Console
         from rich.markup import escape
@@ -53,17 +53,17 @@ def complain(text: str) -> None:
 
 
 def announce(what: str, total: int) -> Progress | None:
-    """A line on standard error that counts up and vanishes; None, and silence, where there is no terminal."""
+    """A progress line on standard error that vanishes at the end; None without a terminal."""
     if not sys.stderr.isatty():
         return None
-    started = told = time.perf_counter()
+    started = last_update = time.perf_counter()
 
     def update(done: int) -> None:
-        nonlocal told
+        nonlocal last_update
         now = time.perf_counter()
-        if done < total and now - told < _UPDATE_S:
+        if done < total and now - last_update < _UPDATE_S:
             return
-        told = now
+        last_update = now
         rate = done / max(now - started, 1e-3)
         line = f"{what}: {done:,}/{total:,}, {rate:.1f}/s, {(total - done) / max(rate, 1e-3):.0f} s left"
         sys.stderr.write("\r\x1b[K" + (line if done < total else ""))

@@ -1,4 +1,4 @@
-"""The quality of a stored crop, as serving would have measured it on the frame that the crop was cut from."""
+"""The quality of a stored crop, as serving would measure it on the frame that the crop was cut from."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _MARGIN = 0.4
 
 
 def crop_quality(image: Image, landmarks: Floats, source_px: float) -> float:
-    """Quality in 0..1 of the face in a crop, by `pipeline.faces.quality.with_quality` at the size that it came from.
+    """Quality in 0..1 of the face in a crop, by `pipeline.faces.quality.with_quality` at its source size.
 
-    A crop that was enlarged to be stored is shrunk to its source's size first: pixels that a resampler made are no
-    detail. A crop that was shrunk stays as it is stored: what it lost cannot be brought back.
+    A crop that was enlarged to be stored is shrunk to its source's size first: resampled pixels add
+    no detail. A crop that was shrunk stays as stored: lost detail cannot be recovered.
 
     Args:
-        image: uint8 [S, S, 3], RGB, as it is stored, or degraded.
-        landmarks: float32 [5, 2] in px of `image`; an average face's are used where they are not finite.
-        source_px: width of the crop before it was resized, in px of its frame; of a copy that is shrunk and enlarged
-            again, times the factor. Not finite: unknown, the stored width.
+        image: uint8 [S, S, 3], RGB, as stored, or degraded.
+        landmarks: float32 [5, 2] in px of `image`; an average face's are used if they are not finite.
+        source_px: width of the crop before it was resized, in px of its frame; for a copy that is shrunk and enlarged
+            again, times the factor. Not finite: unknown, so the stored width is used.
     """
     stored = image.shape[1]
     if not np.isfinite(landmarks).all():

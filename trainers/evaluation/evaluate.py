@@ -1,4 +1,4 @@
-"""From a detector and a set to its numbers."""
+"""From a detector and a set to metrics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from trainers.metrics import Estimate
 
 REPORT_SCHEMA = 1
 
-# Told what is being done and over how many items; gives what is called as they are done.
+# Takes the task and the number of items; returns the callback for progress.
 Announce = Callable[[str, int], Progress | None]
 
 
@@ -53,30 +53,30 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """All that is known of one set.
+    """Results of one set.
 
     Attributes:
         name: of the set.
         kind: `crops`: rows of a manifest; `clips`: videos that went through the pipeline.
-        source: as it was named.
-        split: rows taken; None: all.
-        half: half taken; None: both.
+        source: as given.
+        split: of the rows; None: all.
+        half: of the split; None: both.
         manifest_sha256: of the whole manifest, see `Manifest.sha256`; None for clips.
-        rows_sha256: of the rows that were taken.
+        rows_sha256: of the used rows.
         rows: crops or clips.
         backend: that computed the scores.
         frame: numbers over crops; None for clips.
         video: numbers over videos, or over clips.
-        video_reason: why there are none over videos.
+        video_reason: why there are no numbers over videos.
         datasets: the same for each dataset.
         methods: each method's fakes against all reals of its dataset.
         slices: AUC in thirds of size, sharpness and brightness of the crops.
-        jpeg_size: AUC of calling the smaller JPEG (quality 90) a fake; the model's stands in `frame`.
-        bands: crops by quality: their metrics at equal priors, and their words.
+        jpeg_size: AUC of calling the smaller JPEG (quality 90) a fake; the model's AUC is in `frame`.
+        bands: crops by quality: their metrics at equal priors, and their labels.
         reliability: bins of the ECE, of crops or of clips.
-        ladder: None where it was not asked for, and for clips.
+        ladder: None if not requested, and for clips.
         failures: crops without a score.
-        outcomes: how many clips ended how; None for crops.
+        outcomes: number of clips by outcome; None for crops.
         clips: each clip; None for crops.
         face_detector: that found the faces of the clips.
         sampling: of the clips.
@@ -110,7 +110,7 @@ class SetResult:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """P(fake) of one image or clip, under the name that the set gives it."""
+    """P(fake) of one image or clip, with its name in the set."""
 
     path: str
     label: str
@@ -128,15 +128,16 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `--json` holds; `to_dict` gives its JSON form.
+    """Contents of `--json`; `to_dict` gives the JSON form.
 
     Attributes:
-        model: name, architecture, weights and their sha256, input spec and its hash, calibration, thresholds, looks,
-            members. Of an ensemble, names and sha256 have + between, and so no promotion takes them for one detector.
-        settings: what numbers depend on beside model and data.
+        model: name, architecture, weights and their sha256, input spec and its hash, calibration, thresholds,
+            looks (views of each face), members. For an ensemble, names and sha256 are joined by +, so no promotion
+            takes it for one detector.
+        settings: everything besides model and data that the numbers depend on.
         software: versions.
         created_at: Unix seconds.
-        elapsed_s: seconds that it took.
+        elapsed_s: duration in seconds.
         sets: in the order named.
     """
 
@@ -154,11 +155,11 @@ class Report:
 
 
 def _unseen_actors(crops: CropSet, scored: ScoredImages, info: CheckpointInfo, judging: Judging) -> list[Group]:
-    """For each dataset with rows of both classes that show people whom the split train does not: their figures."""
+    """For each dataset with rows of both classes that show people that the split train does not: their figures."""
     rows, found = crops.rows, []
-    strangers = unseen(rows, crops.manifest)
-    for dataset in np.unique(rows.dataset[strangers]).tolist():
-        which = strangers & (rows.dataset == dataset)
+    new_people = unseen(rows, crops.manifest)
+    for dataset in np.unique(rows.dataset[new_people]).tolist():
+        which = new_people & (rows.dataset == dataset)
         if len(set(rows.label[which].tolist())) < 2:
             continue
         judged = judge(rows.take(which), scored.logits[which], info.calibration, info.thresholds, scored.quality[which])
@@ -182,24 +183,24 @@ def evaluate_crops(
 
     Args:
         crops: the set.
-        detector: its backend is `backend`.
+        detector: computes with `backend`.
         backend: computes the scores.
-        judging: how numbers are made.
+        judging: how numbers are computed.
         steps: of the ladder; empty for none.
         ladder_rows: see `trainers.evaluation.ladder.climb`.
         batch: images loaded ahead.
-        announce: told what is going on.
+        announce: see `Announce`.
 
     Raises:
-        BackendError: the backend breaks.
+        BackendError: the backend fails.
     """
     info, rows = detector.info, crops.rows
-    told = announce(crops.name, len(rows))
-    scored = score_images(backend, info.input_spec, rows, measure=True, quality=True, batch=batch, progress=told)
+    progress = announce(crops.name, len(rows))
+    scored = score_images(backend, info.input_spec, rows, measure=True, quality=True, batch=batch, progress=progress)
     judged = judge(rows, scored.logits, info.calibration, info.thresholds, scored.quality)
     frames = frames_of(rows, scored.logits, info.calibration, info.thresholds, scored.quality)
-    there = np.isfinite(scored.logits)
-    measures = Measures(*(column[there] for column in scored.measures))
+    finite = np.isfinite(scored.logits)
+    measures = Measures(*(column[finite] for column in scored.measures))
     datasets, methods = groups(judged, judging)
     datasets += _unseen_actors(crops, scored, info, judging)
     ladder = None
@@ -230,7 +231,7 @@ def evaluate_crops(
         video_reason=judged.reason,
         datasets=datasets,
         methods=methods,
-        slices=slices(frames, rows.source_width[there], measures, judging),
+        slices=slices(frames, rows.source_width[finite], measures, judging),
         jpeg_size=jpeg_size(frames, measures, judging),
         bands=bands(frames, judging),
         reliability=bins(frames, judging),
@@ -241,7 +242,7 @@ def evaluate_crops(
     predictions = [
         Prediction(path, names[label], chance)
         for path, label, chance in zip(
-            rows.path[there].tolist(), frames.label.tolist(), frames.probability.tolist(), strict=True
+            rows.path[finite].tolist(), frames.label.tolist(), frames.probability.tolist(), strict=True
         )
     ]
     return Evaluated(result, predictions, judged)
@@ -254,11 +255,11 @@ def evaluate_clips(
 
     Raises:
         SetError: libraries of the pipeline are missing.
-        BackendError: the backend cannot be had.
-        DetectorError: the face detector cannot be had.
+        BackendError: the backend is not available.
+        DetectorError: the face detector is not available.
     """
-    told = announce(clips.name, len(clips.clips))
-    scanned = clip_scan.scan_clips(clips, detector, options, progress=told)
+    progress = announce(clips.name, len(clips.clips))
+    scanned = clip_scan.scan_clips(clips, detector, options, progress=progress)
     judged = Judged(None, clip_scan.items_of(scanned.verdicts))
     datasets, methods = groups(judged, judging)
     result = SetResult(
@@ -297,8 +298,8 @@ def report_on(
 
     Args:
         detector: that was evaluated.
-        weights: as they were named.
-        settings: what numbers depend on beside model and data.
+        weights: as given.
+        settings: everything besides model and data that the numbers depend on.
         results: of all sets.
         started_at: Unix seconds.
     """

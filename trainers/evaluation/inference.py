@@ -1,4 +1,4 @@
-"""Scores of many crops from one backend."""
+"""Scores of many crops with one backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.types import Floats, Image
 
 
 def infer(backend: Backend, pixels: Image) -> Floats:
-    """Log-odds of fake of crops uint8 [N, S, S, 3], float32 [N], with as many calls under way as the backend takes.
+    """Log-odds of fake of crops uint8 [N, S, S, 3], float32 [N], with as many concurrent calls as the backend takes.
 
     Raises:
         BackendError: a call failed.

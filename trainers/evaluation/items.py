@@ -1,4 +1,4 @@
-"""What is judged, columnar: frames, and the videos that they are from."""
+"""Scored items, columnar: frames, and the videos that they are from."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Items:
     Attributes:
         label: int8 [N], 0 real and 1 fake.
         probability: float32 [N], calibrated P(fake).
-        video: int64 [N], number of the video that each is or is from.
+        video: int64 [N], number of the video of each item.
         dataset: str [N].
         method: str [N], how it was forged; empty for real ones.
-        word: str [N], what a verdict would say: fake, real or inconclusive.
-        quality: float32 [N] in 0..1, of videos the mean of their frames; nan where it was not measured.
+        verdict: str [N], the label of a verdict: fake, real or inconclusive.
+        quality: float32 [N] in 0..1, for videos the mean of their frames; nan if not measured.
     """
 
     label: npt.NDArray[np.int8]
@@ -33,7 +33,7 @@ class Items:
     video: Ints
     dataset: Strings
     method: Strings
-    word: Strings
+    verdict: Strings
     quality: Floats
 
     def __len__(self) -> int:
@@ -49,8 +49,8 @@ class Judged:
     """The scored items of a set.
 
     Attributes:
-        frames: None where clips were judged as wholes.
-        videos: None where the frames' labels contradict each other within a video.
+        frames: None if clips were judged as a whole.
+        videos: None if the frames of a video have different labels.
         reason: why there are no videos.
     """
 
@@ -70,8 +70,8 @@ class Judged:
         return Judged(of(self.frames), of(self.videos), self.reason)
 
 
-def words(probabilities: Floats, thresholds: Thresholds | None) -> Strings:
-    """What a verdict on one person would say, str [N]: `pipeline.verdict.calibration.label`, which a test compares."""
+def verdict_labels(probabilities: Floats, thresholds: Thresholds | None) -> Strings:
+    """The verdict on one person, str [N], as in `pipeline.verdict.calibration.label` (a test compares them)."""
     if thresholds is None:
         return np.full(len(probabilities), "inconclusive")
     real, fake = thresholds.of(1)
@@ -92,7 +92,7 @@ def frames_of(
         logits: float32 [N]; rows with nan are left out.
         calibration: of the detector.
         thresholds: of the detector.
-        quality: float32 [N] in 0..1; None: not measured, and taken for the best.
+        quality: float32 [N] in 0..1; None: not measured, the best is assumed.
     """
     scored = np.flatnonzero(np.isfinite(logits))
     known = None if quality is None else quality[scored]
@@ -103,7 +103,7 @@ def frames_of(
         _videos(manifest)[scored],
         manifest.dataset[scored],
         manifest.method[scored],
-        words(chance, thresholds),
+        verdict_labels(chance, thresholds),
         np.full(len(scored), np.nan, np.float32) if known is None else known,
     )
 
@@ -119,34 +119,40 @@ def videos_of(
 
     Args:
         manifest: N rows.
-        logits: float32 [N], nan where there is none; videos without any are left out.
+        logits: float32 [N], nan if missing; videos without any are left out.
         calibration: of the detector.
         thresholds: of the detector.
-        quality: float32 [N] in 0..1; None: not measured, and all frames weigh the same.
+        quality: float32 [N] in 0..1; None: not measured, all frames weigh the same.
 
     Raises:
         MixedVideoError: frames of one video have different labels.
     """
     videos = _videos(manifest)
     labels = video_labels(manifest.label, videos, manifest.source_video.tolist())
-    there = np.isfinite(logits)
+    finite = np.isfinite(logits)
     known = np.ones(len(logits), np.float32) if quality is None else quality
-    sums = video_sums(logits[there], known[there], videos[there], calibration)
-    scored = np.unique(videos[there])
+    sums = video_sums(logits[finite], known[finite], videos[finite], calibration)
+    scored = np.unique(videos[finite])
     # Videos are numbered in the order of their first frames.
     _, first = np.unique(videos, return_index=True)
     chance = np.array([each.probability(calibration) for each in sums], np.float32)
     means = np.array([each.quality / each.count if quality is not None else np.nan for each in sums], np.float32)
     rows = first[scored]
     return Items(
-        labels[scored], chance, scored, manifest.dataset[rows], manifest.method[rows], words(chance, thresholds), means
+        labels[scored],
+        chance,
+        scored,
+        manifest.dataset[rows],
+        manifest.method[rows],
+        verdict_labels(chance, thresholds),
+        means,
     )
 
 
 def video_sums(
     logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating], videos: Ints, calibration: Calibration
 ) -> list[LogitSum]:
-    """The frames of each video summed up as serving does, in the order of the videos' numbers.
+    """The frames of each video aggregated as in serving, in the order of the videos' numbers.
 
     Args:
         logits: [N], finite.
@@ -168,7 +174,7 @@ def judge(
     thresholds: Thresholds | None,
     quality: Floats | None = None,
 ) -> Judged:
-    """Both of them; where a video has both labels, the reason in place of the videos."""
+    """Frames and videos; if a video has both labels, the reason instead of the videos."""
     frames = frames_of(manifest, logits, calibration, thresholds, quality)
     try:
         return Judged(frames, videos_of(manifest, logits, calibration, thresholds, quality))

@@ -1,4 +1,4 @@
-"""The robustness ladder: what is left of a detector when its pictures are compressed, shrunk, blurred or noisy."""
+"""The robustness ladder: metrics on pictures that are compressed, shrunk, blurred or noisy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Step:
 
     Attributes:
         kind: what is done.
-        strength: how much; rising strengths degrade more or less, as the kind has it.
+        strength: how much; whether larger values degrade more or less depends on the kind.
     """
 
     kind: Literal["clean", "jpeg", "h264", "resize", "blur", "defocus", "motion", "mosaic", "noise"]
@@ -42,7 +42,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """For people: "jpeg 50", "h264 crf 35"."""
+        """Readable name: "jpeg 50", "h264 crf 35"."""
         unit = {
             "h264": " crf",
             "blur": " sigma",
@@ -59,7 +59,7 @@ class Step:
         return self.strength if self.kind == "resize" and self.strength is not None else 1.0
 
     def transform(self, seed: int) -> Transform | None:
-        """What `score_images` does to each crop; None for the clean one.
+        """What `score_images` does to each crop; None for the clean step.
 
         Args:
             seed: of the noise, which differs from row to row.
@@ -77,7 +77,7 @@ class Step:
             "resize": lambda image, row: degrade.resize(image, strength),
             "blur": lambda image, row: degrade.blur(image, strength),
             "defocus": lambda image, row: degrade.defocus(image, strength),
-            # Directions in steps of the golden angle: spread evenly over any rows.
+            # Directions in steps of the golden angle: evenly spread for any rows.
             "motion": lambda image, row: degrade.motion_blur(image, strength, row * 137.5 % 180),
             "mosaic": lambda image, row: degrade.mosaic(image, strength),
             "noise": noisy,
@@ -92,14 +92,14 @@ STEPS: dict[LadderName, tuple[Step, ...]] = {
         *(Step("jpeg", quality) for quality in (90, 70, 50, 30)),
         *(Step("h264", crf) for crf in (23, 28, 35, 40)),
         *(Step("resize", factor) for factor in (0.5, 0.25)),
-        # Lengths in px of the stored crop, which has 224 px in most sets.
+        # Lengths in px of the stored crop, 224 px in most sets.
         *(Step("blur", sigma_px) for sigma_px in (1, 2, 3, 5, 8)),
         *(Step("defocus", radius_px) for radius_px in (4, 8)),
         *(Step("motion", length_px) for length_px in (8, 16)),
         *(Step("mosaic", cell_px) for cell_px in (4, 8)),
         *(Step("noise", sigma) for sigma in (5, 10, 25)),
     ),
-    # What the shipped weights are chosen by.
+    # The shipped weights are selected by these.
     "short": (CLEAN, Step("h264", 35), Step("resize", 0.5), Step("jpeg", 50)),
     "none": (),
 }
@@ -109,7 +109,7 @@ STEPS: dict[LadderName, tuple[Step, ...]] = {
 class Rung:
     """The numbers under one degradation.
 
-    Metrics are AUC and EER only. The shares are over videos where there are any, over frames elsewhere, and None where
+    Metrics are AUC and EER only. The shares are over videos if they exist, else over frames, and None if
     the weights have no thresholds.
 
     Attributes:
@@ -117,7 +117,7 @@ class Rung:
         kind: of the step.
         strength: of the step; None for the clean pictures.
         failed: pictures without a score.
-        reason: why the step was left out; None if it was not.
+        reason: why the step was left out; None if it was run.
         false_alarms: share of the reals that the weights' own thresholds call fake.
         caught: share of the fakes that they call fake.
     """
@@ -138,7 +138,7 @@ class Ladder:
     """All rungs, over the same rows.
 
     Attributes:
-        rows: on which it was climbed.
+        rows: used for the ladder.
         of: rows of the set.
         seed: of the sample and of the noise.
     """
@@ -171,11 +171,11 @@ def climb(
         clean: logits and qualities of its N pictures as they are.
         judging: how numbers are made; its seed draws the sample.
         rows: a larger set is sampled, as many reals as fakes.
-        batch: images that are loaded ahead.
-        progress: gives what is called as each step goes on.
+        batch: images loaded ahead.
+        progress: returns the callback for progress of a step.
 
     Raises:
-        BackendError: the backend breaks.
+        BackendError: the backend fails.
     """
     which = balanced_sample(manifest.label, rows, judging.seed)
     sample = manifest.take(which)
@@ -209,7 +209,7 @@ def climb(
 
 
 def balanced_sample(labels: npt.NDArray[np.int8], rows: int, seed: int) -> Ints:
-    """Indices of all rows; of more than `rows`, of half as many of each class (all, where it has fewer), by a seed."""
+    """Indices of all rows; of more than `rows`, a seeded sample with half of each class (all, if it has fewer)."""
     if len(labels) <= rows:
         return np.arange(len(labels))
     rng = np.random.default_rng(seed)

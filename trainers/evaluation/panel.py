@@ -1,4 +1,4 @@
-"""What is evaluated: one detector, or an ensemble, with its looks at each face."""
+"""The evaluated detector or ensemble, with its views of each face."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Panel:
 
     Attributes:
         members: at least one.
-        looks: at each face.
-        info: of the only member; of an ensemble its names, largest input, calibration and thresholds.
+        looks: the views of each face.
+        info: of the only member; for an ensemble its names, largest input, calibration and thresholds.
     """
 
     members: tuple[LoadedDetector, ...]
@@ -38,26 +38,26 @@ class Panel:
         """Of loaded detectors.
 
         Raises:
-            CheckpointError: the same weights twice.
+            CheckpointError: the same weights are given twice.
         """
         if len({member.sha256 for member in members}) < len(members):
-            raise CheckpointError("an ensemble needs different weights, and some are named twice")
+            raise CheckpointError("an ensemble needs different weights, some are named twice")
         infos = [member.info for member in members]
         combination = Combination.of([info.calibration for info in infos])
         return cls(tuple(members), looks or Looks(), _joined(infos, combination), combination)
 
     @property
     def sha256(self) -> str:
-        """Of the weights, with + between."""
+        """sha256 of the weights, joined by +."""
         return "+".join(member.sha256 for member in self.members)
 
     @contextmanager
     def backend(self, *, backend: str = "auto", device: str = "auto") -> Iterator[PanelBackend | Backend]:
-        """What computes the scores, closed at the end of the block.
+        """The backend that computes the scores, closed at the end of the block.
 
         Raises:
-            BackendError: it cannot be had here.
-            DeviceError: no such device.
+            BackendError: it is not available here.
+            DeviceError: the device does not exist.
         """
         with ExitStack() as stack:
             backends = []
@@ -91,7 +91,7 @@ class PanelBackend:
 
     @property
     def name(self) -> str:
-        """Of the backends."""
+        """Names of the backends."""
         return "+".join(dict.fromkeys(backend.name for backend in self.backends))
 
     def infer(self, crops: Sequence[Image]) -> Floats:
@@ -111,11 +111,11 @@ class PanelBackend:
 
 
 def load_panel(weights: str, looks: Looks | None = None) -> Panel:
-    """The detectors named, with commas between.
+    """The detectors in a comma-separated list.
 
     Raises:
         ZooError: neither a named detector nor a file.
-        CheckpointError: no checkpoint, its weights do not fit its options, or the same weights twice.
+        CheckpointError: not a checkpoint, its weights do not fit its options, or the same weights are given twice.
         ConfigError: an architecture or option that this version does not have.
     """
     return Panel.of([load_detector(name) for name in split_names(weights)], looks)

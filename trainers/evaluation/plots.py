@@ -1,4 +1,4 @@
-"""The report's pictures: ROC, reliability diagram and ladder."""
+"""Plots of the report: ROC, reliability diagram and ladder."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with every kind of colour vision.
+# Okabe and Ito's colours, distinguishable with every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _FRAME, _VIDEO = _COLOURS[0], _COLOURS[1]
 _DPI = 150
 _LOWEST_FPR = 1e-3
-# Bars of fewer items are pale: their height is luck.
+# Bars with fewer items are pale: their height is mostly noise.
 _SOLID_ITEMS = 10
 
 
 def write_plots(report: Path, evaluated: Sequence[Evaluated]) -> dict[str, Path]:
-    """Write PNGs beside a report: `NAME-roc.png`, `NAME-reliability.png`, `NAME-ladder.png`, those that have contents.
+    """Write PNGs next to a report: `NAME-roc.png`, `NAME-reliability.png`, `NAME-ladder.png`, empty ones are skipped.
 
     Returns:
-        The files by title.
+        Files by title.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -86,7 +86,7 @@ def _roc(figure: Figure, evaluated: Sequence[Evaluated]) -> bool:
 
 
 def _curves(evaluated: Evaluated, colour: str) -> list[tuple[Items, str, str, str]]:
-    """Items, label, colour and line style: videos solid, frames dashed where they are not the same."""
+    """Items, label, colour and line style: videos solid, frames dashed if they differ."""
     name, result = evaluated.result.name, evaluated.result
     videos, frames = evaluated.judged.videos, evaluated.judged.frames
     what = "clips" if result.kind == "clips" else "videos"
@@ -95,7 +95,7 @@ def _curves(evaluated: Evaluated, colour: str) -> list[tuple[Items, str, str, st
         found.append((videos, f"{name}, {len(videos):,} {what}: {_auc(result.video)}", colour, "-"))
     if result.frame is None or frames is None or result.frame.metrics["auc"].value is None:
         return found
-    # With one crop a video the curves would lie on each other.
+    # With one crop per video the curves would coincide.
     if not found or len(frames) > len(found[0][0]):
         found.append((frames, f"{name}, {len(frames):,} frames: {_auc(result.frame)}", colour, "--"))
     return found
@@ -105,7 +105,7 @@ def _draw_curve(axes: Axes, items: Items, label: str, colour: str, style: str) -
     curve = roc_curve(items.label, items.probability)
     supported = REALS_ABOVE / max(1, int((items.label == 0).sum()))
     whole = curve.fpr >= supported
-    # From the first supported point on; what lies before it is drawn thin.
+    # Starts at the first supported point; the part before it is thin.
     axes.plot(
         curve.fpr[whole], curve.tpr[whole], style, color=colour, linewidth=1.8, label=label, drawstyle="steps-post"
     )
@@ -135,7 +135,7 @@ def _draw_reliability(above: Axes, below: Axes, result: SetResult, colour: str) 
         axes.grid(alpha=0.3)
         axes.set_xlim(0, 1)
     above.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-    # Calibration is at equal priors; sets of one class have no share at equal priors.
+    # Calibration is at equal priors; sets with one class have no share at equal priors.
     balanced = all(each.balanced is not None for each in result.reliability)
     shares = [each.fakes if each.balanced is None else each.balanced for each in result.reliability]
     above.plot([each.confidence for each in result.reliability], shares, color=colour, linewidth=1, alpha=0.5)

@@ -1,4 +1,4 @@
-"""The report as Markdown, with its pictures beside it."""
+"""The report as Markdown, with plots next to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainers.evaluation.tables import Table, overview, tables
 
 
 def write_report(path: Path, report: Report, evaluated: Sequence[Evaluated]) -> list[Path]:
-    """Write the Markdown file and its PNGs, named after it; no PNGs where matplotlib is not installed.
+    """Write the Markdown file and its PNGs, named after it; no PNGs if matplotlib is not installed.
 
     Returns:
         The files written, the Markdown one first.
@@ -33,7 +33,7 @@ def markdown(report: Report, plots: dict[str, Path]) -> str:
     """The text of the report.
 
     Args:
-        report: what was found.
+        report: the results.
         plots: by title.
     """
     model, settings = report.model, report.settings
@@ -97,7 +97,7 @@ def _about(result: SetResult) -> list[str]:
         )
     said.append(f"Scored by {result.backend}.")
     if result.failures:
-        said.append(f"{len(result.failures)} could not be scored, see below.")
+        said.append(f"{len(result.failures)} could not be scored, listed below.")
     return said
 
 

@@ -1,4 +1,4 @@
-"""`unmask evaluate` behind its options: detector, sets, outputs, an exit code."""
+"""`unmask evaluate` behind its options: detector, sets, outputs, exit code."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ EXIT_INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What `unmask evaluate` was told.
+    """Options of `unmask evaluate`.
 
     Attributes:
         manifests: .csv or .parquet files, or folders of clips with labels.csv; each is a set.
-        weights: a checkpoint's path or name, or several with commas between; None: the shipped ones.
-        looks: at each face.
-        split: rows of manifests to take; None: all.
-        half: of these rows, the one to select on or the one to report on; None: both.
+        weights: a checkpoint's path or name, or several separated by commas; None: the shipped ones.
+        looks: the views of each face.
+        split: rows of manifests to use; None: all.
+        half: of these rows, the selection half or the reporting half; None: both.
         ladder: of degradations; `short` has three.
         ladder_rows: larger sets are sampled for the ladder.
         resamples: of the bootstrap.
         seed: of bootstrap, sample and noise.
         scan: how clips are read; its backend and device score crops too.
-        batch: images that are loaded ahead of the scores.
-        json_path: where the report goes as JSON, see `trainers.evaluation.evaluate.Report`.
-        report: where it goes as Markdown, with pictures beside it.
-        predictions: where P(fake) of each image or clip goes, as CSV.
+        batch: images loaded ahead.
+        json_path: file for the report as JSON, see `trainers.evaluation.evaluate.Report`.
+        report: file for the report as Markdown, with plots next to it.
+        predictions: file for P(fake) of each image or clip, as CSV.
     """
 
     manifests: tuple[Path, ...]
@@ -82,7 +82,7 @@ class OutputError(UnmaskError):
 def run(options: EvaluateOptions) -> int:
     """Evaluate, show the summary, write the outputs; returns the exit code.
 
-    0: every image and clip was scored; 3: some were not, they are listed; 2: bad options or input; 130: interrupted.
+    0: every image and clip was scored; 3: some failed and are listed; 2: bad options or input; 130: interrupted.
     """
     try:
         report, evaluated = evaluate(options)
@@ -101,17 +101,17 @@ def run(options: EvaluateOptions) -> int:
 
 
 def evaluate(options: EvaluateOptions) -> tuple[Report, list[Evaluated]]:
-    """The report, and what pictures and predictions are made of.
+    """The report, and the data for plots and predictions.
 
     Raises:
-        SetError: nothing to evaluate, or a set that is none.
-        ManifestError: a manifest that cannot be read.
-        ZooError: no such weights, or none are shipped.
-        CheckpointError: weights that cannot be read.
-        ConfigError: weights of an architecture or option that this version does not have.
-        BackendError: the backend cannot be had or breaks.
-        DeviceError: no such device.
-        OutputError: an output's place cannot be written to.
+        SetError: nothing to evaluate, or an invalid set.
+        ManifestError: a manifest cannot be read.
+        ZooError: the weights do not exist, or none are shipped.
+        CheckpointError: weights cannot be read.
+        ConfigError: the weights have an architecture or option that this version lacks.
+        BackendError: the backend is not available or fails.
+        DeviceError: the device does not exist.
+        OutputError: an output cannot be written.
     """
     started_at = time.time()
     _check_outputs(options)
@@ -165,7 +165,7 @@ def _outputs(options: EvaluateOptions) -> list[tuple[str, Path]]:
 
 
 def _check_outputs(options: EvaluateOptions) -> None:
-    """An hour of scoring shall not end before a report that cannot be written."""
+    """Fail before an hour of scoring if an output cannot be written."""
     for name, path in _outputs(options):
         try:
             if path.is_dir():
@@ -192,9 +192,9 @@ def _write(options: EvaluateOptions, report: Report, evaluated: Sequence[Evaluat
 
 
 def predictions_csv(evaluated: Sequence[Evaluated]) -> str:
-    """Path, label and probability of all that was scored, in the order of the sets.
+    """Path, label and probability of all scored items, in the order of the sets.
 
-    Of several sets, a fourth column `set` names them. What has no score has no line: it stands among the report's
+    With several sets, a fourth column `set` names them. Items without a score have no line; they are in the report's
     failures or outcomes.
     """
     text = io.StringIO(newline="")
@@ -203,7 +203,7 @@ def predictions_csv(evaluated: Sequence[Evaluated]) -> str:
     writer.writerow(["path", "label", "probability", *(["set"] if several else [])])
     for each in evaluated:
         for one in each.predictions:
-            # Nine digits bring a float32 back exactly.
+            # Nine digits restore a float32 exactly.
             name = [each.result.name] if several else []
             writer.writerow([one.path, one.label, f"{one.probability:.9g}", *name])
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""The images of a manifest, scored by what serving runs: same resampling, same graph, same backend."""
+"""Scores of a manifest's images, computed as in serving: same resampling, same graph, same backend."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from trainers.evaluation.panel import PanelBackend
 Transform = Callable[[Image, int], Image]
 Progress = Callable[[int], None]
 
-# Near lossless: what is left of the size is what the picture holds, not how it was stored.
+# Nearly lossless: the size reflects the picture's contents, not how it was stored.
 JPEG_SIZE_QUALITY = 90
 
 
 class Measures(NamedTuple):
-    """What is measured on each stored crop beside its score: float32 [N] each, nan where it could not be read.
+    """Measurements on each stored crop besides its score: float32 [N] each, nan if it could not be read.
 
     Attributes:
         sharpness: see `pipeline.faces.clarity.clarity`, on the whole crop.
@@ -53,10 +53,10 @@ class ScoredImages:
     """Scores of N images.
 
     Attributes:
-        logits: float32 [N], log-odds of fake before calibration; nan where there is none.
+        logits: float32 [N], log-odds of fake before calibration; nan if missing.
         failures: row and reason of the images that could not be read or degraded.
-        measures: all nan unless they were asked for.
-        quality: float32 [N] in 0..1 of the crops as they were scored, see `crop_quality`; nan unless it was asked for.
+        measures: all nan unless requested.
+        quality: float32 [N] in 0..1 of the scored crops, see `crop_quality`; nan unless requested.
     """
 
     logits: Floats
@@ -73,17 +73,17 @@ def score_manifest(
     transform: Transform | None = None,
     batch: int = 64,
 ) -> Floats:
-    """Log-odds of fake of each image, before calibration: float32 [N], nan where an image cannot be read.
+    """Log-odds of fake of each image, before calibration: float32 [N], nan if an image cannot be read.
 
     Args:
-        detector: a model (its mode is left as it was), a loaded checkpoint, or a backend that stays open.
+        detector: a model (its mode does not change), a loaded checkpoint, or a backend that stays open.
         spec: input of that detector.
         manifest: N rows.
         transform: done to each stored crop before it is resized; given the crop, uint8 [H, W, 3] RGB, and its row.
-        batch: images that are loaded ahead of the scores.
+        batch: images loaded ahead.
 
     Raises:
-        BackendError: the backend cannot be had, is of another input size, or breaks.
+        BackendError: the backend is not available, has another input size, or fails.
     """
     with open_backend(detector) as backend:
         return score_images(backend, spec, manifest, transform=transform, batch=batch).logits
@@ -93,11 +93,11 @@ def score_manifest(
 def open_backend(
     detector: BaseModel | LoadedDetector | Backend, *, backend: str = "auto", device: str = "auto"
 ) -> Iterator[Backend]:
-    """The backend of a detector, closed at the end of the block; one that is given stays open.
+    """The backend of a detector, closed at the end of the block; a given backend stays open.
 
     Raises:
-        BackendError: it cannot be had here.
-        DeviceError: no such device.
+        BackendError: it is not available here.
+        DeviceError: the device does not exist.
     """
     model = detector.model if isinstance(detector, LoadedDetector) else detector
     if not isinstance(model, BaseModel):
@@ -124,21 +124,21 @@ def score_images(
     batch: int = 64,
     progress: Progress | None = None,
 ) -> ScoredImages:
-    """As `score_manifest`, with the reasons of failures and, if asked, measures of the stored crops.
+    """As `score_manifest`, with the reasons of failures and, if requested, measures of the stored crops.
 
     Args:
-        backend: computes the scores; of a panel, each image is resized for each of its views.
-        spec: input of its detector.
+        backend: computes the scores; for a panel, each image is resized for each of its views.
+        spec: input spec of its detector.
         manifest: N rows.
         transform: see `score_manifest`. It may raise `ImageError`.
         measure: also fill in `measures`.
         quality: also fill in `quality`.
-        size: of the faces after `transform`, in parts of their size in the source; below 1 for one that shrinks them.
-        batch: images that are loaded ahead of the scores.
-        progress: called with the number of images that are done.
+        size: of the faces after `transform`, in parts of their size in the source; below 1 if it shrinks them.
+        batch: images loaded ahead.
+        progress: called with the number of images done.
 
     Raises:
-        BackendError: the backend is of another input size, or breaks.
+        BackendError: the backend has another input size, or fails.
     """
     if backend.input_size != spec.size:
         raise BackendError(f"the backend takes {backend.input_size} px, the input spec has {spec.size} px")
@@ -168,7 +168,7 @@ def score_images(
 
         loading = ahead(0)
         for start in range(0, rows, batch):
-            # The next ones load while these are scored.
+            # The next images load while these are scored.
             loaded, loading = [each.result() for each in loading], ahead(start + batch)
             good = [i for i, image in enumerate(loaded) if not isinstance(image, str)]
             failures.update({start + i: image for i, image in enumerate(loaded) if isinstance(image, str)})
@@ -183,7 +183,7 @@ def score_images(
 
 
 def _infer(backend: Backend | PanelBackend, crops: Sequence[Image]) -> Floats:
-    """Of the crops of each view."""
+    """Scores of the crops of each view."""
     return backend.infer(crops) if isinstance(backend, PanelBackend) else infer(backend, crops[0])
 
 

@@ -1,4 +1,4 @@
-"""What is evaluated: manifests of crops, and folders of clips with their labels."""
+"""Evaluation sets: manifests of crops, and folders of clips with labels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trainers.data.manifest import LABELS, Manifest
 Half = Literal["selection", "report"]
 
 LABELS_FILE = "labels.csv"
-# Names of files that say nothing of what is in them: the folder's name does.
+# File names that do not describe the contents; the folder's name is used instead.
 _NAMELESS = frozenset({"manifest", "labels"})
 
 
 class SetError(UnmaskError, ValueError):
-    """A set that cannot be evaluated; the message says what is wanted."""
+    """A set that cannot be evaluated; the message says what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class CropSet:
     """Rows of a manifest.
 
     Attributes:
-        name: of the set in the report; no two have the same.
+        name: of the set in the report; unique.
         source: the manifest's file.
         manifest: all of it.
-        rows: those to be scored.
-        split: they were chosen by; None: all.
-        half: they were chosen by; None: both.
+        rows: the rows to score.
+        split: of the rows; None: all.
+        half: of the split; None: both.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Clip:
     """One clip of a folder.
 
     Attributes:
-        file: as its labels have it, relative to the folder.
+        file: as in labels.csv, relative to the folder.
         label: 0 real, 1 fake.
         method: how it was forged; empty for real ones.
         dataset: that it is from.
@@ -80,15 +80,15 @@ def find_sets(sources: Sequence[Path], split: str | None, half: Half | None) -> 
 
     Args:
         sources: a folder, or its labels.csv, is a set of clips.
-        split: rows of manifests to take; folders of clips have none and are taken whole.
+        split: rows of manifests to use; folders of clips have no splits and are used whole.
         half: the selection half or the reporting half of these rows, see `Manifest.halves`.
 
     Raises:
-        SetError: no source; a folder without labels or with bad ones; no rows of this split or half.
-        ManifestError: a manifest that cannot be read.
+        SetError: no source; a folder without labels or with bad ones; no rows in this split or half.
+        ManifestError: a manifest cannot be read.
     """
     if not sources:
-        raise SetError("nothing to evaluate: name a manifest, or a folder of clips with labels.csv")
+        raise SetError("nothing to evaluate: give a manifest, or a folder of clips with labels.csv")
     sets: list[CropSet | ClipSet] = []
     for source, name in zip(sources, _names(sources), strict=True):
         if source.is_dir():
@@ -116,11 +116,11 @@ def _crops(source: Path, name: str, split: str | None, half: Half | None) -> Cro
     if split is not None:
         rows = rows.where(split=split)
         if not len(rows):
-            raise SetError(f"{source}: no rows of split {split!r}; there are: {', '.join(sorted(set(manifest.split)))}")
+            raise SetError(f"{source}: no rows of split {split!r}; available: {', '.join(sorted(set(manifest.split)))}")
     if half is not None:
         rows = rows.halves()[0 if half == "selection" else 1]
         if not len(rows):
-            raise SetError(f"{source}: no rows in the {half} half; halves are told apart by a hash of the group")
+            raise SetError(f"{source}: no rows in the {half} half; halves are separated by a hash of the group")
     return CropSet(name, source, manifest, rows, split, half)
 
 
@@ -134,17 +134,17 @@ def _clips(folder: Path, name: str) -> ClipSet:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SetError(f"{file}: cannot be read: {error}") from error
     if not rows:
-        raise SetError(f"{file}: names no clips")
+        raise SetError(f"{file}: lists no clips")
     if missing := {"file", "label"} - rows[0].keys():
-        raise SetError(f"{file}: column {' and '.join(sorted(missing))} missing; wanted are file and label")
+        raise SetError(f"{file}: column {' and '.join(sorted(missing))} missing; expected file and label")
     clips = []
     for number, row in enumerate(rows, 1):
         label = {**LABELS, "0": 0, "1": 1}.get((row["label"] or "").strip())
         if label is None or not row["file"]:
-            raise SetError(f"{file}: row {number}: wanted are a file and the label real or fake, got {row}")
+            raise SetError(f"{file}: row {number}: expected a file and the label real or fake, got {row}")
         clips.append(Clip(row["file"], label, row.get("method") or "", row.get("dataset") or name))
     if len({Path(clip.file) for clip in clips}) < len(clips):
-        raise SetError(f"{file}: names a file twice")
+        raise SetError(f"{file}: lists a file twice")
     return ClipSet(name, folder, tuple(replace(clip, method=clip.method if clip.label else "") for clip in clips))
 
 
@@ -153,5 +153,5 @@ def _is_of_clips(file: Path) -> bool:
         with file.open(newline="", encoding="utf-8") as opened:
             columns = next(csv.reader(opened), [])
     except (OSError, UnicodeDecodeError, csv.Error):
-        return False  # reading it as a manifest says what is wrong
+        return False  # reading it as a manifest reports the error
     return "file" in columns and "path" not in columns

@@ -1,4 +1,4 @@
-"""The numbers of a set and of its parts: by dataset, by method, by size, quality and brightness of the crops."""
+"""Metrics of a set and of its parts: by dataset, by method, by size, quality and brightness of the crops."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from trainers.evaluation.scoring import Measures
 from trainers.metrics import METRICS, Estimate, estimate, reliability
 from trainers.weighted import ECE_BINS
 
-# Finer parts would have intervals wider than what tells them apart.
+# Finer parts would have intervals wider than their differences.
 PARTS = 3
 # The normal distribution's quantile at 97.5 %.
 NORMAL_95 = 1.959964
-# Below the first inner edge serving does not score (`MIN_QUALITY`); the others are those of the report page's dots.
+# Serving does not score below the first inner edge (`MIN_QUALITY`); the others match the dots of the report page.
 QUALITY_BANDS = (0.0, MIN_QUALITY, 0.25, 0.5, 0.75, 1.0)
 BAND_METRICS = ("auc", "cllr", "cllr_min", "ece_balanced")
 
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How numbers are made of scores.
+    """How metrics are computed from scores.
 
     Attributes:
-        words: whether the weights have thresholds, without which all would be inconclusive.
+        labels: whether the weights have thresholds; without them all verdicts are inconclusive.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         metrics: which, see `trainers.metrics.METRICS`.
     """
 
-    words: bool
+    labels: bool
     resamples: int
     seed: int
     metrics: tuple[str, ...] = METRICS
@@ -63,13 +63,13 @@ class Counts:
 
     @classmethod
     def of(cls, items: Items) -> Counts:
-        """Count them."""
+        """Count the items."""
         return cls(len(items), int((items.label == 0).sum()), int((items.label == 1).sum()))
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """How many of the reals, or of the fakes, were given each word."""
+class LabelCounts:
+    """How many of the reals, or of the fakes, got each label."""
 
     total: int
     fake: int
@@ -82,10 +82,10 @@ class Share:
     """A share with its 95 % interval.
 
     Attributes:
-        value: None of no items.
+        value: None without items.
         low: end of the interval.
         high: end of the interval.
-        items: of which it is a share.
+        items: number of items behind the share.
     """
 
     value: float | None
@@ -96,10 +96,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The words given to reals and to fakes."""
+    """The labels given to reals and to fakes."""
 
-    reals: Words
-    fakes: Words
+    reals: LabelCounts
+    fakes: LabelCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Level:
     Attributes:
         counts: of the items.
         metrics: by name, see `trainers.metrics.METRICS`.
-        called: None where the weights have no thresholds.
+        called: None if the weights have no thresholds.
     """
 
     counts: Counts
@@ -123,8 +123,8 @@ class Group:
 
     Attributes:
         method: None for the whole dataset.
-        frame: None where clips were judged as wholes.
-        video: None where frames of one video contradict each other.
+        frame: None if clips were judged as a whole.
+        video: None if frames of one video have different labels.
     """
 
     dataset: str
@@ -135,7 +135,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The frames whose measure lies in one part of its range.
+    """The frames whose measure is in one part of its range.
 
     Attributes:
         by: name of the measure.
@@ -154,14 +154,14 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The frames whose quality lies in one band, judged at equal priors.
+    """The frames whose quality is in one band, judged at equal priors.
 
     Attributes:
         low: smallest quality of the band.
-        high: largest quality, outside it but for 1.
+        high: largest quality, excluded except for 1.
         counts: of the frames.
         metrics: `BAND_METRICS` by name.
-        called: None where the weights have no thresholds.
+        called: None if the weights have no thresholds.
     """
 
     low: float
@@ -176,13 +176,13 @@ class Bin:
     """One bar of a reliability diagram.
 
     Attributes:
-        low: end of its range of P(fake), outside it but for 0.
-        high: end of its range, inside it.
+        low: lower end of its range of P(fake), excluded except for 0.
+        high: upper end of its range, included.
         items: in that range.
         confidence: their mean P(fake).
         fakes: the share of fakes among them.
-        balanced: that share at equal priors; None where a class is missing.
-        balanced_low: lower end of its 95 % interval by a bootstrap over videos; None where there is none.
+        balanced: that share at equal priors; None if a class is missing.
+        balanced_low: lower end of its 95 % interval by a bootstrap over videos; None if missing.
         balanced_high: upper end.
     """
 
@@ -197,26 +197,26 @@ class Bin:
 
 
 def level(items: Items | None, judging: Judging) -> Level | None:
-    """Counts, metrics and words of frames or videos; None without them."""
+    """Counts, metrics and labels of frames or videos; None without them."""
     if items is None:
         return None
-    return Level(Counts.of(items), judging.estimate(items), called(items) if judging.words else None)
+    return Level(Counts.of(items), judging.estimate(items), called(items) if judging.labels else None)
 
 
 def called(items: Items) -> Called:
-    """How often each word was given."""
+    """How often each label was given."""
 
-    def of(label: int) -> Words:
-        given = items.word[items.label == label].tolist()
-        return Words(len(given), *(given.count(word) for word in ("fake", "inconclusive", "real")))
+    def of(label: int) -> LabelCounts:
+        given = items.verdict[items.label == label].tolist()
+        return LabelCounts(len(given), *(given.count(verdict) for verdict in ("fake", "inconclusive", "real")))
 
     return Called(reals=of(0), fakes=of(1))
 
 
-def share_called_fake(given: Words) -> Share:
-    """How many were called fake, with Wilson's interval (J. Am. Stat. Assoc. 22, 1927).
+def share_called_fake(given: LabelCounts) -> Share:
+    """The share called fake, with Wilson's interval (J. Am. Stat. Assoc. 22, 1927).
 
-    A bootstrap would give no interval to a share of 0, which is the one that is hoped for among reals.
+    A bootstrap would give no interval to a share of 0, which is the goal for reals.
     """
     count, total = given.fake, given.total
     if total == 0:
@@ -256,7 +256,7 @@ def slices(frames: Items, source_width: Floats, measures: Measures, judging: Jud
         frames: N scored frames.
         source_width: float32 [N] in px; nan where unknown.
         measures: of these frames.
-        judging: how.
+        judging: how metrics are computed.
     """
     found: list[Slice] = []
     for by, unit, values in (
@@ -272,7 +272,7 @@ def slices(frames: Items, source_width: Floats, measures: Measures, judging: Jud
 
 
 def _thirds(values: Floats) -> Iterator[np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Masks of the lower, middle and upper third; equal values stay together, parts without any are left out."""
+    """Masks of the lower, middle and upper third; equal values stay together, empty parts are left out."""
     known = np.isfinite(values)
     if not known.any():
         return
@@ -285,12 +285,12 @@ def _thirds(values: Floats) -> Iterator[np.ndarray[tuple[int], np.dtype[np.bool_
 
 
 def jpeg_size(frames: Items, measures: Measures, judging: Judging) -> Estimate:
-    """AUC of calling the smaller file a fake: what compressibility alone tells."""
+    """AUC of calling the smaller file a fake: the signal in compressibility alone."""
     return judging.auc(frames, -measures.jpeg_bytes)
 
 
 def bands(frames: Items, judging: Judging) -> list[Band]:
-    """Metrics and words by quality, of the bands that hold anything; empty where quality was not measured."""
+    """Metrics and labels by quality, for the bands with frames; empty if quality was not measured."""
     found = []
     for low, high in pairwise(QUALITY_BANDS):
         inside = (frames.quality >= low) & ((frames.quality < high) | (high == 1))
@@ -298,12 +298,12 @@ def bands(frames: Items, judging: Judging) -> list[Band]:
             continue
         items = frames.take(inside)
         metrics = replace(judging, metrics=BAND_METRICS).estimate(items)
-        found.append(Band(low, high, Counts.of(items), metrics, called(items) if judging.words else None))
+        found.append(Band(low, high, Counts.of(items), metrics, called(items) if judging.labels else None))
     return found
 
 
 def bins(items: Items, judging: Judging) -> list[Bin]:
-    """The bins of the ECE that hold anything."""
+    """The bins of the ECE that are not empty."""
     found = reliability(items.label, items.probability, items.video, resamples=judging.resamples, seed=judging.seed)
     bars = enumerate(zip(*found, strict=True))
     width = 1 / ECE_BINS

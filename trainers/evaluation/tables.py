@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainers.evaluation.evaluate import Report, SetResult
 from trainers.evaluation.scoring import JPEG_SIZE_QUALITY
-from trainers.evaluation.summary import Group, Level, Share, Words
+from trainers.evaluation.summary import Group, LabelCounts, Level, Share
 from trainers.metrics import TPR_AT, Estimate
 
 NAMES = {
@@ -25,13 +25,13 @@ NOTHING = "-"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as text; the first column says what a row is about.
+    """Cells as text; the first column names the row.
 
     Attributes:
         title: of the table.
-        columns: heads.
-        rows: cells, as many a row as there are columns.
-        note: what a reader must know.
+        columns: headers.
+        rows: cells, one per column.
+        note: a note for the reader.
     """
 
     title: str
@@ -46,7 +46,7 @@ def number(value: float | None) -> str:
 
 
 def with_interval(estimate: Estimate | None) -> str:
-    """`0.914 (0.905 to 0.922)`, the value alone, or why there is none."""
+    """`0.914 (0.905 to 0.922)`, the value alone, or the reason for a missing value."""
     if estimate is None:
         return NOTHING
     if estimate.value is None:
@@ -64,7 +64,7 @@ def percent_with_interval(share: Share | None) -> str:
 
 
 def overview(report: Report) -> Table:
-    """One row a set: what is asked first."""
+    """One row per set: the main figures."""
     rows = []
     for each in report.sets:
         best = each.video or each.frame
@@ -87,7 +87,7 @@ def overview(report: Report) -> Table:
 
 def tables(result: SetResult) -> list[Table]:
     """All tables of a set, those without rows left out."""
-    found = [metrics(result), words(result), quality(result), reliability(result), _baseline(result)]
+    found = [metrics(result), verdicts(result), quality(result), reliability(result), _baseline(result)]
     found += [_groups(result), _slices(result), ladder(result), _clips(result), _failures(result)]
     return [table for table in found if table.rows]
 
@@ -110,20 +110,18 @@ def metrics(result: SetResult) -> Table:
     return Table("Metrics", ("", *(name for name, _ in levels)), (*counts, *rows) if levels else (), note)
 
 
-def words(result: SetResult) -> Table:
-    """What reals and fakes were called."""
+def verdicts(result: SetResult) -> Table:
+    """The labels given to reals and fakes."""
     rows = []
     for name, each in _levels(result):
         if each.called is not None:
             for label, given in (("real", each.called.reals), ("fake", each.called.fakes)):
                 rows.append((f"{label} {name}", str(given.total), *_shares(given)))
-    return Table(
-        "Words of the verdict", ("of the", "items", "called fake", "called inconclusive", "called real"), tuple(rows)
-    )
+    return Table("Verdicts", ("of the", "items", "called fake", "called inconclusive", "called real"), tuple(rows))
 
 
 def quality(result: SetResult) -> Table:
-    """What scores are worth at each quality, and what they lead to."""
+    """How informative scores are at each quality, and the resulting labels."""
     rows = [
         (
             f"{band.low:g} to {band.high:g}",
@@ -136,14 +134,14 @@ def quality(result: SetResult) -> Table:
     ]
     heads = ("quality", "reals / fakes", "AUC", NAMES["ece_balanced"], NAMES["cllr"], NAMES["cllr_min"])
     note = (
-        "Frames by the quality of their face. Cllr is 1 bit where scores say nothing and admit it, more where they "
+        "Frames by the quality of their face. Cllr is 1 bit for uninformative scores, more if they "
         "mislead. A scan does not judge faces of the first band that ends at 0.1."
     )
     return Table("Quality bands", (*heads, "reals called fake", "fakes called fake"), tuple(rows), note)
 
 
 def reliability(result: SetResult) -> Table:
-    """What was said and what was so."""
+    """Predicted and observed shares of fakes."""
     rows = []
     for each in result.reliability:
         share = Estimate(each.balanced, each.balanced_low, each.balanced_high, "one class only")
@@ -180,7 +178,7 @@ def ladder(result: SetResult) -> Table:
         f", drawn evenly from both classes with seed {result.ladder.seed}." if sampled else "."
     )
     if any(rung.false_alarms for rung in result.ladder.rungs):
-        note += " What is called fake, over videos where there are any: at the weights' own threshold for one person."
+        note += " Shares called fake: over videos if they exist, at the weights' own threshold for one person."
     return Table("Robustness ladder", (*heads, "failed"), tuple(rows), note)
 
 
@@ -194,7 +192,7 @@ def _baseline(result: SetResult) -> Table:
             (f"size as JPEG of quality {JPEG_SIZE_QUALITY}, smaller is fake", with_interval(result.jpeg_size)),
             ("the detector", with_interval(result.frame.metrics["auc"])),
         ),
-        "What compressibility alone tells: a detector near it may have learned no more.",
+        "The signal in compressibility alone: a detector near it may have learned no more.",
     )
 
 
@@ -220,7 +218,7 @@ def _groups(result: SetResult) -> Table:
         by_dataset[group.dataset].append(group)
     rows = [row(group) for groups in by_dataset.values() for group in groups]
     heads = ("dataset", "method", "reals / fakes", "AUC, frames", "AUC, videos", "EER", "reals called fake")
-    note = "A method's fakes against all reals of its dataset. Counts, EER and words over videos where there are any."
+    note = "A method's fakes against all reals of its dataset. Counts, EER and labels are over videos if they exist."
     return Table("Datasets and methods", (*heads, "fakes called real"), tuple(rows), note)
 
 
@@ -238,7 +236,7 @@ def _slices(result: SetResult) -> Table:
 
 
 def _clips(result: SetResult) -> Table:
-    # The wrong and the doubtful are looked for: reals that score high, fakes that score low.
+    # Readers look for errors: reals that score high, fakes that score low.
     ranked = sorted(result.clips or [], key=lambda clip: (clip.label, -(clip.probability or 0.0), clip.file))
     rows = tuple(
         (
@@ -270,6 +268,6 @@ def _metric(level: Level | None, name: str) -> str:
     return NOTHING if level is None else with_interval(level.metrics.get(name))
 
 
-def _shares(given: Words) -> Sequence[str]:
+def _shares(given: LabelCounts) -> Sequence[str]:
     counts = (given.fake, given.inconclusive, given.real)
     return [f"{100 * count / given.total:.1f} % ({count})" if given.total else NOTHING for count in counts]

@@ -1,1 +1,1 @@
-"""What a detector learns from a batch beside its labels, each part with its own setting and off by default."""
+"""Losses besides the label loss, each with its own setting and off by default."""

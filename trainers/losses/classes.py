@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def masked_mean(each: Tensor, known: Tensor) -> Tensor:
-    """Mean of the losses [B] of the items that are known; 0 if none is.
+    """Mean of the losses [B] of the known items; 0 if there are none.
 
     Args:
         each: float [B].

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 class OrderedConfig:
     """Ordered classes: real < blended < re-rendered < real fake, see `trainers.losses.ordered`."""
 
-    # Of the loss beside the detector's own; 0: off.
+    # Weight of this loss; 0: off.
     weight: float = 0.0
 
     def __post_init__(self) -> None:
@@ -20,7 +20,7 @@ class OrderedConfig:
 class MixupConfig:
     """Mixing the real and the fake of a couple, see `trainers.losses.mixup`."""
 
-    # Of the pixel-aligned couples of a real and a fake; 0: off.
+    # Share of the pixel-aligned couples of a real and a fake; 0: off.
     share: float = 0.0
     # t ~ Beta(alpha, alpha); .5 is the value of the DFDC challenge's third place, see `trainers.losses.mixup`.
     alpha: float = 0.5
@@ -33,15 +33,15 @@ class MixupConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConsistencyConfig:
-    """Equal answers for an image and a degraded copy of it, see `trainers.losses.consistency`."""
+    """Equal outputs for an image and its degraded copy, see `trainers.losses.consistency`."""
 
-    # Of the loss between the log-odds; 0: off, unless the features have a weight.
+    # Weight of the loss between the log-odds; 0: off, unless the features have a weight.
     weight: float = 0.0
-    # Of the loss between the features.
+    # Weight of the loss between the features.
     feature_weight: float = 0.0
-    # Share of the batch that is shown again, degraded: a step costs about this much more.
+    # Share of the batch shown again, degraded: a step costs about this much more.
     share: float = 0.25
-    # Each degradation happens to half of the copies, and at least one to each; all are drawn uniformly.
+    # Each degradation is applied to half of the copies, at least one to each; strengths are uniform.
     # Gaussian blur, in px of the network's input.
     blur_sigma_px: tuple[float, float] = (0.5, 3.0)
     # Size of the shrunk image in parts of its own.
@@ -67,7 +67,7 @@ class ConsistencyConfig:
 
     @property
     def is_on(self) -> bool:
-        """Whether there is a loss at all."""
+        """Whether the loss is on."""
         return self.weight > 0 or self.feature_weight > 0
 
 
@@ -75,19 +75,19 @@ class ConsistencyConfig:
 class DistilConfig:
     """Learning from teachers, see `trainers.losses.distil`."""
 
-    # Checkpoint paths or zoo names; the mean of their log-odds is learned, and the features of each. Empty: off.
+    # Checkpoint paths or zoo names; the student learns their mean log-odds and the features of each. Empty: off.
     teachers: tuple[str, ...] = ()
-    # Of the loss on the log-odds.
+    # Weight of the loss on the log-odds.
     weight: float = 1.0
-    # Of the loss on the features.
+    # Weight of the loss on the features.
     feature_weight: float = 0.5
-    # Log-odds of both sides are divided by it.
+    # Divides the log-odds of both sides.
     temperature: float = 1.0
-    # Teachers' log-odds pass through the calibration in their checkpoints before they are averaged.
+    # Apply the calibration in the teachers' checkpoints before averaging their log-odds.
     calibrated: bool = True
-    # Share of a batch that the teachers look at: less is faster.
+    # Share of a batch shown to the teachers: less is faster.
     share: float = 1.0
-    # Answers of the teachers for stored images, made by `python -m trainers distil`; empty: the teachers look at each
+    # Teacher outputs for stored images, from `python -m trainers distil`; empty: the teachers score each
     # batch, augmented as the student sees it.
     cache: str = ""
 
@@ -99,14 +99,14 @@ class DistilConfig:
         if self.teachers and (self.share == 0 or self.weight == self.feature_weight == 0):
             raise ValueError("losses.distil.teachers need a share, and a weight or feature_weight, above 0")
         if self.cache and not self.teachers:
-            raise ValueError("losses.distil.cache needs losses.distil.teachers, whose answers it must hold")
+            raise ValueError("losses.distil.cache needs losses.distil.teachers, whose outputs it must hold")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """All losses beside the one that learns where an image is forged (`mask_weight` of the run)."""
+    """All losses except the one on where an image is forged (`mask_weight` of the run)."""
 
-    # Of the cross entropy with the labels; 0 leaves the labels to the teachers.
+    # Weight of the cross entropy with the labels; 0: learn only from the teachers.
     class_weight: float = 1.0
     ordered: OrderedConfig = field(default_factory=OrderedConfig)
     mixup: MixupConfig = field(default_factory=MixupConfig)

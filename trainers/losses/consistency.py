@@ -1,7 +1,7 @@
-"""Equal answers for an image and a degraded copy of it: what blur, noise and compression do is not a forgery.
+"""Equal outputs for an image and its degraded copy: blur, noise and compression are not a forgery.
 
-The clean answer is the target and gets no gradient: the degraded image shall be read as the clean one, not the clean
-one as vaguely as the degraded one (as in Xie et al., "Unsupervised Data Augmentation for Consistency Training", 2020).
+The clean output is the target and gets no gradient: the degraded output should match the clean one, not
+the other way round (as in Xie et al., "Unsupervised Data Augmentation for Consistency Training", 2020).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from trainers.losses.classes import bernoulli_kl
 
 
 def log_odds_consistency(clean: Tensor, degraded: Tensor) -> Tensor:
-    """KL divergence between what is said of the clean and of the degraded copy, in nats.
+    """KL divergence between the outputs for the clean and the degraded copy, in nats.
 
     Args:
         clean: log-odds, float [M]; the target.
@@ -23,5 +23,5 @@ def log_odds_consistency(clean: Tensor, degraded: Tensor) -> Tensor:
 
 
 def feature_consistency(clean: Tensor, degraded: Tensor) -> Tensor:
-    """1 - cosine between the features [M, F] of the clean (the target) and of the degraded copy."""
+    """1 - cosine between the features [M, F] of the clean (the target) and the degraded copy."""
     return (1 - F.cosine_similarity(clean.detach().float(), degraded.float(), dim=1)).mean()

@@ -39,7 +39,7 @@ def degraded(pixels: Tensor, config: ConsistencyConfig, rng: np.random.Generator
     Args:
         pixels: uint8 [M, 3, S, S].
         config: the ranges.
-        rng: all that is random.
+        rng: source of randomness.
 
     Returns:
         uint8 [M, 3, S, S], on the device of `pixels`.
@@ -85,7 +85,7 @@ def blurred(images: Tensor, sigma_px: npt.NDArray[np.float64]) -> Tensor:
 
 
 def shrunk(images: Tensor, factor: npt.NDArray[np.float64]) -> Tensor:
-    """float [M, 3, S, S], each shrunk by area to `factor` of its side and brought back linearly."""
+    """float [M, 3, S, S], each shrunk by area to `factor` of its side and enlarged linearly."""
     side = images.shape[-1]
     copies = []
     for i, part in enumerate(factor):
@@ -102,7 +102,7 @@ def noised(images: Tensor, sigma: npt.NDArray[np.float64], seed: int) -> Tensor:
 
 
 def quantised(images: Tensor, quality: npt.NDArray[np.int64]) -> Tensor:
-    """What JPEG leaves of float [M, 3, H, W] in 0..255 at a quality 1..100 for each image, chroma halved both ways.
+    """JPEG's loss applied to float [M, 3, H, W] in 0..255 at a quality 1..100 for each image, chroma halved both ways.
 
     The lossy steps of ITU-T T.81 with libjpeg's scaling of the tables; entropy coding is lossless and left out.
     """

@@ -1,7 +1,7 @@
 """Distillation: a small net learns the log-odds and the features of stronger ones.
 
 Log-odds as in Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015); features through a
-linear layer of the student that stays behind (Romero et al., "FitNets", 2015), compared by their direction.
+linear layer of the student used only in training (Romero et al., "FitNets", 2015), compared by their direction.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trainers.losses.classes import bernoulli_kl, masked_mean
 
 
 class Projections(nn.Module):
-    """From the student's features to those of each teacher: [B, num_features] -> one [B, width] a teacher."""
+    """From the student's features to those of each teacher: [B, num_features] -> one [B, width] per teacher."""
 
     def __init__(self, num_features: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ def log_odds_distillation(teacher: Tensor, student: Tensor, known: Tensor, tempe
     Args:
         teacher: float [B].
         student: float [B].
-        known: bool [B], items that the teachers have judged.
+        known: bool [B], items scored by the teachers.
         temperature: divides both.
     """
     each = bernoulli_kl(teacher / temperature, student / temperature) * temperature**2
@@ -44,7 +44,7 @@ def feature_distillation(teachers: Sequence[Tensor], predicted: Sequence[Tensor]
     """1 - cosine between predicted and true features, averaged over the teachers.
 
     Args:
-        teachers: one [B, width] a teacher.
+        teachers: one [B, width] per teacher.
         predicted: the same shapes.
         known: bool [B].
     """

@@ -1,4 +1,4 @@
-"""Aligned mixup: the real and the fake of one frame and box, mixed pixel by pixel, with labels mixed alike.
+"""Aligned mixup: the real and the fake of one frame and box, mixed pixel by pixel, with labels mixed the same way.
 
 Zhang et al., "mixup" (ICLR 2018), but within a couple: the picture between a real and its own fake shows one face, with
 a weaker forgery. The third place of the DFDC challenge overfitted within a few epochs without it
@@ -16,7 +16,7 @@ from torch import Tensor
 from trainers.data.manifest import FAKE, REAL
 from trainers.losses.config import MixupConfig
 
-# Besides the images, what is mixed in the same parts, where a batch has it.
+# Batch entries mixed in the same parts as the images, if present.
 _MIXED = ("masks", "fake_share", "thresholds")
 
 
@@ -24,11 +24,11 @@ def mix_couples(batch: Mapping[str, Tensor], config: MixupConfig, rng: np.random
     """Mix a share of the couples that can be mixed: a real and a fake that are pixel-aligned.
 
     The place of the real gets the mix with the smaller part t <= 1/2 of the fake, the place of the fake the one with
-    1 - t, so a couple keeps its mean label and its order. A known mask is the sign of alignment.
+    1 - t, so a couple keeps its mean label and its order. A known mask marks alignment.
 
     Args:
-        batch: `images`, uint8 [B, 3, S, S], couples adjacent; `labels`, int64 [B]; `mask_known`, bool [B]; and of what
-            is mixed alike, `masks`, `fake_share` and `thresholds`, each [B, ...].
+        batch: `images`, uint8 [B, 3, S, S], couples adjacent; `labels`, int64 [B]; `mask_known`, bool [B]; and,
+            mixed the same way if present, `masks`, `fake_share` and `thresholds`, each [B, ...].
         config: share and distribution.
         rng: draws the same numbers for all batches of one size.
 
@@ -51,7 +51,7 @@ def mix_couples(batch: Mapping[str, Tensor], config: MixupConfig, rng: np.random
 
 
 def _mixed(values: Tensor, real: Tensor, fake: Tensor, part: Tensor) -> Tensor:
-    """A copy in which the rows `real` and `fake` have exchanged a part of each other."""
+    """A copy in which the rows `real` and `fake` exchange a part of each other."""
     first, second = values[real].float(), values[fake].float()
     step = part.view(-1, *[1] * (values.ndim - 1)) * (second - first)
     changed = values.clone()

@@ -1,9 +1,9 @@
 """Ordered classes instead of one class of fakes: real < blended < re-rendered < real fake.
 
-In one class, blends of real pixels and real forgeries pull the features in different directions. Cheng et al., "Can We
+As one class, blends of real pixels and real forgeries pull the features in different directions. Cheng et al., "Can We
 Leave Deepfake Data Behind in Training Deepfake Detector?" (NeurIPS 2024), order them. Here each threshold has a binary
 read-out of its own over the pooled features (Frank and Hall, "A Simple Approach to Ordinal Classification", ECML 2001):
-is this class at least k? The read-outs are for training only: the detector's own two logits stay what is served.
+is this class at least k? The read-outs are for training only: serving uses the detector's own two logits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ THRESHOLDS = tuple(range(BLENDED, REAL_FAKE + 1))
 
 
 class OrderedHeads(nn.Module):
-    """One linear read-out a threshold: features [B, num_features] -> logits of "at least k", [B, 3]."""
+    """One linear read-out per threshold: features [B, num_features] -> logits of "at least k", [B, 3]."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from trainers.augment.autoencoders import Autoencoder, AutoencoderSpec, Budget, 
 
 @pytest.fixture(scope="session")
 def autoencoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two small autoencoders, one hardly trained and one not at all."""
+    """A folder with two small autoencoders, one barely trained and one untrained."""
     folder = tmp_path_factory.mktemp("autoencoders")
     budget = Budget(steps=2)
     trained, _ = train_autoencoder(

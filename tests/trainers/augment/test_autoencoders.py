@@ -23,13 +23,13 @@ SMALL = AutoencoderSpec("small", "bilinear", 32, 1, 12, "l1", 8)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_each_takes_and_gives_pictures_of_its_size(spec: AutoencoderSpec) -> None:
+def test_input_and_output_have_the_size_of_the_spec(spec: AutoencoderSpec) -> None:
     rendered = Autoencoder(spec).eval().render(face(0))
     assert rendered.shape == (spec.size_px, spec.size_px, 3)
     assert rendered.dtype == np.uint8
 
 
-def test_training_brings_the_picture_nearer() -> None:
+def test_training_reduces_the_error() -> None:
     reals = [face(seed) for seed in range(4)]
     wanted = cv2.resize(face(9), (32, 32), interpolation=cv2.INTER_AREA).astype(float)
     errors = []
@@ -39,14 +39,14 @@ def test_training_brings_the_picture_nearer() -> None:
     assert errors[1] < 0.7 * errors[0]
 
 
-def test_training_ends_with_its_time() -> None:
+def test_training_ends_when_the_budget_is_spent() -> None:
     ticks = iter(range(1000))
     net, _ = train_autoencoder(SMALL, [face(0)], Budget(seconds=5), clock=lambda: float(next(ticks)))
     assert next(ticks) <= 8
     assert not net.training
 
 
-def test_a_saved_one_is_the_same_whatever_the_threads(tmp_path: Path) -> None:
+def test_a_saved_autoencoder_gives_the_same_output_for_any_threads(tmp_path: Path) -> None:
     net = Autoencoder(SMALL).eval()
     save_autoencoder(net, tmp_path)
     (loaded,) = load_autoencoders(str(tmp_path))
@@ -61,7 +61,7 @@ def test_a_saved_one_is_the_same_whatever_the_threads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\x08\0\0\0\0\0\0\0{}      "])
-def test_a_file_that_is_not_one_is_named(content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
     with pytest.raises(AutoencodersMissingError, match=r"x\.safetensors"):
         load_autoencoders(str(tmp_path))

@@ -18,7 +18,7 @@ def image() -> Image:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_self_blend_differs_from_its_real_inside_its_mask_only(image: Image, seed: int) -> None:
+def test_a_self_blend_differs_from_its_real_only_inside_its_mask(image: Image, seed: int) -> None:
     blend = self_blend(image, LANDMARKS, np.random.default_rng(seed))
     outside = blend.mask < 1e-3
     np.testing.assert_array_equal(blend.fake[outside], blend.real[outside])
@@ -27,15 +27,15 @@ def test_a_self_blend_differs_from_its_real_inside_its_mask_only(image: Image, s
     assert any(abs(float(blend.mask.max()) - ratio) < 0.02 for ratio in BlendConfig().ratios)
 
 
-def test_a_self_blend_is_its_generator_s(image: Image) -> None:
+def test_a_self_blend_is_a_function_of_its_generator(image: Image) -> None:
     first, second = (self_blend(image, LANDMARKS, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first.fake, second.fake)
     other = self_blend(image, LANDMARKS, np.random.default_rng(6))
     assert (other.fake != first.fake).any()
 
 
-def test_the_real_is_the_picture_itself_in_half_of_the_blends(image: Image) -> None:
-    """The other half has other colours: colour alone must not tell real from fake."""
+def test_the_real_is_unchanged_in_half_of_the_blends(image: Image) -> None:
+    """The other half has other colours: colour alone must not reveal the class."""
     same = [bool((self_blend(image, LANDMARKS, np.random.default_rng(i)).real == image).all()) for i in range(60)]
     assert 15 < sum(same) < 50
 
@@ -50,7 +50,7 @@ def test_a_transplant_is_the_fake_inside_and_the_real_outside(image: Image) -> N
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_regions_lie_where_they_should(region: str) -> None:
+def test_regions_are_at_the_right_place(region: str) -> None:
     mask = region_mask(LANDMARKS, region, (SIDE, SIDE))  # type: ignore[arg-type]
     eyes = [mask[round(float(y)), round(float(x))] for x, y in LANDMARKS[:2]]
     mouth = mask[round(float(LANDMARKS[3:, 1].mean())), SIDE // 2]

@@ -56,12 +56,12 @@ def image() -> Image:
         "luma noise",
     ],
 )
-def test_more_is_worse_and_the_picture_stays(image: Image, weak, strong) -> None:
+def test_stronger_degradation_is_worse_and_keeps_the_picture(image: Image, weak, strong) -> None:
     little, much = weak(image), strong(image)
     assert little.shape == much.shape == image.shape
     assert little.dtype == much.dtype == np.uint8
     assert distance(little, image) < distance(much, image) < 40
-    # It is still the same picture, with its channels in their places.
+    # It is still the same picture, with the same channel order.
     for channel in range(3):
         assert np.corrcoef(much[..., channel].ravel(), image[..., channel].ravel())[0, 1] > 0.7
 
@@ -74,7 +74,7 @@ def point(side: int = 41) -> Image:
 
 @given(length_px=st.floats(2, 20), angle=st.floats(0, 180))
 @settings(max_examples=40, deadline=None)
-def test_a_moving_point_leaves_a_line_of_that_length_and_direction(length_px: float, angle: float) -> None:
+def test_motion_blur_of_a_point_is_a_line_of_that_length_and_direction(length_px: float, angle: float) -> None:
     weight = degrade.motion_blur(point(), length_px, angle)[..., 0].astype(float)
     y, x = np.mgrid[-20:21, -20:21]
     covariance = np.cov(np.stack([x.ravel(), y.ravel()]), aweights=weight.ravel(), ddof=0)
@@ -99,12 +99,12 @@ def test_a_point_out_of_focus_is_an_even_disc(radius_px: float) -> None:
 
 @given(cell_px=st.floats(2, 16))
 @settings(max_examples=20, deadline=None)
-def test_a_mosaic_has_one_colour_a_cell(cell_px: float) -> None:
+def test_a_mosaic_has_one_colour_per_cell(cell_px: float) -> None:
     colours = np.unique(degrade.mosaic(face(1, 96), cell_px).reshape(-1, 3), axis=0)
     assert len(colours) <= round(96 / cell_px) ** 2
 
 
-def test_luma_noise_has_no_colour_of_its_own_and_grain_is_coarse() -> None:
+def test_luma_noise_has_no_colour_and_grain_is_coarse() -> None:
     grey = np.full((96, 96, 3), 128, np.uint8)
     luma = degrade.noise(grey, 15, np.random.default_rng(0), luma=True, grain_px=1.5).astype(float)
     assert (luma[..., 0] == luma[..., 2]).all()
@@ -121,13 +121,13 @@ def test_sepia_is_yellowish() -> None:
 
 
 @pytest.mark.parametrize("side", [(63, 80), (64, 81), (33, 47)])
-def test_video_takes_odd_sides(side: tuple[int, int]) -> None:
+def test_video_accepts_odd_sides(side: tuple[int, int]) -> None:
     image = face(1, 96)[: side[0], : side[1]]
     assert degrade.h264(np.ascontiguousarray(image), 20).shape == image.shape
 
 
-def test_video_leaves_the_last_frame_in_its_place(image: Image) -> None:
-    """The motion ends where the picture is: a moved mask or landmark would be wrong otherwise."""
+def test_video_keeps_the_position_of_the_last_frame(image: Image) -> None:
+    """The motion ends at the original position, or mask and landmarks would be wrong."""
     moved = degrade.h264(image, 12, motion_px=(1.5, 1.5))
     assert distance(moved, image) < distance(moved[1:, 1:], image[:-1, :-1])
 

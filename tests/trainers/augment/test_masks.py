@@ -25,7 +25,7 @@ def test_every_mask_covers_a_part_of_the_face_and_varies(kind: str) -> None:
     assert len({mask.tobytes() for mask in masks}) > 15
 
 
-def test_holes_leave_a_part_out_that_the_whole_face_has() -> None:
+def test_holes_leave_out_a_part_of_the_whole_face() -> None:
     eye = np.rint(FACE.landmarks[0]).astype(int)
     left_out = [hard_mask(FACE, "holes", np.random.default_rng(seed))[eye[1], eye[0]] == 0 for seed in range(40)]
     assert 5 < sum(left_out) < 35
@@ -33,7 +33,7 @@ def test_holes_leave_a_part_out_that_the_whole_face_has() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_parts_are_where_their_names_say(part: str) -> None:
+def test_parts_are_at_the_right_place(part: str) -> None:
     mesh = np.asarray(mean_mesh()[:, :2] * 40 + [SIDE / 2, 35], np.float32)
     rows, columns = np.nonzero(part_mask(mesh, part, (SIDE, SIDE)))
     if part.startswith(("left", "right")):
@@ -70,7 +70,7 @@ def test_a_warp_onto_itself_changes_nothing() -> None:
     assert np.abs(deform(FACE.image, mesh, mesh).astype(int) - FACE.image).max() <= 1
 
 
-def test_a_warp_moves_what_the_mesh_moves() -> None:
+def test_a_warp_moves_pixels_with_the_mesh() -> None:
     mesh = np.asarray(mean_mesh()[:, :2] * 30 + [SIDE / 2, 40], np.float32)
     moved, drawn = warp(FACE.image, mesh, mesh + np.array([6, -4], np.float32), triangles(), (SIDE, SIDE))
     shifted = np.roll(FACE.image, (-4, 6), axis=(0, 1))

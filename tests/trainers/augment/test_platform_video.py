@@ -26,7 +26,7 @@ def likeness(a: Image, b: Image) -> float:
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
-def test_every_frame_of_a_clip_comes_back_in_its_order(image: Image) -> None:
+def test_a_clip_keeps_all_frames_in_order(image: Image) -> None:
     clip = [np.ascontiguousarray(np.roll(image, 12 * number, axis=1))[:97, :103] for number in range(6)]
     found = transcoded(clip, 20)
     assert [frame.shape for frame in found] == [(97, 103, 3)] * 6
@@ -34,7 +34,7 @@ def test_every_frame_of_a_clip_comes_back_in_its_order(image: Image) -> None:
         assert np.argmax([likeness(original, frame) for original in clip]) == number
 
 
-def test_a_frame_is_a_function_of_its_random_numbers(image: Image) -> None:
+def test_equal_random_numbers_give_equal_frames(image: Image) -> None:
     config = PlatformConfig()
     frames = [platform_video(image, np.random.default_rng(seed), config) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(frames[0], frames[1])
@@ -43,7 +43,7 @@ def test_a_frame_is_a_function_of_its_random_numbers(image: Image) -> None:
 
 @pytest.mark.parametrize("side", [48, 97, 112])
 def test_the_face_stays_in_its_place(side: int) -> None:
-    """Landmarks and masks of the crop must fit the frame that is taken."""
+    """Landmarks and masks of the crop must fit the chosen frame."""
     picture = face(3, side)
     config = PlatformConfig(shift=0.03, first_crf=(10, 12), second_crf=(10, 12), scale=(0.8, 1.0))
     for seed in range(6):
@@ -54,7 +54,7 @@ def test_the_face_stays_in_its_place(side: int) -> None:
         assert likeness(picture, frame) > likeness(picture[:-2, :-2], frame[2:, 2:])
 
 
-def test_stronger_compression_leaves_less(image: Image) -> None:
+def test_stronger_compression_leaves_less_detail(image: Image) -> None:
     def left(crf: float) -> float:
         config = PlatformConfig(second_share=1, scale_share=0, first_crf=(18, 18), second_crf=(crf, crf))
         return float(
@@ -75,7 +75,7 @@ def test_motion_of_a_moved_turned_and_enlarged_head() -> None:
     assert 0.05 < poses[1, 0] < 0.2
 
 
-def test_tracks_of_real_heads_take_the_place_of_the_random_walk(image: Image, tmp_path: Path) -> None:
+def test_tracks_of_real_heads_replace_the_random_walk(image: Image, tmp_path: Path) -> None:
     still = np.zeros((1, 3, 4), np.float32)
     lively = still.copy()
     lively[0, :, 0] = (0, 0.2, 0.4)
@@ -86,5 +86,5 @@ def test_tracks_of_real_heads_take_the_place_of_the_random_walk(image: Image, tm
         setting = replace(NO_AUGMENTATION, platform=replace(config, tracks=str(tmp_path / f"{name}.npy")))
         frames.append(augment(image, template_landmarks(SIDE), SIDE, 4, setting)[0])
     assert (frames[0] != frames[1]).any()
-    # What does not move costs nothing: the still clip keeps more of the picture.
+    # Without motion the clip keeps more of the picture.
     assert likeness(image, frames[0]) > likeness(image, frames[1])

@@ -13,8 +13,8 @@ LANDMARKS = template_landmarks(SIDE)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_couple_is_degraded_alike(seed: int) -> None:
-    """Where fake and real are the same before, they are the same after: nothing but the forgery is left to tell."""
+def test_both_members_of_a_couple_get_the_same_degradation(seed: int) -> None:
+    """Equal regions of fake and real stay equal: only the forgery separates them."""
     real = face(1, SIDE)
     config = AugmentConfig(h264_share=0, jpeg_share=0)  # codecs spread a change over their blocks
     a, _ = augment(real, LANDMARKS, 64, seed, config)
@@ -36,13 +36,13 @@ def cv2_dilated(mask: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.dilate((mask > 0).astype(np.uint8), np.ones((15, 15))))
 
 
-def test_nothing_is_done_without_shares() -> None:
+def test_zero_shares_change_nothing() -> None:
     image = face(2, SIDE)
     plain, _ = augment(image, LANDMARKS, 64, 7, NO_AUGMENTATION)
     np.testing.assert_array_equal(plain, resized(image, 64, "area"))
 
 
-def test_seeds_differ() -> None:
+def test_different_seeds_give_different_crops() -> None:
     image = face(2, SIDE)
     results = {augment(image, LANDMARKS, 64, seed, AugmentConfig())[0].tobytes() for seed in range(10)}
     assert len(results) == 10

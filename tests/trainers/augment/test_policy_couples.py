@@ -1,4 +1,4 @@
-"""What may differ between the members of a couple, and what must not."""
+"""Allowed and forbidden differences between the members of a couple."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainers.augment.quality import ApartConfig, StrongConfig, draw_damage, str
 
 SIDE = 96
 LANDMARKS = template_landmarks(SIDE)
-# One kind alone, whose strength can be read off the picture.
+# A single kind, whose strength can be measured on the picture.
 BLUR = ApartConfig(share=1, blur_share=1, size_share=0, noise_share=0, compression_share=0)
 
 
@@ -35,7 +35,7 @@ def sharpness(image: Image) -> float:
 
 
 def test_each_member_is_the_blurrier_one_equally_often() -> None:
-    """The same picture twice: whatever differs is quality, and quality says nothing about the place in the couple."""
+    """The same picture twice: only quality differs, and quality is independent of the place in the couple."""
     picture = face(1, SIDE)
     config = replace(NO_AUGMENTATION, apart=BLUR)
     ratios = []
@@ -50,7 +50,7 @@ def test_each_member_is_the_blurrier_one_equally_often() -> None:
 
 
 def test_members_that_differ_in_quality_share_colours_and_geometry() -> None:
-    """A dark half and a bright half: blur does not change their mean colours or where the edge is."""
+    """A dark half and a bright half: blur does not change their mean colours or the position of the edge."""
     picture = np.full((SIDE, SIDE, 3), 70, np.uint8)
     picture[:, SIDE // 2 :] = (190, 150, 120)
     config = AugmentConfig(
@@ -102,7 +102,7 @@ def test_the_copy_of_a_real_is_the_worse_picture() -> None:
         assert moved is None
 
 
-def test_how_often_a_real_comes_with_its_copy() -> None:
+def test_the_share_of_reals_with_their_degraded_copy() -> None:
     share = np.mean([has_degraded_copy(seed, AugmentConfig(degraded_real_share=0.25)) for seed in range(800)])
     assert 0.2 < share < 0.3
     assert not any(has_degraded_copy(seed, AugmentConfig()) for seed in range(100))
@@ -124,7 +124,7 @@ def test_a_cut_out_is_the_same_in_both_members_and_its_mask_is_empty() -> None:
 
 
 def test_a_cut_out_leaves_enough_of_the_forgery() -> None:
-    """A forgery of the mouth alone would be gone with the mouth: its label would be wrong."""
+    """Without the mouth, a forgery of the mouth would be gone, and its label wrong."""
     for part in PARTS:
         forgery = part_mask(LANDMARKS, part, (SIDE, SIDE)).astype(np.float32)
         for seed in range(10):
@@ -135,7 +135,7 @@ def test_a_cut_out_leaves_enough_of_the_forgery() -> None:
 
 @given(part=st.sampled_from(PARTS), angle=st.floats(-40, 40))
 @settings(max_examples=30, deadline=None)
-def test_parts_lie_on_their_landmarks_however_the_head_is_turned(part: str, angle: float) -> None:
+def test_parts_are_on_their_landmarks_for_any_head_pose(part: str, angle: float) -> None:
     turn = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), angle, 0.8)
     landmarks = (LANDMARKS @ turn[:, :2].T + turn[:, 2]).astype(np.float32)
     mask = part_mask(landmarks, part, (SIDE, SIDE))  # type: ignore[arg-type]
@@ -157,7 +157,7 @@ STRONG = [name for name in StrongConfig.__dataclass_fields__ if name.endswith("_
 
 
 @pytest.mark.parametrize("name", STRONG)
-def test_each_strong_degradation_happens_by_its_share(name: str) -> None:
+def test_each_strong_degradation_is_applied_by_its_share(name: str) -> None:
     picture = face(7, SIDE)
     rng = np.random.default_rng(0)
     np.testing.assert_array_equal(strongly_degraded(picture, rng, StrongConfig()), picture)
@@ -175,5 +175,5 @@ def test_each_strong_degradation_happens_by_its_share(name: str) -> None:
         ({"h264_share": 0, "apart": ApartConfig(share=0.2, h264_share=0)}, False),
     ],
 )
-def test_what_needs_video(settings_: dict[str, object], needed: bool) -> None:
+def test_settings_that_need_video(settings_: dict[str, object], needed: bool) -> None:
     assert AugmentConfig(**settings_).needs_video is needed  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What holds for every kind of pseudo-fake."""
+"""Properties of every kind of pseudo-fake."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def config(autoencoders: Path) -> BlendConfig:
 
 
 def person(seed: int, *, dense: bool = False, move: float = 0.0, side: int = SIDE) -> Face:
-    """A face; with `move`, landmarks that are not where they usually are."""
+    """A face; with `move`, landmarks at unusual places."""
     rng = np.random.default_rng(seed)
     landmarks = (template_landmarks(side) + rng.normal(0, max(move, 0.01) * side, (5, 2))).astype(np.float32)
     sparse = Face(face(seed, side), landmarks)
@@ -36,7 +36,7 @@ def person(seed: int, *, dense: bool = False, move: float = 0.0, side: int = SID
 
 
 def _dense(sparse: Face, rng: np.random.Generator) -> Floats:
-    """All 478 points: those of the mesh in their places and a little off, the others unused."""
+    """All 478 points: those of the mesh near their places, the others unused."""
     dense = np.full((478, 2), np.nan, np.float32)
     dense[numbers()] = mesh_of(sparse) + rng.normal(0, 0.02 * sparse.unit_px, (len(numbers()), 2))
     return dense
@@ -64,14 +64,14 @@ def test_a_pseudo_fake_changes_the_face_inside_its_mask_and_nothing_else(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pseudo_fake_is_a_function_of_its_generator(kind: str, config: BlendConfig) -> None:
-    first, again, other = (make(kind, person(1), person(2), np.random.default_rng(seed), config) for seed in (5, 5, 6))
-    np.testing.assert_array_equal(first.fake, again.fake)
-    np.testing.assert_array_equal(first.mask, again.mask)
+    first, second, other = (make(kind, person(1), person(2), np.random.default_rng(seed), config) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first.fake, second.fake)
+    np.testing.assert_array_equal(first.mask, second.mask)
     assert (other.fake != first.fake).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_pictures_given_stay_as_they_are(kind: str, config: BlendConfig) -> None:
+def test_the_input_pictures_do_not_change(kind: str, config: BlendConfig) -> None:
     real, donor = person(3, dense=True), person(4, dense=True)
     before = real.image.copy(), donor.image.copy(), real.landmarks.copy(), donor.landmarks.copy()
     for seed in range(4):
@@ -88,7 +88,7 @@ def test_the_pictures_given_stay_as_they_are(kind: str, config: BlendConfig) -> 
     dense=st.booleans(),
     side=st.sampled_from([48, 97, 112]),
 )
-def test_no_landmarks_are_too_bad(
+def test_bad_landmarks_give_valid_pseudo_fakes(
     config: BlendConfig, kind: str, seed: int, move: float, dense: bool, side: int
 ) -> None:
     """Landmarks of profiles, of cut faces and of no face at all: a mask in range, and the real outside of it."""
@@ -101,13 +101,13 @@ def test_no_landmarks_are_too_bad(
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - WITH_DONOR))
-def test_kinds_without_a_donor_do_not_look_at_one(kind: str, config: BlendConfig) -> None:
+def test_kinds_without_a_donor_ignore_it(kind: str, config: BlendConfig) -> None:
     first, second = (make(kind, person(1), person(d), np.random.default_rng(0), config) for d in (2, 3))
     np.testing.assert_array_equal(first.fake, second.fake)
 
 
 @pytest.mark.parametrize("kind", ["mesh_swap", "reenactment"])
-def test_kinds_with_a_donor_take_something_from_it(kind: str, config: BlendConfig) -> None:
+def test_kinds_with_a_donor_use_it(kind: str, config: BlendConfig) -> None:
     fakes = [make(kind, person(1, dense=True), person(d, dense=True), np.random.default_rng(0), config) for d in (2, 3)]
     assert (fakes[0].fake != fakes[1].fake).any()
 
@@ -137,7 +137,7 @@ def test_reenactment_moves_the_mouth_and_keeps_the_forehead(config: BlendConfig)
         np.testing.assert_array_equal(blend.fake[:top], real.image[:top])
 
 
-def test_a_mirrored_face_mirrored_again_is_itself() -> None:
+def test_mirroring_a_face_twice_restores_it() -> None:
     real = person(1, dense=True)
     twice = mirror(mirror(real))
     np.testing.assert_array_equal(twice.image, real.image)
@@ -151,19 +151,19 @@ def test_without_dense_landmarks_the_average_mesh_follows_the_five() -> None:
     np.testing.assert_allclose((straight - 50) * [0.5, 1] + 50, turned, atol=1e-3)
 
 
-def test_an_unknown_kind_lists_those_there_are() -> None:
+def test_an_unknown_kind_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="self_blend, mesh_swap, reenactment, rerender, frequency"):
         make("puppet", person(0), person(1), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("name", ["", "empty"])
-def test_rerendering_without_autoencoders_says_how_to_make_them(name: str, tmp_path: Path) -> None:
+def test_rerendering_without_autoencoders_names_the_command(name: str, tmp_path: Path) -> None:
     config = BlendConfig(rerender=RerenderConfig(folder=str(tmp_path / name) if name else ""))
     with pytest.raises(AutoencodersMissingError, match="unmask data autoencoders"):
         make("rerender", person(0), person(1), np.random.default_rng(0), config)
 
 
 @pytest.mark.parametrize("shares", [(1.0,), (0.0,) * 6, (1, 1, 1, 1, 1, -1)])
-def test_shares_that_cannot_be_are_refused(shares: tuple[float, ...]) -> None:
+def test_invalid_shares_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="must be 6 numbers"):
         make("self_blend", person(0), person(1), np.random.default_rng(0), BlendConfig(mask_shares=shares))

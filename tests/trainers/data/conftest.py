@@ -1,4 +1,4 @@
-"""A detector made once, and a made original with its fakes."""
+"""A detector built once, and a synthetic original with its fakes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cutter(face_detector: FaceDetector, decode_server: DecodeServer) -> Cutter:
 
 @pytest.fixture(scope="session")
 def couple(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An original, its fake, and two that are called its fakes: its beginning again, and another scene."""
+    """An original, its fake, and two others named as its fakes: a shorter copy, and another scene."""
     root = tmp_path_factory.mktemp("couple")
     for name in ("real", "fake/blend", "fake/cut", "fake/other"):
         (root / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Actors: original videos of one person are found, and validation can be made to show people whom training lacks."""
+"""Actors: original videos of one person are found, and validation can get people that training lacks."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_videos_of_one_person_are_found_among_others() -> None:
     rng = np.random.default_rng(0)
     persons = np.repeat(np.arange(12), 5)
     faces = rng.normal(size=(12, 64))[persons] + 0.5 * rng.normal(size=(60, 64))
-    # All faces have most in common.
+    # All faces share most features.
     vectors = faces + 6 * rng.normal(size=64)
     found = cluster((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32))
     assert len(set(found.tolist())) == 12
     assert all(len(set(found[persons == person].tolist())) == 1 for person in range(12))
 
 
-def test_a_single_video_is_a_person() -> None:
+def test_a_single_video_is_one_person() -> None:
     assert cluster(np.ones((1, 4), np.float32)).tolist() == [0]
 
 
@@ -112,7 +112,7 @@ def test_a_shared_actor_is_a_warning_until_rows_are_put_aside() -> None:
 
 @pytest.fixture(scope="module")
 def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network of faceres-deep's shape with random weights: equal pictures are equal to it, others are not."""
+    """A network of faceres-deep's shape with random weights: only equal pictures get equal embeddings."""
     folder = tmp_path_factory.mktemp("embedding")
     rng = np.random.default_rng(0)
     widths = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
@@ -162,7 +162,7 @@ def test_the_command_names_people_and_puts_rows_aside(tmp_path: Path, embedding:
     assert "no reals of the dataset 'absent'" in empty.output
 
 
-def test_manifests_are_joined_where_their_pictures_are(tmp_path: Path) -> None:
+def test_joined_manifests_keep_the_paths_of_their_pictures(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         manifest_of([(name, "train")], tmp_path / name).write(tmp_path / name / "m.csv")

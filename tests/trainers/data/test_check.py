@@ -1,4 +1,4 @@
-"""A leaky split is refused, whichever way it leaks; a sound one passes."""
+"""Every kind of leak between splits is refused; a valid manifest passes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def row(name: str, **changes: Any) -> dict[str, Any]:
     return {**fields, "method": "", "dataset": "made", **changes}
 
 
-def sound_rows() -> list[dict[str, Any]]:
+def valid_rows() -> list[dict[str, Any]]:
     fake = {"label": "fake", "method": "swap"}
     return [
         row("0.png"),
@@ -52,7 +52,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def checked(root: Path, changes: Mapping[int, Mapping[str, Any]], **options: Any) -> CheckReport:
-    rows = [{**fields, **changes.get(i, {})} for i, fields in enumerate(sound_rows())]
+    rows = [{**fields, **changes.get(i, {})} for i, fields in enumerate(valid_rows())]
     return check(Manifest.of(rows, root), **options)
 
 
@@ -60,7 +60,7 @@ def kinds(report: CheckReport) -> dict[str, int]:
     return {finding.kind: finding.count for finding in report.violations}
 
 
-def test_a_sound_manifest_passes(root: Path) -> None:
+def test_a_valid_manifest_passes(root: Path) -> None:
     counts: list[tuple[int, int]] = []
     report = checked(root, {}, progress=lambda done, total: counts.append((done, total)))
     assert report.passed
@@ -87,7 +87,7 @@ def test_a_source_video_in_two_splits_is_refused(root: Path) -> None:
     assert kinds(report) == {"source_video_in_two_splits": 1}
 
 
-def test_the_same_bytes_under_two_names_are_refused(root: Path) -> None:
+def test_equal_files_under_two_names_are_refused(root: Path) -> None:
     (root / "4.png").write_bytes((root / "0.png").read_bytes())
     report = checked(root, {})
     assert kinds(report) == {"content_in_two_splits": 1}
@@ -96,13 +96,13 @@ def test_the_same_bytes_under_two_names_are_refused(root: Path) -> None:
     assert checked(root, {}, images=False).passed
 
 
-def test_so_are_the_same_pixels_in_other_bytes(root: Path) -> None:
+def test_equal_pixels_in_other_bytes_are_refused(root: Path) -> None:
     cv2.imwrite(str(root / "4.png"), cv2.imread(str(root / "0.png")), [cv2.IMWRITE_PNG_COMPRESSION, 0])
     assert (root / "4.png").read_bytes() != (root / "0.png").read_bytes()
     assert kinds(checked(root, {})) == {"content_in_two_splits": 1}
 
 
-def test_the_same_picture_in_one_split_is_none_of_it(root: Path) -> None:
+def test_the_same_picture_twice_in_one_split_is_allowed(root: Path) -> None:
     (root / "1.png").write_bytes((root / "0.png").read_bytes())
     report = checked(root, {})
     assert report.passed
@@ -119,9 +119,9 @@ def test_a_recompressed_picture_in_another_split_is_a_warning(root: Path) -> Non
     ]
 
 
-def test_pictures_must_be_there_and_decode(root: Path) -> None:
+def test_pictures_must_exist_and_decode(root: Path) -> None:
     (root / "0.png").unlink()
-    (root / "2.png").write_text("no picture")
+    (root / "2.png").write_text("not a picture")
     report = checked(root, {})
     assert kinds(report) == {"unreadable_image": 2}
     assert "0.png" in report.violations[0].examples[0]
@@ -148,7 +148,7 @@ def test_pictures_must_be_there_and_decode(root: Path) -> None:
         ({3: {"landmarks": [60.0] * 10}}, {"landmarks_outside"}),
     ],
 )  # fmt: skip
-def test_rows_that_cannot_be_right_are_refused(root: Path, changes: Any, found: set[str]) -> None:
+def test_invalid_rows_are_refused(root: Path, changes: Any, found: set[str]) -> None:
     assert set(kinds(checked(root, changes))) == found
 
 
@@ -165,7 +165,7 @@ def test_at_most_five_examples_are_kept(tmp_path: Path) -> None:
     flips=st.lists(st.tuples(st.integers(0, 7), st.sets(st.integers(0, 63), max_size=5)), max_size=6),
     bits=st.integers(0, 4),
 )
-def test_near_hashes_are_found_as_by_looking_at_each_pair(
+def test_near_hashes_match_a_brute_force_search(
     first: list[int], second: list[int], flips: list[tuple[int, set[int]]], bits: int
 ) -> None:
     # Some of the second are some of the first with a few bits flipped.
@@ -179,7 +179,7 @@ def test_near_hashes_are_found_as_by_looking_at_each_pair(
             assert distances[i] == min(distances) <= bits
 
 
-def test_hashes_tell_pictures_apart_and_copies_not() -> None:
+def test_hashes_differ_for_pictures_and_match_for_copies() -> None:
     pictures = [picture(n) for n in range(30)]
     assert len({pixel_hash(image) for image in pictures}) == 30
     assert pixel_hash(pictures[0]) == pixel_hash(pictures[0].copy())

@@ -43,7 +43,7 @@ def table(folder: Path, rows: list[tuple[str, str, str, str, Image]]) -> Manifes
     )
 
 
-def test_pairs_are_found_and_fakes_that_are_none_dropped(tmp_path: Path) -> None:
+def test_pairs_are_found_and_unchanged_fakes_dropped(tmp_path: Path) -> None:
     first, second = face(1), face(2)
     rows = [
         ("r1.png", "real", "g", "dfdc", first),
@@ -59,17 +59,17 @@ def test_pairs_are_found_and_fakes_that_are_none_dropped(tmp_path: Path) -> None
     found = {Path(path).name: Path(pair).name for path, pair in pairs.items() if pair}
     assert found == {"same_frame.png": "r1.png"}
     assert (report.rows, report.paired, report.dropped_same_picture) == (5, 1, 1)
-    again = Manifest.read(tmp_path / "out" / "manifest.parquet")
-    assert again.sha256 == cleaned.sha256
-    # It stands elsewhere than the crops, and still finds them, and so does the column of pairs.
-    store = ImageStore(again.root)
-    for path in again.path:
+    written = Manifest.read(tmp_path / "out" / "manifest.parquet")
+    assert written.sha256 == cleaned.sha256
+    # It is in another folder than the crops; its paths and the column of pairs still resolve.
+    store = ImageStore(written.root)
+    for path in written.path:
         store.load(path)
-    fake = again.take(again.label == FAKE)
-    assert set(fake.pair[fake.pair != ""]) <= set(again.path)
+    fake = written.take(written.label == FAKE)
+    assert set(fake.pair[fake.pair != ""]) <= set(written.path)
 
 
-def test_ffhq_is_cut_as_the_others_and_a_part_held_out(tmp_path: Path) -> None:
+def test_ffhq_is_cut_like_the_others_and_partly_held_out(tmp_path: Path) -> None:
     picture = cv2.resize(media.face_picture()[20:260, 105:345], (256, 256))
     rows = [(f"f{i}.png", "real", f"f{i}", "ffhq", picture) for i in range(24)]
     cleaned, report = clean(table(tmp_path, rows), tmp_path / "out", None)
@@ -94,7 +94,7 @@ def test_landmarks_are_those_of_the_face(tmp_path: Path) -> None:
     assert np.isnan(cleaned.landmarks[1]).all()
 
 
-def test_a_missing_image_ends_it(tmp_path: Path) -> None:
+def test_a_missing_image_is_an_error(tmp_path: Path) -> None:
     manifest = table(tmp_path, [("r.png", "real", "g", "dfdc", face(0))])
     with pytest.raises(ValueError, match=r"gone\.png"):
         clean(replace(manifest, path=np.array(["a.tar/gone.png"])), tmp_path / "out", None)

@@ -31,7 +31,7 @@ def test_prepare_and_check(data_set: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run("prepare", "folder", data_set, out, "--frames", "2", "--size", "64", "--split", "train")
     assert done.exit_code == 0, done.output
-    assert "fakes cut where their originals were: 1; 1 show other pictures" in done.output
+    assert "fakes cut at the places of their originals: 1; 1 show other pictures" in done.output
     manifest = Manifest.read(out / "manifest.parquet")
     assert set(manifest.method.tolist()) == {"", "blend", "other"}
     passed = run("check", out / "manifest.parquet")
@@ -47,13 +47,13 @@ def test_prepare_and_check(data_set: Path, tmp_path: Path) -> None:
     refused = run("check", out / "leaky.csv", "--no-images")
     assert refused.exit_code == 2
     assert "violation group_in_two_splits: 1" in refused.output
-    assert "unfit: 6 rows, pictures not looked at; group_in_two_splits" in refused.output
+    assert "unfit: 6 rows, pictures not checked; group_in_two_splits" in refused.output
 
 
-def test_some_that_fail_are_exit_code_3(data_set: Path, tmp_path: Path) -> None:
+def test_failed_videos_give_exit_code_3(data_set: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     shutil.copytree(data_set / "real", root / "real")
-    (root / "real" / "text.mp4").write_text("no video")
+    (root / "real" / "text.mp4").write_text("not a video")
     done = run("prepare", "folder", root, tmp_path / "out", "--frames", "2", "--size", "64", "--png")
     assert done.exit_code == 3, done.output
     assert "videos without crops: 1 (1 undecodable)" in done.output
@@ -70,7 +70,7 @@ def test_some_that_fail_are_exit_code_3(data_set: Path, tmp_path: Path) -> None:
         (("check", "{tmp}/gone.csv"), "cannot be read"),
     ],
 )
-def test_bad_input_is_exit_code_2(data_set: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_bad_input_gives_exit_code_2(data_set: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     refused = run(*(argument.format(tmp=tmp_path, set=data_set) for argument in arguments))
     assert refused.exit_code == 2
     assert message in refused.output

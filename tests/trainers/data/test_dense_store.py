@@ -16,7 +16,7 @@ from trainers.data.dense_store import DENSE_FILE, MIN_SCORE, DenseLandmarksError
 def written(folder: Path, paths: list[str], scores: list[float]) -> DenseStore:
     points = np.arange(len(paths) * 478 * 2, dtype=np.float32).reshape(-1, 478, 2) % 224
     write_dense(folder / DENSE_FILE, paths, points, np.array(scores, np.float32), "0" * 64)
-    store = DenseStore.beside(folder)
+    store = DenseStore.next_to(folder)
     assert store is not None
     return store
 
@@ -36,21 +36,21 @@ def test_points_are_found_by_path(paths: list[str], tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.parametrize(("score", "known"), [(MIN_SCORE + 0.1, True), (MIN_SCORE - 0.1, False), (np.nan, False)])
-def test_a_mesh_that_the_net_is_not_sure_of_is_unknown(score: float, known: bool, tmp_path: Path) -> None:
+def test_an_unreliable_mesh_is_unknown(score: float, known: bool, tmp_path: Path) -> None:
     assert (written(tmp_path, ["a.jpg"], [score]).points("a.jpg") is not None) == known
 
 
-def test_no_file_is_no_store(tmp_path: Path) -> None:
-    assert DenseStore.beside(tmp_path) is None
+def test_without_a_file_there_is_no_store(tmp_path: Path) -> None:
+    assert DenseStore.next_to(tmp_path) is None
 
 
-def test_a_file_that_is_not_one_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / DENSE_FILE).write_bytes(b"x" * 100)
     with pytest.raises(DenseLandmarksError, match="unmask data landmarks"):
-        DenseStore.beside(tmp_path)
+        DenseStore.next_to(tmp_path)
     save_file({"keys": np.zeros(1)}, tmp_path / DENSE_FILE)
     with pytest.raises(DenseLandmarksError, match="expected 'unmask-dense-landmarks-1'"):
-        DenseStore.beside(tmp_path)
+        DenseStore.next_to(tmp_path)
 
 
 def test_only_the_pinned_task_file_is_used(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from trainers.data.images import ImageError, ImageStore
 from trainers.data.manifest import Manifest
 
 
-def test_files_and_members_of_shards_read_alike(crops: Path, tmp_path: Path) -> None:
+def test_files_and_shard_members_read_the_same(crops: Path, tmp_path: Path) -> None:
     store = ImageStore(crops.parent)
     path = str(Manifest.read(crops).path[5])
     alone = tmp_path / "alone.jpg"
@@ -26,7 +26,7 @@ def test_channels_are_rgb(tmp_path: Path) -> None:
     assert ImageStore(tmp_path).load("red.png")[0, 0].tolist() == [255, 0, 0]
 
 
-def test_a_store_goes_to_other_processes(crops: Path) -> None:
+def test_a_store_works_in_other_processes(crops: Path) -> None:
     store = ImageStore(crops.parent)
     path = str(Manifest.read(crops).path[0])
     image = store.load(path)
@@ -34,6 +34,6 @@ def test_a_store_goes_to_other_processes(crops: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["absent.jpg", "crops.tar/absent.jpg", "absent.tar/x.jpg", "manifest.csv"])
-def test_what_is_no_image_is_named(crops: Path, path: str) -> None:
+def test_an_invalid_image_is_named(crops: Path, path: str) -> None:
     with pytest.raises(ImageError, match=Path(path).name):
         ImageStore(crops.parent).load(path)

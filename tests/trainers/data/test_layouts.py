@@ -1,4 +1,4 @@
-"""Readers against folders as the data sets lay them out. Nothing is decoded, so the files are empty."""
+"""Readers on folders with the layouts of the data sets. Nothing is decoded, so the files are empty."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.data.layouts import LayoutError, LayoutOptions, Listing, Shares, S
 from trainers.data.manifest import FAKE, REAL
 
 
-def lay(root: Path, files: Iterable[str]) -> None:
+def touch(root: Path, files: Iterable[str]) -> None:
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
@@ -32,14 +32,14 @@ def splits_of(listing: Listing) -> dict[str, set[str]]:
 class TestFaceForensics:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        lay(tmp_path, (f"original_sequences/youtube/c23/videos/{n}.mp4" for n in ("000", "003", "035", "036", "999")))
-        lay(tmp_path, ("original_sequences/youtube/raw/videos/000.mp4",))
+        touch(tmp_path, (f"original_sequences/youtube/c23/videos/{n}.mp4" for n in ("000", "003", "035", "036", "999")))
+        touch(tmp_path, ("original_sequences/youtube/raw/videos/000.mp4",))
         for method in ("Deepfakes", "NeuralTextures"):
-            lay(
+            touch(
                 tmp_path,
                 (f"manipulated_sequences/{method}/c23/videos/{n}.mp4" for n in ("000_003", "003_000", "035_036")),
             )
-        lay(tmp_path, ("manipulated_sequences/Deepfakes/raw/videos/000_003.mp4",))
+        touch(tmp_path, ("manipulated_sequences/Deepfakes/raw/videos/000_003.mp4",))
         for name, pairs in (("train", [["003", "000"]]), ("val", [["035", "036"]]), ("test", [["100", "200"]])):
             (tmp_path / f"{name}.json").write_text(json.dumps(pairs))
         return tmp_path
@@ -77,10 +77,10 @@ class TestFaceForensics:
         only = read_layout("faceforensics", root, LayoutOptions(methods=("NeuralTextures",)))
         assert {video.method for video in only.videos} == {"", "NeuralTextures"}
 
-    def test_folders_of_frames_do_as_well(self, root: Path) -> None:
+    def test_folders_of_frames_are_clips(self, root: Path) -> None:
         videos = by_name(read_layout("faceforensics", root))
         for folder in list(root.glob("*_sequences/*/c23")):
-            lay(folder, (f"frames/{path.stem}/000.png" for path in (folder / "videos").iterdir()))
+            touch(folder, (f"frames/{path.stem}/000.png" for path in (folder / "videos").iterdir()))
         assert by_name(read_layout("faceforensics", root)) == videos
         for path in list(root.glob("*_sequences/*/c23/videos/*.mp4")):
             path.unlink()
@@ -90,7 +90,7 @@ class TestFaceForensics:
 
     def test_missing_lists_are_named(self, root: Path) -> None:
         (root / "val.json").unlink()
-        with pytest.raises(LayoutError, match=r"train\.json, val\.json and test\.json in .*val\.json is not there"):
+        with pytest.raises(LayoutError, match=r"train\.json, val\.json and test\.json in .*val\.json is missing"):
             read_layout("faceforensics", root)
         own = read_layout("faceforensics", root, LayoutOptions(official=False))
         assert len(own.videos) == 5 + 2 * 3
@@ -103,7 +103,7 @@ class TestFaceForensics:
         with pytest.raises(LayoutError, match=r"test\.json: expected a list of pairs"):
             read_layout("faceforensics", root)
 
-    def test_missing_folders_are_named_with_what_is_there(self, root: Path) -> None:
+    def test_missing_folders_are_named_with_existing_ones(self, root: Path) -> None:
         with pytest.raises(LayoutError, match=r"expected the folder .*FaceSwap; .* holds Deepfakes/, NeuralTextures/"):
             read_layout("faceforensics", root, LayoutOptions(methods=("FaceSwap",)))
         with pytest.raises(LayoutError, match="expected METHOD/c40"):
@@ -113,16 +113,16 @@ class TestFaceForensics:
             read_layout("faceforensics", root)
 
     def test_a_fake_of_two_pairs_is_left_out(self, root: Path) -> None:
-        lay(root, ("manipulated_sequences/Deepfakes/c23/videos/000_035.mp4",))
-        assert read_layout("faceforensics", root).dropped["ties two pairs of identities together"] == 1
+        touch(root, ("manipulated_sequences/Deepfakes/c23/videos/000_035.mp4",))
+        assert read_layout("faceforensics", root).dropped["connects two pairs of identities"] == 1
 
     def test_actors_are_split_by_actor(self, tmp_path: Path) -> None:
         actors = [f"{n:02d}" for n in range(1, 29)]
-        lay(tmp_path, (f"original_sequences/actors/c23/videos/{a}__kitchen_pan.mp4" for a in actors))
+        touch(tmp_path, (f"original_sequences/actors/c23/videos/{a}__kitchen_pan.mp4" for a in actors))
         fakes = [(a, b) for a in actors for b in actors if a != b]
         folder = "manipulated_sequences/DeepFakeDetection/c23/videos"
-        lay(tmp_path, (f"{folder}/{a}_{b}__kitchen_pan__YVGY8LOK.mp4" for a, b in fakes))
-        lay(tmp_path, (f"{folder}/strange.mp4",))
+        touch(tmp_path, (f"{folder}/{a}_{b}__kitchen_pan__YVGY8LOK.mp4" for a, b in fakes))
+        touch(tmp_path, (f"{folder}/unnamed.mp4",))
         listing = read_layout("faceforensics", tmp_path)
         homes: dict[str, set[str]] = {}
         for video in listing.videos:
@@ -131,8 +131,8 @@ class TestFaceForensics:
         assert len(homes) == 28
         assert all(len(splits) == 1 for splits in homes.values())
         assert set.union(*homes.values()) == {"train", "val", "test"}
-        assert listing.dropped["not named as an actor's video is"] == 1
-        assert listing.dropped["ties actors of two splits together"] == 28 + len(fakes) - len(listing.videos)
+        assert listing.dropped["not named like an actor's video"] == 1
+        assert listing.dropped["connects actors of two splits"] == 28 + len(fakes) - len(listing.videos)
         fake = next(video for video in listing.videos if video.method)
         assert by_name(listing)[fake.original].path.stem == f"{fake.path.stem[:2]}__kitchen_pan"
         assert listing == read_layout("faceforensics", tmp_path)
@@ -146,10 +146,13 @@ class TestCelebDf:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
         root = tmp_path / "Celeb-DF-v2"
-        lay(root, (f"Celeb-real/id{n}_0000.mp4" for n in range(40)))
-        lay(root, ("Celeb-real/id0_0001.mp4",))
-        lay(root, (f"YouTube-real/{n:05d}.mp4" for n in range(40)))
-        lay(root, (f"Celeb-synthesis/id{n}_id{m}_0000.mp4" for n in range(40) for m in (0, (n + 1) % 40, (n + 2) % 40)))
+        touch(root, (f"Celeb-real/id{n}_0000.mp4" for n in range(40)))
+        touch(root, ("Celeb-real/id0_0001.mp4",))
+        touch(root, (f"YouTube-real/{n:05d}.mp4" for n in range(40)))
+        touch(
+            root,
+            (f"Celeb-synthesis/id{n}_id{m}_0000.mp4" for n in range(40) for m in (0, (n + 1) % 40, (n + 2) % 40)),
+        )
         (root / "List_of_testing_videos.txt").write_text(
             "1 YouTube-real/00007.mp4\n1 Celeb-real/id0_0000.mp4\n0 Celeb-synthesis/id1_id0_0000.mp4\n"
             "0 Celeb-synthesis/id2_id77_0000.mp4\n\n"
@@ -164,11 +167,11 @@ class TestCelebDf:
             "celeb_df_v2-Celeb-DF-id1_id0_0000",
         }
         fake = by_name(listing)["celeb_df_v2-Celeb-DF-id1_id0_0000"]
-        # The original is of a test identity but not on the list: it is left out, and the fake stands alone.
+        # The original is of a test identity but not on the list: it is left out, and the fake has no original.
         assert (fake.group, fake.method, fake.dataset, fake.original) == ("celeb-id1", "Celeb-DF", "celeb_df_v2", "")
         assert "celeb_df_v2-Celeb-real-id0_0001" not in by_name(listing)
 
-    def test_no_identity_stands_in_two_splits_and_the_rest_is_counted(self, root: Path) -> None:
+    def test_no_identity_is_in_two_splits_and_left_out_videos_are_counted(self, root: Path) -> None:
         listing = read_layout("celeb-df", root)
         homes: dict[str, set[str]] = {}
         for video in listing.videos:
@@ -194,7 +197,7 @@ class TestCelebDf:
         old.rename(pp / "old")
         (old / "FaceSwap").mkdir(parents=True)
         (pp / "old").rename(old / "FaceSwap" / "Celeb-DF")
-        lay(old, ("FaceSwap/GHOST/id5_id6_0000.mp4", "TalkingFace/SadTalker/id5_0000.mp4", "FaceReenact/LIA/x.mp4"))
+        touch(old, ("FaceSwap/GHOST/id5_id6_0000.mp4", "TalkingFace/SadTalker/id5_0000.mp4", "FaceReenact/LIA/x.mp4"))
         (pp / "List_of_testing_videos.txt").write_text("0 Celeb-synthesis/TalkingFace/SadTalker/id5_0000.mp4\n")
         listing = read_layout("celeb-df", pp)
         talking = by_name(listing)["celeb_df_pp-SadTalker-id5_0000"]
@@ -207,7 +210,7 @@ class TestCelebDf:
 
     def test_a_list_of_another_set_is_refused(self, root: Path) -> None:
         (root / "List_of_testing_videos.txt").write_text("1 YouTube-real/99999.mp4\n")
-        with pytest.raises(LayoutError, match="names 1 videos, none of which is in"):
+        with pytest.raises(LayoutError, match="names 1 videos, none of which exists in"):
             read_layout("celeb-df", root)
         (root / "List_of_testing_videos.txt").write_text("YouTube-real/00007.mp4\n")
         with pytest.raises(LayoutError, match="line 1: expected `LABEL PATH`"):
@@ -216,7 +219,7 @@ class TestCelebDf:
 
 class TestDfdc:
     def part(self, folder: Path, entries: dict[str, dict[str, object]], absent: Iterable[str] = ()) -> None:
-        lay(folder, (name for name in entries if name not in absent))
+        touch(folder, (name for name in entries if name not in absent))
         folder.mkdir(exist_ok=True)
         (folder / "metadata.json").write_text(json.dumps(entries))
 
@@ -227,7 +230,7 @@ class TestDfdc:
         self.part(tmp_path / "dfdc_train_part_1", {**fakes, "gone.mp4": real}, absent=["gone.mp4"])
         listing = read_layout("dfdc", tmp_path, LayoutOptions(shares=Shares(val=0.3, test=0)))
         assert len(listing.videos) == 180
-        assert listing.dropped == {"in metadata.json, but not there": 1}
+        assert listing.dropped == {"in metadata.json, but missing": 1}
         fake = by_name(listing)["f7"]
         assert (fake.group, fake.original, fake.method, fake.dataset) == ("r3", "r3", "dfdc", "dfdc")
         assert {video.split for video in listing.videos} == {"train", "val"}
@@ -236,7 +239,7 @@ class TestDfdc:
         assert by_name(alone)["f7"].group == "r3"
         assert by_name(alone)["f7"].original == ""
 
-    def test_what_was_expected_is_said(self, tmp_path: Path) -> None:
+    def test_the_message_names_what_was_expected(self, tmp_path: Path) -> None:
         with pytest.raises(LayoutError, match=r"expected metadata\.json or folders dfdc_train_part_N in .* is empty"):
             read_layout("dfdc", tmp_path)
         self.part(tmp_path, {"a.mp4": {"label": "MAYBE"}})
@@ -256,7 +259,7 @@ class TestDfdc:
             "method_B/643049/777777/643049_E_001.mp4": {"label": "fake", "set": "train"},
             "method_A/none/none/1_A.mp4": {"label": "fake", "set": "train"},
         }  # fmt: skip
-        lay(tmp_path, list(entries)[:4])
+        touch(tmp_path, list(entries)[:4])
         (tmp_path / "dataset.json").write_text(json.dumps(entries))
         listing = read_layout("dfdcp", tmp_path, LayoutOptions(shares=Shares(val=0, test=0.1)))
         assert {name: (v.split, v.group, v.method) for name, v in by_name(listing).items()} == {
@@ -264,21 +267,21 @@ class TestDfdc:
             "dfdcp-643049_D_001": ("train", "dfdcp-643049", "method_A"),
             "dfdcp-777777_A_001": ("test", "dfdcp-777777", ""),
         }
-        assert listing.dropped == {"ties actors of two splits together": 1, "in dataset.json, but not there": 1}
+        assert listing.dropped == {"connects actors of two splits": 1, "in dataset.json, but missing": 1}
 
 
 class TestDf40:
     def test_training_and_testing_folders(self, tmp_path: Path) -> None:
-        lay(
+        touch(
             tmp_path,
             (f"DF40_train/simswap/frames/{n:03d}_{n + 1:03d}/{i:03d}.png" for n in range(0, 80, 2) for i in (0, 9)),
         )
-        lay(tmp_path, ("DF40_train/simswap/landmarks/000_001/000.npy", "DF40_train/simswap/masks/000_001/000.png"))
-        lay(
+        touch(tmp_path, ("DF40_train/simswap/landmarks/000_001/000.npy", "DF40_train/simswap/masks/000_001/000.png"))
+        touch(
             tmp_path, ("DF40/Face-swapping/simswap/ff/frames/900_901/000.png", "DF40/simswap/ff/frames/001_000/000.png")
         )
-        lay(tmp_path, ("DF40/simswap/cdf/frames/id0_id1_0000/000.png", "DF40/VQGAN/cdf/00007.png"))
-        lay(tmp_path, ("DF40/heygen/fake/900/1.png", "DF40/heygen/real/1/1.png"))
+        touch(tmp_path, ("DF40/simswap/cdf/frames/id0_id1_0000/000.png", "DF40/VQGAN/cdf/00007.png"))
+        touch(tmp_path, ("DF40/heygen/fake/900/1.png", "DF40/heygen/real/1/1.png"))
         listing = read_layout("df40", tmp_path)
         videos = by_name(listing)
         swap = videos["df40-DF40-Face-swapping-simswap-ff-900_901"]
@@ -292,12 +295,12 @@ class TestDf40:
         assert (videos["df40-DF40-heygen-real-1"].label, videos["df40-DF40-heygen-real-1"].method) == (REAL, "")
         training = [video for video in listing.videos if "DF40_train" in video.source_video]
         assert {video.split for video in training} == {"train", "val"}
-        # 000_001 is trained on and tested on: the test video stays.
-        assert listing.dropped == {"ties identities of two splits together": 1}
+        # 000_001 is in training and in test: the test video stays.
+        assert listing.dropped == {"connects identities of two splits": 1}
         assert len(training) == 39
 
-    def test_official_lists_count(self, tmp_path: Path) -> None:
-        lay(tmp_path, ("DF40_train/simswap/frames/000_001/0.png", "DF40_train/simswap/frames/002_003/0.png"))
+    def test_official_lists_are_used(self, tmp_path: Path) -> None:
+        touch(tmp_path, ("DF40_train/simswap/frames/000_001/0.png", "DF40_train/simswap/frames/002_003/0.png"))
         for name, pairs in (("train", [["001", "000"]]), ("val", [["002", "003"]]), ("test", [])):
             (tmp_path / f"{name}.json").write_text(json.dumps(pairs))
         assert [video.split for video in read_layout("df40", tmp_path).videos] == ["train", "val"]
@@ -305,31 +308,31 @@ class TestDf40:
     def test_pictures_outside_of_a_method(self, tmp_path: Path) -> None:
         with pytest.raises(LayoutError, match="expected METHOD/frames/VIDEO"):
             read_layout("df40", tmp_path)
-        lay(tmp_path, ("DF40/ff/frames/900_901/000.png",))
-        with pytest.raises(LayoutError, match="expected it below a folder METHOD"):
+        touch(tmp_path, ("DF40/ff/frames/900_901/000.png",))
+        with pytest.raises(LayoutError, match="expected it in a folder METHOD"):
             read_layout("df40", tmp_path)
 
 
 class TestFolder:
     def test_sub_folders(self, tmp_path: Path) -> None:
         root = tmp_path / "mine"
-        lay(
+        touch(
             root, ("real/7.mp4", "real/3.mp4", "real/long_name.mkv", "real/walk/0.png", "real/walk/1.png", "real/p.jpg")
         )
-        lay(root, ("fake/blend/7.mp4", "fake/swap/7_3.mp4", "fake/swap/long_name_x.mp4", "fake/swap/walk/0.png"))
-        lay(root, ("fake/strange.mp4", "fake/blend/odd.mp4", "fake/swap/odd.mp4", "fake/notes.txt"))
+        touch(root, ("fake/blend/7.mp4", "fake/swap/7_3.mp4", "fake/swap/long_name_x.mp4", "fake/swap/walk/0.png"))
+        touch(root, ("fake/unnamed.mp4", "fake/blend/odd.mp4", "fake/swap/odd.mp4", "fake/notes.txt"))
         listing = read_layout("folder", root)
         videos = by_name(listing)
         assert len(videos) == 5 + 7
         assert videos["mine-fake/blend/7"].original == "mine-real/7"
         assert videos["mine-fake/swap/7_3"].original == "mine-real/7"
-        # 7_3 ties two people together, odd has the same name twice.
+        # 7_3 connects two people, odd has the same name twice.
         assert len({videos[f"mine-{name}"].group for name in ("real/7", "real/3", "fake/swap/7_3")}) == 1
         assert videos["mine-fake/blend/odd"].group == videos["mine-fake/swap/odd"].group
         assert videos["mine-fake/swap/long_name_x"].original == "mine-real/long_name"
         assert videos["mine-fake/swap/walk"].original == "mine-real/walk"
         assert videos["mine-real/walk"].path == root / "real" / "walk"
-        assert videos["mine-fake/strange"].method == "fake"
+        assert videos["mine-fake/unnamed"].method == "fake"
         assert (videos["mine-fake/swap/7_3"].method, videos["mine-real/7"].group) == ("swap", "mine-real/3")
         assert all(len(splits) == 1 for splits in splits_of(listing).values())
 
@@ -353,10 +356,10 @@ class TestFolder:
         ("table", "message"),
         [
             ("name,label\na,real\n", "expected columns file and label, file is not among"),
-            ("file,label\n", "holds no rows"),
+            ("file,label\n", "has no rows"),
             ("file,label\na.mp4,maybe\n", "a.mp4 has the label 'maybe', expected real or fake"),
-            ("file,label\na.mp4,real\na.mp4,fake\n", "a.mp4 stands there twice"),
-            ("file,label,pair\na.mp4,fake,b.mp4\n", "a.mp4 has the pair b.mp4, which is no file of the table"),
+            ("file,label\na.mp4,real\na.mp4,fake\n", "a.mp4 is listed twice"),
+            ("file,label,pair\na.mp4,fake,b.mp4\n", "a.mp4 has the pair b.mp4, which is not a file in the table"),
         ],
     )
     def test_a_malformed_table_is_refused(self, tmp_path: Path, table: str, message: str) -> None:
@@ -364,8 +367,8 @@ class TestFolder:
         with pytest.raises(LayoutError, match=message):
             read_layout("folder", tmp_path)
 
-    def test_what_was_expected_is_said(self, tmp_path: Path) -> None:
-        lay(tmp_path, ("Real/7.mp4",))
+    def test_the_message_names_what_was_expected(self, tmp_path: Path) -> None:
+        touch(tmp_path, ("Real/7.mp4",))
         with pytest.raises(LayoutError, match=r"expected labels\.csv, or folders real and fake, in .* holds Real/"):
             read_layout("folder", tmp_path)
         (tmp_path / "fake").mkdir()
@@ -374,20 +377,20 @@ class TestFolder:
 
 
 def test_unknown_layouts_folders_and_methods(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="unknown layout 'dfd'; there are: faceforensics, celeb-df"):
+    with pytest.raises(LayoutError, match="unknown layout 'dfd'; available: faceforensics, celeb-df"):
         read_layout("dfd", tmp_path)
     with pytest.raises(LayoutError, match=r"expected the folder .*nowhere; .* is empty"):
         read_layout("folder", tmp_path / "nowhere")
-    lay(tmp_path, ("real/7.mp4", "fake/swap/7.mp4"))
-    with pytest.raises(LayoutError, match="has no videos of blend; it has swap"):
+    touch(tmp_path, ("real/7.mp4", "fake/swap/7.mp4"))
+    with pytest.raises(LayoutError, match="has no videos of blend; found: swap"):
         read_layout("folder", tmp_path, LayoutOptions(methods=("blend",)))
 
 
-def test_the_hash_of_a_listing_tells_what_it_lists(tmp_path: Path) -> None:
-    lay(tmp_path / "a", ("real/7.mp4", "fake/7.mp4"))
-    lay(tmp_path / "b", ("real/7.mp4", "fake/7.mp4"))
+def test_the_hash_of_a_listing_identifies_its_videos(tmp_path: Path) -> None:
+    touch(tmp_path / "a", ("real/7.mp4", "fake/7.mp4"))
+    touch(tmp_path / "b", ("real/7.mp4", "fake/7.mp4"))
     options = LayoutOptions(dataset="same")
     first, second = (read_layout("folder", tmp_path / name, options) for name in "ab")
     assert first.sha256 == second.sha256
-    lay(tmp_path / "b", ("fake/8.mp4",))
+    touch(tmp_path / "b", ("fake/8.mp4",))
     assert read_layout("folder", tmp_path / "b", options).sha256 != first.sha256

@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 
 from trainers.data.manifest import FAKE, Manifest, ManifestError, join
 
-# But for "..", which does not lie below a manifest's folder and becomes absolute.
-words = st.text("abcxyz019_-.", min_size=1, max_size=8).filter(lambda text: text != "..")
+# Without "..", which is outside a manifest's folder and becomes absolute.
+names = st.text("abcxyz019_-.", min_size=1, max_size=8).filter(lambda text: text != "..")
 rows_of = st.lists(
     st.fixed_dictionaries(
         {
-            "path": words,
+            "path": names,
             "label": st.sampled_from(["real", "fake"]),
             "split": st.sampled_from(["train", "val"]),
-            "group": words,
-            "source_video": words,
+            "group": names,
+            "source_video": names,
             "method": st.sampled_from(["", "swap, with a comma", 'a "quoted" one']),
-            "dataset": words,
+            "dataset": names,
             "source_width": st.one_of(st.none(), st.integers(1, 4000)),
             "landmarks": st.one_of(st.none(), st.lists(st.integers(-50, 500), min_size=10, max_size=10)),
-            "pair": st.one_of(st.just(""), words),
+            "pair": st.one_of(st.just(""), names),
         }
     ),
     min_size=1,
@@ -34,7 +34,7 @@ rows_of = st.lists(
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @settings(deadline=None, max_examples=40)
 @given(rows=rows_of)
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, suffix: str, rows: list) -> None:
+def test_a_written_manifest_reads_back(tmp_path_factory: pytest.TempPathFactory, suffix: str, rows: list) -> None:
     folder = tmp_path_factory.mktemp("manifest")
     manifest = Manifest.of(rows, folder)
     manifest.write(folder / f"m{suffix}")
@@ -48,7 +48,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, suffi
 
 @settings(deadline=None, max_examples=40)
 @given(rows=rows_of, seed=st.integers(0, 1000))
-def test_the_hash_knows_the_data_not_their_order_or_place(rows: list, seed: int) -> None:
+def test_the_hash_depends_on_the_data_not_on_order_or_place(rows: list, seed: int) -> None:
     manifest = Manifest.of(rows, Path("/here"))
     order = np.random.default_rng(seed).permutation(len(rows))
     assert manifest.take(order).sha256 == manifest.sha256
@@ -108,8 +108,8 @@ def test_a_missing_column_is_named() -> None:
     ("name", "content", "message"),
     [
         ("absent.csv", None, "cannot be read"),
-        ("m.txt", b"path", "ends in .parquet or .csv"),
-        ("m.csv", b"path,label\n", "holds no rows"),
+        ("m.txt", b"path", "end in .parquet or .csv"),
+        ("m.csv", b"path,label\n", "has no rows"),
         ("m.csv", b"\xff\xfe\x00", "cannot be read"),
         ("m.parquet", b"not one", "not a Parquet file"),
     ],

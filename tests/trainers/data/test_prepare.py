@@ -1,4 +1,4 @@
-"""A set becomes shards and a manifest; runs that were interrupted, or killed, come out the same."""
+"""A set becomes shards and a manifest; interrupted or killed runs give the same result."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from trainers.data.video_crops import Cutter
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = LayoutOptions(split="train", dataset="made")
-# So small that the crops of a set fill several shards.
+# Small enough that the crops of a set fill several shards.
 SMALL = PrepareOptions(image="png", shard_mib=0.05)
 
 
 @pytest.fixture(scope="module")
 def listing(couple: Path, tmp_path_factory: pytest.TempPathFactory) -> Listing:
-    """The couple, a second person, a video without a face and one that is none."""
+    """The couple, a second person, a video without a face and a file that is not a video."""
     root = tmp_path_factory.mktemp("set") / "set"
     shutil.copytree(couple, root)
     media.make_clip(root / "real" / "8.mp4", seconds=1, size=(480, 270), face_px=(80.0, 95.0), seed=5)
     media.make_clip(root / "real" / "9.mp4", seconds=0.4, size=(320, 180), faces=0)
-    (root / "fake" / "8_text.mp4").write_text("no video")
+    (root / "fake" / "8_text.mp4").write_text("not a video")
     return read_layout("folder", root, OPTIONS)
 
 
@@ -106,7 +106,7 @@ class StopError(Exception):
     """Raised in the middle of a run."""
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     listing: Listing, cutter: Cutter, prepared: tuple[Prepared, Path], tmp_path: Path
 ) -> None:
     seen: list[UnitDone] = []
@@ -119,7 +119,7 @@ def test_an_interrupted_run_goes_on(
     with pytest.raises(StopError):
         prepare(listing, tmp_path, cutter, SMALL, workers=2, progress=stop_after_two)
     assert not (tmp_path / "manifest.parquet").exists()
-    # What a crash may leave: half a line, and bytes beyond the last record.
+    # Possible leftovers of a crash: half a line, and bytes beyond the last record.
     with (tmp_path / "progress.jsonl").open("ab") as log:
         log.write(b'{"unit": "made-re')
     with next(tmp_path.glob("*.part")).open("ab") as shard:
@@ -132,21 +132,19 @@ def test_an_interrupted_run_goes_on(
     assert contents(tmp_path) == contents(prepared[1])
 
 
-def test_a_run_that_is_done_does_nothing_more(
-    listing: Listing, cutter: Cutter, prepared: tuple[Prepared, Path]
-) -> None:
+def test_a_finished_run_does_nothing(listing: Listing, cutter: Cutter, prepared: tuple[Prepared, Path]) -> None:
     before = contents(prepared[1])
     counts: list[UnitDone] = []
-    again = prepare(listing, prepared[1], cutter, SMALL, progress=counts.append)
+    repeated = prepare(listing, prepared[1], cutter, SMALL, progress=counts.append)
     assert not counts
-    assert again.manifest.sha256 == prepared[0].manifest.sha256
-    assert (again.videos, again.paired, again.failures) == (
+    assert repeated.manifest.sha256 == prepared[0].manifest.sha256
+    assert (repeated.videos, repeated.paired, repeated.failures) == (
         prepared[0].videos, prepared[0].paired, prepared[0].failures,
     )  # fmt: skip
     assert contents(prepared[1]) == before
 
 
-def test_a_killed_run_goes_on(
+def test_a_killed_run_resumes(
     listing: Listing, cutter: Cutter, prepared: tuple[Prepared, Path], tmp_path: Path
 ) -> None:
     # The process ends without closing a file, as by kill -9.
@@ -172,7 +170,7 @@ with DecodeServer() as server:
     assert contents(tmp_path) == contents(prepared[1])
 
 
-def test_a_folder_holds_one_run(
+def test_a_folder_has_only_one_run(
     listing: Listing, cutter: Cutter, prepared: tuple[Prepared, Path], tmp_path: Path
 ) -> None:
     _, out = prepared
@@ -183,17 +181,17 @@ def test_a_folder_holds_one_run(
     with pytest.raises(PrepareError, match="listing_sha256"):
         prepare(read_layout("folder", listing.root, LayoutOptions(split="val", dataset="made")), out, cutter, SMALL)
     (tmp_path / "shard-00000.tar").touch()
-    with pytest.raises(PrepareError, match=r"holds shard-00000\.tar, but no prepare\.json"):
+    with pytest.raises(PrepareError, match=r"has shard-00000\.tar, but no prepare\.json"):
         prepare(listing, tmp_path, cutter, SMALL)
 
     def run_again(done: UnitDone) -> None:
         prepare(listing, tmp_path / "busy", cutter, SMALL)
 
-    with pytest.raises(PrepareError, match="another run is at work"):
+    with pytest.raises(PrepareError, match="another run is active"):
         prepare(listing, tmp_path / "busy", cutter, SMALL, progress=run_again)
 
 
-def test_without_pairs_everything_is_cut_by_itself(couple: Path, cutter: Cutter, tmp_path: Path) -> None:
+def test_without_pairs_each_video_is_cut_independently(couple: Path, cutter: Cutter, tmp_path: Path) -> None:
     listing = read_layout("folder", couple, LayoutOptions(split="train", methods=("blend",)))
     options = PrepareOptions(pairs=False)
     result = prepare(listing, tmp_path, cutter, options)
@@ -203,7 +201,7 @@ def test_without_pairs_everything_is_cut_by_itself(couple: Path, cutter: Cutter,
     assert check(result.manifest).passed
 
 
-def test_everyone_may_be_kept(three_faces: Path, cutter: Cutter, tmp_path: Path) -> None:
+def test_all_people_can_be_kept(three_faces: Path, cutter: Cutter, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     shutil.copy(three_faces, tmp_path / "real" / "crowd.mp4")
     listing = read_layout("folder", tmp_path, LayoutOptions(split="train", dataset="made"))
@@ -222,7 +220,7 @@ def test_a_set_without_faces_is_an_error(no_face: Path, cutter: Cutter, tmp_path
 
 @settings(deadline=None)
 @given(st.sets(st.text(min_size=1), min_size=2, max_size=8))
-def test_names_of_members_are_plain_and_never_meet(names: set[str]) -> None:
+def test_member_names_are_plain_and_unique(names: set[str]) -> None:
     stems = {member_stem(name) for name in names}
     assert len(stems) == len(names)
     assert all(len(stem) < 160 and stem.isascii() and "/" not in stem and not stem.startswith(".") for stem in stems)

@@ -52,15 +52,15 @@ def test_landmarks_of_the_reals(few: Path) -> None:
         pytest.skip("UNMASK_TEST_FACE_TASK does not name MediaPipe's face_landmarker_v2_with_blendshapes.task")
     done = run("landmarks", few, "--task", task)
     assert done.exit_code == 0, done.output
-    assert "3 of 3 faces with a sure mesh" in done.output
+    assert "3 of 3 faces with a reliable mesh" in done.output
     manifest = Manifest.read(few)
-    store = DenseStore.beside(few.parent)
+    store = DenseStore.next_to(few.parent)
     assert store is not None
     for row, path in enumerate(manifest.path):
         points = store.points(str(path))
         assert (points is not None) == (manifest.label[row] == REAL)
         if points is not None:
-            # Corners of the eyes and of the mouth, where the crops have them; mirrored or not.
+            # Corners of the eyes and of the mouth, at their places in the crops; mirrored or not.
             x = np.sort(points[[33, 263, 61, 291], 0])
             assert 5 < x[0] < x[3] < 91
             assert points[[33, 263], 1].mean() < 45 < points[[61, 291], 1].mean() < 80

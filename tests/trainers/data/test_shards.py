@@ -1,4 +1,4 @@
-"""Shards grow by whole members, within their limit, and come out the same however often they were interrupted."""
+"""Shards grow by whole members, within their limit, and are the same after any number of interruptions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(folder: Path, sizes: list[int]) -> list[str]:
 
 @given(sizes=st.lists(st.integers(0, 9000), min_size=1, max_size=12))
 @settings(deadline=None, max_examples=10)
-def test_members_come_back_and_shards_keep_their_limit(sizes: list[int]) -> None:
+def test_members_read_back_and_shards_keep_their_limit(sizes: list[int]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = write(folder, sizes)
@@ -51,7 +51,7 @@ def test_members_come_back_and_shards_keep_their_limit(sizes: list[int]) -> None
     finished=st.booleans(),
 )
 @settings(deadline=None, max_examples=12)
-def test_going_on_makes_the_same_shards(sizes: list[int], stop: int, beyond: int, finished: bool) -> None:
+def test_a_resumed_writer_makes_the_same_shards(sizes: list[int], stop: int, beyond: int, finished: bool) -> None:
     stop = min(stop, len(sizes))
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         write(Path(first), sizes)
@@ -59,7 +59,7 @@ def test_going_on_makes_the_same_shards(sizes: list[int], stop: int, beyond: int
             for n, size in enumerate(sizes[:stop]):
                 shards.add(f"{n}.jpg", bytes([n % 256]) * size)
             end = shards.sync()
-            # What was written after the last record, perhaps into further shards, is lost.
+            # Data written after the last record, maybe into further shards, is lost.
             for n in range(beyond):
                 shards.add(f"lost{n}.jpg", bytes(3000))
             if finished:
@@ -72,13 +72,13 @@ def test_going_on_makes_the_same_shards(sizes: list[int], stop: int, beyond: int
         assert contents(Path(second)) == contents(Path(first))
 
 
-def test_shards_that_were_cut_off_are_refused(tmp_path: Path) -> None:
+def test_truncated_shards_are_refused(tmp_path: Path) -> None:
     write(tmp_path, [100, 100])
     (shard,) = tmp_path.iterdir()
     shard.write_bytes(shard.read_bytes()[:1000])
-    with ShardWriter(tmp_path, LIMIT, ShardEnd(0, 2048)) as shards, pytest.raises(ShardError, match="holds less"):
+    with ShardWriter(tmp_path, LIMIT, ShardEnd(0, 2048)) as shards, pytest.raises(ShardError, match="has less"):
         shards.add("x.jpg", b"x")
     for path in tmp_path.iterdir():
         path.unlink()
-    with ShardWriter(tmp_path, LIMIT, ShardEnd(0, 2048)) as shards, pytest.raises(ShardError, match="holds less"):
+    with ShardWriter(tmp_path, LIMIT, ShardEnd(0, 2048)) as shards, pytest.raises(ShardError, match="has less"):
         shards.open()

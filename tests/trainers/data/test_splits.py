@@ -1,4 +1,4 @@
-"""Nobody stands in two splits."""
+"""No identity is in two splits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLAIMS = st.lists(
 
 @settings(deadline=None)
 @given(claims=CLAIMS, with_test=st.booleans())
-def test_no_identity_stands_in_two_splits(claims: list[Claim], with_test: bool) -> None:
+def test_no_identity_is_in_two_splits(claims: list[Claim], with_test: bool) -> None:
     homes: dict[str, set[str]] = {}
     for claim, split in zip(claims, place(claims, Shares(), with_test=with_test), strict=True):
         for identity in claim.identities if split else ():
@@ -50,7 +50,7 @@ def test_a_listed_test_split_is_not_added_to(claims: list[Claim]) -> None:
 
 @settings(deadline=None)
 @given(names=st.sets(st.text(min_size=1), min_size=1, max_size=20), more=st.sets(st.text(min_size=1), max_size=20))
-def test_a_split_depends_on_nobody_else(names: set[str], more: set[str]) -> None:
+def test_a_split_does_not_depend_on_other_identities(names: set[str], more: set[str]) -> None:
     alone = {name: place([Claim((name,))], Shares())[0] for name in names}
     together = sorted(names | more)
     placed = dict(zip(together, place([Claim((name,)) for name in together], Shares()), strict=True))
@@ -65,7 +65,7 @@ def test_shares_are_kept() -> None:
 
 
 @pytest.mark.parametrize(("val", "test"), [(-0.1, 0.1), (0.5, 0.5), (0.9, 0.2)])
-def test_shares_leave_something_to_train_on(val: float, test: float) -> None:
+def test_shares_must_leave_training_data(val: float, test: float) -> None:
     with pytest.raises(ValueError, match="leave some for training"):
         Shares(val, test)
 
@@ -82,7 +82,7 @@ def test_components_are_closed(edges: list[list[str]]) -> None:
         assert all(components[member] == members for member in members)
 
 
-def test_components_do_not_run_together() -> None:
+def test_components_do_not_merge() -> None:
     assert connected([("a", "b"), ("c", "d"), ("b", "e"), ("f",)]) == {
         **dict.fromkeys("abe", ("a", "b", "e")),
         **dict.fromkeys("cd", ("c", "d")),

@@ -1,4 +1,4 @@
-"""Single pictures of one face become crops that show nothing of the picture's edge."""
+"""Single pictures of one face become crops without the picture's edge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainers.data.tight_pictures import empty_share, fitted
 
 
 @given(st.floats(-300, 300), st.floats(-300, 300), st.floats(1, 500), st.integers(1, 400), st.integers(1, 400))
-def test_a_fitted_square_lies_inside(x: float, y: float, side: float, height: int, width: int) -> None:
+def test_a_fitted_square_is_inside(x: float, y: float, side: float, height: int, width: int) -> None:
     left, top, inside = fitted((x, y, side), height, width)
     assert 1 <= inside <= min(height, width)
     assert 0 <= left <= width - inside
@@ -30,7 +30,7 @@ def test_a_square_that_fits_is_kept(x: int, y: int, side: int) -> None:
     assert fitted((x, y, side), 100, 100) == (x, y, side)
 
 
-def test_only_black_that_touches_a_corner_is_empty() -> None:
+def test_only_black_connected_to_a_corner_is_empty() -> None:
     image = np.full((20, 20, 3), 90, np.uint8)
     image[8:12, 8:12] = 0
     assert empty_share(image) == 0
@@ -38,7 +38,7 @@ def test_only_black_that_touches_a_corner_is_empty() -> None:
     assert empty_share(image) == 20 / 400
 
 
-def test_prepare_takes_a_folder_of_reals(tmp_path: Path) -> None:
+def test_prepare_accepts_a_folder_of_reals(tmp_path: Path) -> None:
     face = media.face_picture()[44:180, 156:292]
     black = face.copy()
     black[:60, :45] = 0

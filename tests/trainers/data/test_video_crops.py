@@ -1,4 +1,4 @@
-"""Crops to train on are the crops that are served, and couples differ in the forgery alone."""
+"""Training crops match serving crops, and couples differ only in the forgery."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trainers.data.video_crops import Cutter, NoCropsError
 
 
 class Recorder:
-    """A network that keeps what it is given."""
+    """A network that records its inputs."""
 
     name = "recorder"
     input_size = SPEC.size
@@ -73,7 +73,7 @@ def test_prepared_crops_are_those_that_a_scan_scores(
     np.testing.assert_array_equal(prepared, scanned(one_face, cutter.frames, face_detector, decode_server))
 
 
-def test_so_are_those_of_all_people(
+def test_prepared_crops_of_all_people_are_those_that_a_scan_scores(
     cutter: Cutter, three_faces: Path, face_detector: FaceDetector, decode_server: DecodeServer
 ) -> None:
     everyone = replace(cutter, all_people=True).cut(three_faces, "x").crops
@@ -97,12 +97,12 @@ def test_landmarks_are_those_of_the_crop(cutter: Cutter, tmp_path: Path) -> None
     assert left[1] == pytest.approx(0.28, abs=0.03)
     assert 0.3 < right[0] - left[0] < 0.42
     assert left[1] < nose[1] < min(point[1] for point in mouth)
-    # The picture around the middle of the face lies in the middle of the crop.
+    # The picture around the middle of the face is in the middle of the crop.
     middle = face_picture()[int(FACE_CENTRE[1]), int(FACE_CENTRE[0])].astype(int)
     assert np.abs(crop.pixels[28:36, 28:36].mean(axis=(0, 1)) - middle).max() < 60
 
 
-def test_a_fake_is_cut_where_its_original_is(cutter: Cutter, couple: Path) -> None:
+def test_a_fake_is_cut_at_the_place_of_its_original(cutter: Cutter, couple: Path) -> None:
     original = cutter.cut(couple / "real" / "7.mp4", "x")
     fake = cutter.cut_like(original, couple / "fake" / "blend" / "7.mp4", "y")
     assert fake is not None
@@ -115,14 +115,14 @@ def test_a_fake_is_cut_where_its_original_is(cutter: Cutter, couple: Path) -> No
         np.testing.assert_array_equal(real.landmarks, forged.landmarks)
 
 
-def test_a_shorter_fake_is_cut_at_the_same_instants(cutter: Cutter, couple: Path) -> None:
+def test_a_shorter_fake_is_cut_at_the_same_times(cutter: Cutter, couple: Path) -> None:
     original = cutter.cut(couple / "real" / "7.mp4", "x")
     shorter = cutter.cut_like(original, couple / "fake" / "cut" / "7.mp4", "y")
     assert shorter is not None
     # The last of four instants in 1.2 s is beyond its end.
     assert [crop.index for crop in shorter.crops] == [crop.index for crop in original.crops[:3]]
-    for real, again in zip(original.crops, shorter.crops, strict=False):
-        assert np.abs(real.pixels.astype(int) - again.pixels).mean() < 6
+    for real, fake in zip(original.crops, shorter.crops, strict=False):
+        assert np.abs(real.pixels.astype(int) - fake.pixels).mean() < 6
 
 
 def test_another_picture_is_not_cut_like_the_original(cutter: Cutter, couple: Path, one_face: Path) -> None:
@@ -145,13 +145,13 @@ def test_a_folder_of_frames_is_a_video(cutter: Cutter, tmp_path: Path) -> None:
     original = cutter.cut(frames, "x")
     assert [crop.index for crop in original.crops] == [5, 15, 25, 35]
     assert {crop.track for crop in original.crops} == {0}
-    again = cutter.cut_like(original, doubled, "y")
-    assert again is not None
-    for first, second in zip(original.crops, again.crops, strict=True):
+    result = cutter.cut_like(original, doubled, "y")
+    assert result is not None
+    for first, second in zip(original.crops, result.crops, strict=True):
         np.testing.assert_array_equal(first.pixels, second.pixels)
 
 
-def test_videos_without_a_usable_face_say_why(cutter: Cutter, no_face: Path, tmp_path: Path) -> None:
+def test_videos_without_a_usable_face_give_a_reason(cutter: Cutter, no_face: Path, tmp_path: Path) -> None:
     with pytest.raises(NoCropsError, match="no face in 4 sampled frames") as none:
         cutter.cut(no_face, "x")
     assert none.value.outcome == "no_face"
@@ -164,11 +164,11 @@ def test_videos_without_a_usable_face_say_why(cutter: Cutter, no_face: Path, tmp
     assert poor.value.outcome == "low_quality"
 
 
-def test_what_cannot_be_read_is_a_typed_outcome(cutter: Cutter, tmp_path: Path) -> None:
-    (tmp_path / "text.mp4").write_text("no video\n" * 100)
+def test_unreadable_files_give_a_typed_outcome(cutter: Cutter, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "1.png").write_text("no picture")
+    (tmp_path / "broken" / "1.png").write_text("not a picture")
     for name in ("text.mp4", "empty", "broken"):
         with pytest.raises(DecodeError) as error:
             cutter.cut(tmp_path / name, "x")
@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_a_typed_outcome(cutter: Cutter, tmp_path: Path) 
 
 
 @pytest.mark.data
-def test_a_couple_of_faceforensics_is_found_aligned(data_dir: Path, cutter: Cutter) -> None:
+def test_a_faceforensics_couple_is_aligned(data_dir: Path, cutter: Cutter) -> None:
     original = cutter.cut(data_dir / "videos" / "004.mp4", "x")
     fake = cutter.cut_like(original, data_dir / "videos" / "004_982.mp4", "y")
     assert fake is not None

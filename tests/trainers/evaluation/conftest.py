@@ -1,4 +1,4 @@
-"""A small detector, and a small set of crops that is made here: two datasets, two methods, two frames a video."""
+"""A small detector, and a small synthetic set of crops: two datasets, two methods, two frames per video."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Evaluate = Callable[..., Result]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one run of the command left behind."""
+    """Outputs of one run of the command."""
 
     result: Result
     json: dict[str, Any]
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 def crop(seed: int, *, fake: bool) -> Image:
-    """A crop of 96 px around the face, moved and lit by a seed; a fake one has another face laid over its middle."""
+    """A crop of 96 px around the face, moved and lit by a seed; a fake one has another face over its middle."""
     rng = np.random.default_rng(seed)
     x, y, side = rng.uniform((150, 40, 130), (185, 70, 170))
     matrix = np.array([[96 / side, 0, -x * 96 / side], [0, 96 / side, -y * 96 / side]])
@@ -60,7 +60,7 @@ def encoded(image: Image, quality: int = 92) -> bytes:
 
 @pytest.fixture(scope="package", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Threads that wait for each other spin: where another process wants the cores too, they cost more than they do."""
+    """Waiting threads spin: if another process uses the cores too, they slow down more than they help."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -69,7 +69,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 crops of 30 videos, 24 of them in a shard; half are fakes. Videos of one name stand in both datasets."""
+    """60 crops of 30 videos, 24 of them in a shard; half are fakes. The same video names occur in both datasets."""
     folder = tmp_path_factory.mktemp("crops")
     rows = []
     with tarfile.open(folder / "shard.tar", "w") as shard:
@@ -104,7 +104,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
-    """Random weights whose calibration spreads the made crops over 0..1, so that all three words are said."""
+    """Random weights whose calibration spreads the made crops over 0..1, so that all three verdicts occur."""
     torch.manual_seed(0)
     model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=SIZE_PX)
     scored = create_backend(model, backend="torch")
@@ -128,7 +128,7 @@ def detector(weights: Path) -> LoadedDetector:
 
 @pytest.fixture(scope="session")
 def backend(detector: LoadedDetector) -> Iterator[Backend]:
-    """What the command takes by default, for scores that are to be equal."""
+    """The command's default backend, for scores that must be equal."""
     with open_backend(detector) as backend:
         yield backend
 

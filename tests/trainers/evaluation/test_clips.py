@@ -1,4 +1,4 @@
-"""A folder of clips with labels.csv: judged by the pipeline itself, one prediction a clip."""
+"""A folder of clips with labels.csv: judged by the pipeline itself, one prediction per clip."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABELS = """file,label,method,dataset
 one.mp4,real,,made
 one_fake.mp4,fake,blend,made
 two.mp4,real,,made
-nobody.mp4,real,,made
+no_face.mp4,real,,made
 gone.mp4,fake,blend,made
 """
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, no_face: Path) -> Path:
     media.make_clip(folder / "one.mp4", seconds=1)
     media.make_fake(folder / "one.mp4", folder / "one_fake.mp4")
     media.make_clip(folder / "two.mp4", seconds=1, faces=2, size=(800, 360), seed=3)
-    shutil.copy(no_face, folder / "nobody.mp4")
+    shutil.copy(no_face, folder / "no_face.mp4")
     (folder / "labels.csv").write_text(LABELS)
     return folder
 
@@ -56,12 +56,12 @@ def run(
 Run = tuple[Result, dict[str, Any], list[dict[str, str]], str]
 
 
-def test_clips_are_judged_as_scan_judges_them(run: Run, folder: Path, detector: LoadedDetector) -> None:
+def test_clips_get_the_verdicts_of_scan(run: Run, folder: Path, detector: LoadedDetector) -> None:
     _, found, _, _ = run
     clips = {clip["file"]: clip for clip in found["sets"][0]["clips"]}
     of = assembly.Detector(detector.model, detector.info, detector.sha256)
     with assembly.scanner(of, sampling=Fps(2.0), backend="torch", workers=1, portraits=False) as scanner:
-        for name in ("one_fake.mp4", "two.mp4", "nobody.mp4"):
+        for name in ("one_fake.mp4", "two.mp4", "no_face.mp4"):
             report = scanner.scan(Source(str(folder / name)))
             assert report is not None
             verdict, clip = report.verdict, clips[name]
@@ -98,7 +98,7 @@ def test_auc_is_over_the_scored_clips(run: Run) -> None:
     assert [(group["dataset"], group["method"]) for group in clips["methods"]] == [("made", "blend")]
 
 
-def test_several_sets_are_told_apart(run: Run, manifest: Path) -> None:
+def test_several_sets_are_separated(run: Run, manifest: Path) -> None:
     _, found, predictions, text = run
     names = ["made clips", manifest.parent.name]
     assert [each["name"] for each in found["sets"]] == names
@@ -109,13 +109,13 @@ def test_several_sets_are_told_apart(run: Run, manifest: Path) -> None:
     assert found["sets"][0]["face_detector"].startswith("mtcnn")
 
 
-def test_the_words_count_the_people(run: Run) -> None:
+def test_labels_in_the_report_match_the_clips(run: Run) -> None:
     _, found, _, _ = run
     clips = found["sets"][0]
     said = [clip["word"] for clip in clips["clips"] if clip["label"] == "real" and clip["word"]]
     reals = clips["video"]["called"]["reals"]
-    assert {word: reals[word] for word in ("fake", "inconclusive", "real")} == {
-        word: said.count(word) for word in ("fake", "inconclusive", "real")
+    assert {label: reals[label] for label in ("fake", "inconclusive", "real")} == {
+        label: said.count(label) for label in ("fake", "inconclusive", "real")
     }
 
 
@@ -123,13 +123,13 @@ def test_the_words_count_the_people(run: Run) -> None:
     ("labels", "says"),
     [
         (None, "needs labels.csv with columns file and label"),
-        ("file,label\n", "names no clips"),
+        ("file,label\n", "lists no clips"),
         ("name,label\na.mp4,real\n", "column file missing"),
-        ("file,label\na.mp4,perhaps\n", "row 1: wanted are a file and the label real or fake"),
-        ("file,label\na.mp4,real\n./a.mp4,fake\n", "names a file twice"),
+        ("file,label\na.mp4,perhaps\n", "row 1: expected a file and the label real or fake"),
+        ("file,label\na.mp4,real\n./a.mp4,fake\n", "lists a file twice"),
     ],
 )
-def test_labels_that_are_none(labels: str | None, says: str, evaluate: Evaluate, weights: Path, tmp_path: Path) -> None:
+def test_bad_labels(labels: str | None, says: str, evaluate: Evaluate, weights: Path, tmp_path: Path) -> None:
     if labels is not None:
         (tmp_path / "labels.csv").write_text(labels)
     result = evaluate("--weights", weights, "--manifest", tmp_path)

@@ -1,4 +1,4 @@
-"""`unmask evaluate` over crops: its numbers against scikit-learn's, worked out anew from its predictions."""
+"""`unmask evaluate` over crops: its numbers against scikit-learn's, computed from its predictions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trainers.augment import degrade
 from trainers.data.images import ImageStore
 from trainers.data.manifest import Manifest, join
 from trainers.evaluation.scoring import score_images, score_manifest
-from trainers.evaluation.summary import Words, share_called_fake
+from trainers.evaluation.summary import LabelCounts, share_called_fake
 from trainers.promote import Evaluation as Evaluated
 from trainers.promote import compare
 
@@ -131,21 +131,23 @@ def test_numbers_over_videos(only: dict[str, Any], rows: Manifest, detector: Loa
     assert only["video"]["metrics"]["ap"]["value"] == pytest.approx(sk.average_precision_score(labels, found))
 
 
-def test_the_words_are_those_of_the_pipeline(
+def test_the_labels_are_those_of_the_pipeline(
     only: dict[str, Any], rows: Manifest, detector: LoadedDetector, chances: npt.NDArray[np.float32]
 ) -> None:
     said = np.array([label(float(chance), 1, detector.info.thresholds).value for chance in chances])
     assert set(said) == {"fake", "inconclusive", "real"}
     for number, name in ((0, "reals"), (1, "fakes")):
-        expected = {word: int((said[rows.label == number] == word).sum()) for word in ("fake", "inconclusive", "real")}
+        expected = {
+            verdict: int((said[rows.label == number] == verdict).sum()) for verdict in ("fake", "inconclusive", "real")
+        }
         assert only["frame"]["called"][name] == {"total": 30, **expected}
 
 
-def test_people_whom_training_does_not_show_have_figures_of_their_own(
+def test_people_outside_training_have_separate_figures(
     evaluate: Evaluate, weights: Path, manifest: Path, tmp_path: Path
 ) -> None:
     rows = Manifest.read(manifest)
-    # Of the first dataset, groups 0 to 2 show a person who is in the split train as well, groups 3 to 5 another one.
+    # Of the first dataset, groups 0 to 2 show a person who is also in the split train, groups 3 to 5 another one.
     actor = np.where(rows.dataset == "first", np.where(rows.group < "group-3", "seen", "unseen"), "")
     training = replace(
         rows.take(np.array([0])), path=np.array(["t.jpg"]), split=np.array(["train"]), actor=np.array(["seen"])
@@ -159,7 +161,7 @@ def test_people_whom_training_does_not_show_have_figures_of_their_own(
     assert only["datasets"][2]["frame"]["counts"] == {"total": 12, "real": 6, "fake": 6}
 
 
-def test_each_method_stands_against_all_reals_of_its_dataset(
+def test_each_method_is_compared_with_all_reals_of_its_dataset(
     only: dict[str, Any], rows: Manifest, chances: npt.NDArray[np.float32]
 ) -> None:
     assert [each["dataset"] for each in only["datasets"]] == ["first", "second"]
@@ -175,7 +177,7 @@ def test_each_method_stands_against_all_reals_of_its_dataset(
         assert each["frame"]["metrics"]["auc"]["value"] == pytest.approx(auc)
 
 
-def test_slices_are_thirds_of_what_is_known(
+def test_slices_are_thirds_of_the_known_values(
     only: dict[str, Any], rows: Manifest, chances: npt.NDArray[np.float32]
 ) -> None:
     by = {name: [each for each in only["slices"] if each["by"] == name] for name in ("size", "sharpness", "brightness")}
@@ -194,7 +196,7 @@ def test_slices_are_thirds_of_what_is_known(
     assert brightest["high"] == pytest.approx(max(grey), abs=0.5)
 
 
-def test_the_baseline_knows_nothing_but_the_size_as_jpeg(only: dict[str, Any], rows: Manifest) -> None:
+def test_the_baseline_uses_only_the_size_as_jpeg(only: dict[str, Any], rows: Manifest) -> None:
     store = ImageStore(rows.root)
     sizes = [-len(encoded(store.load(path), 90)) for path in rows.path.tolist()]
     assert only["jpeg_size"]["value"] == pytest.approx(sk.roc_auc_score(rows.label, sizes))
@@ -215,7 +217,7 @@ def test_the_ladder_has_every_rung(only: dict[str, Any]) -> None:
     assert clean["video"]["called"] == only["video"]["called"]
 
 
-def test_a_rung_tells_how_many_reals_and_fakes_are_called_fake(evaluation: Evaluation, only: dict[str, Any]) -> None:
+def test_a_rung_counts_reals_and_fakes_called_fake(evaluation: Evaluation, only: dict[str, Any]) -> None:
     for rung in only["ladder"]["rungs"]:
         called = rung["video"]["called"]
         for name, members in (("false_alarms", "reals"), ("caught", "fakes")):
@@ -232,9 +234,9 @@ def test_a_rung_tells_how_many_reals_and_fakes_are_called_fake(evaluation: Evalu
 
 
 @given(total=st.integers(1, 3000), data=st.data())
-def test_the_interval_of_a_share_holds_it(total: int, data: st.DataObject) -> None:
+def test_the_interval_of_a_share_contains_it(total: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, total))
-    share = share_called_fake(Words(total, count, 0, total - count))
+    share = share_called_fake(LabelCounts(total, count, 0, total - count))
     assert share.value is not None
     assert share.low is not None
     assert share.high is not None
@@ -270,7 +272,7 @@ def test_a_rung_is_the_set_with_each_stored_crop_degraded(
         assert rungs[name]["video"]["metrics"]["auc"]["value"] == pytest.approx(sk.roc_auc_score(labels, videos)), name
 
 
-def test_the_report_says_what_was_evaluated_with_what(
+def test_the_report_names_model_data_and_settings(
     evaluation: Evaluation, only: dict[str, Any], rows: Manifest, detector: LoadedDetector, weights: Path
 ) -> None:
     model = evaluation.json["model"]
@@ -285,7 +287,7 @@ def test_the_report_says_what_was_evaluated_with_what(
     assert (only["kind"], only["split"], only["half"], only["rows"]) == ("crops", None, None, 60)
 
 
-def test_markdown_with_pictures_beside_it(evaluation: Evaluation, only: dict[str, Any]) -> None:
+def test_markdown_with_plots_next_to_it(evaluation: Evaluation, only: dict[str, Any]) -> None:
     text = evaluation.report.read_text()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert pictures == ["o-roc.png", "o-reliability.png", "o-ladder.png"]
@@ -294,7 +296,7 @@ def test_markdown_with_pictures_beside_it(evaluation: Evaluation, only: dict[str
         assert min(picture.shape[:2]) > 300
         # More than an empty frame of axes.
         assert len(np.unique(picture.astype(int) @ (1, 256, 65536))) > 20
-    for table in ("Metrics", "Words of the verdict", "Baseline", "Datasets and methods", "Slices", "Robustness ladder"):
+    for table in ("Metrics", "Verdicts", "Baseline", "Datasets and methods", "Slices", "Robustness ladder"):
         assert f"### {table}" in text
     auc = only["frame"]["metrics"]["auc"]
     assert f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})" in text
@@ -302,7 +304,7 @@ def test_markdown_with_pictures_beside_it(evaluation: Evaluation, only: dict[str
     assert widths == {4}
 
 
-def test_the_terminal_shows_the_same(evaluation: Evaluation, only: dict[str, Any]) -> None:
+def test_the_terminal_shows_the_same_numbers(evaluation: Evaluation, only: dict[str, Any]) -> None:
     said = evaluation.result.output
     assert f"{only['frame']['metrics']['auc']['value']:.3f}" in said
     assert "h264 crf 35" in said
@@ -325,9 +327,7 @@ def test_a_split_and_its_halves(
     assert sorted(found) == sorted(whole.path.tolist())
 
 
-def test_a_large_set_climbs_the_ladder_by_a_sample(
-    evaluate: Evaluate, weights: Path, manifest: Path, tmp_path: Path
-) -> None:
+def test_the_ladder_samples_a_large_set(evaluate: Evaluate, weights: Path, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     arguments = ("--ladder", "short", "--ladder-rows", 20, *TORCH, "--json", out)
     result = evaluate("--weights", weights, "--manifest", manifest, *arguments)
@@ -343,15 +343,13 @@ def test_a_large_set_climbs_the_ladder_by_a_sample(
     assert "20 of 60 crops" in result.output
 
 
-def test_an_image_that_is_broken_is_counted_and_the_others_are_scored(
-    evaluate: Evaluate, weights: Path, tmp_path: Path
-) -> None:
+def test_broken_images_are_counted_and_the_others_are_scored(evaluate: Evaluate, weights: Path, tmp_path: Path) -> None:
     rows = []
     for number in range(6):
         fake = number % 2 == 1
         (tmp_path / f"{number}.jpg").write_bytes(encoded(crop(number, fake=fake)))
         rows.append({"path": f"{number}.jpg", "label": int(fake), "dataset": "d", "source_video": f"v{number}"})
-    (tmp_path / "2.jpg").write_bytes(b"no picture")
+    (tmp_path / "2.jpg").write_bytes(b"not a picture")
     (tmp_path / "3.jpg").unlink()
     file, out, table = tmp_path / "made.csv", tmp_path / "out.json", tmp_path / "out.csv"
     Manifest.of([{"split": "", "group": "", "method": "", **row} for row in rows], tmp_path).write(file)
@@ -369,7 +367,7 @@ def test_an_image_that_is_broken_is_counted_and_the_others_are_scored(
     assert "2 of 6 crops could not be scored" in result.output
 
 
-def test_a_set_of_one_class_has_no_auc_and_says_why(
+def test_a_set_of_one_class_has_no_auc_and_gives_the_reason(
     evaluate: Evaluate, weights: Path, rows: Manifest, tmp_path: Path
 ) -> None:
     file, out = tmp_path / "reals.csv", tmp_path / "out.json"
@@ -416,7 +414,7 @@ def test_real_crops_in_shards(evaluate: Evaluate, weights: Path, data_dir: Path,
     assert all(Path(row["path"]).is_absolute() for row in predicted(out))
 
 
-def test_the_gate_of_promotion_reads_it(evaluation: Evaluation, rows: Manifest, detector: LoadedDetector) -> None:
+def test_the_promotion_gate_reads_the_report(evaluation: Evaluation, rows: Manifest, detector: LoadedDetector) -> None:
     found = Evaluated.parse(json.dumps(evaluation.json).encode())
     assert found.weights_sha256 == detector.sha256
     (main,) = found.sets

@@ -1,4 +1,4 @@
-"""`unmask evaluate` with an ensemble and further looks: by hand from what it says of each member alone."""
+"""`unmask evaluate` with an ensemble and additional views, checked against the results of each member."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainers.evaluation.scoring import score_images
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of another size, normalisation and calibration than `weights`."""
+    """With other size, normalisation and calibration than `weights`."""
     torch.manual_seed(3)
     model = get_model("two_stream", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
     path = tmp_path_factory.mktemp("other") / "other.safetensors"
@@ -82,7 +82,7 @@ def test_looks_are_averaged(detector: LoadedDetector, manifest: Path, text: str)
     np.testing.assert_allclose(found, np.mean(by_hand, axis=0), atol=1e-4)
 
 
-def test_the_command_takes_looks_and_names_them(
+def test_the_command_accepts_looks_and_reports_them(
     evaluate: Evaluate, manifest: Path, weights: Path, tmp_path: Path
 ) -> None:
     plain = run(evaluate, manifest, tmp_path, "--weights", weights)[1]
@@ -98,7 +98,7 @@ def test_the_same_weights_twice_are_refused(evaluate: Evaluate, manifest: Path, 
     assert "named twice" in result.output
 
 
-def test_one_detector_without_looks_is_its_own_backend(weights: Path) -> None:
+def test_one_detector_without_looks_has_a_plain_backend(weights: Path) -> None:
     panel = load_panel(str(weights))
     assert panel.info == load_detector(weights).info
     with panel.backend(backend="torch") as backend:

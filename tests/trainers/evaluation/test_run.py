@@ -1,4 +1,4 @@
-"""`unmask evaluate` where it ends early, and where only training's libraries are."""
+"""`unmask evaluate` with early errors, and with training's libraries only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from models.architectures import LoadedDetector
 from pipeline.verdict.calibration import label, probability
 from tests.trainers.evaluation.conftest import Evaluate
-from trainers.evaluation.items import words
+from trainers.evaluation.items import verdict_labels
 from trainers.evaluation.sets import CropSet, SetError, find_sets
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -22,31 +22,31 @@ SERVING_ONLY = (
 )  # fmt: skip
 
 
-def test_a_manifest_that_is_not_there(evaluate: Evaluate, weights: Path, tmp_path: Path) -> None:
+def test_a_missing_manifest_is_refused(evaluate: Evaluate, weights: Path, tmp_path: Path) -> None:
     result = evaluate("--weights", weights, "--manifest", tmp_path / "none.csv")
     assert result.exit_code == 2
     assert "none.csv: cannot be read" in result.output
 
 
-def test_a_split_that_is_not_there(evaluate: Evaluate, weights: Path, manifest: Path) -> None:
+def test_a_missing_split_is_refused(evaluate: Evaluate, weights: Path, manifest: Path) -> None:
     result = evaluate("--weights", weights, "--manifest", manifest, "--split", "train")
     assert result.exit_code == 2
-    assert "no rows of split 'train'; there are: test, val" in result.output
+    assert "no rows of split 'train'; available: test, val" in result.output
 
 
-def test_weights_that_are_not_there(evaluate: Evaluate, manifest: Path, tmp_path: Path) -> None:
+def test_missing_weights_are_refused(evaluate: Evaluate, manifest: Path, tmp_path: Path) -> None:
     result = evaluate("--weights", tmp_path / "none.safetensors", "--manifest", manifest)
     assert result.exit_code == 2
     assert "none.safetensors" in result.output
 
 
-def test_weights_that_are_none(evaluate: Evaluate, manifest: Path) -> None:
+def test_invalid_weights_are_refused(evaluate: Evaluate, manifest: Path) -> None:
     result = evaluate("--weights", manifest, "--manifest", manifest)
     assert result.exit_code == 2
     assert "a text file, not an Unmask checkpoint" in " ".join(result.output.split())
 
 
-def test_no_manifest_at_all(evaluate: Evaluate, weights: Path) -> None:
+def test_without_a_manifest_there_is_nothing_to_evaluate(evaluate: Evaluate, weights: Path) -> None:
     result = evaluate("--weights", weights)
     assert result.exit_code == 2
     with pytest.raises(SetError, match="nothing to evaluate"):
@@ -54,7 +54,7 @@ def test_no_manifest_at_all(evaluate: Evaluate, weights: Path) -> None:
 
 
 @pytest.mark.parametrize(("option", "says"), [("--backend", "torch"), ("--device", "auto")])
-def test_a_backend_or_device_that_is_not_there(
+def test_a_missing_backend_or_device_is_refused(
     option: str, says: str, evaluate: Evaluate, weights: Path, manifest: Path
 ) -> None:
     result = evaluate("--weights", weights, "--manifest", manifest, option, "abacus")
@@ -75,14 +75,14 @@ def test_an_output_that_cannot_be_written_is_found_before_the_scores(
 
 
 def test_sets_are_named_after_file_or_folder(manifest: Path) -> None:
-    again = manifest.parent / "dfdc-val.csv"
-    again.write_text(manifest.read_text())
-    names = [each.name for each in find_sets([manifest, again, manifest, again], None, None)]
+    other = manifest.parent / "dfdc-val.csv"
+    other.write_text(manifest.read_text())
+    names = [each.name for each in find_sets([manifest, other, manifest, other], None, None)]
     folder = manifest.parent.name
     assert names == [folder, "dfdc-val", f"{folder} (2)", "dfdc-val (2)"]
 
 
-def test_an_empty_half_says_so(manifest: Path) -> None:
+def test_an_empty_half_is_reported(manifest: Path) -> None:
     (whole,) = find_sets([manifest], "test", None)
     assert isinstance(whole, CropSet)
     lone = whole.rows.take(whole.rows.group == whole.rows.group[0])
@@ -93,16 +93,16 @@ def test_an_empty_half_says_so(manifest: Path) -> None:
         find_sets([file], None, empty[0])  # type: ignore[arg-type]
 
 
-def test_probability_and_words_are_those_of_serving(detector: LoadedDetector) -> None:
+def test_probabilities_and_labels_are_those_of_serving(detector: LoadedDetector) -> None:
     logits = np.linspace(-40, 40, 2001).astype(np.float32)
     info = detector.info
     chances = probability(logits, info.calibration)
     np.testing.assert_array_equal(info.calibration.probability(logits), chances)
     for thresholds in (info.thresholds, None):
-        assert words(chances, thresholds).tolist() == [label(float(p), 1, thresholds).value for p in chances]
+        assert verdict_labels(chances, thresholds).tolist() == [label(float(p), 1, thresholds).value for p in chances]
 
 
-def test_it_runs_where_only_the_libraries_of_training_are(weights: Path, manifest: Path, tmp_path: Path) -> None:
+def test_it_runs_with_only_the_libraries_of_training(weights: Path, manifest: Path, tmp_path: Path) -> None:
     program = f"""
 import sys
 sys.modules.update(dict.fromkeys({SERVING_ONLY!r}))
@@ -123,7 +123,7 @@ sys.exit(f"exit codes {{code}} {{clips}}")
     )
     assert "exit codes 0 2" in done.stderr, done.stderr
     assert "is not installed; manifests do not" in done.stderr
-    # No PyAV, no H.264: said, not left out.
+    # Without PyAV, H.264 is reported, not left out.
     assert "h264 crf 35  - (PyAV is not installed)" in done.stdout
     assert "PyAV is not installed" in (tmp_path / "o.md").read_text()
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 13

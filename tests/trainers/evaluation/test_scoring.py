@@ -1,4 +1,4 @@
-"""`score_manifest`, the door for calibration and for the training loop."""
+"""`score_manifest`, used by calibration and the training loop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_scores_are_those_of_the_model_on_the_resized_crops(weights: Path, rows:
     assert found.std() > 0.05
 
 
-def test_a_model_is_left_in_the_mode_it_was_in(detector: LoadedDetector, rows: Manifest) -> None:
+def test_scoring_does_not_change_the_mode_of_a_model(detector: LoadedDetector, rows: Manifest) -> None:
     few = rows.take(np.arange(2))
     detector.model.train()
     score_manifest(detector.model, detector.info.input_spec, few)
@@ -75,7 +75,7 @@ def test_a_transform_gets_the_stored_crop_and_its_row(detector: LoadedDetector, 
     assert len(np.unique(found[1::2])) == 1
 
 
-def test_what_cannot_be_read_is_nan_and_says_why(
+def test_unreadable_images_are_nan_with_a_reason(
     detector: LoadedDetector, eager: Backend, rows: Manifest, tmp_path: Path
 ) -> None:
     few = rows.take(np.arange(4))
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_nan_and_says_why(
     assert np.isnan(found.measures.sharpness).tolist() == [False, False, True, True]
 
 
-def test_nothing_to_score(detector: LoadedDetector, eager: Backend, rows: Manifest) -> None:
+def test_an_empty_manifest_gives_no_scores(detector: LoadedDetector, eager: Backend, rows: Manifest) -> None:
     assert score_manifest(eager, detector.info.input_spec, rows.take(np.arange(0))).shape == (0,)
 
 
@@ -103,9 +103,9 @@ def test_measures_are_those_of_the_stored_crop(detector: LoadedDetector, eager: 
 
 
 def test_progress_counts_up_to_all(detector: LoadedDetector, eager: Backend, rows: Manifest) -> None:
-    told: list[int] = []
-    score_images(eager, detector.info.input_spec, rows, batch=25, progress=told.append)
-    assert told == [25, 50, 60]
+    reported: list[int] = []
+    score_images(eager, detector.info.input_spec, rows, batch=25, progress=reported.append)
+    assert reported == [25, 50, 60]
 
 
 def test_a_backend_of_another_size_is_refused(detector: LoadedDetector, eager: Backend, rows: Manifest) -> None:
@@ -113,6 +113,6 @@ def test_a_backend_of_another_size_is_refused(detector: LoadedDetector, eager: B
         score_manifest(eager, replace(detector.info.input_spec, size=96), rows)
 
 
-def test_a_backend_that_breaks_says_so(eager: Backend) -> None:
+def test_a_failing_backend_raises(eager: Backend) -> None:
     with pytest.raises(BackendError, match=r"torch-.* failed"):
         infer(eager, np.zeros((3, SIZE_PX, SIZE_PX, 5), np.uint8))

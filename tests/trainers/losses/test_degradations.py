@@ -32,7 +32,7 @@ def distance(a: Image, b: Image) -> float:
 
 
 @pytest.mark.parametrize("side", [64, 75])
-def test_quantisation_leaves_what_jpeg_leaves(side: int) -> None:
+def test_quantisation_matches_jpeg(side: int) -> None:
     original = picture(side)
     qualities = (10, 30, 60, 90)
     found = quantised(tensor(*[original] * 4).float(), np.array(qualities))
@@ -51,7 +51,7 @@ def test_blur_is_gaussian() -> None:
         assert distance(image(one), degrade.blur(original, sigma)) < 0.3
 
 
-def test_shrinking_goes_by_area_and_back_linearly() -> None:
+def test_shrinking_uses_area_and_enlarging_is_linear() -> None:
     original = picture(64)
     found = shrunk(tensor(original, original).float(), np.array([0.25, 0.5]))
     for factor, one in zip((0.25, 0.5), found, strict=True):
@@ -65,7 +65,7 @@ def test_noise_has_its_deviation_and_its_seed() -> None:
     assert [float(one.std()) for one in first] == pytest.approx([3.0, 12.0], rel=0.05)
 
 
-def test_every_copy_is_degraded_and_the_draw_is_the_seed_s() -> None:
+def test_every_copy_is_degraded_and_equal_seeds_draw_equally() -> None:
     pixels = tensor(*[picture(64)] * 16)
     kept = pixels.clone()
     first, second = (degraded(pixels, ConsistencyConfig(), np.random.default_rng(3)) for _ in range(2))
@@ -78,6 +78,6 @@ def test_every_copy_is_degraded_and_the_draw_is_the_seed_s() -> None:
     assert len({round(change, 3) for change in changes}) > 8
 
 
-def test_a_wide_blur_of_a_small_image_is_possible() -> None:
+def test_a_wide_blur_of_a_small_image_works() -> None:
     config = ConsistencyConfig(blur_sigma_px=(40, 40))
     assert degraded(tensor(*[picture(32)] * 8), config, np.random.default_rng(0)).shape == (8, 3, 32, 32)

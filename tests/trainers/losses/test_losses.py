@@ -1,4 +1,4 @@
-"""The losses as functions: their zero, their direction, and what they leave out."""
+"""The losses as functions: their zero, their direction, and ignored items."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainers.losses.ordered import OrderedHeads, ordered_loss, reached
 log_odds = st.floats(-30, 30)
 
 
-def test_whole_soft_labels_cost_what_labels_cost() -> None:
+def test_one_hot_soft_labels_match_hard_labels() -> None:
     logits = torch.randn(6, 2)
     labels = torch.tensor([0, 1, 1, 0, 1, 0])
     everything = torch.ones(6, dtype=torch.bool)
@@ -34,7 +34,7 @@ def test_whole_soft_labels_cost_what_labels_cost() -> None:
     )
 
 
-def test_a_batch_without_a_label_costs_nothing() -> None:
+def test_a_batch_without_labels_has_zero_loss() -> None:
     logits = torch.randn(2, 2, requires_grad=True)
     loss = soft_cross_entropy(logits, torch.zeros(2), torch.zeros(2, dtype=torch.bool))
     loss.backward()
@@ -58,7 +58,7 @@ def test_the_divergence_is_that_of_the_probabilities() -> None:
     assert float(bernoulli_kl(*logits)) == pytest.approx(expected)
 
 
-def test_consistency_moves_the_degraded_answer_alone() -> None:
+def test_consistency_gradients_reach_only_the_degraded_output() -> None:
     clean, degraded = torch.randn(4, requires_grad=True), torch.randn(4, requires_grad=True)
     log_odds_consistency(clean, degraded).backward()
     assert clean.grad is None
@@ -71,7 +71,7 @@ def test_consistency_moves_the_degraded_answer_alone() -> None:
     assert float(feature_consistency(features[0], 3 * features[0].detach())) == pytest.approx(0, abs=1e-6)
 
 
-def test_distillation_ignores_what_the_teachers_have_not_seen() -> None:
+def test_distillation_ignores_images_without_teacher_outputs() -> None:
     teacher, student = torch.randn(4), torch.randn(4)
     known = torch.tensor([True, False, True, False])
     other = torch.where(known, teacher, -teacher)
@@ -97,7 +97,7 @@ def test_projections_learn_the_features_of_two_teachers() -> None:
     assert float(loss.detach()) < 0.01
 
 
-def test_classes_reach_the_thresholds_below_them() -> None:
+def test_classes_reach_all_lower_thresholds() -> None:
     kinds = torch.tensor([REAL_FACE, BLENDED, RERENDERED, REAL_FAKE, UNKNOWN_KIND])
     assert reached(kinds).tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]]
 

@@ -1,4 +1,4 @@
-"""Mixing within couples: what is mixed, what is left alone, and what stays in balance."""
+"""Mixing within couples: mixed values, unchanged values, and balance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from trainers.losses.config import MixupConfig
 from trainers.losses.mixup import mix_couples
 
-# Alpha 5: no part near 0, which would round to nothing.
+# Alpha 5: no part near 0, which would round to 0.
 ALWAYS = MixupConfig(share=1.0, alpha=5)
 
 
@@ -33,7 +33,7 @@ def batch(couples: int = 3, seed: int = 0) -> dict[str, Tensor]:
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32), alpha=st.floats(0.1, 5))
-def test_images_labels_and_masks_are_mixed_alike(seed: int, alpha: float) -> None:
+def test_images_labels_and_masks_are_mixed_in_the_same_parts(seed: int, alpha: float) -> None:
     before = batch(seed=seed % 1000)
     after = mix_couples(before, MixupConfig(share=1.0, alpha=alpha), np.random.default_rng(seed))
     shares = after["fake_share"]
@@ -73,7 +73,7 @@ def test_the_share_of_couples_is_kept() -> None:
     assert float(torch.stack(mixed).mean()) == pytest.approx(0.3, abs=0.04)
 
 
-def test_equal_seeds_mix_equally_and_leave_the_batch_alone() -> None:
+def test_equal_seeds_mix_equally_and_do_not_change_the_batch() -> None:
     before = batch()
     kept = {name: value.clone() for name, value in before.items()}
     first, second = (mix_couples(before, ALWAYS, np.random.default_rng(7)) for _ in range(2))

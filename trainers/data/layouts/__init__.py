@@ -1,4 +1,4 @@
-"""How data sets are laid out on disk: one reader a family, all with one result."""
+"""Disk layouts of data sets: one reader per family, with the same result type."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def read_layout(name: str, root: Path, options: LayoutOptions | None = None) -> 
     Args:
         name: one of `LAYOUTS`.
         root: the set's folder.
-        options: what is wanted of it.
+        options: what to read.
 
     Raises:
-        LayoutError: no such layout or folder, the folder is not laid out so, or nothing that is wanted is in it.
+        LayoutError: the layout or folder does not exist, the folder has another layout, or nothing requested is in it.
     """
     options = options or LayoutOptions()
     if name not in LAYOUTS:
-        raise LayoutError(f"unknown layout {name!r}; there are: {', '.join(LAYOUTS)}")
+        raise LayoutError(f"unknown layout {name!r}; available: {', '.join(LAYOUTS)}")
     listing = LAYOUTS[name](expect_folder(root), options)
     if options.methods:
-        there = sorted({video.method for video in listing.videos if video.method})
-        if unknown := [method for method in options.methods if method not in there]:
-            raise LayoutError(f"{root} has no videos of {', '.join(unknown)}; it has {', '.join(there) or 'no fakes'}")
+        existing = sorted({video.method for video in listing.videos if video.method})
+        if unknown := [method for method in options.methods if method not in existing]:
+            raise LayoutError(f"{root} has no videos of {', '.join(unknown)}; found: {', '.join(existing) or 'none'}")
         wanted = {"", *options.methods}
         listing = replace(listing, videos=tuple(video for video in listing.videos if video.method in wanted))
     if not listing.videos:
-        left_out = ", ".join(f"{count} {reason}" for reason, count in listing.dropped.items()) or "none was found"
+        left_out = ", ".join(f"{count} {reason}" for reason, count in listing.dropped.items()) or "nothing was found"
         raise LayoutError(f"{root}: no videos as {name}: {left_out}")
     return listing

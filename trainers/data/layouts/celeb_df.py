@@ -1,15 +1,15 @@
 """Celeb-DF v1 and v2 (Li et al., CVPR 2020) and Celeb-DF++ (Li et al., arXiv 2507.18015).
 
     Celeb-real/idA_NNNN.mp4                      of celebrity A
-    YouTube-real/NNNNN.mp4                       of others; each counts as an identity of its own
+    YouTube-real/NNNNN.mp4                       of others; each counts as a separate identity
     Celeb-synthesis/idA_idB_NNNN.mp4             v1, v2: the face of B in video NNNN of A
     Celeb-synthesis/SCENARIO/METHOD/*.mp4        ++: FaceSwap, FaceReenact and TalkingFace, 22 methods
     List_of_testing_videos.txt                   lines of `LABEL PATH`, 1 for real
 
-Folders of frames do as well as videos. Each identity has one split: those that the test list names are test identities,
-the rest is split by a hash. Videos of a test identity that are not on the list, and fakes that tie identities of two
-splits together, are left out: the official list shares most of its identities with the videos off it. Whoever wants to
-train on Celeb-DF takes its own splits instead (`official=False`).
+Folders of frames work as well as videos. Each identity has one split: those on the test list are test identities,
+the others are split by a hash. Videos of a test identity that are not on the list, and fakes that connect identities of
+two splits, are left out: the official list shares most of its identities with the other videos. To train on Celeb-DF,
+use hash splits instead (`official=False`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from trainers.data.layouts.splits import TEST, Claim, place
 from trainers.data.manifest import FAKE, REAL
 
 TEST_LIST = "List_of_testing_videos.txt"
-# Of v1 and v2, whose fakes lie right in Celeb-synthesis; Celeb-DF++ calls them by it too.
+# Of v1 and v2, whose fakes are directly in Celeb-synthesis; Celeb-DF++ uses this name too.
 OWN_METHOD = "Celeb-DF"
 _STRUCTURAL = ("videos", "frames")
 
@@ -68,7 +68,7 @@ def read(root: Path, options: LayoutOptions) -> Listing:
 
     claims = [Claim(tuple(f"celeb-{i}" for i in ids), listed.get(_key(clip, root))) for clip, _, ids, _ in rows]
     if listed and not any(claim.official for claim in claims):
-        raise LayoutError(f"{root / TEST_LIST} names {len(listed)} videos, none of which is in {root}")
+        raise LayoutError(f"{root / TEST_LIST} names {len(listed)} videos, none of which exists in {root}")
     splits = place(claims, options.shares, with_test=not options.official)
     videos = []
     for (clip, method, identities, original), claim, split in zip(rows, claims, splits, strict=True):

@@ -2,17 +2,17 @@
 
     DF40_train/METHOD/frames/VIDEO/NNN.png       fakes of FaceForensics++'s training identities
     DF40/METHOD/{ff,cdf}/frames/VIDEO/NNN.png    for testing, on FaceForensics++ and on Celeb-DF
-    DF40/METHOD/{fake,real}/VIDEO/NNN.png        methods with originals of their own (heygen, e4e, MidJourney ...)
+    DF40/METHOD/{fake,real}/VIDEO/NNN.png        methods with their own originals (heygen, e4e, MidJourney ...)
 
 The root is the folder of DF40_train and DF40, or one of the two; folders of kinds (Face-swapping ...) above methods
-do not matter, nor does `frames`. Pictures right in a folder named `ff`, `cdf`, `fake`, `real`, `frames` or `inversions`
-are clips of one frame each. The frames are face crops already; the faces in them are found and cut once more.
+do not matter, nor does `frames`. Pictures directly in a folder named `ff`, `cdf`, `fake`, `real`, `frames` or
+`inversions` are clips of one frame each. The frames are already face crops; the faces in them are found and cut again.
 
-The set has fakes only, but for METHOD/real: the other originals are those of FaceForensics++ and Celeb-DF, whose own
-readers take folders of frames too; join the manifests. Groups are named as there, by the identities in VIDEO:
+The set has only fakes, except METHOD/real: the other originals are those of FaceForensics++ and Celeb-DF, whose own
+readers accept folders of frames too; join the manifests. Groups have the same names, by the identities in VIDEO:
 TARGET_SOURCE of FaceForensics++ (with train.json, val.json and test.json in the root by the official pairs, else by the
-names themselves), idA_idB_NNNN of Celeb-DF. What lies below `DF40_train` is trained on, a part of it split off for
-validation by a hash of the group; the rest is test; what ties the two together is left out.
+names themselves), idA_idB_NNNN of Celeb-DF. Videos in `DF40_train` are for training, a part of them split off for
+validation by a hash of the group; the rest is test; videos that connect the two are left out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read(root: Path, options: LayoutOptions) -> Listing:
     """The videos of DF40.
 
     Raises:
-        LayoutError: there are no pictures or videos below any METHOD, or some lie outside of one.
+        LayoutError: no METHOD has pictures or videos, or some are outside of one.
     """
     structural = (*_FRAMES, *_DOMAINS, *_KINDS, *_TOPS)
     clips = list(walk_clips(root, structural, skipped=("landmarks", "masks", "mask")))
@@ -62,7 +62,7 @@ def read(root: Path, options: LayoutOptions) -> Listing:
     splits = place(claims, options.shares, with_test=not options.official)
     for clip, claim, split in zip(clips, claims, splits, strict=True):
         if (into := options.split or split) is None:
-            dropped["ties identities of two splits together"] += 1
+            dropped["connects identities of two splits"] += 1
             continue
         parts = [part for part in clip.relative_to(root).parts[:-1] if part.lower() not in _FRAMES]
         real = "real" in (part.lower() for part in parts)
@@ -85,18 +85,18 @@ def _method(clip: Path, root: Path) -> str:
     for part in clip.relative_to(root).parts[:-1]:
         if part.lower() not in plain:
             return part
-    raise LayoutError(f"{clip}: expected it below a folder METHOD, as in DF40_train/METHOD/frames/VIDEO")
+    raise LayoutError(f"{clip}: expected it in a folder METHOD, as in DF40_train/METHOD/frames/VIDEO")
 
 
 def _official(clip: Path, root: Path, pairs: IdentityPairs) -> str | None:
-    """The split of a clip by FaceForensics++'s lists, else by the folder that it is in; None: it may be trained on."""
+    """The split of a clip by FaceForensics++'s lists, else by its folder; None: it may be used for training."""
     if (ids := _of_ffpp(clip, root)) and ids[0] in pairs.split:
         return pairs.split[ids[0]]
     return None if _TRAINING in (part.lower() for part in (root.name, *clip.relative_to(root).parts)) else TEST
 
 
 def _own(clip: Path, root: Path) -> bool:
-    """Whether a clip's method has originals of its own, whose names say nothing of other sets."""
+    """Whether a clip's method has originals of its own, whose names are unrelated to other sets."""
     return bool({"fake", "real"} & {part.lower() for part in clip.relative_to(root).parts[:-1]})
 
 

@@ -5,15 +5,15 @@ The whole set, or any of its parts, or a part alone:
     dfdc_train_part_N/metadata.json              {NAME: {"label": "REAL" or "FAKE", "split", "original"}}
     dfdc_train_part_N/NAME
 
-The group is the original video's name. All of it is called train, so validation and test videos are split off by a
-hash of the group. An actor may be in several groups: nobody has said who is in which.
+The group is the original video's name. All of it is labelled train, so validation and test videos are split off by a
+hash of the group. An actor may be in several groups: the set does not name its actors.
 
 The preview:
 
     dataset.json                                 {PATH: {"label": "real" or "fake", "set", "target_id", "swapped_id"}}
     original_videos/ACTOR/*.mp4, method_A/*/*/*.mp4, method_B/*/*/*.mp4
 
-The group is the actor who is seen. Where an entry has no `target_id`, actors are the numbers of four digits and more in
+The group is the actor seen. If an entry has no `target_id`, actors are the numbers of four digits and more in
 its path. Its set test is kept, validation is split off set train; a video with actors of two splits is left out.
 """
 
@@ -53,10 +53,10 @@ def read(root: Path, options: LayoutOptions) -> Listing:
     dataset = options.dataset or "dfdc"
     rows: list[tuple[Path, int, str, str | None]] = []  # clip, label, original, official split
     for part in parts:
-        there = {path.name for path in part.iterdir()} if part.is_dir() else set()
+        existing = {path.name for path in part.iterdir()} if part.is_dir() else set()
         for name, facts in _entries(expect_file(part / "metadata.json")):
-            if name not in there:
-                dropped["in metadata.json, but not there"] += 1
+            if name not in existing:
+                dropped["in metadata.json, but missing"] += 1
                 continue
             official = str(facts.get("split") or TRAIN) if options.official else TRAIN
             original = Path(str(facts.get("original") or "")).stem
@@ -66,7 +66,7 @@ def read(root: Path, options: LayoutOptions) -> Listing:
     videos = []
     for (clip, label, original, _), group, split in zip(rows, groups, splits, strict=True):
         if (into := options.split or split) is None:
-            dropped["on another list than its original"] += 1
+            dropped["in another list than its original"] += 1
             continue
         videos.append(
             SourceVideo(
@@ -94,7 +94,7 @@ def read_preview(root: Path, options: LayoutOptions) -> Listing:
     rows: list[tuple[str, int, list[str], str | None]] = []  # path, label, actors, official split
     for name, facts in _entries(expect_file(root / "dataset.json")):
         if not (root / name).is_file():
-            dropped["in dataset.json, but not there"] += 1
+            dropped["in dataset.json, but missing"] += 1
             continue
         actors = [str(facts[key]) for key in ("target_id", "swapped_id") if facts.get(key)]
         official = str(facts.get("set") or TRAIN) if options.official else TRAIN
@@ -104,7 +104,7 @@ def read_preview(root: Path, options: LayoutOptions) -> Listing:
     splits = place(claims, options.shares, with_test=not options.official)
     for (name, label, _, _), claim, split in zip(rows, claims, splits, strict=True):
         if (into := options.split or split) is None:
-            dropped["ties actors of two splits together"] += 1
+            dropped["connects actors of two splits"] += 1
             continue
         videos.append(
             SourceVideo(
@@ -131,7 +131,7 @@ def _entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
     except (OSError, ValueError) as error:
         raise LayoutError(f"{file}: cannot be read as JSON: {error}") from error
     if not isinstance(entries, dict) or not all(isinstance(facts, dict) for facts in entries.values()):
-        raise LayoutError(f"{file}: expected an object of video names, each with an object of facts")
+        raise LayoutError(f"{file}: expected an object of video names, each with an object of properties")
     return sorted(entries.items())
 
 

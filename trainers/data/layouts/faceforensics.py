@@ -1,12 +1,12 @@
-"""FaceForensics++ (Roessler et al., ICCV 2019) as its download script lays it out.
+"""FaceForensics++ (Roessler et al., ICCV 2019) in the layout of its download script.
 
     original_sequences/{youtube,actors}/COMPRESSION/videos/*.mp4
     manipulated_sequences/METHOD/COMPRESSION/videos/TARGET_SOURCE.mp4
     train.json, val.json, test.json
 
-COMPRESSION is raw (older copies: c0), c23 or c40. Folders of frames (`frames/NAME/*.png`) do as well as videos. The
-three lists hold pairs of identities; each pair is a group, and a fake lies within one. The actors of DeepFakeDetection
-have no official split: they are split by a hash of the actor, and the fakes that tie actors of two splits together are
+COMPRESSION is raw (older copies: c0), c23 or c40. Folders of frames (`frames/NAME/*.png`) work as well as videos. The
+three lists hold pairs of identities; each pair is a group, and a fake is within one. The actors of DeepFakeDetection
+have no official split: they are split by a hash of the actor, and fakes that connect actors of two splits are
 left out. Its originals are named ACTOR__SCENE, its fakes TARGET_SOURCE__SCENE__ID.
 """
 
@@ -56,10 +56,10 @@ def read(root: Path, options: LayoutOptions) -> Listing:
 
 def _methods(root: Path, options: LayoutOptions) -> list[str]:
     folder = expect_folder(root / "manipulated_sequences")
-    there = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
+    existing = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
     if options.methods:
         return [expect_folder(folder / method).name for method in options.methods]
-    found = [m for m in there if any((folder / m / c).is_dir() for c in _FOLDERS[options.compression])]
+    found = [m for m in existing if any((folder / m / c).is_dir() for c in _FOLDERS[options.compression])]
     if not found:
         raise LayoutError(f"expected METHOD/{options.compression} in {folder}; {what_is_in(folder)}")
     return found
@@ -85,7 +85,7 @@ def _youtube(root: Path, methods: list[str], options: LayoutOptions, dropped: Co
         if not all(identity in pairs.members for identity in identities):
             dropped["not in train.json, val.json or test.json"] += 1
         elif len({pairs.members[identity] for identity in identities}) > 1:
-            dropped["ties two pairs of identities together"] += 1
+            dropped["connects two pairs of identities"] += 1
         else:
             known.append((method, clip, identities))
     claims = [Claim((pairs.group(ids[0]),), pairs.split.get(ids[0])) for _, _, ids in known]
@@ -102,7 +102,7 @@ def _youtube(root: Path, methods: list[str], options: LayoutOptions, dropped: Co
             original=f"{dataset}-real-{identities[0]}" if method else "",
         )
         for (method, clip, identities), split in zip(known, place(claims, options.shares), strict=True)
-        # One group is one claim: it cannot fall between splits.
+        # One group is one claim, so it cannot span splits.
         if split is not None
     ]
 
@@ -114,7 +114,7 @@ def _actors(root: Path, options: LayoutOptions, dropped: Counter[str]) -> list[S
     for clip, label in [(clip, REAL) for clip in reals] + [(clip, FAKE) for clip in fakes]:
         named = re.fullmatch(r"(\d+)(?:_(\d+))?__(.+?)(?:__[A-Z0-9]+)?", clip_name(clip))
         if named is None or (named[2] is None) == (label == FAKE):
-            dropped["not named as an actor's video is"] += 1
+            dropped["not named like an actor's video"] += 1
             continue
         rows.append((clip, label, [actor for actor in named.groups()[:2] if actor], f"{named[1]}__{named[3]}"))
     claims = [Claim(tuple(f"dfd-{actor}" for actor in actors)) for _, _, actors, _ in rows]
@@ -122,7 +122,7 @@ def _actors(root: Path, options: LayoutOptions, dropped: Counter[str]) -> list[S
     found = []
     for (clip, label, actors, original), split in zip(rows, place(claims, options.shares), strict=True):
         if (into := options.split or split) is None:
-            dropped["ties actors of two splits together"] += 1
+            dropped["connects actors of two splits"] += 1
             continue
         kind = ACTORS_METHOD if label == FAKE else "real"
         found.append(
@@ -145,15 +145,15 @@ class IdentityPairs:
     """The identities of FaceForensics++'s videos from YouTube.
 
     Attributes:
-        members: for each identity all of its group, itself included.
-        split: of each identity, where there is an official one.
+        members: for each identity its whole group, itself included.
+        split: of each identity, if there is an official one.
     """
 
     members: Mapping[str, tuple[str, ...]]
     split: Mapping[str, str]
 
     def group(self, identity: str) -> str:
-        """Name of an identity's group: the same in every set that builds on FaceForensics++."""
+        """Name of an identity's group: the same in every set based on FaceForensics++."""
         return "ffpp-" + "_".join(self.members.get(identity, (identity,)))
 
 
@@ -161,7 +161,7 @@ def identity_pairs(root: Path) -> IdentityPairs:
     """The official splits: train.json, val.json and test.json, lists of pairs of identities.
 
     Raises:
-        LayoutError: a list is missing or not of that form.
+        LayoutError: a list is missing or has another form.
     """
     members: dict[str, tuple[str, ...]] = {}
     split: dict[str, str] = {}
@@ -169,7 +169,7 @@ def identity_pairs(root: Path) -> IdentityPairs:
         file = root / f"{name}.json"
         if not file.is_file():
             raise LayoutError(
-                f"expected the official splits train.json, val.json and test.json in {root}, {file.name} is not there "
+                f"expected the official splits train.json, val.json and test.json in {root}, {file.name} is missing "
                 "(they are in dataset/splits of github.com/ondyari/FaceForensics)"
             )
         try:

@@ -1,17 +1,17 @@
 """Any folder of clips: a table `labels.csv`, or sub-folders `real` and `fake`.
 
-    labels.csv                                   columns file, label (real or fake); if wanted method, group, pair,
+    labels.csv                                   columns file, label (real or fake); optional: method, group, pair,
                                                  split, dataset
 
     real/NAME.mp4                                clips may be videos, pictures, or folders of frames
     fake/NAME.mp4, fake/METHOD/NAME.mp4          fake/NAME/*.png is a clip NAME, fake/METHOD/NAME/*.png one of METHOD
 
-    NAME.jpg, NAME.mp4                           with `--all-real`: everything below the folder is real
+    NAME.jpg, NAME.mp4                           with `--all-real`: everything in the folder is real
 
-The column `pair` names the file of the real that a fake was made from (or of a fake, in a real's row). In sub-folders a
-fake belongs to the real of its own name, or to that of which the name goes on after an underscore (`7_3` or `7_blend`
-to `7`); what is left of the name ties a second real to it if there is one called so (`3`). Clips that are tied together
-are one group. Where no split is given, groups are split by a hash of their name.
+The column `pair` is the file of the real that a fake was made from (or of a fake, in a real's row). In sub-folders a
+fake belongs to the real of its own name, or to the one whose name it continues after an underscore (`7_3` or `7_blend`
+to `7`); the rest of the name connects a second real if one has that name (`3`). Connected clips are one
+group. If no split is given, groups are split by a hash of their name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Row:
     path: Path
     label: int
     method: str
-    ties: tuple[str, ...]  # names of the rows that it belongs to, its original first
+    ties: tuple[str, ...]  # names of the rows that it is connected to, its original first
     group: str = ""
     split: str = ""
     dataset: str = ""
@@ -65,7 +65,7 @@ def read(root: Path, options: LayoutOptions) -> Listing:
     components = connected([(name, *row.ties) for name, row in rows.items()])
     default = options.dataset or root.resolve().name
     datasets = {name: options.dataset or row.dataset or default for name, row in rows.items()}
-    # Named after the real where there is one, so that one more fake does not rename a group.
+    # Named after the real if it exists, so that another fake does not rename a group.
     heads = {
         name: min(members, key=lambda member: (rows[member].label, member)) for name, members in components.items()
     }
@@ -73,7 +73,7 @@ def read(root: Path, options: LayoutOptions) -> Listing:
         name: row.group or rows[head].group or f"{datasets[head]}-{head}"
         for (name, row), head in zip(rows.items(), (heads[name] for name in rows), strict=True)
     }
-    # Splits that are given are taken as they are: `unmask data check` tells whether they leak.
+    # Given splits are used as they are: `unmask data check` reports leaks.
     given = {name: row.split if options.official else "" for name, row in rows.items()}
     of_group = {groups[name]: split for name, split in given.items() if split}
     videos = []
@@ -108,18 +108,18 @@ def _of_table(root: Path) -> dict[str, _Row]:
             f"{file}: expected columns file and label, {' and '.join(sorted(missing))} is not among {columns}"
         )
     if not table:
-        raise LayoutError(f"{file}: holds no rows")
+        raise LayoutError(f"{file}: has no rows")
     names = {row["file"]: name for row, name in zip(table, _names([row["file"] for row in table]), strict=True)}
     if len(names) < len(table):
-        raise LayoutError(f"{file}: {Counter(row['file'] for row in table).most_common(1)[0][0]} stands there twice")
-    # A real's row may name its fake: then the fake is tied to it.
+        raise LayoutError(f"{file}: {Counter(row['file'] for row in table).most_common(1)[0][0]} is listed twice")
+    # A real's row may name its fake: then the fake is connected to it.
     made_from = {row["pair"]: row["file"] for row in table if row.get("pair") and _label(row, file) == REAL}
     rows = {}
     for row in table:
         method, group, pair, split, dataset = ((row.get(column) or "").strip() for column in _COLUMNS)
         pair = pair or made_from.get(row["file"], "")
         if pair and pair not in names:
-            raise LayoutError(f"{file}: {row['file']} has the pair {pair}, which is no file of the table")
+            raise LayoutError(f"{file}: {row['file']} has the pair {pair}, which is not a file in the table")
         label = _label(row, file)
         rows[names[row["file"]]] = _Row(
             path=root / row["file"],
@@ -149,7 +149,7 @@ def _of_folders(root: Path) -> dict[str, _Row]:
     names = dict(zip(paths, _names([path.relative_to(root).as_posix() for path in paths]), strict=True))
     by_stem = {clip_name(path): names[path] for path in clips["real"]}
     rows = {names[path]: _Row(path, REAL, "", ()) for path in clips["real"]}
-    # Fakes of one name are of one original, also where it is not there.
+    # Fakes of one name share one original, even if it is missing.
     first: dict[str, str] = {}
     for path in clips["fake"]:
         folders = path.relative_to(root / "fake").parts[:-1]
@@ -168,7 +168,7 @@ def _all_real(root: Path) -> dict[str, _Row]:
 
 
 def _reals_in(stem: str, reals: dict[str, str]) -> tuple[str, ...]:
-    """The reals that a fake's name tells of: the one that its beginning is, and the one that the rest is."""
+    """The reals named by a fake's name: by its beginning and by the rest."""
     if stem in reals:
         return (reals[stem],)
     for at in (i for i in range(len(stem) - 1, 0, -1) if stem[i] == "_"):
@@ -179,7 +179,7 @@ def _reals_in(stem: str, reals: dict[str, str]) -> tuple[str, ...]:
 
 
 def _names(files: list[str]) -> list[str]:
-    """Files without their suffixes, but for those that would be called alike."""
+    """Files without their suffixes, except where names would collide."""
     bare = [str(Path(file).with_name(clip_name(Path(file)))) for file in files]
     times = Counter(bare)
     return [name if times[name] == 1 else file for name, file in zip(bare, files, strict=True)]

@@ -1,4 +1,4 @@
-"""What a data set on disk holds: one typed row a source video, whichever way its folders are laid out."""
+"""The contents of a data set on disk: one typed row per source video, for any folder layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Compression = Literal["raw", "c23", "c40"]
 
 
 class LayoutError(UnmaskError, ValueError):
-    """A folder is not laid out as its data set is; the message says what was expected where, and what is there."""
+    """A folder does not have its data set's layout; the message says what was expected and what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class SourceVideo:
         path: a video file, a picture, or a folder of frames.
         label: 0 real, 1 fake.
         split: train, val, test ...
-        group: what must not stand in two splits: the identity, or the pair of them, or the original video.
-        source_video: its name, unique within the set and, by its prefix, among sets.
+        group: must not be in two splits: the identity, or the pair of them, or the original video.
+        source_video: its name, unique within the set and, by its prefix, across sets.
         method: how it was forged; empty for a real one.
         dataset: name of the set.
-        original: `source_video` of the real one that it was made from; empty for a real one or if it is not in the set.
+        original: `source_video` of the real video that it was made from; empty for reals or if it is not in the set.
     """
 
     path: Path
@@ -50,16 +50,16 @@ class SourceVideo:
 
 @dataclass(frozen=True, slots=True)
 class LayoutOptions:
-    """What is wanted of a set.
+    """What to read from a set.
 
     Attributes:
-        compression: of FaceForensics++.
-        methods: forgeries to take; all that are there if empty.
-        shares: of the splits that a set does not come with.
-        official: keep to the splits that a set comes with; else split all of it by a hash of the identity.
-        split: put everything into this one split, for a set that is only measured on.
-        dataset: name of the set, if not the layout's own.
-        all_real: the folder layout takes all that it finds as real, whatever the names of sub-folders.
+        compression: for FaceForensics++.
+        methods: forgery methods to read; all if empty.
+        shares: for splits that the set does not define.
+        official: use the set's own splits; else split all of it by a hash of the identity.
+        split: put everything into this one split, for a set used only for evaluation.
+        dataset: name of the set, instead of the layout's own.
+        all_real: the folder layout labels everything as real, whatever the names of sub-folders.
     """
 
     compression: Compression = "c23"
@@ -73,13 +73,13 @@ class LayoutOptions:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The videos of a set in a fixed order, and what was left out.
+    """The videos of a set in a fixed order, and the number left out.
 
     Attributes:
         layout: name of its reader.
         root: its folder.
         videos: sorted by name.
-        dropped: how many videos could not be placed, by the reason.
+        dropped: videos that could not be placed, by reason.
     """
 
     layout: str
@@ -89,28 +89,28 @@ class Listing:
 
     @classmethod
     def of(cls, layout: str, root: Path, videos: Iterable[SourceVideo], dropped: Mapping[str, int]) -> Listing:
-        """Sort the videos; a fake whose original is not among them has none.
+        """Sort the videos; a fake whose original is not among them has `original` cleared.
 
         Raises:
-            LayoutError: two videos have one name, or a name is not UTF-8, which a manifest could not hold.
+            LayoutError: two videos have the same name, or a name is not UTF-8, which a manifest could not hold.
         """
         named: dict[str, SourceVideo] = {}
         for video in videos:
             if any("\ud800" <= sign <= "\udfff" for sign in video.source_video):
                 raise LayoutError(f"{str(video.path)!r}: the name is not UTF-8; rename it")
             if (other := named.setdefault(video.source_video, video)) is not video:
-                raise LayoutError(f"two videos are called {video.source_video}: {other.path} and {video.path}")
+                raise LayoutError(f"two videos have the name {video.source_video}: {other.path} and {video.path}")
         reals = {name for name, video in named.items() if video.label == REAL}
         linked = [video if video.original in reals else replace(video, original="") for video in named.values()]
         return cls(layout, root, tuple(sorted(linked, key=lambda video: video.source_video)), dict(dropped))
 
     def place_of(self, video: SourceVideo) -> str:
-        """A video's path relative to the root, if it lies below."""
+        """A video's path relative to the root, if it is inside."""
         return str(video.path.relative_to(self.root) if video.path.is_relative_to(self.root) else video.path)
 
     @property
     def sha256(self) -> str:
-        """Over all rows, with paths relative to the root: whether two listings are of the same videos."""
+        """sha256 over all rows, with paths relative to the root: equal for listings of the same videos."""
         rows = (
             "\0".join(
                 (
@@ -129,7 +129,7 @@ class Listing:
 
 
 def clip_name(path: Path) -> str:
-    """Name of a clip: without its suffix if it is a file."""
+    """Name of a clip, without the suffix of a file."""
     return path.stem if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES else path.name
 
 
@@ -153,10 +153,10 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def clips_in(folder: Path) -> list[Path]:
-    """Videos, and folders of frames, right in a folder, else in its sub-folder `videos`, else in `frames`.
+    """Videos, and folders of frames, directly in a folder, else in its sub-folder `videos`, else in `frames`.
 
     Raises:
-        LayoutError: there is no such folder.
+        LayoutError: the folder does not exist.
     """
     expect_folder(folder)
     for place in (folder, folder / "videos", folder / "frames"):
@@ -177,15 +177,15 @@ def _holds_pictures(folder: Path) -> bool:
 
 
 def walk_clips(root: Path, structural: Iterable[str], skipped: Iterable[str] = ()) -> Iterator[Path]:
-    """All videos, frame folders and single pictures below a folder, in a fixed order.
+    """All videos, frame folders and single pictures in a folder tree, in a fixed order.
 
-    A folder that holds pictures is a clip, unless its name is one of those that give a set its structure: then each
-    picture in it is a clip of its own. A folder `frames` beside one called `videos` holds those of the same clips.
+    A folder that holds pictures is a clip, unless its name is one of the structural folders: then each
+    picture in it is a separate clip. A folder `frames` next to `videos` has the frames of the same clips.
 
     Args:
-        root: where to begin; itself structural.
+        root: start folder; itself structural.
         structural: names of folders, in lower case.
-        skipped: names of folders that are not looked into, in lower case.
+        skipped: names of folders to skip, in lower case.
     """
     structural, skipped = frozenset(structural), frozenset(skipped)
     for folder, inner, files in os.walk(root):
@@ -206,7 +206,7 @@ def expect_folder(path: Path) -> Path:
     """The folder.
 
     Raises:
-        LayoutError: it is not there; the message says what is.
+        LayoutError: it does not exist; the message says what does.
     """
     if not path.is_dir():
         raise LayoutError(f"expected the folder {path}; {what_is_in(path.parent)}")
@@ -217,7 +217,7 @@ def expect_file(path: Path) -> Path:
     """The file.
 
     Raises:
-        LayoutError: it is not there; the message says what is.
+        LayoutError: it does not exist; the message says what does.
     """
     if not path.is_file():
         raise LayoutError(f"expected the file {path}; {what_is_in(path.parent)}")
@@ -225,9 +225,9 @@ def expect_file(path: Path) -> Path:
 
 
 def what_is_in(folder: Path, at_most: int = 8) -> str:
-    """What a folder holds, in words."""
+    """The contents of a folder, as text."""
     if not folder.is_dir():
-        return f"{folder} is {'a file' if folder.exists() else 'not there either'}"
+        return f"{folder} is {'a file' if folder.exists() else 'missing too'}"
     names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
     if not names:
         return f"{folder} is empty"

@@ -1,4 +1,4 @@
-"""Who goes into which split: by the lists that a set comes with, else by a hash of the identity."""
+"""Splits: by the lists of a set, else by a hash of the identity."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 TRAIN, VAL, TEST = "train", "val", "test"
-# An identity that an official list has in several splits belongs to the one that must be kept cleanest.
+# An identity in several official splits belongs to the one that must stay cleanest.
 _CLEANEST = (TEST, VAL, TRAIN)
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Parts of the identities that go into the validation and test splits of a set without its own; the rest trains."""
+    """Shares of the identities for validation and test in a set without official splits; the rest is for training."""
 
     val: float = 0.15
     test: float = 0.15
@@ -23,7 +23,7 @@ class Shares:
             raise ValueError(f"shares must not be negative and leave some for training, got {self.val}, {self.test}")
 
     def split_of(self, identity: str, *, with_test: bool = True) -> str:
-        """The split of an identity: the same on every machine, whoever else is in the set."""
+        """The split of an identity: the same on every machine, independent of the other identities."""
         digest = hashlib.sha256(f"split:{identity}".encode()).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
         if place < self.val:
@@ -33,11 +33,11 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is known of one video.
+    """Known facts about one video.
 
     Attributes:
-        identities: all that are seen in it: a fake belongs to the one it shows and to the one it was made from.
-        official: the split that the set's own lists give it; None if they are silent.
+        identities: all identities in it: a fake belongs to the one it shows and the one it was made from.
+        official: its split in the set's own lists; None if it is in none.
     """
 
     identities: tuple[str, ...]
@@ -45,20 +45,20 @@ class Claim:
 
 
 def place(claims: Sequence[Claim], shares: Shares, *, with_test: bool = True) -> list[str | None]:
-    """Split videos so that no identity stands in two splits.
+    """Split videos so that no identity is in two splits.
 
-    Each identity gets one split: that of the official lists if they name a video of it (test before validation before
-    training), else by its hash. A video goes where all its identities are; but a test split that is listed stays as it
+    Each identity gets one split: the official one if the lists name a video of it (test before validation before
+    training), else by its hash. A video goes to the split of all its identities; but a listed test split stays as it
     is listed.
 
     Args:
-        claims: one a video.
+        claims: one per video.
         shares: for the identities that no list names.
-        with_test: whether some of those may go into the test split; not where the set has one of its own.
+        with_test: whether some of those may go into the test split; False if the set has its own.
 
     Returns:
-        for each video its split, or None if it must be left out: it ties identities of two splits together, or stands
-        on another list than they do, or on none while they are test identities.
+        for each video its split, or None if it must be left out: it connects identities of two splits, or is
+        in another list than they are, or in none while they are test identities.
     """
     official: dict[str, set[str]] = {}
     for claim in claims:
@@ -85,7 +85,7 @@ def connected(edges: Iterable[Sequence[str]]) -> Mapping[str, tuple[str, ...]]:
     """Connected components of a graph.
 
     Args:
-        edges: nodes that belong together, two or more or one alone.
+        edges: nodes that belong together, one or more.
 
     Returns:
         for each node all members of its component, sorted.
