@@ -45,7 +45,7 @@ class Manifest:
         dataset: str [N].
         source_width: float32 [N]: width in px of the crop before it was resized; nan if unknown.
         landmarks: float32 [N, 5, 2]: eyes, nose, corners of the mouth in px of the stored crop; nan if unknown.
-        pair: str [N]: for a fake, the path of the real crop of the same frame and box; empty if there is none.
+        pair: str [N]: for a fake, the path of the real crop of the same frame and box; empty if it has no such crop.
         actor: str [N]: the person seen in the original video, across all groups; empty if unknown.
     """
 
