@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := demo
 
-.PHONY: setup demo test check bench stack-up stack-down lock clean
+.PHONY: setup demo test test-slow check bench stack-up stack-down lock clean
 
 setup: $(STAMP)
 
@@ -30,11 +30,16 @@ else
 endif
 	@echo "Open $(DEMO)/report.html in a browser."
 
-# One process per core, each with its own services and generated clips; the tests of a file stay together.
-PYTEST_PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
+# A process for each core. Tests that share expensive fixtures stay in one process: see `xdist_group` in tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 test: setup
 	deploy/local/packages.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cuda" $(PYTEST_PROCESSES)
+	$(PYTEST) -m "not cuda and not slow"
+
+# Crashes, kill -9, compiled models, all real clips.
+test-slow: setup
+	deploy/local/packages.sh
+	$(PYTEST) -m "slow and not cuda"
 
 check: setup
 	$(BIN)/ruff check .

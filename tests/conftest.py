@@ -24,6 +24,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Long files first, so that no process is left with one of them at the end.
+_FIRST = ("kafka", "tests/e2e/", "tests/pipeline/video/", "tests/trainers/test_loop.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its process: one for all that need the broker, which is started once, else one for each file."""
+
+    def group(item: pytest.Item) -> str:
+        return "kafka" if "kafka_bootstrap" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
+
+    def place(item: pytest.Item) -> int:
+        return next((n for n, start in enumerate(_FIRST) if group(item).startswith(start)), len(_FIRST))
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def _restore_logging() -> Iterator[None]:
     """Undo logging changes: commands run by a test configure the logging of the whole process."""
