@@ -39,7 +39,7 @@ test: setup
 # Crashes, kill -9, compiled models, all real clips.
 test-slow: setup
 	deploy/local/packages.sh
-	$(PYTEST) -m "slow and not cuda"
+	$(PYTEST) -m "slow and not cuda" --timeout 900
 
 check: setup
 	$(BIN)/ruff check .

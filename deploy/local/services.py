@@ -111,9 +111,11 @@ class RedisServer(_Server):
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 0.5) as connection:
-                # Its folder, not just a PONG: another server may hold the port.
-                connection.sendall(b"CONFIG GET dir\r\n")
-                return str(self.folder.resolve()).encode() in connection.recv(4096)
+                # Its folder, not just a PONG: another server may hold the port. A PONG too: it may still load its data.
+                connection.settimeout(5.0)
+                connection.sendall(b"CONFIG GET dir\r\nPING\r\nQUIT\r\n")
+                answer = b"".join(iter(lambda: connection.recv(4096), b""))
+                return str(self.folder.resolve()).encode() in answer and b"+PONG" in answer
         except OSError:
             return False
 

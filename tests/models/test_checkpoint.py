@@ -295,6 +295,7 @@ def test_a_crash_between_any_two_steps_leaves_a_pair_that_can_be_resumed(
     assert names_in(tmp_path) == ["last.pth", "last.state"]
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_random_moments_leaves_an_accepted_pair(tmp_path: Path) -> None:
     """A child saves pair after pair and is killed without warning; the remaining files always match."""
     path = tmp_path / "last.pth"

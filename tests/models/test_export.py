@@ -59,6 +59,7 @@ def run_openvino(model: openvino.Model, crops: Tensor, precision: str) -> Tensor
     return torch.from_numpy(np.array(compiled(crops.numpy())[0]))
 
 
+@pytest.mark.slow
 @every_architecture
 def test_openvino_scores_like_eager(small: BuildSmall, architecture: str) -> None:
     scorer = Scorer(small(architecture)).eval()
@@ -73,6 +74,7 @@ def test_openvino_scores_like_eager(small: BuildSmall, architecture: str) -> Non
     torch.testing.assert_close(rough.softmax(1), exact.softmax(1), atol=0.02, rtol=0)
 
 
+@pytest.mark.slow
 @every_architecture
 def test_torch_export_scores_like_eager(small: BuildSmall, architecture: str) -> None:
     scorer = Scorer(small(architecture)).eval()

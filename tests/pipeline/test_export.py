@@ -98,6 +98,7 @@ def check_metadata(values: dict[str, Any]) -> None:
     assert values["name"] == "small xception"
 
 
+@pytest.mark.slow
 def test_onnx_scores_like_the_detector(detector: LoadedDetector, crops: Image, tmp_path: Path) -> None:
     exported = export(detector, Format.ONNX, tmp_path / "small.onnx", crops)
     assert exported.files == (tmp_path / "small.onnx",)
@@ -116,6 +117,7 @@ def test_onnx_scores_like_the_detector(detector: LoadedDetector, crops: Image, t
     assert graph.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
+@pytest.mark.slow
 def test_fp16_onnx_with_a_fixed_batch_size(checkpoint: Path, crops: Image, tmp_path: Path) -> None:
     detector = with_a_weight_beyond_fp16(checkpoint)
     export(detector, Format.ONNX, tmp_path / "small.onnx", crops, fp16=True, batch=4)
@@ -136,6 +138,7 @@ def test_onnx_of_a_fourier_transform(tmp_path: Path, crops: Image) -> None:
     np.testing.assert_allclose(found, log_odds(detector.model, crops[3:]), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fp16", "batch", "bound"), [(False, None, 1e-4), (True, 3, 0.04)])
 def test_openvino_scores_like_the_detector(
     detector: LoadedDetector, crops: Image, fp16: bool, batch: int | None, bound: float, tmp_path: Path

@@ -96,6 +96,7 @@ def test_a_short_run_learns_an_easy_forgery(small: Callable[..., TrainConfig], t
     load_detector(tmp_path / BEST)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bit_for_bit(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = small("samples=64", "model.dropout_rate=0.3", "optim.accumulation=2", "mask_weight=0.3")
     train(config, tmp_path / "whole", device="cpu", say=quiet)
@@ -177,35 +178,37 @@ def test_a_run_older_than_the_additional_losses_resumes(small: Callable[..., Tra
 
 @pytest.mark.slow
 def test_a_killed_run_equals_an_uninterrupted_one(crops: Path, tmp_path: Path) -> None:
-    """kill -9 at any moment; the same command resumes the run."""
-    command = [
-        *(sys.executable, "-m", "trainers", "train", "probe", "--manifest", str(crops), "--device", "cpu"),
-        *(part for setting in (*SMALL, "samples=120", "checkpoint_every_s=0") for part in ("--set", setting)),
-    ]
-
+    """kill -9 at any moment; the same command resumes the run, which may be longer by then."""
     environment = {**os.environ, "UNMASK_RUNS": str(tmp_path)}
     killed = tmp_path / "probe"
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(samples: int, name: str = "probe") -> subprocess.Popen[bytes]:
+        settings = (*SMALL, f"samples={samples}", "schedule.decay_samples=16", "checkpoint_every_s=0")
+        command = [
+            *(sys.executable, "-m", "trainers", "train", "probe", "--manifest", str(crops), "--device", "cpu"),
+            *("--name", name, *(part for setting in settings for part in ("--set", setting))),
+        ]
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
-    process = start()
+    # So long that it cannot end before it is killed.
+    process = start(80_000)
     # Checkpoints come with each step: once some exist, the run is in progress.
     seen: set[int] = set()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(seen) < 5 and time.monotonic() < deadline and process.poll() is None:
         if (killed / "last.state").exists():
             seen.add((killed / "last.state").stat().st_mtime_ns)
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=60) == -signal.SIGKILL, process.communicate()[1].decode()
-    assert 1 <= read_checkpoint(killed / LAST).info.step < 15
-    process = start()
-    _, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors.decode()
+    assert process.wait() == -signal.SIGKILL, process.communicate()[1].decode()
+    step = read_checkpoint(killed / LAST).info.step
+    assert step >= 1
     # With the same command: in this process torch may use another number of threads, and give other sums.
     whole = tmp_path / "whole"
-    subprocess.run([*command, "--name", "whole"], cwd=ROOT, env=environment, check=True, timeout=180)
+    for name in ("probe", "whole"):
+        process = start((step + 4) * 8, name)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors.decode()
     assert_same(weights(whole), weights(killed))
     assert_same(read_state(whole / LAST)["model"], read_state(killed / LAST)["model"])
     steps = [line["step"] for line in read_log(killed)]
@@ -224,13 +227,14 @@ def test_two_processes_train_one_model(crops: Path, tmp_path: Path) -> None:
         *(part for setting in (*SMALL, "samples=32") for part in ("--set", setting)),
     ]
     environment = {**os.environ, "UNMASK_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # Only the leader reports steps and saves.
     assert done.stdout.count("step 0 of") == 1
     assert read_checkpoint(tmp_path / "probe" / LAST).info.step == 4
 
 
+@pytest.mark.slow
 def test_stopping_leaves_a_checkpoint(crops: Path, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "trainers", "train", "probe", "--manifest", str(crops), "--device", "cpu"),
@@ -243,7 +247,7 @@ def test_stopping_leaves_a_checkpoint(crops: Path, tmp_path: Path) -> None:
         if b"step 0 of" in line:
             break
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 130
     assert b"the same command resumes it" in errors
     assert read_checkpoint(tmp_path / "probe" / LAST).info.step >= 1
@@ -289,6 +293,7 @@ def test_a_branch_refuses_settings_that_it_would_ignore(tmp_path: Path) -> None:
     assert "leave out optim.lr=1e-3" in said[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", list_architectures())
 def test_every_architecture_trains(small: Callable[..., TrainConfig], tmp_path: Path, architecture: str) -> None:
     backbone = "swin_tiny_patch4_window7_224" if architecture == "swin_transformer" else "tf_efficientnet_lite0"

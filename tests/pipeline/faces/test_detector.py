@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.zoo import ZooError
-from pipeline.faces import detector
+from pipeline.faces import create
 from pipeline.faces.create import create_detector
 from pipeline.faces.detector import DetectorError, FaceDetector
 
@@ -47,9 +47,9 @@ def test_missing_or_wrong_weights_are_errors(tmp_path: Any, monkeypatch: pytest.
 
 
 def test_without_openvino_torch_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = detector.importlib.util.find_spec
+    installed = create.importlib.util.find_spec
     monkeypatch.setattr(
-        detector.importlib.util, "find_spec", lambda name: None if name == "openvino" else installed(name)
+        create.importlib.util, "find_spec", lambda name: None if name == "openvino" else installed(name)
     )
     assert "backend=torch" in create_detector().name
     with pytest.raises(DetectorError, match="pip install openvino"):
@@ -57,9 +57,9 @@ def test_without_openvino_torch_takes_over(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_without_facenet_pytorch_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = detector.importlib.util.find_spec
+    installed = create.importlib.util.find_spec
     monkeypatch.setattr(
-        detector.importlib.util, "find_spec", lambda name: None if name == "facenet_pytorch" else installed(name)
+        create.importlib.util, "find_spec", lambda name: None if name == "facenet_pytorch" else installed(name)
     )
     with pytest.raises(DetectorError, match=r"facenet-pytorch.*2\.5\.3"):
         create_detector()
@@ -74,7 +74,7 @@ def test_the_name_has_the_settings_that_change_results(mtcnn: FaceDetector) -> N
 def test_openvino_comes_without_its_telemetry() -> None:
     check = (
         "import sys\n"
-        "from pipeline.faces.detector import create_detector\n"
+        "from pipeline.faces.create import create_detector\n"
         "create_detector('mtcnn')\n"
         "assert 'openvino' in sys.modules\n"
         "assert sys.modules['openvino_telemetry'] is None\n"
@@ -86,7 +86,7 @@ def test_a_signal_after_detectors_were_dropped_is_harmless() -> None:
     """With a core for each network, the thread's signal stack is gone by then, and the signal kills the process."""
     check = (
         "import faulthandler, gc, os, signal\n"
-        "from pipeline.faces.detector import create_detector\n"
+        "from pipeline.faces.create import create_detector\n"
         "faulthandler.enable()\n"  # it makes the first signal stack
         "signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True))\n"
         "first, second = create_detector('mtcnn'), create_detector('mtcnn')\n"

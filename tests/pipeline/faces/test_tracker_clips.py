@@ -87,6 +87,7 @@ def test_no_track_without_a_face(mtcnn: FaceDetector, no_face: Path, frames_of: 
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", ["mtcnn", "yunet"])
 @pytest.mark.parametrize("name", ONE_PERSON)
 def test_one_person_is_one_track(
@@ -102,6 +103,7 @@ def test_one_person_is_one_track(
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "fps"), [("634_660.mp4", 5), ("004.mp4", 1), ("519.mp4", 0.3), ("talk_2.mp4", None)])
 def test_one_person_is_one_track_at_other_rates(
     mtcnn: FaceDetector, name: str, fps: float | None, data_dir: Path, frames_of: FrameSource
@@ -112,6 +114,7 @@ def test_one_person_is_one_track_at_other_rates(
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", ["mtcnn", "yunet"])
 @pytest.mark.parametrize("fps", [2, 5])
 def test_the_street_scene_has_five_people_and_more(
@@ -127,6 +130,7 @@ def test_the_street_scene_has_five_people_and_more(
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_a_cut_between_real_clips_makes_new_people(mtcnn: FaceDetector, data_dir: Path, frames_of: FrameSource) -> None:
     tracker, t_s = FaceTracker(mtcnn), 0.0
     ids: list[list[int]] = []
