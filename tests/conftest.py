@@ -28,6 +28,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _FIRST = ("kafka", "tests/e2e/", "tests/pipeline/video/", "tests/trainers/test_loop.py")
 
 
+# Before pytest-xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its process: one for all that need the broker, which is started once, else one for each file."""
 
