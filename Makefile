@@ -30,8 +30,8 @@ else
 endif
 	@echo "Open $(DEMO)/report.html in a browser."
 
-# A process for each core. Tests that share expensive fixtures stay in one process: see `xdist_group` in tests/conftest.py.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 15
+# A process for each core; which tests stay in one process: tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 15
 test: setup
 	deploy/local/packages.sh
 	$(PYTEST) -m "not cuda and not slow"

@@ -8,10 +8,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 import structlog
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.services import KafkaServer, RedisServer, ServiceError, kafka_jars
 from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY
@@ -24,23 +26,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Long files first, so that no process is left with one of them at the end.
-_FIRST = ("kafka", "tests/e2e/", "tests/pipeline/video/", "tests/trainers/test_loop.py")
+# The tests in these places share a broker: one process runs them all, and its broker is started once.
+_KAFKA = (
+    "tests/pipeline/worker/",
+    "tests/pipeline/transport/test_kafka.py",
+    "tests/pipeline/transport/test_consumer.py",
+)
+# Long groups first, so that no process is left with one of them at the end.
+_FIRST = (*_KAFKA, "tests/e2e/", "tests/pipeline/video/", "tests/trainers/test_loop.py", "tests/trainers/evaluation/")
 
 
-# Before pytest-xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
+class _Scheduling(LoadScopeScheduling):
+    """Which tests stay in one process: those of a file, and all that share the broker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "kafka" if nodeid.startswith(_KAFKA) else nodeid.split("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its process: one for all that need the broker, which is started once, else one for each file."""
-
-    def group(item: pytest.Item) -> str:
-        return "kafka" if "kafka_bootstrap" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
-
     def place(item: pytest.Item) -> int:
-        return next((n for n, start in enumerate(_FIRST) if group(item).startswith(start)), len(_FIRST))
+        return next((n for n, start in enumerate(_FIRST) if item.nodeid.startswith(start)), len(_FIRST))
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
     items.sort(key=place)
 
 
