@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import LooksOption
+from pipeline.commands.options import Backend, ClipsAtOnce, Device, FaceWeights, LooksOption, clips_at_once
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,10 +35,10 @@ def run(
     ] = None,
     looks: LooksOption = None,
     detector: Annotated[str, typer.Option(help="Face detectors, comma-separated.")] = "mtcnn,yunet",
-    detector_weights: Annotated[Path | None, typer.Option(help="File of YuNet's network, if not pulled.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, openvino, torch or torch-compiled.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Clips at once.", show_default="cores + 1", min=1)] = None,
+    detector_weights: FaceWeights = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    workers: ClipsAtOnce = "auto",
     rounds: Annotated[int, typer.Option(help="Repeats; the medians are shown.", min=1)] = 3,
     plain: Annotated[bool, typer.Option(help="Also measure the plain way, for comparison.")] = True,
     streams: Annotated[bool, typer.Option(help="Also live streams at 1, 2 and 5 scored frames a second.")] = True,
@@ -102,7 +102,7 @@ def run(
                         face_weights=detector_weights if faces == "yunet" else None,
                         backend=backend,
                         device=device,
-                        workers=workers,
+                        workers=clips_at_once(workers),
                         rounds=rounds,
                         streams=streams,
                         # It does not depend on the pipeline's face detector.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.options import Device
+
 
 def run(
     weights: Annotated[Path, typer.Argument(help="A run's best.safetensors.")],
@@ -20,7 +22,7 @@ def run(
     fpr: Annotated[float, typer.Option(help="Share of reals that `fake` may call fake.")] = 0.01,
     misses: Annotated[float, typer.Option(help="Share of fakes that `real` may call real.")] = 0.10,
     fp32: Annotated[bool, typer.Option("--fp32", help="Store fp32 instead of fp16.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...", envvar="UNMASK_DEVICE")] = "auto",
+    device: Device = "auto",
     rows: Annotated[
         int | None, typer.Option(min=2, help="Most crops to use, as many reals as fakes: for trials.")
     ] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipeline.commands.errors import exit_on_error, fail
+from pipeline.commands.options import FaceDetector, FaceWeights
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,10 +77,8 @@ def prepare(
             help="Single pictures with one face and little else: search with a margin, keep squares inside.",
         ),
     ] = False,
-    detector: Annotated[str, typer.Option(help="Face detector: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
-    detector_weights: Annotated[
-        Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
-    ] = None,
+    detector: FaceDetector = "mtcnn",
+    detector_weights: FaceWeights = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Originals (with their fakes) processed in parallel.", show_default="cores + 1", min=1),

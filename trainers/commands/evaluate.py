@@ -8,6 +8,17 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.options import (
+    Backend,
+    ClipsAtOnce,
+    Device,
+    FaceDetector,
+    FaceWeights,
+    LooksOption,
+    Weights,
+    clips_at_once,
+)
+
 
 class Half(StrEnum):
     """Halves of a split, separated by a hash of the group."""
@@ -29,18 +40,8 @@ def run(
         list[Path],
         typer.Option(help="Manifest of crops (.csv, .parquet), or folder of clips with labels.csv; repeatable."),
     ],
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Checkpoint path or zoo name; several, separated by commas: an ensemble.",
-            show_default="shipped weights",
-            envvar="UNMASK_WEIGHTS",
-        ),
-    ] = None,
-    looks: Annotated[
-        str | None,
-        typer.Option(help="Additional views of each face, separated by commas: flip, scales.", envvar="UNMASK_LOOKS"),
-    ] = None,
+    weights: Weights = None,
+    looks: LooksOption = None,
     split: Annotated[str | None, typer.Option(help="Only rows of this split.", show_default="all rows")] = None,
     half: Annotated[Half | None, typer.Option(help="One half of these rows, by a hash of the group.")] = None,
     ladder: Annotated[LadderChoice, typer.Option(help="Degradations to try.")] = LadderChoice.FULL,
@@ -55,17 +56,11 @@ def run(
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples; 0: no intervals.", min=0)] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of bootstrap, ladder sample and noise.", min=0)] = 0,
     fps: Annotated[float, typer.Option(help="For clips: scored frames per second.", min=0.001)] = 2.0,
-    detector: Annotated[str, typer.Option(help="For clips: mtcnn or yunet.", envvar="UNMASK_DETECTOR")] = "mtcnn",
-    detector_weights: Annotated[
-        Path | None, typer.Option(help="The face detector's network, if not its own or a pulled one.")
-    ] = None,
-    backend: Annotated[
-        str, typer.Option(help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Clips processed in parallel.", show_default="cores + 1", min=1)
-    ] = None,
+    detector: FaceDetector = "mtcnn",
+    detector_weights: FaceWeights = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    workers: ClipsAtOnce = "auto",
 ) -> None:
     """Measure a detector on labelled crops and clips: metrics with intervals, slices, robustness.
 
@@ -99,7 +94,7 @@ def run(
             face_weights=detector_weights,
             backend=backend,
             device=device,
-            workers=workers,
+            workers=clips_at_once(workers),
         ),
         json_path=json_path,
         report=report,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.options import Device
+
 
 def run(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe; an unknown name lists all.")],
@@ -18,7 +20,7 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="Folder of the run in $UNMASK_RUNS; default: the recipe's name.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")] = "auto",
+    device: Device = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete a run of this name first.")] = False,
     branch: Annotated[
         Path | None,
