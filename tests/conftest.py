@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 import structlog
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.services import KafkaServer, RedisServer, ServiceError, kafka_jars
@@ -25,6 +26,10 @@ from tests import media
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# A busy machine is no failure: examples may take their time.
+settings.register_profile("unmask", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unmask")
 
 # The tests in these places share a broker: one process runs them all, and its broker is started once.
 _KAFKA = (
