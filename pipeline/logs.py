@@ -20,8 +20,10 @@ def configure_logging(*, level: str = "info", as_json: bool | None = None) -> No
         level: of our own logs, such as "info" or "warning".
         as_json: None writes JSON unless standard error is a terminal.
     """
+    # None: the process was started without a standard error.
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
     if as_json is None:
-        as_json = not sys.stderr.isatty()
+        as_json = not is_terminal
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -31,9 +33,7 @@ def configure_logging(*, level: str = "info", as_json: bool | None = None) -> No
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
         # Not rich's traceback: it prints the local variables of every frame.
-        else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-        ]
+        else [structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[*shared, *last],
@@ -54,11 +54,11 @@ class _StandardError(io.TextIOBase):
     """Writes to the current `sys.stderr`. Failed writes are dropped."""
 
     def write(self, text: str) -> int:
-        # ValueError: the file is closed.
-        with suppress(OSError, ValueError):
+        # ValueError: the file is closed. AttributeError: there is no standard error.
+        with suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()

@@ -39,7 +39,7 @@ def publish(
     settings = services(kafka=kafka)
     stream_id = stream_id or f"stream-{uuid.uuid4().hex[:12]}"
     try:
-        with reaching(), exit_on_error():
+        with exit_on_error(), reaching():
             ensure_topics(settings.kafka)
             with Publisher(settings.kafka) as publisher:
                 sent = send(

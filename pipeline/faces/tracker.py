@@ -40,7 +40,7 @@ class TrackerSettings:
     Attributes:
         redetect_s: a full detection at least this often, to find new faces.
         retry_s: a full detection this often while a face is lost or none is known.
-        max_lost_s: a track that was lost for longer ends for good. One seen in the previous frame does not, however
+        max_lost_s: a track that was lost for longer ends. One seen in the previous frame does not, however
             long ago that was: sampled frames may be minutes apart.
     """
 

@@ -37,6 +37,13 @@ def test_a_readable_traceback_has_no_local_variables(capsys: pytest.CaptureFixtu
     assert "local value" not in text
 
 
+def test_a_process_without_standard_error_drops_its_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    configure_logging()
+    structlog.get_logger().warning("dropped")
+    logging.getLogger("library").warning("dropped")
+
+
 def test_lines_go_to_the_current_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     before = io.StringIO()
     monkeypatch.setattr(sys, "stderr", before)
