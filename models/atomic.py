@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,18 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         durable_rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Check that `path` can become a file, by a temporary file beside it; missing parent directories are made.
+
+    Raises:
+        OSError: it cannot; the message says why.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def durable_rename(source: Path, target: Path) -> None:

@@ -15,16 +15,15 @@ from models.architectures import get_model, load_detector
 from models.base import BaseModel
 from models.checkpoint import Calibration, CheckpointInfo, weights_sha256
 from models.ensemble import Combination, combined_thresholds
-from models.precision import available_cores
 from models.zoo import default_detector, split_names
 from pipeline.contracts import Provenance
 from pipeline.faces.create import create_detector
 from pipeline.faces.views import Looks
 from pipeline.scan import ClipCost, Progress, Scanner
+from pipeline.scanner_options import ScannerOptions
 from pipeline.scoring.backends import Backend, create_backend
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.group import EngineGroup
-from pipeline.video.sampling import Sampling
 from pipeline.video.sandbox import DecodeServer, Limits
 
 UNTRAINED_SEED = 0
@@ -101,13 +100,8 @@ def load_all(*, architecture: str | None, weights: str | Path | None, untrained:
 @contextmanager
 def scanner(
     detector: Detector | Sequence[Detector],
+    options: ScannerOptions | None = None,
     *,
-    sampling: Sampling,
-    face_detector: str = "mtcnn",
-    face_weights: Path | None = None,
-    backend: str = "auto",
-    device: str = "auto",
-    workers: int | None = None,
     limits: Limits | None = None,
     max_fetch_bytes: int = 8 << 30,
     portraits: bool = True,
@@ -115,44 +109,50 @@ def scanner(
     cost: Callable[[ClipCost], None] | None = None,
     batch_size: Callable[[int], None] | None = None,
     scoring: Backend | None = None,
-    looks: Looks | None = None,
 ) -> Iterator[Scanner]:
     """A scanner with its engine and decode server, closed at the end of the block.
 
     Args:
         detector: one, or the members of an ensemble.
+        options: None: the default of each.
+        max_fetch_bytes: a larger remote file is not fetched.
+        portraits: keep a picture of each person for the report.
+        progress: called after each frame.
         cost: called at the end of each clip.
         batch_size: called with the number of crops of each batch.
         scoring: backend of the only detector, if it exists already; it is closed at the end.
-        looks: at each face, in addition to the plain one; None: no others.
 
     Raises:
-        ValueError: `scoring` with several detectors.
+        ValueError: `scoring` with several detectors, or no face detector has this name.
+        DetectorError: the face detector's network is missing or invalid.
+        BackendError: the backend is not available.
+        DeviceError: the device does not exist.
     """
+    options = options or ScannerOptions()
     members = (detector,) if isinstance(detector, Detector) else tuple(detector)
     if scoring is not None and len(members) > 1:
         raise ValueError("an existing backend belongs to one detector, but there are several")
     with ExitStack() as stack:
         server = stack.enter_context(DecodeServer())
-        faces = create_detector(face_detector, weights=face_weights, streams=workers or default_workers())
+        faces = create_detector(options.face_detector, weights=options.face_weights, streams=options.clips_at_once)
         backends = (
-            [create_backend(member.model, backend=backend, device=device) for member in members]
+            [create_backend(member.model, backend=options.backend, device=options.device) for member in members]
             if scoring is None
             else [scoring]
         )
-        with _engine(members, backends, looks or Looks(), batch_size) as engine:
-            judging = _judging(members, engine, looks or Looks())
+        with _engine(members, backends, options.looks, batch_size) as engine:
+            judging = _judging(members, engine, options.looks)
             provenance = judging.pop("provenance")
             built = Scanner(
                 engine=engine,
                 **judging,
                 detector=faces,
                 server=server,
-                sampling=sampling,
+                sampling=options.sampling,
                 provenance=Provenance(
                     **provenance,
                     detector=faces.name,
-                    sampling=sampling.describe(),
+                    sampling=options.sampling.describe(),
                     decoder="none",
                     source_sha256=None,
                 ),
@@ -218,8 +218,3 @@ def _judging(members: Sequence[Detector], engine: Engine | EngineGroup, looks: L
 def describe_input(hashes: Sequence[str], looks: Looks) -> str:
     """Input of the members and looks at each face, as the record has them: equal inputs, equal text."""
     return "+".join(hashes) + (f";looks={looks.describe()}" if looks else "")
-
-
-def default_workers() -> int:
-    """Clips at once: one a core keeps the cores busy, one more covers what waits for its decoder or scores."""
-    return available_cores() + 1

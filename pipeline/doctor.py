@@ -83,7 +83,7 @@ def _versions() -> Iterator[Finding]:
 def _machine() -> Iterator[Finding]:
     import psutil
 
-    from models.precision import available_cores
+    from models.cores import available_cores
 
     cores, host = available_cores(), os.cpu_count()
     share = "" if cores == host else f" of the {host} there are (affinity or CPU quota of the cgroup)"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,17 +17,17 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from models.atomic import check_writable
 from models.errors import UnmaskError
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
-from pipeline.faces.views import Looks
 from pipeline.logs import configure_logging
 from pipeline.results.jsonl import JsonlError, VerdictLog, read_verdicts
 from pipeline.results.report import ReportClips, RunSummary, write_report
 from pipeline.results.terminal import ScanProgress, summary
+from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings
 from pipeline.sources import Source, expand
-from pipeline.video.sampling import Sampling
 
 if TYPE_CHECKING:
     from pipeline.scan import Scanner
@@ -43,20 +42,24 @@ _RETRIED = frozenset({Outcome.UNAVAILABLE, Outcome.MODEL_ERROR, Outcome.SHED})
 
 @dataclass(frozen=True)
 class Options:
-    """Options of `unmask scan`; None selects a default for the machine."""
+    """Options of `unmask scan`.
+
+    Attributes:
+        paths: files, folders, globs or fsspec URIs.
+        scanner: how clips are read and scored.
+        recursive: include sub-folders.
+        architecture: see `pipeline.assembly.load`, as `weights` and `untrained`.
+        jsonl: file for the records; "-" is standard output.
+        report: file for the HTML report.
+        resume: keep the records of the JSONL file of the same bytes, weights and sampling.
+    """
 
     paths: tuple[str, ...]
-    sampling: Sampling
+    scanner: ScannerOptions
     recursive: bool = False
-    face_detector: str = "mtcnn"
-    face_weights: Path | None = None
     architecture: str | None = None
     weights: str | None = None
     untrained: bool = False
-    looks: Looks = field(default_factory=Looks)
-    backend: str = "auto"
-    device: str = "auto"
-    workers: int | None = None
     jsonl: Path | None = None
     report: Path | None = None
     resume: bool = False
@@ -135,13 +138,7 @@ class _Run:
                 scanner = stack.enter_context(
                     assembly.scanner(
                         detectors,
-                        looks=options.looks,
-                        sampling=options.sampling,
-                        face_detector=options.face_detector,
-                        face_weights=options.face_weights,
-                        backend=options.backend,
-                        device=options.device,
-                        workers=options.workers,
+                        options.scanner,
                         max_fetch_bytes=self.settings.max_fetch_bytes,
                         portraits=options.report is not None,
                         progress=progress.frame,
@@ -153,14 +150,10 @@ class _Run:
 
     def _check_report(self) -> None:
         """Check first that the report can be written: a long scan must not fail at its end."""
-        path = self.options.report
-        if path is None:
+        if self.options.report is None:
             return
         try:
-            if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=path.parent).close()
+            check_writable(self.options.report)
         except OSError as error:
             raise _BadOptionError(f"--report: {error}") from error
 
@@ -184,13 +177,12 @@ class _Run:
             raise _BadOptionError(f"--jsonl: {error}") from error
 
     def _scan(self, scanner: Scanner, log: VerdictLog | None, progress: ScanProgress) -> None:
-        from pipeline.assembly import default_workers
         from pipeline.scan import scan_all
 
         def done(source: Source, sha256: str | None) -> bool:
             return log is not None and source.id in log.kept and log.kept[source.id].source_sha256 == sha256
 
-        workers = self.options.workers or default_workers()
+        workers = self.options.scanner.clips_at_once
         with closing(scan_all(scanner, self.sources, workers=workers, done=done)) as reports:
             for source, report in reports:
                 progress.clip(source)

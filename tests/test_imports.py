@@ -24,6 +24,7 @@ ROOMS = {
     "models": (
         "errors",
         "atomic",
+        "cores",
         "calibration",
         "spec",
         "param_groups",
@@ -62,6 +63,7 @@ ROOMS = {
         "transport",
         "parts",
         "frame_scorer",
+        "scanner_options",
         "scan",
         "results",
         "assembly",

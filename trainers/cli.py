@@ -71,7 +71,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    from trainers.evaluation.clips import ScanOptions
+    from pipeline.scanner_options import ScannerOptions
     from trainers.evaluation.run import EvaluateOptions
     from trainers.evaluation.run import run as evaluate
 
@@ -88,7 +88,7 @@ def _evaluate(given: argparse.Namespace) -> int:
             predictions=given.predictions,
             resamples=given.resamples,
             seed=given.seed,
-            scan=ScanOptions(backend=given.backend, device=given.device),
+            scan=ScannerOptions(backend=given.backend, device=given.device),
         )
     )
 

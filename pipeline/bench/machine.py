@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from models.precision import available_cores, openvino_precision
+from models.cores import available_cores
+from models.precision import openvino_precision
 
 
 def describe() -> str:

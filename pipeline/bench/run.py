@@ -14,10 +14,10 @@ from typing import Any
 from pipeline import assembly
 from pipeline.bench import plain
 from pipeline.bench.stages import CountingDetector, Material, StageTimes, collect, measure
-from pipeline.faces.views import Looks
 from pipeline.scan import Scanner, scan_all
+from pipeline.scanner_options import ScannerOptions
 from pipeline.sources import Source
-from pipeline.video.sampling import Every, Fps, Sampling
+from pipeline.video.sampling import Fps
 
 # The whole is timed over at least this long, and over whole rounds of one clip per worker.
 WHOLE_S = 8.0
@@ -86,14 +86,8 @@ def bench(
     clip: Path,
     *,
     architecture: str | None,
-    face_detector: str,
-    face_weights: Path | None = None,
+    options: ScannerOptions,
     weights: str | None = None,
-    looks: Looks | None = None,
-    backend: str = "auto",
-    device: str = "auto",
-    workers: int | None = None,
-    sampling: Sampling | None = None,
     rounds: int = 3,
     streams: bool = True,
     with_plain: bool = True,
@@ -103,9 +97,8 @@ def bench(
     Args:
         clip: shows at least one face in its first frames.
         architecture: with random weights; None: that of the weights.
+        options: how the clip is read and scored.
         weights: checkpoints or zoo names, with commas between; random weights take the same time.
-        looks: at each face, in addition to the plain one.
-        sampling: every frame unless given.
         rounds: how often everything is measured; medians are reported.
         streams: also measure the whole at `STREAM_FPS`.
         with_plain: also measure the plain way.
@@ -115,18 +108,8 @@ def bench(
     """
     detectors = assembly.load_all(architecture=architecture, weights=weights, untrained=weights is None)
     scored = "+".join(detector.model.architecture for detector in detectors)
-    workers = workers or assembly.default_workers()
-    with assembly.scanner(
-        detectors,
-        looks=looks,
-        sampling=sampling or Every(1),
-        face_detector=face_detector,
-        face_weights=face_weights,
-        backend=backend,
-        device=device,
-        workers=workers,
-        portraits=False,
-    ) as scanner:
+    workers = options.clips_at_once
+    with assembly.scanner(detectors, options, portraits=False) as scanner:
         material = collect(scanner, clip)
         stages: list[StageTimes] = []
         wholes: list[WholeRun] = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import Backend, ClipsAtOnce, Device, FaceWeights, LooksOption, clips_at_once
+from pipeline.commands.options import Backend, ClipsAtOnce, Device, FaceWeights, LooksOption, clips_at_once, parse_looks
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,8 +60,9 @@ def run(
     from pipeline.bench.machine import describe
     from pipeline.bench.refine import compare
     from pipeline.bench.run import bench
-    from pipeline.faces.views import Looks
+    from pipeline.scanner_options import ScannerOptions
     from pipeline.settings import data_dir
+    from pipeline.video.sampling import Every
 
     # Wide tables would lose columns at the default width of a pipe.
     console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 140)
@@ -74,10 +75,7 @@ def run(
         raise typer.BadParameter(f"no such file: {', '.join(missing)}")
     if detector_weights is None and data is not None:
         detector_weights = next(iter(sorted((data / "weights").glob("yunet_n_dynamic.onnx"))), None)
-    try:
-        chosen_looks = Looks.parse(looks)
-    except ValueError as error:
-        raise typer.BadParameter(f"--looks: {error}") from error
+    chosen_looks = parse_looks(looks)
     machine = describe()
     if not as_json:
         console.print(machine, soft_wrap=True)
@@ -97,12 +95,15 @@ def run(
                         clip,
                         architecture=name,
                         weights=weights,
-                        looks=chosen_looks,
-                        face_detector=faces,
-                        face_weights=detector_weights if faces == "yunet" else None,
-                        backend=backend,
-                        device=device,
-                        workers=clips_at_once(workers),
+                        options=ScannerOptions(
+                            sampling=Every(1),
+                            face_detector=faces,
+                            face_weights=detector_weights if faces == "yunet" else None,
+                            looks=chosen_looks,
+                            backend=backend,
+                            device=device,
+                            workers=clips_at_once(workers),
+                        ),
                         rounds=rounds,
                         streams=streams,
                         # It does not depend on the pipeline's face detector.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.faces.views import Looks
 
 Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
 Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
@@ -54,3 +57,17 @@ def clips_at_once(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"--workers takes a number from 1 on, or auto; got {text!r}")
     return int(text)
+
+
+def parse_looks(text: str | None) -> Looks:
+    """The looks that `LooksOption` names.
+
+    Raises:
+        typer.BadParameter: there is no such look.
+    """
+    from pipeline.faces.views import Looks
+
+    try:
+        return Looks.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--looks: {error}") from error

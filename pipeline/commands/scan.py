@@ -16,6 +16,7 @@ from pipeline.commands.options import (
     LooksOption,
     Weights,
     clips_at_once,
+    parse_looks,
 )
 
 
@@ -60,10 +61,10 @@ def run(
         raise typer.BadParameter("--weights and --untrained exclude each other")
     if resume and (jsonl is None or str(jsonl) == "-"):
         raise typer.BadParameter("--resume needs --jsonl FILE, which holds the earlier records")
-    clips = clips_at_once(workers)
+    clips, chosen_looks = clips_at_once(workers), parse_looks(looks)
 
     from pipeline import scan_run
-    from pipeline.faces.views import Looks
+    from pipeline.scanner_options import ScannerOptions
     from pipeline.video.sampling import Even, Every, Fps, Keyframes
 
     if frames is not None:
@@ -72,23 +73,21 @@ def run(
         sampling = Every(every)
     else:
         sampling = Keyframes() if keyframes else Fps(fps or 2.0)
-    try:
-        chosen_looks = Looks.parse(looks)
-    except ValueError as error:
-        raise typer.BadParameter(f"--looks: {error}") from error
     options = scan_run.Options(
         paths=tuple(paths),
+        scanner=ScannerOptions(
+            sampling=sampling,
+            face_detector=detector,
+            face_weights=detector_weights,
+            looks=chosen_looks,
+            backend=backend,
+            device=device,
+            workers=clips,
+        ),
         recursive=recursive,
-        sampling=sampling,
-        face_detector=detector,
-        face_weights=detector_weights,
         architecture=architecture,
         weights=weights,
         untrained=untrained,
-        looks=chosen_looks,
-        backend=backend,
-        device=device,
-        workers=clips,
         jsonl=jsonl,
         report=report,
         resume=resume,

@@ -18,6 +18,7 @@ from pipeline.commands.options import (
     Redis,
     Weights,
     clips_at_once,
+    parse_looks,
 )
 
 
@@ -47,11 +48,10 @@ def run(
     After the first SIGTERM it finishes its current clips, for at most UNMASK_DRAIN_S seconds; a second one ends it at
     once, and other workers take over. Exit codes: 0 stopped by a signal, 2 bad options.
     """
-    clips = clips_at_once(workers)
+    clips, chosen_looks = clips_at_once(workers), parse_looks(looks)
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"--log-level takes debug, info, warning or error; got {log_level!r}")
 
-    from pipeline.faces.views import Looks
     from pipeline.settings import Settings
     from pipeline.transport.security import KafkaSecurity
     from pipeline.worker.access import UriAllow
@@ -61,25 +61,24 @@ def run(
         # Before anything that takes seconds to load.
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         UriAllow.parse(settings.uri_allow)
-        chosen_looks = Looks.parse(looks)
         KafkaSecurity()
         if missing := [f"UNMASK_{name.upper()}" for name in ("kafka", "redis") if not getattr(settings, name)]:
             raise ValueError(f"{' and '.join(missing)} not set: tasks come from Kafka, verdicts are kept in Redis")
 
     from pipeline.logs import configure_logging
+    from pipeline.scanner_options import ScannerOptions
     from pipeline.video.sampling import Fps
     from pipeline.worker import run
 
     configure_logging(level=log_level)
-    options = run.Options(
+    options = ScannerOptions(
         sampling=Fps(fps),
         face_detector=detector,
         face_weights=detector_weights,
-        weights=weights,
         looks=chosen_looks,
         backend=backend,
         device=device,
-        clips=clips,
+        workers=clips,
     )
     with exit_on_error():
-        run.run(options, settings)
+        run.run(options, weights, settings)

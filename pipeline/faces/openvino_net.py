@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from models.precision import available_cores
+from models.cores import available_cores
 from pipeline import quiet_openvino
 from pipeline.types import Floats, Image
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from models.base import BaseModel
+from models.cores import available_cores
 from models.errors import UnmaskError
 from models.layers.normalize import Normalize
-from models.precision import Precision, available_cores, best_device, openvino_precision, precision_for
+from models.precision import Precision, best_device, openvino_precision, precision_for
 from pipeline import quiet_openvino
 from pipeline.types import Floats, Image
 

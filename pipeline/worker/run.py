@@ -6,8 +6,6 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
 import redis
@@ -16,17 +14,16 @@ import structlog
 
 from pipeline import assembly
 from pipeline.contracts import VIDEO_TOPICS, Topic
-from pipeline.faces.views import Looks
 from pipeline.live.store import StreamStore
 from pipeline.parts.store import PartStore
 from pipeline.results.store import VerdictStore, connect
 from pipeline.scan import ClipCost
+from pipeline.scanner_options import ScannerOptions
 from pipeline.scoring.backends import create_backend
 from pipeline.settings import REGISTRY_CACHE, Settings
 from pipeline.telemetry import HealthServer, Metrics
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
-from pipeline.video.sampling import Sampling
 from pipeline.weights.follow import Follower, Loader
 from pipeline.weights.leases import Scanners
 from pipeline.worker.access import UriAllow
@@ -43,26 +40,17 @@ _WAIT_MAX_S = 5.0
 _SEGMENTS = 32
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `unmask worker`; None: chosen automatically."""
-
-    sampling: Sampling
-    face_detector: str = "mtcnn"
-    face_weights: Path | None = None
-    weights: str | None = None
-    looks: Looks = field(default_factory=Looks)
-    backend: str = "auto"
-    device: str = "auto"
-    clips: int | None = None
-
-
 class StoppedError(Exception):
     """Stopped before it served anything."""
 
 
-def run(options: Options, settings: Settings) -> None:
+def run(options: ScannerOptions, weights: str | None, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one leaves at once.
+
+    Args:
+        options: how clips are read and scored; its sampling is for tasks that name none.
+        weights: checkpoints or zoo names with commas between; None: the announced ones are followed.
+        settings: of the service.
 
     Raises:
         ValueError: Kafka or Redis is not set, or a setting cannot be read.
@@ -75,15 +63,15 @@ def run(options: Options, settings: Settings) -> None:
     metrics = Metrics()
     health = _Health(client, settings.kafka)
     signals = _Signals()
-    clips = options.clips or assembly.default_workers()
-    follower = _follower(options, settings, client, metrics)
+    clips = options.clips_at_once
+    follower = _follower(options, weights, settings, client, metrics)
     with ExitStack() as stack:
         server = stack.enter_context(
             HealthServer(metrics, health.checks, facts=health.facts, host=settings.http_host, port=settings.http_port)
         )
         announced = None if follower is None else follower.first()
         if announced is None:
-            detectors, scoring = assembly.load_all(architecture=None, weights=options.weights, untrained=False), None
+            detectors, scoring = assembly.load_all(architecture=None, weights=weights, untrained=False), None
         else:
             detectors, scoring = (announced.detector,), announced.backend
         log.info(
@@ -97,13 +85,7 @@ def run(options: Options, settings: Settings) -> None:
         scanner = stack.enter_context(
             assembly.scanner(
                 detectors,
-                looks=options.looks,
-                sampling=options.sampling,
-                face_detector=options.face_detector,
-                face_weights=options.face_weights,
-                backend=options.backend,
-                device=options.device,
-                workers=clips,
+                options,
                 max_fetch_bytes=settings.max_fetch_bytes,
                 portraits=False,
                 cost=lambda cost: _observe(metrics, cost),
@@ -150,9 +132,11 @@ def run(options: Options, settings: Settings) -> None:
         log.info("left")
 
 
-def _follower(options: Options, settings: Settings, client: redis.Redis, metrics: Metrics) -> Follower | None:
-    """Follows the announced weights; None where the options name weights."""
-    if options.weights:
+def _follower(
+    options: ScannerOptions, weights: str | None, settings: Settings, client: redis.Redis, metrics: Metrics
+) -> Follower | None:
+    """Follows the announced weights; None where weights are named."""
+    if weights:
         return None
     load = Loader(
         settings.cache_dir / REGISTRY_CACHE,

@@ -124,7 +124,7 @@ def test_absent_libraries_are_named(monkeypatch: pytest.MonkeyPatch, distributio
 
 def test_container_cores_differ_from_host_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     look = only(monkeypatch, "machine")
-    monkeypatch.setattr("models.precision.available_cores", lambda: 3)
+    monkeypatch.setattr("models.cores.available_cores", lambda: 3)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     assert look()["cores"].value.startswith("3 of the 64")
 

@@ -18,6 +18,7 @@ from pipeline.cli import build
 from pipeline.contracts import Outcome, Verdict
 from pipeline.faces.views import Looks
 from pipeline.scan import Scanner
+from pipeline.scanner_options import ScannerOptions
 from pipeline.scoring.group import EngineGroup
 from pipeline.sources import Source
 from pipeline.video.sampling import Even, Fps
@@ -47,9 +48,8 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def scanned(clip: Path, *weights: Path, looks: Looks | None = None, part: bool = False) -> Verdict:
     detectors = assembly.load_all(architecture=None, weights=",".join(map(str, weights)), untrained=False)
-    with assembly.scanner(
-        detectors, sampling=Even(5), backend="torch", device="cpu", workers=1, looks=looks
-    ) as scanner:
+    options = ScannerOptions(Even(5), looks=looks or Looks(), backend="torch", device="cpu", workers=1)
+    with assembly.scanner(detectors, options) as scanner:
         report = scanner.scan(Source(str(clip)))
     assert report is not None
     assert report.verdict.outcome is Outcome.SCORED
@@ -84,7 +84,7 @@ def test_the_record_names_all_members(members: tuple[Path, Path], one_face: Path
 
 def test_thresholds_of_an_ensemble_are_the_mean_in_log_odds(members: tuple[Path, Path]) -> None:
     detectors = assembly.load_all(architecture=None, weights=",".join(map(str, members)), untrained=False)
-    with assembly.scanner(detectors, sampling=Even(5), backend="torch", device="cpu", workers=1) as scanner:
+    with assembly.scanner(detectors, ScannerOptions(Even(5), backend="torch", device="cpu", workers=1)) as scanner:
         assert scanner.thresholds is not None
         real, fake = scanner.thresholds.of(1)
     assert log_odds(fake) == pytest.approx((log_odds(0.9) + log_odds(0.6)) / 2)
@@ -105,10 +105,8 @@ def test_looks_change_the_score_and_are_in_the_record(members: tuple[Path, Path]
 
 def test_a_crop_and_its_mirror_image_count_alike(members: tuple[Path, Path]) -> None:
     detectors = assembly.load_all(architecture=None, weights=members[0], untrained=False)
-    looks = Looks(flip=True)
-    with assembly.scanner(
-        detectors, sampling=Even(2), backend="torch", device="cpu", workers=1, looks=looks
-    ) as scanner:
+    options = ScannerOptions(Even(2), looks=Looks(flip=True), backend="torch", device="cpu", workers=1)
+    with assembly.scanner(detectors, options) as scanner:
         assert isinstance(scanner.engine, EngineGroup)
         crop = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
         mirrored = np.ascontiguousarray(crop[:, :, ::-1])
@@ -119,7 +117,7 @@ def test_a_crop_and_its_mirror_image_count_alike(members: tuple[Path, Path]) -> 
 
 def test_a_part_of_a_long_clip_is_scored_by_all_members(members: tuple[Path, Path], one_face: Path) -> None:
     detectors = assembly.load_all(architecture=None, weights=",".join(map(str, members)), untrained=False)
-    with assembly.scanner(detectors, sampling=Fps(2.0), backend="torch", device="cpu", workers=1) as scanner:
+    with assembly.scanner(detectors, ScannerOptions(Fps(2.0), backend="torch", device="cpu", workers=1)) as scanner:
         whole = scanner.scan(Source(str(one_face)))
         part = scanner.scan_part(Source(str(one_face)), Window(0.0, 2.0))
     assert whole is not None
@@ -133,7 +131,7 @@ def test_a_failed_member_fails_the_clip(members: tuple[Path, Path], one_face: Pa
     detectors = list(assembly.load_all(architecture=None, weights=",".join(map(str, members)), untrained=False))
     with torch.no_grad():
         detectors[1].model.head.linear.bias.fill_(torch.nan)
-    with assembly.scanner(detectors, sampling=Even(3), backend="torch", device="cpu", workers=1) as scanner:
+    with assembly.scanner(detectors, ScannerOptions(Even(3), backend="torch", device="cpu", workers=1)) as scanner:
         report = scanner.scan(Source(str(one_face)))
     assert report is not None
     assert report.verdict.outcome is Outcome.MODEL_ERROR
@@ -165,19 +163,18 @@ def test_other_weights_keep_the_looks(members: tuple[Path, Path], one_face: Path
     from pipeline.scoring.backends import create_backend
 
     first, second = (assembly.load(architecture=None, weights=member, untrained=False) for member in members)
-    looks = Looks(flip=True)
-    options = {"sampling": Even(3), "backend": "torch", "device": "cpu", "workers": 1, "looks": looks}
+    options = ScannerOptions(Even(3), looks=Looks(flip=True), backend="torch", device="cpu", workers=1)
 
     def score(scanner: Scanner) -> Verdict:
         report = scanner.scan(Source(str(one_face)))
         assert report is not None
         return report.verdict
 
-    with assembly.scanner(first, **options) as scanner:  # type: ignore[arg-type]
+    with assembly.scanner(first, options) as scanner:
         swapped = assembly.with_detector(scanner, second, create_backend(second.model, backend="torch", device="cpu"))
         with swapped.engine:
             found = score(swapped)
-    with assembly.scanner(second, **options) as scanner:  # type: ignore[arg-type]
+    with assembly.scanner(second, options) as scanner:
         expected = score(scanner)
     assert found.probability == pytest.approx(expected.probability)
     assert found.provenance == expected.provenance

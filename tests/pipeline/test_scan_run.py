@@ -10,14 +10,14 @@ import pytest
 
 from pipeline import assembly, scan_run
 from pipeline.scan_run import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Options
-from pipeline.video.sampling import Fps
+from pipeline.scanner_options import ScannerOptions
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> Options:
     """Options for a missing clip, so that nothing is decoded."""
     return Options(
-        paths=(str(tmp_path / "missing.mp4"),), sampling=Fps(), untrained=True, backend="torch", device="cpu"
+        paths=(str(tmp_path / "missing.mp4"),), scanner=ScannerOptions(backend="torch", device="cpu"), untrained=True
     )
 
 
@@ -33,9 +33,9 @@ def complaint(options: Options, capsys: pytest.CaptureFixture[str]) -> str:
     ("changes", "says"),
     [
         ({"architecture": "resnet"}, "xception"),
-        ({"face_detector": "eyes"}, "mtcnn, yunet"),
-        ({"backend": "tensorrt"}, "openvino, torch"),
-        ({"device": "quantum"}, "quantum"),
+        ({"scanner": ScannerOptions(face_detector="eyes")}, "mtcnn, yunet"),
+        ({"scanner": ScannerOptions(backend="tensorrt")}, "openvino, torch"),
+        ({"scanner": ScannerOptions(device="quantum")}, "quantum"),
         ({"untrained": False, "weights": "nowhere.safetensors"}, "nowhere.safetensors"),
     ],
 )
@@ -81,7 +81,7 @@ def test_outputs_are_checked_before_the_scan(
 def test_bad_options_leave_earlier_records_alone(options: Options, tmp_path: Path) -> None:
     records = tmp_path / "out.jsonl"
     records.write_text("earlier\n")
-    assert scan_run.run(replace(options, jsonl=records, backend="tensorrt")) == EXIT_BAD_INPUT
+    assert scan_run.run(replace(options, jsonl=records, scanner=ScannerOptions(backend="tensorrt"))) == EXIT_BAD_INPUT
     assert records.read_text() == "earlier\n"
 
 

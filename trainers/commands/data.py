@@ -90,7 +90,7 @@ def prepare(
 
     Exit codes: 0 all prepared, 3 some failed, 2 bad options or another layout, 130 interrupted.
     """
-    from models.precision import available_cores
+    from models.cores import available_cores
     from models.spec import InputSpec
     from pipeline.faces.create import create_detector
     from pipeline.video.sandbox import DecodeServer

@@ -17,6 +17,7 @@ from pipeline.commands.options import (
     LooksOption,
     Weights,
     clips_at_once,
+    parse_looks,
 )
 
 
@@ -66,32 +67,28 @@ def run(
 
     Exit codes: 0 all scored, 3 some images or clips failed, 2 bad options or input, 130 interrupted.
     """
-    from pipeline.faces.views import Looks
     from pipeline.logs import configure_logging
-    from trainers.evaluation.clips import ScanOptions
+    from pipeline.scanner_options import ScannerOptions
+    from pipeline.video.sampling import Fps
     from trainers.evaluation.run import EvaluateOptions
     from trainers.evaluation.run import run as evaluate
 
     # Standard output is for the numbers only.
     configure_logging(level="warning", as_json=False)
-    try:
-        chosen_looks = Looks.parse(looks)
-    except ValueError as error:
-        raise typer.BadParameter(f"--looks: {error}") from error
     options = EvaluateOptions(
         manifests=tuple(manifest),
         weights=weights,
-        looks=chosen_looks,
         split=split,
         half=None if half is None else half.value,
         ladder=ladder.value,
         ladder_rows=ladder_rows,
         resamples=resamples,
         seed=seed,
-        scan=ScanOptions(
-            fps=fps,
+        scan=ScannerOptions(
+            sampling=Fps(fps),
             face_detector=detector,
             face_weights=detector_weights,
+            looks=parse_looks(looks),
             backend=backend,
             device=device,
             workers=clips_at_once(workers),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.precision import available_cores
+from models.cores import available_cores
 from pipeline.types import Image
 from trainers.data.actors import PUT_ASIDE
 from trainers.data.duplicates import Hashes, difference_hash, near, pixel_hash, same_shape, small_copy

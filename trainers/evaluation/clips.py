@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.scanner_options import ScannerOptions
 from trainers.evaluation.items import Items
 from trainers.evaluation.panel import Panel
 from trainers.evaluation.sets import Clip, ClipSet, SetError
@@ -58,24 +57,8 @@ class ScannedClips:
     backend: str
 
 
-@dataclass(frozen=True, slots=True)
-class ScanOptions:
-    """How clips are read; None selects automatically."""
-
-    fps: float = 2.0
-    face_detector: str = "mtcnn"
-    face_weights: Path | None = None
-    backend: str = "auto"
-    device: str = "auto"
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        if not (0 < self.fps < math.inf):
-            raise ValueError(f"fps must be a positive number, got {self.fps}")
-
-
 def scan_clips(
-    clips: ClipSet, detector: Panel, options: ScanOptions, *, progress: Callable[[int], None] | None = None
+    clips: ClipSet, detector: Panel, options: ScannerOptions, *, progress: Callable[[int], None] | None = None
 ) -> ScannedClips:
     """Judge each clip as `unmask scan` does.
 
@@ -88,39 +71,30 @@ def scan_clips(
         from pipeline.faces.detector import DetectorError
         from pipeline.scan import scan_all
         from pipeline.sources import Source
-        from pipeline.video.sampling import Fps
     except ModuleNotFoundError as error:
         raise SetError(
             f"{clips.source}: clips need the whole pipeline, but {error.name} is not installed; manifests do not"
         ) from error
-    sampling = Fps(options.fps)
     names = {str(clips.source / clip.file): clip for clip in clips.clips}
     found: dict[str, ClipVerdict] = {}
-    workers = options.workers or assembly.default_workers()
     with ExitStack() as stack:
         try:
             scanner = stack.enter_context(
                 assembly.scanner(
                     [assembly.Detector(each.model, each.info, each.sha256) for each in detector.members],
-                    looks=detector.looks,
-                    sampling=sampling,
-                    face_detector=options.face_detector,
-                    face_weights=options.face_weights,
-                    backend=options.backend,
-                    device=options.device,
-                    workers=workers,
+                    replace(options, looks=detector.looks),
                     portraits=False,
                 )
             )
         except (DetectorError, ValueError) as error:
             raise SetError(f"{clips.source}: {error}") from error
         backend, face_detector = scanner.engine.name, scanner.provenance.detector
-        for source, report in scan_all(scanner, [Source(name) for name in names], workers=workers):
+        for source, report in scan_all(scanner, [Source(name) for name in names], workers=options.clips_at_once):
             if report is not None:  # None only if earlier verdicts are kept, which is not the case here
                 found[source.name] = _verdict(names[source.name], report.verdict)
             if progress is not None:
                 progress(len(found))
-    return ScannedClips(tuple(found[name] for name in names), face_detector, sampling.describe(), backend)
+    return ScannedClips(tuple(found[name] for name in names), face_detector, options.sampling.describe(), backend)
 
 
 def _verdict(clip: Clip, verdict: Verdict) -> ClipVerdict:

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from models.checkpoint_info import CheckpointInfo, library_versions
+from pipeline.scanner_options import ScannerOptions
 from pipeline.scoring.backends import Backend
 from trainers.data.actors import unseen
 from trainers.evaluation import clips as clip_scan
-from trainers.evaluation.clips import ClipVerdict, ScanOptions
+from trainers.evaluation.clips import ClipVerdict
 from trainers.evaluation.items import Judged, frames_of, judge
 from trainers.evaluation.ladder import Ladder, Step, climb
 from trainers.evaluation.panel import Panel, PanelBackend
@@ -249,7 +250,7 @@ def evaluate_crops(
 
 
 def evaluate_clips(
-    clips: ClipSet, detector: Panel, judging: Judging, options: ScanOptions, *, announce: Announce
+    clips: ClipSet, detector: Panel, judging: Judging, options: ScannerOptions, *, announce: Announce
 ) -> Evaluated:
     """Send clips through the pipeline and judge its verdicts.
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from models.atomic import atomic_write
+from models.atomic import atomic_write, check_writable
 from models.errors import UnmaskError
-from pipeline.faces.views import Looks
-from trainers.evaluation.clips import ScanOptions
+from pipeline.scanner_options import ScannerOptions
 from trainers.evaluation.console import announce, complain, say, show
 from trainers.evaluation.evaluate import Evaluated, Report, SetResult, evaluate_clips, evaluate_crops, report_on
 from trainers.evaluation.ladder import STEPS, LadderName
@@ -38,14 +36,13 @@ class EvaluateOptions:
     Attributes:
         manifests: .csv or .parquet files, or folders of clips with labels.csv; each is a set.
         weights: a checkpoint's path or name, or several separated by commas; None: the shipped ones.
-        looks: the views of each face.
         split: rows of manifests to use; None: all.
         half: of these rows, the selection half or the reporting half; None: both.
         ladder: of degradations; `short` has three.
         ladder_rows: larger sets are sampled for the ladder.
         resamples: of the bootstrap.
         seed: of bootstrap, sample and noise.
-        scan: how clips are read; its backend and device score crops too.
+        scan: how clips are read; crops take its looks, backend and device.
         batch: images loaded ahead.
         json_path: file for the report as JSON, see `trainers.evaluation.evaluate.Report`.
         report: file for the report as Markdown, with plots next to it.
@@ -54,14 +51,13 @@ class EvaluateOptions:
 
     manifests: tuple[Path, ...]
     weights: str | None = None
-    looks: Looks = field(default_factory=Looks)
     split: str | None = None
     half: Half | None = None
     ladder: LadderName = "full"
     ladder_rows: int = 1000
     resamples: int = 1000
     seed: int = 0
-    scan: ScanOptions = field(default_factory=ScanOptions)
+    scan: ScannerOptions = field(default_factory=ScannerOptions)
     batch: int = 64
     json_path: Path | None = None
     report: Path | None = None
@@ -117,7 +113,7 @@ def evaluate(options: EvaluateOptions) -> tuple[Report, list[Evaluated]]:
     _check_outputs(options)
     sets = find_sets(options.manifests, options.split, options.half)
     weights = options.weights if options.weights is not None else _shipped()
-    detector = load_panel(weights, options.looks)
+    detector = load_panel(weights, options.scan.looks)
     judging = Judging(detector.info.thresholds is not None, options.resamples, options.seed)
     crops = [each for each in sets if isinstance(each, CropSet)]
     evaluated = {each.name: done for each, done in zip(crops, _crops(crops, detector, judging, options), strict=True)}
@@ -168,10 +164,7 @@ def _check_outputs(options: EvaluateOptions) -> None:
     """Fail before an hour of scoring if an output cannot be written."""
     for name, path in _outputs(options):
         try:
-            if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=path.parent).close()
+            check_writable(path)
         except OSError as error:
             raise OutputError(f"{name}: {error}") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.architectures import LoadedDetector
 from models.base import BaseModel
-from models.precision import available_cores
+from models.cores import available_cores
 from models.spec import InputSpec
 from pipeline.faces.clarity import PATCH_PX, clarity
 from pipeline.faces.crop import resized
