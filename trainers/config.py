@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from models.errors import UnmaskError
 from trainers.augment.blending import BlendConfig
 from trainers.augment.policy import AugmentConfig
-from trainers.data.couples import CoupleConfig
+from trainers.data.pairs import PairConfig
 from trainers.losses.config import LossConfig
 
 Config = TypeVar("Config")
@@ -63,7 +63,7 @@ class DataConfig:
     # Parquet or CSV, see trainers.data.manifest.
     manifest: str = ""
     split: str = "train"
-    couples: CoupleConfig = field(default_factory=CoupleConfig)
+    pairs: PairConfig = field(default_factory=PairConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     blend: BlendConfig = field(default_factory=BlendConfig)
     # Only this many rows of the split, drawn with the run's seed; 0: all.
@@ -136,7 +136,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 2 or self.batch_size % 2:
             raise SettingError(
-                f"batch_size must be even and at least 2, since images come in couples; got {self.batch_size}"
+                f"batch_size must be even and at least 2, since images come in pairs; got {self.batch_size}"
             )
         if self.samples < self.batch_size * self.optim.accumulation:
             raise SettingError(f"samples must cover at least one step of {self.batch_size} images, got {self.samples}")
@@ -150,6 +150,10 @@ class TrainConfig:
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.samples // self.samples_per_step
+
+
+# Earlier names of settings, which stored configs and commands may use until the release after next.
+_RENAMED = {"couples": "pairs", "coupled": "paired"}
 
 
 def to_json(config: Any) -> str:
@@ -172,7 +176,7 @@ def from_json(kind: type[Config], text: str) -> Config:
 
 
 def with_settings(config: Config, settings: Sequence[str]) -> Config:
-    """A copy with settings such as `optim.lr=1e-3` or `data.couples.shares.dfdc=0.5` applied, in their order.
+    """A copy with settings such as `optim.lr=1e-3` or `data.pairs.shares.dfdc=0.5` applied, in their order.
 
     Raises:
         SettingError: not `key=value`, no such key, or a value of the wrong type.
@@ -188,6 +192,7 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
 def _changed(config: Any, path: list[str], value: Any, key: str) -> Any:
     head, *rest = path
     if is_dataclass(config) and not isinstance(config, type):
+        head = _RENAMED.get(head, head)
         hints = get_type_hints(type(config))
         if head not in hints:
             raise SettingError(f"no setting {key!r}; available here: {', '.join(hints)}")
@@ -216,6 +221,7 @@ def _build(kind: Any, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
         raise SettingError(f"{where or 'the config'} must be a table of settings, got {values!r}")
     hints = get_type_hints(kind)
+    values = {_RENAMED.get(name, name): value for name, value in values.items()}
     if unknown := sorted(set(values) - {f.name for f in fields(kind)}):
         raise SettingError(
             f"unknown settings {', '.join(where + name for name in unknown)}; available: {', '.join(hints)}"

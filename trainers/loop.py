@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from models.atomic import durable_rename
 from models.precision import Precision, precision_for
 from trainers.config import TrainConfig
-from trainers.data.couples import CoupleDataset, CouplePlan, couple_loader
 from trainers.data.manifest import Manifest
+from trainers.data.pairs import PairDataset, PairPlan, pair_loader
 from trainers.depthwise import use_fast_gradients
 from trainers.meter import Meter
 from trainers.preparation import Preparation
@@ -74,9 +74,7 @@ def train(
 class _Run:
     def __init__(self, config: TrainConfig, folder: Path, processes: Processes, say: Callable[[str], None]) -> None:
         if config.batch_size % (2 * processes.world):
-            raise RunError(
-                f"a batch of {config.batch_size} does not split into couples for {processes.world} processes"
-            )
+            raise RunError(f"a batch of {config.batch_size} does not split into pairs for {processes.world} processes")
         if config.data.augment.needs_video and find_spec("av") is None:
             raise RunError(
                 "H.264 degradation needs PyAV, which is not installed: pip install av, or disable it with --set "
@@ -149,13 +147,13 @@ class _Run:
         if processes.leads:
             self._introduce()
         per_process = config.batch_size // processes.world
-        dataset = CoupleDataset(
-            CouplePlan(self.manifest, config.data.couples, config.seed),
+        dataset = PairDataset(
+            PairPlan(self.manifest, config.data.pairs, config.seed),
             size_px=self.model.input_spec.size,
             augmentation=config.data.augment,
             blend=config.data.blend,
         )
-        loader = couple_loader(
+        loader = pair_loader(
             dataset,
             batch_size=per_process,
             start=self.step * config.optim.accumulation,
@@ -238,7 +236,7 @@ class _Run:
             manifest,
             self.config.validation,
             self.model.input_spec.size,
-            trained=[name for name, share in self.config.data.couples.shares.items() if share > 0],
+            trained=[name for name, share in self.config.data.pairs.shares.items() if share > 0],
             blend=self.config.data.blend,
             say=self.say,
         )

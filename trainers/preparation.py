@@ -19,7 +19,7 @@ from models.spec import CropGeometry
 from trainers.data.manifest import Manifest
 from trainers.losses.config import LossConfig
 from trainers.losses.degradations import degraded
-from trainers.losses.mixup import mix_couples
+from trainers.losses.mixup import mix_pairs
 from trainers.losses.ordered import reached
 from trainers.teacher_cache import TeacherCache
 from trainers.teachers import Answers, TeacherError, Teachers
@@ -109,7 +109,7 @@ class Preparation:
             ready["kind_known"] = ready["kind"] >= 0
             ready["thresholds"] = reached(ready["kind"])
         if config.mixup.share > 0:
-            ready = mix_couples(ready, config.mixup, mixing)
+            ready = mix_pairs(ready, config.mixup, mixing)
         count = len(ready["labels"])
         if config.consistency.is_on:
             which = _some(count, config.consistency.share, degrading)

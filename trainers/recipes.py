@@ -10,11 +10,11 @@ from trainers.augment.platform_video import PlatformConfig
 from trainers.augment.policy import AugmentConfig
 from trainers.augment.quality import ApartConfig, StrongConfig
 from trainers.config import DataConfig, OptimConfig, ScheduleConfig, SettingError, TrainConfig
-from trainers.data.couples import SELF_BLEND, CoupleConfig
+from trainers.data.pairs import SELF_BLEND, PairConfig
 
 Recipe = Callable[[], TrainConfig]
 
-# Shares of the couples; docs/model-card.md has the runs that chose them.
+# Shares of the pairs; docs/model-card.md has the runs that chose them.
 _SHARES: Mapping[str, float] = {SELF_BLEND: 0.4, "dfdc": 0.54, "ffpp_c23": 0.06}
 # The same with every kind of pseudo-fake and live swaps: training on many kinds helps to detect unseen ones. Few
 # of each small set, or its crops would repeat too often.
@@ -29,7 +29,7 @@ _ROBUST_SHARES: Mapping[str, float] = {
     "dfl": 0.10,
 }
 # 69 % of DFDC's fakes are blurrier than their reals. So that quality is not evidence, the members
-# of a third of the couples are degraded by different amounts, and some reals come with their own degraded copy.
+# of a third of the pairs are degraded by different amounts, and some reals come with their own degraded copy.
 _ROBUST_AUGMENT = AugmentConfig(
     h264_share=0.2,
     landmark_cutout_share=0.06,
@@ -82,7 +82,7 @@ def probe() -> TrainConfig:
         recipe="probe",
         architecture="xception",
         model={"backbone": _SMALL, "input_size": 160, "drop_path_rate": 0.1},
-        data=DataConfig(couples=CoupleConfig(shares=_SHARES)),
+        data=DataConfig(pairs=PairConfig(shares=_SHARES)),
         optim=OptimConfig(lr=5e-4),
         schedule=ScheduleConfig(kind="constant", warmup_steps=150, decay_samples=10_000),
         samples=40_000,
@@ -110,7 +110,7 @@ def robust() -> TrainConfig:
     return replace(
         base,
         recipe="robust",
-        data=replace(base.data, couples=CoupleConfig(shares=_ROBUST_SHARES), augment=_ROBUST_AUGMENT),
+        data=replace(base.data, pairs=PairConfig(shares=_ROBUST_SHARES), augment=_ROBUST_AUGMENT),
         optim=replace(base.optim, lr=4e-4),
         ema_decay=0.997,
     )
@@ -123,7 +123,7 @@ def clip_vit() -> TrainConfig:
         architecture="clip_vit",
         model={"input_size": 160},
         start="pretrained",
-        data=DataConfig(couples=CoupleConfig(shares=_ROBUST_SHARES), augment=_ROBUST_AUGMENT),
+        data=DataConfig(pairs=PairConfig(shares=_ROBUST_SHARES), augment=_ROBUST_AUGMENT),
         optim=OptimConfig(lr=3e-4, head_lr_factor=2.0),
         schedule=ScheduleConfig(kind="constant", warmup_steps=50, decay_samples=50_000),
         samples=150_000,
@@ -138,7 +138,7 @@ def _full(architecture: str, model: Mapping[str, Any], *, lr: float, layer_decay
         recipe=architecture,
         architecture=architecture,
         model=model,
-        data=DataConfig(couples=CoupleConfig(shares=_SHARES)),
+        data=DataConfig(pairs=PairConfig(shares=_SHARES)),
         optim=OptimConfig(lr=lr, layer_decay=layer_decay, weight_decay=0.05),
         schedule=ScheduleConfig(kind="one_cycle"),
         samples=600_000,

@@ -135,16 +135,16 @@ def _only_the_decay(options: TrainOptions) -> None:
 
 def measure_input(config: TrainConfig, say: Callable[[str], None]) -> float:
     """Images per second that the loader yields when nothing else runs; printed and returned."""
-    from trainers.data.couples import CoupleDataset, CouplePlan, couple_loader
+    from trainers.data.pairs import PairDataset, PairPlan, pair_loader
     from trainers.start import training_rows
 
-    dataset = CoupleDataset(
-        CouplePlan(training_rows(config), config.data.couples, config.seed),
+    dataset = PairDataset(
+        PairPlan(training_rows(config), config.data.pairs, config.seed),
         size_px=int(config.model.get("input_size", 224)),
         augmentation=config.data.augment,
         blend=config.data.blend,
     )
-    loader = couple_loader(
+    loader = pair_loader(
         dataset, batch_size=config.batch_size, start=0, stop=_MEASURED_BATCHES + 10, workers=config.workers
     )
     batches = iter(loader)

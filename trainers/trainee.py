@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models.base import BaseModel
 from models.layers.normalize import Normalize
-from trainers.data.couples import MASK_STRIDE
+from trainers.data.pairs import MASK_STRIDE
 from trainers.losses.classes import masked_mean, soft_cross_entropy
 from trainers.losses.config import LossConfig
 from trainers.losses.consistency import feature_consistency, log_odds_consistency
@@ -73,7 +73,7 @@ class Trainee(nn.Module):
 
         Args:
             batch: as `trainers.preparation.Preparation` returns it; if only the mask loss is on, a batch of
-                `trainers.data.couples.couple_loader` on the device is enough.
+                `trainers.data.pairs.pair_loader` on the device is enough.
 
         Returns:
             `loss`, to call `backward` on; its parts, each ending in `_loss`; `logits`, float32 [B, classes].

@@ -89,7 +89,7 @@ def validation_sets(
         manifest: all of the run's data.
         config: which sets, and how large.
         size_px: side of the network's input.
-        trained: names of the couples that the run trains on. Pseudo-fakes of other kinds are named `unseen_KIND`.
+        trained: names of the pairs that the run trains on. Pseudo-fakes of other kinds are named `unseen_KIND`.
         blend: how pseudo-fakes are made.
         say: called with a line for each set that is left out.
 

@@ -32,7 +32,7 @@ def test_settings_are_typed_and_nested() -> None:
         [
             "optim.lr=1e-3",
             "samples=1000",
-            "data.couples.shares.dfdc=0.9",
+            "data.pairs.shares.dfdc=0.9",
             "data.augment.h264_crf=(23, 40)",
             "model.input_size=192",
             "schedule.final_dropout=0.1",
@@ -41,14 +41,24 @@ def test_settings_are_typed_and_nested() -> None:
         ],
     )
     assert config.optim.lr == 1e-3
-    assert config.data.couples.shares["dfdc"] == 0.9
-    assert config.data.couples.shares["self_blend"] == find_recipe("probe").data.couples.shares["self_blend"]
+    assert config.data.pairs.shares["dfdc"] == 0.9
+    assert config.data.pairs.shares["self_blend"] == find_recipe("probe").data.pairs.shares["self_blend"]
     assert config.data.augment.h264_crf == (23.0, 40.0)
     assert config.model["input_size"] == 192
     assert config.schedule.final_dropout == 0.1
     assert config.compile is True
     assert config.data.manifest == "/a b/c.csv"
     assert from_json(TrainConfig, to_json(config)) == config
+
+
+def test_earlier_names_of_settings_still_work() -> None:
+    config = with_settings(find_recipe("probe"), ["data.couples.shares.dfdc=0.9", "data.couples.coupled=false"])
+    assert config == with_settings(find_recipe("probe"), ["data.pairs.shares.dfdc=0.9", "data.pairs.paired=false"])
+    stored = json.loads(to_json(config))
+    pairs = stored["data"].pop("pairs")
+    pairs["coupled"] = pairs.pop("paired")
+    stored["data"]["couples"] = pairs
+    assert from_json(TrainConfig, json.dumps(stored)) == config
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "start=random",
     "model.input_size=64",
-    "data.couples.shares={'dfdc': 0.7, 'self_blend': 0.3}",
+    "data.pairs.shares={'dfdc': 0.7, 'self_blend': 0.3}",
     "batch_size=8",
     "workers=0",
     "validation.rows=16",
@@ -73,7 +73,7 @@ def test_a_short_run_learns_an_easy_forgery(small: Callable[..., TrainConfig], t
         "optim.lr=1e-3",
         "validation.every=240",
         "validation.kinds=('self_blend',)",
-        "data.couples.shares={'dfdc': 1}",
+        "data.pairs.shares={'dfdc': 1}",
     )
     lines: list[str] = []
     metrics = train(config, tmp_path, device="cpu", say=lines.append)
@@ -253,7 +253,7 @@ def test_stopping_leaves_a_checkpoint(crops: Path, tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "probe" / LAST).info.step >= 1
 
 
-@pytest.mark.parametrize("setting", ["optim.lr=1e-3", "seed=1", "data.couples.shares.dfdc=0.1"])
+@pytest.mark.parametrize("setting", ["optim.lr=1e-3", "seed=1", "data.pairs.shares.dfdc=0.1"])
 def test_a_run_with_another_config_is_not_resumed(
     small: Callable[..., TrainConfig], tmp_path: Path, setting: str
 ) -> None:
@@ -317,7 +317,7 @@ def test_missing_training_data_is_reported(small: Callable[..., TrainConfig], tm
     with pytest.raises(RunError, match="no rows of the split 'test'"):
         train(small("data.split=test"), tmp_path / "b", device="cpu", say=quiet)
     with pytest.raises(ValueError, match="celebdf"):
-        train(small("data.couples.shares={'celebdf': 1}"), tmp_path / "c", device="cpu", say=quiet)
+        train(small("data.pairs.shares={'celebdf': 1}"), tmp_path / "c", device="cpu", say=quiet)
 
 
 def test_the_input_pipeline_can_be_measured_alone(small: Callable[..., TrainConfig]) -> None:

@@ -14,8 +14,8 @@ from models.architectures import load_detector
 from models.spec import BoxMargin, InputSpec, LandmarkTemplate
 from models.zoo import ZooError
 from tests.trainers.teaching import make_teacher
-from trainers.data.couples import SELF_BLEND, CoupleConfig, CoupleDataset, CouplePlan, couple_loader
 from trainers.data.manifest import Manifest
+from trainers.data.pairs import SELF_BLEND, PairConfig, PairDataset, PairPlan, pair_loader
 from trainers.losses.config import ConsistencyConfig, DistilConfig, LossConfig, MixupConfig, OrderedConfig
 from trainers.preparation import Preparation
 from trainers.teachers import TeacherError
@@ -31,8 +31,8 @@ def manifest(crops: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def batch(manifest: Manifest) -> dict[str, Tensor]:
-    plan = CouplePlan(manifest, CoupleConfig(shares={SELF_BLEND: 0.3, "dfdc": 0.7}), 0)
-    return next(iter(couple_loader(CoupleDataset(plan, size_px=64), batch_size=8, start=0, stop=1, workers=0)))
+    plan = PairPlan(manifest, PairConfig(shares={SELF_BLEND: 0.3, "dfdc": 0.7}), 0)
+    return next(iter(pair_loader(PairDataset(plan, size_px=64), batch_size=8, start=0, stop=1, workers=0)))
 
 
 @pytest.fixture(scope="module")

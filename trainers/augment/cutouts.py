@@ -66,7 +66,7 @@ def part_mask(landmarks: Floats, part: Part, size: tuple[int, int], grow: float 
 
 
 def choose_part(landmarks: Floats, forged: Floats | None, size: tuple[int, int], rng: np.random.Generator) -> Mask:
-    """Eyes, nose or mouth to blank in both members of a couple (the sensory groups of Das et al., arXiv:2102.09603).
+    """Eyes, nose or mouth to blank in both members of a pair (the sensory groups of Das et al., arXiv:2102.09603).
 
     Args:
         landmarks: float32 [5, 2], px.

@@ -1,6 +1,6 @@
 """Random augmentation of training crops.
 
-One draw is applied to both members of a couple, so it is independent of the class. If the members differ in quality
+One draw is applied to both members of a pair, so it is independent of the class. If the members differ in quality
 (`ApartConfig`), each of them is the worse one equally often, so quality is independent of the class too.
 """
 
@@ -56,9 +56,9 @@ class AugmentConfig:
     grey_share: float = 0.03
     # A part of the face, or a rectangle, is blanked: the network must not rely on one cue.
     cutout_share: float = 0.1
-    # Share of the couples: eyes, nose or mouth are blanked in both members, by their landmarks.
+    # Share of the pairs: eyes, nose or mouth are blanked in both members, by their landmarks.
     landmark_cutout_share: float = 0.0
-    # Share of the couples: a real with a degraded copy of itself, both labelled real.
+    # Share of the pairs: a real with a degraded copy of itself, both labelled real.
     degraded_real_share: float = 0.0
     strong: StrongConfig = field(default_factory=StrongConfig)
     apart: ApartConfig = field(default_factory=ApartConfig)
@@ -149,11 +149,11 @@ def augment(
 
 
 def has_degraded_copy(seed: int, config: AugmentConfig) -> bool:
-    """Whether the couple of this seed is a real with its own degraded copy: it needs no fake."""
+    """Whether the pair of this seed is a real with its own degraded copy: it needs no fake."""
     return bool(_generator(seed, _COPY).random() < config.degraded_real_share)
 
 
-def augment_couple(
+def augment_pair(
     real: Image,
     fake: Image | None,
     landmarks: tuple[Floats, Floats],
@@ -162,9 +162,9 @@ def augment_couple(
     config: AugmentConfig,
     mask: Floats | None = None,
 ) -> tuple[Image, Floats | None]:
-    """Both members of a couple.
+    """Both members of a pair.
 
-    With equal seeds they share colours, geometry and cut-outs, and in most couples everything else; in `apart.share`
+    With equal seeds they share colours, geometry and cut-outs, and in most pairs everything else; in `apart.share`
     of them one is blurred, shrunk, noised or compressed more than the other. With different seeds nothing is shared.
 
     Args:
@@ -225,7 +225,7 @@ def _coloured(image: Image, rng: np.random.Generator, config: AugmentConfig) -> 
     else:
         gain = 1 + rng.uniform(-config.contrast, config.contrast)
         offset = rng.uniform(-config.brightness, config.brightness)
-        # Around mid-grey, not around the picture's own mean: both members of a couple get the same map.
+        # Around mid-grey, not around the picture's own mean: both members of a pair get the same map.
         changed = (image.astype(np.float32) - 128) * gain + 128 + offset
         grey = changed.mean(axis=2, keepdims=True)
         changed = grey + (changed - grey) * (1 + rng.uniform(-config.saturation, config.saturation))

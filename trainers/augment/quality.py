@@ -1,4 +1,4 @@
-"""Degradations that are independent of the class: strong ones for both members of a couple, and unequal ones."""
+"""Degradations that are independent of the class: strong ones for both members of a pair, and unequal ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LUMA = 0.67
 
 @dataclass(frozen=True, slots=True)
 class StrongConfig:
-    """Strong degradations, the same for both members of a couple. Each share is independent of the others."""
+    """Strong degradations, the same for both members of a pair. Each share is independent of the others."""
 
     blur_share: float = 0.0
     blur_sigma_px: tuple[float, float] = (1.0, 5.0)
@@ -47,13 +47,13 @@ class StrongConfig:
 
 @dataclass(frozen=True, slots=True)
 class ApartConfig:
-    """Couples whose members are degraded by different amounts, so that quality is independent of the class."""
+    """Pairs whose members are degraded by different amounts, so that quality is independent of the class."""
 
-    # Share of the couples.
+    # Share of the pairs.
     share: float = 0.0
-    # Share of these couples in which the real is the more degraded member.
+    # Share of these pairs in which the real is the more degraded member.
     real_share: float = 0.5
-    # Share of these couples in which the other member is not degraded at all.
+    # Share of these pairs in which the other member is not degraded at all.
     clean_share: float = 0.5
     # Share of each kind; at least one is applied.
     blur_share: float = 0.5
@@ -72,7 +72,7 @@ class ApartConfig:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Damage to one member of a couple. Each kind has a strength in 0..1, 0 for none; `worst` has the limits."""
+    """Damage to one member of a pair. Each kind has a strength in 0..1, 0 for none; `worst` has the limits."""
 
     worst: ApartConfig
     lens: Lens

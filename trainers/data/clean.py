@@ -1,7 +1,7 @@
 """Turns a table of crops into a training manifest: finds pairs and landmarks, cleans labels, evens out geometry.
 
 A fake crop often shows the same frame and box as a real crop of its group. Such pairs are found by their normalised
-cross-correlation: they make couples that share everything but the forgery, and their difference shows where it is.
+cross-correlation: they make pairs that share everything but the forgery, and their difference shows where it is.
 Fakes that hardly differ from their real are useless for training and left out.
 """
 

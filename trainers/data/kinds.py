@@ -12,8 +12,8 @@ UNKNOWN_KIND = -1
 _RERENDERING = frozenset({"rerender"})
 
 
-def kind_of_fake(couple_kind: str) -> int:
-    """The class of the fakes in couples of a kind: pseudo-fakes by name; the others come from a dataset."""
-    if couple_kind not in KINDS:
+def kind_of_fake(pair_kind: str) -> int:
+    """The class of the fakes in pairs of a kind: pseudo-fakes by name; the others come from a dataset."""
+    if pair_kind not in KINDS:
         return REAL_FAKE
-    return RERENDERED if couple_kind in _RERENDERING else BLENDED
+    return RERENDERED if pair_kind in _RERENDERING else BLENDED

@@ -194,7 +194,7 @@ def _units(listing: Listing, *, pairs: bool) -> list[tuple[SourceVideo, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    key: tuple[int, int]  # track and frame: shared by the two crops of a couple
+    key: tuple[int, int]  # track and frame: shared by the two crops of a pair
     name: str
     data: bytes
     crop: FaceCrop

@@ -1,7 +1,7 @@
 """From a source video to face crops, with the code of `pipeline.scan`, so that training data matches serving.
 
 A fake whose original is known is cut like the original: same times, boxes and landmarks, so that the two crops of
-a couple differ in the forgery alone.
+a pair differ in the forgery alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # hardly shows in it.
 AROUND_PX = 32
 # Largest root mean square difference of the same picture, in grey levels and in parts of the original's own spread.
-# Three couples of FaceForensics++ c23 have 0.8 to 3.3 levels, 0.02 to 0.07 of the spread; frames of one video six
+# Three pairs of FaceForensics++ c23 have 0.8 to 3.3 levels, 0.02 to 0.07 of the spread; frames of one video six
 # apart 0.06 to 0.6 of it, mostly 0.2, and more than 0.3 s apart half of it and more.
 SAME_LEVELS, SAME_SPREAD = 6.0, 0.15
 # A fake that differs in this part of the original's faces is another edit of the video, or another picture.

@@ -18,9 +18,9 @@ class OrderedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MixupConfig:
-    """Mixing the real and the fake of a couple, see `trainers.losses.mixup`."""
+    """Mixing the real and the fake of a pair, see `trainers.losses.mixup`."""
 
-    # Share of the pixel-aligned couples of a real and a fake; 0: off.
+    # Share of the pixel-aligned pairs of a real and a fake; 0: off.
     share: float = 0.0
     # t ~ Beta(alpha, alpha); .5 is the value of the DFDC challenge's third place, see `trainers.losses.mixup`.
     alpha: float = 0.5

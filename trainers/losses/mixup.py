@@ -1,6 +1,6 @@
 """Aligned mixup: the real and the fake of one frame and box, mixed pixel by pixel, with labels mixed the same way.
 
-Zhang et al., "mixup" (ICLR 2018), but within a couple: the picture between a real and its own fake shows one face, with
+Zhang et al., "mixup" (ICLR 2018), but within a pair: the picture between a real and its own fake shows one face, with
 a weaker forgery. The third place of the DFDC challenge overfitted within a few epochs without it
 (github.com/NTech-Lab/deepfake-detection-challenge).
 """
@@ -20,14 +20,14 @@ from trainers.losses.config import MixupConfig
 _MIXED = ("masks", "fake_share", "thresholds")
 
 
-def mix_couples(batch: Mapping[str, Tensor], config: MixupConfig, rng: np.random.Generator) -> dict[str, Tensor]:
-    """Mix a share of the couples that can be mixed: a real and a fake that are pixel-aligned.
+def mix_pairs(batch: Mapping[str, Tensor], config: MixupConfig, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Mix a share of the pairs that can be mixed: a real and a fake that are pixel-aligned.
 
     The place of the real gets the mix with the smaller part t <= 1/2 of the fake, the place of the fake the one with
-    1 - t, so a couple keeps its mean label and its order. A known mask marks alignment.
+    1 - t, so a pair keeps its mean label and its order. A known mask marks alignment.
 
     Args:
-        batch: `images`, uint8 [B, 3, S, S], couples adjacent; `labels`, int64 [B]; `mask_known`, bool [B]; and,
+        batch: `images`, uint8 [B, 3, S, S], pairs adjacent; `labels`, int64 [B]; `mask_known`, bool [B]; and,
             mixed the same way if present, `masks`, `fake_share` and `thresholds`, each [B, ...].
         config: share and distribution.
         rng: draws the same numbers for all batches of one size.
@@ -35,9 +35,9 @@ def mix_couples(batch: Mapping[str, Tensor], config: MixupConfig, rng: np.random
     Returns:
         The batch with mixed values, and `mixed`, bool [B].
     """
-    couples = len(batch["images"]) // 2
-    chosen = np.flatnonzero(rng.random(couples) < config.share)
-    drawn = rng.beta(config.alpha, config.alpha, couples)[chosen]
+    pairs = len(batch["images"]) // 2
+    chosen = np.flatnonzero(rng.random(pairs) < config.share)
+    drawn = rng.beta(config.alpha, config.alpha, pairs)[chosen]
     device = batch["images"].device
     real = torch.from_numpy(2 * chosen).to(device)
     fake = real + 1

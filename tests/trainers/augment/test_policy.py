@@ -13,7 +13,7 @@ LANDMARKS = template_landmarks(SIDE)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_both_members_of_a_couple_get_the_same_degradation(seed: int) -> None:
+def test_both_members_of_a_pair_get_the_same_degradation(seed: int) -> None:
     """Equal regions of fake and real stay equal: only the forgery separates them."""
     real = face(1, SIDE)
     config = AugmentConfig(h264_share=0, jpeg_share=0)  # codecs spread a change over their blocks

@@ -27,9 +27,9 @@ def cutter(face_detector: FaceDetector, decode_server: DecodeServer) -> Cutter:
 
 
 @pytest.fixture(scope="session")
-def couple(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An original, its fake, and two others named as its fakes: a shorter copy, and another scene."""
-    root = tmp_path_factory.mktemp("couple")
+    root = tmp_path_factory.mktemp("pair")
     for name in ("real", "fake/blend", "fake/cut", "fake/other"):
         (root / name).mkdir(parents=True)
     clip = {"size": (360, 216), "face_px": (75.0, 90.0)}

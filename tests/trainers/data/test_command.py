@@ -20,9 +20,9 @@ def run(*arguments: str | Path) -> Result:
 
 
 @pytest.fixture(scope="module")
-def data_set(couple: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_set(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("command") / "set"
-    shutil.copytree(couple, root)
+    shutil.copytree(pair, root)
     shutil.rmtree(root / "fake" / "cut")
     return root
 

@@ -29,10 +29,10 @@ SMALL = PrepareOptions(image="png", shard_mib=0.05)
 
 
 @pytest.fixture(scope="module")
-def listing(couple: Path, tmp_path_factory: pytest.TempPathFactory) -> Listing:
-    """The couple, a second person, a video without a face and a file that is not a video."""
+def listing(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Listing:
+    """The pair, a second person, a video without a face and a file that is not a video."""
     root = tmp_path_factory.mktemp("set") / "set"
-    shutil.copytree(couple, root)
+    shutil.copytree(pair, root)
     media.make_clip(root / "real" / "8.mp4", seconds=1, size=(480, 270), face_px=(80.0, 95.0), seed=5)
     media.make_clip(root / "real" / "9.mp4", seconds=0.4, size=(320, 180), faces=0)
     (root / "fake" / "8_text.mp4").write_text("not a video")
@@ -191,8 +191,8 @@ def test_a_folder_has_only_one_run(
         prepare(listing, tmp_path / "busy", cutter, SMALL, progress=run_again)
 
 
-def test_without_pairs_each_video_is_cut_independently(couple: Path, cutter: Cutter, tmp_path: Path) -> None:
-    listing = read_layout("folder", couple, LayoutOptions(split="train", methods=("blend",)))
+def test_without_pairs_each_video_is_cut_independently(pair: Path, cutter: Cutter, tmp_path: Path) -> None:
+    listing = read_layout("folder", pair, LayoutOptions(split="train", methods=("blend",)))
     options = PrepareOptions(pairs=False)
     result = prepare(listing, tmp_path, cutter, options)
     assert (result.paired, result.unpaired, result.videos) == (0, 0, 2)

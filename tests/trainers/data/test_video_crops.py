@@ -1,4 +1,4 @@
-"""Training crops match serving crops, and couples differ only in the forgery."""
+"""Training crops match serving crops, and pairs differ only in the forgery."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def test_landmarks_are_those_of_the_crop(cutter: Cutter, tmp_path: Path) -> None
     assert np.abs(crop.pixels[28:36, 28:36].mean(axis=(0, 1)) - middle).max() < 60
 
 
-def test_a_fake_is_cut_at_the_place_of_its_original(cutter: Cutter, couple: Path) -> None:
-    original = cutter.cut(couple / "real" / "7.mp4", "x")
-    fake = cutter.cut_like(original, couple / "fake" / "blend" / "7.mp4", "y")
+def test_a_fake_is_cut_at_the_place_of_its_original(cutter: Cutter, pair: Path) -> None:
+    original = cutter.cut(pair / "real" / "7.mp4", "x")
+    fake = cutter.cut_like(original, pair / "fake" / "blend" / "7.mp4", "y")
     assert fake is not None
     assert [(crop.index, crop.track) for crop in fake.crops] == [(crop.index, crop.track) for crop in original.crops]
     for real, forged in zip(original.crops, fake.crops, strict=True):
@@ -115,9 +115,9 @@ def test_a_fake_is_cut_at_the_place_of_its_original(cutter: Cutter, couple: Path
         np.testing.assert_array_equal(real.landmarks, forged.landmarks)
 
 
-def test_a_shorter_fake_is_cut_at_the_same_times(cutter: Cutter, couple: Path) -> None:
-    original = cutter.cut(couple / "real" / "7.mp4", "x")
-    shorter = cutter.cut_like(original, couple / "fake" / "cut" / "7.mp4", "y")
+def test_a_shorter_fake_is_cut_at_the_same_times(cutter: Cutter, pair: Path) -> None:
+    original = cutter.cut(pair / "real" / "7.mp4", "x")
+    shorter = cutter.cut_like(original, pair / "fake" / "cut" / "7.mp4", "y")
     assert shorter is not None
     # The last of four instants in 1.2 s is beyond its end.
     assert [crop.index for crop in shorter.crops] == [crop.index for crop in original.crops[:3]]
@@ -125,9 +125,9 @@ def test_a_shorter_fake_is_cut_at_the_same_times(cutter: Cutter, couple: Path) -
         assert np.abs(real.pixels.astype(int) - fake.pixels).mean() < 6
 
 
-def test_another_picture_is_not_cut_like_the_original(cutter: Cutter, couple: Path, one_face: Path) -> None:
-    original = cutter.cut(couple / "real" / "7.mp4", "x")
-    assert cutter.cut_like(original, couple / "fake" / "other" / "7.mp4", "y") is None
+def test_another_picture_is_not_cut_like_the_original(cutter: Cutter, pair: Path, one_face: Path) -> None:
+    original = cutter.cut(pair / "real" / "7.mp4", "x")
+    assert cutter.cut_like(original, pair / "fake" / "other" / "7.mp4", "y") is None
     assert cutter.cut_like(original, one_face, "y") is None  # of another size
 
 
@@ -179,7 +179,7 @@ def test_unreadable_files_give_a_typed_outcome(cutter: Cutter, tmp_path: Path) -
 
 
 @pytest.mark.data
-def test_a_faceforensics_couple_is_aligned(data_dir: Path, cutter: Cutter) -> None:
+def test_a_faceforensics_pair_is_aligned(data_dir: Path, cutter: Cutter) -> None:
     original = cutter.cut(data_dir / "videos" / "004.mp4", "x")
     fake = cutter.cut_like(original, data_dir / "videos" / "004_982.mp4", "y")
     assert fake is not None

@@ -1,6 +1,6 @@
-"""The endless stream of couples: a real and a fake of one frame, or of one group, augmented alike.
+"""The endless stream of pairs: a real and a fake of one frame, or of one group, augmented alike.
 
-The couple at place i and its augmentation are a pure function of the seed and i. A run resumed from
+The pair at place i and its augmentation are a pure function of the seed and i. A run resumed from
 step n therefore sees what the uninterrupted run would have seen, whatever the number of workers or processes.
 """
 
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.types import Floats, Image
 from trainers.augment.blending import Blend, BlendConfig, transplant
 from trainers.augment.outline import template_landmarks
-from trainers.augment.policy import AugmentConfig, augment_couple, has_degraded_copy
+from trainers.augment.policy import AugmentConfig, augment_pair, has_degraded_copy
 from trainers.augment.pseudo_fakes import KINDS, WITH_DONOR, Face, make, require
 from trainers.data.dense_store import DenseStore
 from trainers.data.images import ImageStore
@@ -30,7 +30,7 @@ from trainers.data.manifest import FAKE, REAL, Manifest
 from trainers.data.pools import Pool, nearest_donor, shapes
 
 SELF_BLEND = "self_blend"
-# Couples are drawn in rounds of this many, each with its exact shares.
+# Pairs are drawn in rounds of this many, each with its exact shares.
 _ROUND = 1000
 # The forgery's mask is read from the difference of a pair only if the rest of the two pictures agrees.
 _MASK_LIKENESS = 0.9
@@ -39,14 +39,14 @@ MASK_STRIDE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class CoupleConfig:
-    """Which couples are drawn.
+class PairConfig:
+    """Which pairs are drawn.
 
     Attributes:
         shares: of each kind of pseudo-fake (keys of `pseudo_fakes.KINDS`), and of the fakes of each dataset by its
             name; relative to each other.
-        transplant_share: of the couples of one frame, the share with the fake only in a part of the face.
-        coupled: False draws real and fake apart, and augments them apart, as a plain balanced loader would.
+        transplant_share: of the pairs of one frame, the share with the fake only in a part of the face.
+        paired: False draws real and fake apart, and augments them apart, as a plain balanced loader would.
         balance: image: each image of a pool is drawn equally often; group: each group (identity, original video) of
             each dataset is, whatever its number of images.
         bases: datasets of the reals that pseudo-fakes are made from: relative shares; empty: all reals.
@@ -56,15 +56,15 @@ class CoupleConfig:
 
     shares: Mapping[str, float] = field(default_factory=lambda: {SELF_BLEND: 0.3, "dfdc": 0.7})
     transplant_share: float = 0.1
-    coupled: bool = True
+    paired: bool = True
     balance: Literal["image", "group"] = "image"
     bases: Mapping[str, float] = field(default_factory=dict)
     donors: int = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Couple:
-    """A couple, as rows of the manifest.
+class Pair:
+    """A pair, as rows of the manifest.
 
     Attributes:
         kind: of a pseudo-fake, a key of `pseudo_fakes.KINDS`; else same_frame, same_group or apart.
@@ -79,19 +79,19 @@ class Couple:
     donor: int | None = None
 
 
-class CouplePlan:
-    """The couple at each place of the stream.
+class PairPlan:
+    """The pair at each place of the stream.
 
     Raises:
         ValueError: a share of something that is not in the manifest, no share above 0, fewer than one donor, or
             no second person for pseudo-fakes that need one.
     """
 
-    def __init__(self, manifest: Manifest, config: CoupleConfig, seed: int) -> None:
+    def __init__(self, manifest: Manifest, config: PairConfig, seed: int) -> None:
         self.manifest, self.config, self.seed = manifest, config, seed
         shares = {name: share for name, share in config.shares.items() if share > 0}
         if not shares:
-            raise ValueError("couples need a share above 0")
+            raise ValueError("pairs need a share above 0")
         reals = np.flatnonzero(manifest.label == REAL)
         fakes = np.flatnonzero(manifest.label == FAKE)
         self._rows = {str(manifest.path[i]): int(i) for i in reals}
@@ -110,13 +110,13 @@ class CouplePlan:
                     rows[pool], self._kinds[pool], exact[pool] = members, name, part * share / total * _ROUND
                 continue
             members = fakes[manifest.dataset[fakes] == name]
-            if config.coupled:
+            if config.paired:
                 members = np.array([i for i in members if self._reals.get((name, str(manifest.group[i])))], np.int64)
             rows[name], exact[name] = members, share / total * _ROUND
         for name, members in rows.items():
             if not len(members):
                 raise ValueError(
-                    f"share of {name!r}: the manifest has no such couples; its datasets are: "
+                    f"share of {name!r}: the manifest has no such pairs; its datasets are: "
                     f"{', '.join(sorted(set(manifest.dataset)))}; kinds of pseudo-fakes are: {', '.join(KINDS)}"
                 )
         self._counts = {name: int(value) for name, value in exact.items()}
@@ -131,22 +131,22 @@ class CouplePlan:
         self._shapes = shapes(manifest)
         self._rounds: dict[int, list[tuple[str, int]]] = {}
 
-    def __getitem__(self, place: int) -> Couple:
+    def __getitem__(self, place: int) -> Pair:
         number, within = divmod(place, _ROUND)
         name, nth = self._round(number)[within]
         row = self._pools[name].row(nth)
         if (kind := self._kinds.get(name)) is not None:
-            return Couple(kind, row, None, self._donor(row, place) if kind in WITH_DONOR else None)
+            return Pair(kind, row, None, self._donor(row, place) if kind in WITH_DONOR else None)
         rng = np.random.default_rng((self.seed, 1, place))
         manifest = self.manifest
-        if not self.config.coupled:
+        if not self.config.paired:
             reals = np.flatnonzero((manifest.label == REAL) & (manifest.dataset == name))
-            return Couple("apart", int(reals[rng.integers(len(reals))]), row)
-        pair = self._rows.get(str(manifest.pair[row])) if manifest.pair[row] else None
-        if pair is not None:
-            return Couple("same_frame", pair, row)
+            return Pair("apart", int(reals[rng.integers(len(reals))]), row)
+        real = self._rows.get(str(manifest.pair[row])) if manifest.pair[row] else None
+        if real is not None:
+            return Pair("same_frame", real, row)
         candidates = self._reals[name, str(manifest.group[row])]
-        return Couple("same_group", candidates[rng.integers(len(candidates))], row)
+        return Pair("same_group", candidates[rng.integers(len(candidates))], row)
 
     @property
     def kinds(self) -> set[str]:
@@ -183,12 +183,12 @@ class CouplePlan:
         return self._rounds[number]
 
 
-class CoupleDataset(Dataset[dict[str, Any]]):
-    """Augmented couples by their place in the stream; runs in the loader's workers."""
+class PairDataset(Dataset[dict[str, Any]]):
+    """Augmented pairs by their place in the stream; runs in the loader's workers."""
 
     def __init__(
         self,
-        plan: CouplePlan,
+        plan: PairPlan,
         *,
         size_px: int,
         augmentation: AugmentConfig | None = None,
@@ -208,37 +208,37 @@ class CoupleDataset(Dataset[dict[str, Any]]):
             require(kind, self.blend)
 
     def __getitem__(self, place: int) -> dict[str, Any]:
-        """The couple at a place.
+        """The pair at a place.
 
         Returns:
             `images`, uint8 [2, S, S, 3]: real and fake; `labels`, int64 [2]; `masks`, float32 [2, S / 16, S / 16]: how
             much of each position is forged; `mask_known`, bool [2]; `kind`, int64 [2], see `trainers.data.kinds`;
             `row`, int64 [2]: rows of the manifest with the stored crops, -1 for a generated crop.
-            If the couple is a real and its degraded copy (`AugmentConfig.degraded_real_share`), both labels are real
+            If the pair is a real and its degraded copy (`AugmentConfig.degraded_real_share`), both labels are real
             and both masks are 0 and known.
 
         Raises:
             trainers.data.images.ImageError: an image is missing or damaged.
         """
-        couple = self.plan[place]
+        pair = self.plan[place]
         rng = np.random.default_rng((self.plan.seed, 0, place))
         seeds = [int(seed) for seed in rng.integers(1 << 62, size=2)]
-        real, landmarks = self._load(couple.real)
-        alike = couple.kind != "apart"
+        real, landmarks = self._load(pair.real)
+        alike = pair.kind != "apart"
         copied = alike and has_degraded_copy(seeds[0], self.augmentation)
         fake: Image | None
         mask: Floats | None
-        fake_row = -1 if couple.fake is None else couple.fake
+        fake_row = -1 if pair.fake is None else pair.fake
         if copied:
-            fake, fake_landmarks, mask, fake_row = None, landmarks, None, couple.real
-        elif couple.fake is None:
-            blend = self._pseudo_fake(couple, real, landmarks, rng)
+            fake, fake_landmarks, mask, fake_row = None, landmarks, None, pair.real
+        elif pair.fake is None:
+            blend = self._pseudo_fake(pair, real, landmarks, rng)
             real, fake, mask = blend.real, blend.fake, blend.mask
             fake_landmarks = landmarks
         else:
-            fake, fake_landmarks = self._load(couple.fake)
+            fake, fake_landmarks = self._load(pair.fake)
             mask = None
-            if couple.kind == "same_frame" and fake.shape == real.shape:
+            if pair.kind == "same_frame" and fake.shape == real.shape:
                 mask = difference_mask(real, fake)
                 if rng.random() < self.plan.config.transplant_share:
                     blend = transplant(real, fake, landmarks, rng, self.blend)
@@ -246,7 +246,7 @@ class CoupleDataset(Dataset[dict[str, Any]]):
                     fake, fake_row = blend.fake, -1
         known = copied or mask is not None
         cells = self.size_px // MASK_STRIDE
-        images, moved = augment_couple(
+        images, moved = augment_pair(
             real,
             fake,
             (landmarks, fake_landmarks),
@@ -264,16 +264,16 @@ class CoupleDataset(Dataset[dict[str, Any]]):
             "labels": labels,
             "masks": masks,
             "mask_known": np.array([True, known]),
-            "kind": np.where(labels == REAL, REAL_FACE, kind_of_fake(couple.kind)),
-            "row": np.array([couple.real, fake_row], np.int64),
+            "kind": np.where(labels == REAL, REAL_FACE, kind_of_fake(pair.kind)),
+            "row": np.array([pair.real, fake_row], np.int64),
         }
 
-    def _pseudo_fake(self, couple: Couple, real: Image, landmarks: Floats, rng: np.random.Generator) -> Blend:
-        face = Face(real, landmarks, self._dense_points(couple.real))
+    def _pseudo_fake(self, pair: Pair, real: Image, landmarks: Floats, rng: np.random.Generator) -> Blend:
+        face = Face(real, landmarks, self._dense_points(pair.real))
         donor = face
-        if couple.donor is not None:
-            donor = Face(*self._load(couple.donor), self._dense_points(couple.donor))
-        return make(couple.kind, face, donor, rng, self.blend)
+        if pair.donor is not None:
+            donor = Face(*self._load(pair.donor), self._dense_points(pair.donor))
+        return make(pair.kind, face, donor, rng, self.blend)
 
     def _dense_points(self, row: int) -> Floats | None:
         return None if self.dense is None else self.dense.points(str(self.plan.manifest.path[row]))
@@ -311,27 +311,27 @@ def difference_mask(real: Image, fake: Image) -> Floats | None:
 class _From(Sampler[list[int]]):
     """Places of the batches of one process, from a given batch on."""
 
-    def __init__(self, start: int, stop: int, couples: int, rank: int, world: int) -> None:
-        self.start, self.stop, self.couples, self.rank, self.world = start, stop, couples, rank, world
+    def __init__(self, start: int, stop: int, pairs: int, rank: int, world: int) -> None:
+        self.start, self.stop, self.pairs, self.rank, self.world = start, stop, pairs, rank, world
 
     def __iter__(self) -> Iterator[list[int]]:
-        per_step = self.couples * self.world
+        per_step = self.pairs * self.world
         for batch in range(self.start, self.stop):
-            first = batch * per_step + self.rank * self.couples
-            yield list(range(first, first + self.couples))
+            first = batch * per_step + self.rank * self.pairs
+            yield list(range(first, first + self.pairs))
 
     def __len__(self) -> int:
         return self.stop - self.start
 
 
-def couple_loader(
-    dataset: CoupleDataset, *, batch_size: int, start: int, stop: int, workers: int, rank: int = 0, world: int = 1
+def pair_loader(
+    dataset: PairDataset, *, batch_size: int, start: int, stop: int, workers: int, rank: int = 0, world: int = 1
 ) -> DataLoader[dict[str, Tensor]]:
     """Batches `start` to `stop` of the stream for one of `world` processes.
 
     Args:
-        dataset: the couples.
-        batch_size: images of a batch in one process; a couple has two.
+        dataset: the pairs.
+        batch_size: images of a batch in one process; a pair has two.
         start: first batch.
         stop: batch after the last one.
         workers: processes that load; 0 loads in this one.
@@ -355,8 +355,8 @@ def couple_loader(
     )
 
 
-def _collate(couples: list[dict[str, Any]]) -> dict[str, Tensor]:
-    batch = {name: torch.from_numpy(np.concatenate([couple[name] for couple in couples])) for name in couples[0]}
+def _collate(pairs: list[dict[str, Any]]) -> dict[str, Tensor]:
+    batch = {name: torch.from_numpy(np.concatenate([pair[name] for pair in pairs])) for name in pairs[0]}
     # NHWC in memory seen as NCHW: channels_last without a copy.
     batch["images"] = batch["images"].permute(0, 3, 1, 2)
     return batch

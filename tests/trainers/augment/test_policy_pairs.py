@@ -1,4 +1,4 @@
-"""Allowed and forbidden differences between the members of a couple."""
+"""Allowed and forbidden differences between the members of a pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.types import Floats, Image
 from tests.trainers.crops import face, forged
 from trainers.augment.cutouts import PARTS, choose_part, part_mask
 from trainers.augment.outline import template_landmarks
-from trainers.augment.policy import NO_AUGMENTATION, AugmentConfig, augment_couple, has_degraded_copy
+from trainers.augment.policy import NO_AUGMENTATION, AugmentConfig, augment_pair, has_degraded_copy
 from trainers.augment.quality import ApartConfig, StrongConfig, draw_damage, strongly_degraded
 
 SIDE = 96
@@ -23,10 +23,10 @@ LANDMARKS = template_landmarks(SIDE)
 BLUR = ApartConfig(share=1, blur_share=1, size_share=0, noise_share=0, compression_share=0)
 
 
-def couple(
+def pair(
     real: Image, fake: Image | None, seed: int, config: AugmentConfig, mask: Floats | None = None
 ) -> tuple[Image, Image, Floats | None]:
-    (first, second), moved = augment_couple(real, fake, (LANDMARKS, LANDMARKS), 64, (seed, seed), config, mask)
+    (first, second), moved = augment_pair(real, fake, (LANDMARKS, LANDMARKS), 64, (seed, seed), config, mask)
     return first, second, moved
 
 
@@ -35,17 +35,17 @@ def sharpness(image: Image) -> float:
 
 
 def test_each_member_is_the_blurrier_one_equally_often() -> None:
-    """The same picture twice: only quality differs, and quality is independent of the place in the couple."""
+    """The same picture twice: only quality differs, and quality is independent of the place in the pair."""
     picture = face(1, SIDE)
     config = replace(NO_AUGMENTATION, apart=BLUR)
     ratios = []
     for seed in range(200):
-        first, second, _ = couple(picture, picture, seed, config)
+        first, second, _ = pair(picture, picture, seed, config)
         ratios.append(sharpness(first) / sharpness(second))
     assert all(ratio != 1 for ratio in ratios)
     assert 75 <= sum(ratio < 1 for ratio in ratios) <= 125
     always_real = replace(NO_AUGMENTATION, apart=replace(BLUR, real_share=1))
-    first, second, _ = couple(picture, picture, 3, always_real)
+    first, second, _ = pair(picture, picture, 3, always_real)
     assert sharpness(first) < sharpness(second)
 
 
@@ -58,16 +58,16 @@ def test_members_that_differ_in_quality_share_colours_and_geometry() -> None:
         blur_share=0, apart=BLUR,
     )  # fmt: skip
     for seed in range(10):
-        first, second, _ = couple(picture, picture, seed, config)
+        first, second, _ = pair(picture, picture, seed, config)
         np.testing.assert_allclose(first.mean((0, 1)), second.mean((0, 1)), atol=2.5)
         bright = [image[..., 0] > (float(image.max()) + float(image.min())) / 2 for image in (first, second)]
         assert (bright[0] != bright[1]).mean() < 0.06
 
 
-def test_only_a_share_of_the_couples_differs() -> None:
+def test_only_a_share_of_the_pairs_differs() -> None:
     picture = face(2, SIDE)
     config = replace(NO_AUGMENTATION, apart=replace(BLUR, share=0.3))
-    pairs = [couple(picture, picture, seed, config) for seed in range(200)]
+    pairs = [pair(picture, picture, seed, config) for seed in range(200)]
     assert 35 <= sum(bool((first != second).any()) for first, second, _ in pairs) <= 85
 
 
@@ -97,7 +97,7 @@ def test_the_copy_of_a_real_is_the_worse_picture() -> None:
     picture = face(5, SIDE)
     config = replace(NO_AUGMENTATION, degraded_real_share=1, apart=replace(BLUR, share=0))
     for seed in range(10):
-        first, second, moved = couple(picture, None, seed, config)
+        first, second, moved = pair(picture, None, seed, config)
         assert sharpness(second) < sharpness(first)
         assert moved is None
 
@@ -114,7 +114,7 @@ def test_a_cut_out_is_the_same_in_both_members_and_its_mask_is_empty() -> None:
     everywhere = np.ones((SIDE, SIDE), np.float32)
     config = replace(NO_AUGMENTATION, landmark_cutout_share=1)
     for seed in range(12):
-        first, second, moved = couple(real, fake, seed, config, everywhere)
+        first, second, moved = pair(real, fake, seed, config, everywhere)
         assert moved is not None
         hidden = moved < 0.01
         assert 0.02 < hidden.mean() < 0.35
@@ -144,10 +144,10 @@ def test_parts_are_on_their_landmarks_for_any_head_pose(part: str, angle: float)
     assert [number for number in range(5) if at[number]] == list(own)
 
 
-def test_couples_of_unequal_sizes_are_cut_out_too() -> None:
+def test_pairs_of_unequal_sizes_are_cut_out_too() -> None:
     config = AugmentConfig(landmark_cutout_share=1, apart=ApartConfig(share=1))
     for seed in range(5):
-        images, _ = augment_couple(
+        images, _ = augment_pair(
             face(1, 96), face(2, 128), (LANDMARKS, template_landmarks(128)), 64, (seed, seed), config
         )
         assert images.shape == (2, 64, 64, 3)

@@ -1,4 +1,4 @@
-"""Couples with pseudo-fakes of all kinds, balanced by source, with an unchanged stream for older configs."""
+"""Pairs with pseudo-fakes of all kinds, balanced by source, with an unchanged stream for older configs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from trainers.augment.outline import template_landmarks
 from trainers.augment.policy import NO_AUGMENTATION
 from trainers.augment.pseudo_fakes import KINDS, WITH_DONOR
 from trainers.config import TrainConfig, from_json, to_json, with_settings
-from trainers.data.couples import CoupleConfig, CoupleDataset, CouplePlan, couple_loader
 from trainers.data.dense_store import DENSE_FILE, write_dense
 from trainers.data.manifest import REAL, Manifest
+from trainers.data.pairs import PairConfig, PairDataset, PairPlan, pair_loader
 from trainers.recipes import find_recipe
 
 
@@ -33,13 +33,13 @@ def manifest(crops: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def blend(tmp_path_factory: pytest.TempPathFactory) -> BlendConfig:
-    folder = tmp_path_factory.mktemp("couple_autoencoders")
+    folder = tmp_path_factory.mktemp("pair_autoencoders")
     save_autoencoder(Autoencoder(AutoencoderSpec("a", "nearest", 32, 2, 8, "l1", 8)).eval(), folder)
     return BlendConfig(rerender=RerenderConfig(folder=str(folder)))
 
 
-def plan(manifest: Manifest, shares: dict[str, float], seed: int = 0, **config: object) -> CouplePlan:
-    return CouplePlan(manifest, replace(CoupleConfig(shares=shares), **config), seed)  # type: ignore[arg-type]
+def plan(manifest: Manifest, shares: dict[str, float], seed: int = 0, **config: object) -> PairPlan:
+    return PairPlan(manifest, replace(PairConfig(shares=shares), **config), seed)  # type: ignore[arg-type]
 
 
 def several(manifest: Manifest) -> Manifest:
@@ -52,40 +52,40 @@ def several(manifest: Manifest) -> Manifest:
 
 
 def test_the_stream_of_older_configs_has_not_changed(manifest: Manifest) -> None:
-    """Runs started before the other kinds existed continue with the same couples."""
-    couples = plan(manifest, {"self_blend": 0.3, "dfdc": 0.7})
-    stream = [(couple.kind, couple.real, couple.fake) for couple in (couples[i] for i in range(2500))]
+    """Runs started before the other kinds existed continue with the same pairs."""
+    pairs = plan(manifest, {"self_blend": 0.3, "dfdc": 0.7})
+    stream = [(pair.kind, pair.real, pair.fake) for pair in (pairs[i] for i in range(2500))]
     assert stream[:3] == [("same_frame", 26, 27), ("same_frame", 8, 9), ("self_blend", 52, None)]
     assert hashlib.sha256(repr(stream).encode()).hexdigest()[:16] == "7c5f64ccb3ddb06c"
 
 
 def test_every_kind_is_drawn_by_its_share(manifest: Manifest) -> None:
     shares = {kind: 0.1 * (i + 1) for i, kind in enumerate(KINDS)}
-    couples = plan(manifest, {**shares, "dfdc": 0.5})
-    counts = Counter(couples[i].kind for i in range(1000))
+    pairs = plan(manifest, {**shares, "dfdc": 0.5})
+    counts = Counter(pairs[i].kind for i in range(1000))
     for kind, share in shares.items():
         assert counts[kind] == pytest.approx(1000 * share / 2.0, abs=1)
-    assert couples.kinds == set(KINDS)
+    assert pairs.kinds == set(KINDS)
 
 
 def test_donors_are_other_people_of_the_same_dataset_and_real(manifest: Manifest) -> None:
     rows = several(manifest)
-    couples = plan(rows, dict.fromkeys(KINDS, 1.0))
-    for couple in (couples[i] for i in range(600)):
-        assert (couple.donor is not None) == (couple.kind in WITH_DONOR)
-        if couple.donor is not None:
-            assert rows.label[couple.donor] == REAL
-            assert rows.group[couple.donor] != rows.group[couple.real]
-            same = rows.dataset[couple.donor] == rows.dataset[couple.real]
-            assert same == (rows.dataset[couple.real] != "lonely")
+    pairs = plan(rows, dict.fromkeys(KINDS, 1.0))
+    for pair in (pairs[i] for i in range(600)):
+        assert (pair.donor is not None) == (pair.kind in WITH_DONOR)
+        if pair.donor is not None:
+            assert rows.label[pair.donor] == REAL
+            assert rows.group[pair.donor] != rows.group[pair.real]
+            same = rows.dataset[pair.donor] == rows.dataset[pair.real]
+            assert same == (rows.dataset[pair.real] != "lonely")
 
 
 def test_the_donor_with_the_nearest_pose_is_used(manifest: Manifest) -> None:
     landmarks = np.repeat(template_landmarks(96)[None], len(manifest), axis=0)
     turned = np.array([int(group[1:]) % 2 == 1 for group in manifest.group])
     landmarks[turned, 2] += np.array([15, 0], np.float32)
-    couples = plan(replace(manifest, landmarks=landmarks.astype(np.float32)), {"mesh_swap": 1.0}, donors=12)
-    same = [turned[c.donor] == turned[c.real] for c in (couples[i] for i in range(200)) if c.donor is not None]
+    pairs = plan(replace(manifest, landmarks=landmarks.astype(np.float32)), {"mesh_swap": 1.0}, donors=12)
+    same = [turned[c.donor] == turned[c.real] for c in (pairs[i] for i in range(200)) if c.donor is not None]
     assert np.mean(same) > 0.95
 
 
@@ -99,14 +99,14 @@ def test_one_person_alone_has_no_donor(manifest: Manifest) -> None:
 def test_balance_by_group_draws_each_source_equally(manifest: Manifest) -> None:
     rows = several(manifest)
     by_image, by_group = (
-        Counter(str(rows.group[couples[i].real]) for i in range(1000))
-        for couples in (plan(rows, {"self_blend": 1.0}, balance=how) for how in ("image", "group"))
+        Counter(str(rows.group[pairs[i].real]) for i in range(1000))
+        for pairs in (plan(rows, {"self_blend": 1.0}, balance=how) for how in ("image", "group"))
     )
     assert max(by_group.values()) - min(by_group.values()) <= 1
     assert max(by_image.values()) - min(by_image.values()) > 10
     # Within a group, each image has its turn.
-    couples = plan(rows, {"self_blend": 1.0}, balance="group")
-    images = Counter(couples[i].real for i in range(1000))
+    pairs = plan(rows, {"self_blend": 1.0}, balance="group")
+    images = Counter(pairs[i].real for i in range(1000))
     assert set(images) == set(np.flatnonzero(rows.label == REAL).tolist())
     for group in set(rows.group):
         of_group = [images[i] for i in np.flatnonzero((rows.group == group) & (rows.label == REAL))]
@@ -115,11 +115,9 @@ def test_balance_by_group_draws_each_source_equally(manifest: Manifest) -> None:
 
 def test_bases_set_the_datasets_of_the_reals(manifest: Manifest) -> None:
     rows = several(manifest)
-    couples = plan(rows, {"self_blend": 0.25, "mesh_swap": 0.25, "dfdc": 0.5}, bases={"dfdc": 3.0, "ffhq": 1.0})
+    pairs = plan(rows, {"self_blend": 0.25, "mesh_swap": 0.25, "dfdc": 0.5}, bases={"dfdc": 3.0, "ffhq": 1.0})
     counts = Counter(
-        (couple.kind, str(rows.dataset[couple.real]))
-        for couple in (couples[i] for i in range(1000))
-        if couple.fake is None
+        (pair.kind, str(rows.dataset[pair.real])) for pair in (pairs[i] for i in range(1000)) if pair.fake is None
     )
     for kind in ("self_blend", "mesh_swap"):
         for base, part in (("dfdc", 0.75), ("ffhq", 0.25)):
@@ -152,17 +150,17 @@ def test_the_stream_stays_a_function_of_seed_and_place(manifest: Manifest) -> No
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_of_all_kinds_do_not_depend_on_workers(manifest: Manifest, blend: BlendConfig, workers: int) -> None:
-    dataset = CoupleDataset(plan(manifest, dict.fromkeys(KINDS, 1.0), balance="group"), size_px=48, blend=blend)
-    whole = list(couple_loader(dataset, batch_size=10, start=0, stop=4, workers=0))
-    later = list(couple_loader(dataset, batch_size=10, start=2, stop=4, workers=workers))
+    dataset = PairDataset(plan(manifest, dict.fromkeys(KINDS, 1.0), balance="group"), size_px=48, blend=blend)
+    whole = list(pair_loader(dataset, batch_size=10, start=0, stop=4, workers=0))
+    later = list(pair_loader(dataset, batch_size=10, start=2, stop=4, workers=workers))
     for name in ("images", "labels", "masks", "mask_known"):
         for a, b in zip(whole[2:], later, strict=True):
             assert (a[name] == b[name]).all(), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_couple_of_each_kind_has_a_mask(manifest: Manifest, blend: BlendConfig, kind: str) -> None:
-    dataset = CoupleDataset(plan(manifest, {kind: 1.0}), size_px=64, augmentation=NO_AUGMENTATION, blend=blend)
+def test_a_pair_of_each_kind_has_a_mask(manifest: Manifest, blend: BlendConfig, kind: str) -> None:
+    dataset = PairDataset(plan(manifest, {kind: 1.0}), size_px=64, augmentation=NO_AUGMENTATION, blend=blend)
     for place in range(4):
         item = dataset[place]
         assert item["mask_known"].all()
@@ -173,7 +171,7 @@ def test_a_couple_of_each_kind_has_a_mask(manifest: Manifest, blend: BlendConfig
 
 def test_rerender_without_autoencoders_is_refused_at_the_start(manifest: Manifest) -> None:
     with pytest.raises(AutoencodersMissingError, match=r"data\.blend\.rerender\.folder"):
-        CoupleDataset(plan(manifest, {"rerender": 1.0}), size_px=48)
+        PairDataset(plan(manifest, {"rerender": 1.0}), size_px=48)
 
 
 def test_dense_landmarks_next_to_the_manifest_are_used(manifest: Manifest, tmp_path: Path) -> None:
@@ -184,12 +182,12 @@ def test_dense_landmarks_next_to_the_manifest_are_used(manifest: Manifest, tmp_p
     )  # fmt: skip
     for i in range(len(here)):
         cv2.imwrite(str(tmp_path / f"{i}.png"), face(i))
-    couples = plan(here, {"mesh_swap": 1.0})
-    without = CoupleDataset(couples, size_px=48, augmentation=NO_AUGMENTATION)[0]
+    pairs = plan(here, {"mesh_swap": 1.0})
+    without = PairDataset(pairs, size_px=48, augmentation=NO_AUGMENTATION)[0]
     points = np.random.default_rng(0).uniform(20, 76, (len(here), 478, 2)).astype(np.float32)
     write_dense(tmp_path / DENSE_FILE, list(here.path), points, np.full(len(here), 9.0, np.float32), "0" * 64)
-    used = CoupleDataset(couples, size_px=48, augmentation=NO_AUGMENTATION)[0]
-    off = CoupleDataset(couples, size_px=48, augmentation=NO_AUGMENTATION, blend=BlendConfig(dense=False))[0]
+    used = PairDataset(pairs, size_px=48, augmentation=NO_AUGMENTATION)[0]
+    off = PairDataset(pairs, size_px=48, augmentation=NO_AUGMENTATION, blend=BlendConfig(dense=False))[0]
     assert (used["images"] != without["images"]).any()
     assert (off["images"] == without["images"]).all()
 
@@ -198,15 +196,15 @@ def test_kinds_are_settings_of_a_run() -> None:
     config = with_settings(
         find_recipe("probe"),
         [
-            "data.couples.shares.mesh_swap=0.1",
-            "data.couples.bases.utkface=0.5",
-            "data.couples.balance=group",
+            "data.pairs.shares.mesh_swap=0.1",
+            "data.pairs.bases.utkface=0.5",
+            "data.pairs.balance=group",
             "data.blend.rerender.folder=/data/autoencoders",
             "data.blend.mesh_swap.poisson_share=1",
             "data.blend.mask_shares=(0, 1, 0, 0, 0, 0)",
         ],
     )
-    assert config.data.couples.shares["mesh_swap"] == 0.1
+    assert config.data.pairs.shares["mesh_swap"] == 0.1
     assert config.data.blend.mesh_swap.poisson_share == 1.0
     assert from_json(TrainConfig, to_json(config)) == config
 
@@ -215,7 +213,7 @@ def test_a_config_without_kinds_is_read() -> None:
     text = to_json(find_recipe("probe"))
     old = json.loads(text)
     for name in ("balance", "bases", "donors"):
-        del old["data"]["couples"][name]
+        del old["data"]["pairs"][name]
     for name in ("mask_shares", "dense", "mesh_swap", "reenactment", "rerender", "frequency"):
         del old["data"]["blend"][name]
     assert from_json(TrainConfig, json.dumps(old)) == find_recipe("probe")
