@@ -29,7 +29,7 @@ from models.layers.attention import PositionEmbedding2d
 from models.layers.backbone import Backbone
 from models.layers.head import ClassifierHead
 from models.layers.regularization import set_drop_path_rate
-from models.param_groups import param_groups
+from models.param_groups import adamw, param_groups
 from models.precision import Precision, precision_for
 from models.spec import InputSpec
 
@@ -269,13 +269,7 @@ class BaseModel(nn.Module, ABC):
             extra: layers that are trained with the detector, at the rate of its new layers and without weight decay.
         """
         groups = self.param_groups(lr, weight_decay, layer_decay)
-        top = max(group["layer_id"] for group in groups)
-        for group in groups:
-            if group["layer_id"] == top:
-                group["lr"] *= head_lr_factor
-        if extra is not None and (parameters := list(extra.parameters())):
-            groups.append({"params": parameters, "lr": lr * head_lr_factor, "weight_decay": 0.0, "layer_id": top})
-        return torch.optim.AdamW(groups, lr=lr)
+        return adamw(groups, lr, head_lr_factor=head_lr_factor, extra=extra)
 
     def save_checkpoint(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -41,6 +42,26 @@ def param_groups(
         }
         for (layer, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def adamw(
+    groups: list[dict[str, Any]], lr: float, *, head_lr_factor: float = 1.0, extra: nn.Module | None = None
+) -> torch.optim.AdamW:
+    """AdamW over the groups of `param_groups`.
+
+    Args:
+        groups: each with its own `lr`; those of the top layers are changed.
+        lr: of the top layers, before the factor.
+        head_lr_factor: of the rate of the top layers, which start from random weights.
+        extra: layers that are trained with the detector, at the rate of its top layers and without weight decay.
+    """
+    top = max(group["layer_id"] for group in groups)
+    for group in groups:
+        if group["layer_id"] == top:
+            group["lr"] *= head_lr_factor
+    if extra is not None and (parameters := list(extra.parameters())):
+        groups.append({"params": parameters, "lr": lr * head_lr_factor, "weight_decay": 0.0, "layer_id": top})
+    return torch.optim.AdamW(groups, lr=lr)
 
 
 def no_weight_decay(model: nn.Module) -> set[str]:

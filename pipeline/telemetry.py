@@ -23,6 +23,17 @@ _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 30
 _STALLED_S = 60.0
 
 
+class _Renamed:
+    """A counter under its name and, until the release after next, under its earlier one."""
+
+    def __init__(self, *counters: Counter) -> None:
+        self._counters = counters
+
+    def inc(self) -> None:
+        for counter in self._counters:
+            counter.inc()
+
+
 class Metrics:
     """The counters of one worker, for Prometheus."""
 
@@ -41,7 +52,10 @@ class Metrics:
             "unmask_stage_seconds", "Of a clip in each stage.", ["stage"], buckets=_SECONDS, registry=registry
         )
         self.retries = Counter("unmask_retries", "Tries of a clip beyond its first one.", registry=registry)
-        self.duplicates = Counter("unmask_twins", "Clips whose content was judged before.", registry=registry)
+        self.duplicates = _Renamed(
+            Counter("unmask_duplicates", "Clips whose content was judged before.", registry=registry),
+            Counter("unmask_twins", "The earlier name of unmask_duplicates.", registry=registry),
+        )
         self.handed_back = Counter(
             "unmask_handed_back", "Clips handed over to another worker before they were done.", registry=registry
         )

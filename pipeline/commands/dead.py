@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Kafka, Redis
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def list_letters(
     from pipeline.results.store import connect
 
     settings = services(kafka=kafka, redis=redis)
-    with reaching():
+    with exit_on_error(), reaching():
         for letter in letters(settings.kafka, connect(settings.redis)):
             if stage in (None, letter.stage):
                 requeued = "  (sent again)" if letter.requeued else ""
@@ -45,7 +46,7 @@ def show(
     from pipeline.results.store import connect
 
     settings = services(kafka=kafka, redis=redis)
-    with reaching():
+    with exit_on_error(), reaching():
         for letter in letters(settings.kafka, connect(settings.redis)):
             if letter.place == place:
                 _show(letter)
@@ -79,7 +80,7 @@ def requeue(
     store = VerdictStore(client, ttl_s=settings.ttl_s)
     wanted = set(places or ())
     sent, failed = 0, 0
-    with reaching(), Publisher(settings.kafka) as publisher:
+    with exit_on_error(), reaching(), Publisher(settings.kafka) as publisher:
         for letter in letters(settings.kafka, client):
             if letter.place in wanted if wanted else not letter.requeued and stage in (None, letter.stage):
                 wanted.discard(letter.place)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Kafka, Redis
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def show(
     from pipeline.results.store import VerdictStore, connect
 
     settings = services(redis=redis)
-    with reaching():
+    with exit_on_error(), reaching():
         store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
         record, state = store.record(clip_id), store.state(clip_id)
     if record is not None:
@@ -58,7 +59,7 @@ def tail(
 
     settings = services(kafka=kafka)
     try:
-        with reaching():
+        with exit_on_error(), reaching():
             for message in read_topic(settings.kafka, Topic.VERDICTS, follow=True, beginning=beginning):
                 text = (message.value or b"").decode("utf-8", "replace") if as_json else record_line(message)
                 typer.echo(text)
@@ -77,7 +78,7 @@ def export(
 
     settings = services(kafka=kafka)
     count = 0
-    with reaching(), sys.stdout.buffer if out is None else out.open("wb") as file:
+    with exit_on_error(), reaching(), sys.stdout.buffer if out is None else out.open("wb") as file:
         for record in latest_records(settings.kafka):
             file.write(record + b"\n")
             count += 1
@@ -95,7 +96,7 @@ def restore(kafka: Kafka = None, redis: Redis = None) -> None:
     from pipeline.results.store import VerdictStore, connect
 
     settings = services(kafka=kafka, redis=redis)
-    with reaching():
+    with exit_on_error(), reaching():
         done = bring_back(settings.kafka, VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s))
     typer.echo(f"{done.restored} restored, {done.existing} already present, {done.invalid} invalid")
     raise typer.Exit(3 if done.invalid else 0)

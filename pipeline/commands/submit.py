@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Kafka, Redis
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run(
         raise typer.Exit(2)
     console = Console(stderr=True)
     try:
-        with reaching():
+        with exit_on_error(), reaching():
             items = [item_of(source.name) for source in found.sources]
             store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
             ensure_topics(settings.kafka)
@@ -81,9 +82,6 @@ def run(
                 typer.echo(f"id: {items[0].id}")
             if watch:
                 raise typer.Exit(_watch(items, store, console))
-    except ValueError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
         typer.echo("Interrupted; run the same command to continue.", err=True)
         raise typer.Exit(130) from error

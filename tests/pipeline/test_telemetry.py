@@ -54,6 +54,13 @@ def test_metrics_are_prometheus_text() -> None:
     assert 'unmask_clips_total{outcome="scored",source_class="upload"} 3.0' in text
 
 
+def test_a_renamed_metric_keeps_its_earlier_name() -> None:
+    metrics = Metrics()
+    metrics.duplicates.inc()
+    for name in ("unmask_duplicates_total", "unmask_twins_total"):
+        assert metrics.registry.get_sample_value(name) == 1
+
+
 def test_a_port_in_use_is_an_error() -> None:
     with HealthServer(Metrics(), {}) as server, pytest.raises(OSError, match="in use"):
         HealthServer(Metrics(), {}, port=server.port)

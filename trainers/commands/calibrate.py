@@ -38,4 +38,4 @@ def run(
     from trainers.calibrate import run as calibrate
 
     options = CalibrateOptions(weights, manifest, out, name, split, held_out, fpr, misses, not fp32, device, rows)
-    raise typer.Exit(calibrate(options, say=typer.echo, fail=lambda line: typer.echo(f"error: {line}", err=True)))
+    raise typer.Exit(calibrate(options, say=typer.echo, fail=lambda line: typer.echo(f"Error: {line}", err=True)))

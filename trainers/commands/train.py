@@ -49,4 +49,4 @@ def run(
         measure_input=measure_input,
         show=show,
     )
-    raise typer.Exit(train(options, say=typer.echo, fail=lambda line: typer.echo(f"error: {line}", err=True)))
+    raise typer.Exit(train(options, say=typer.echo, fail=lambda line: typer.echo(f"Error: {line}", err=True)))
