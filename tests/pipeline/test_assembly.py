@@ -14,6 +14,7 @@ from models.config import ConfigError
 from models.zoo import ZooError, default_detector
 from pipeline.assembly import load, scanner
 from pipeline.contracts import Outcome
+from pipeline.scanner_options import ScannerOptions
 from pipeline.sources import Source
 from pipeline.video.sampling import Even
 
@@ -80,7 +81,7 @@ def test_missing_weights_are_an_error(tmp_path: Path) -> None:
 
 def test_verdicts_have_their_provenance(weights: Path, one_face: Path) -> None:
     detector = load(architecture=None, weights=weights, untrained=False)
-    with scanner(detector, sampling=Even(5), backend="torch", device="cpu", workers=1) as scan:
+    with scanner(detector, ScannerOptions(Even(5), backend="torch", device="cpu", workers=1)) as scan:
         report = scan.scan(Source(str(one_face)))
     assert report is not None
     verdict = report.verdict

@@ -37,7 +37,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> DistilConfig:
 @pytest.fixture(scope="module")
 def stored(rows: Manifest, config: DistilConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("answers") / "answers.safetensors"
-    prepare(rows, config, out, device=CPU)
+    prepare(rows, config, out, device=CPU, mixed_precision=False)
     return out
 
 
@@ -58,7 +58,7 @@ def test_an_interrupted_run_is_continued(
     rows: Manifest, config: DistilConfig, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "answers.safetensors"
-    prepare(rows.take(np.arange(20)), config, out, device=CPU)
+    prepare(rows.take(np.arange(20)), config, out, device=CPU, mixed_precision=False)
     asked: list[int] = []
     ask = Teachers.__call__
 
@@ -67,7 +67,7 @@ def test_an_interrupted_run_is_continued(
         return ask(self, pixels)
 
     monkeypatch.setattr(Teachers, "__call__", counted)
-    whole = prepare(rows, config, out, device=CPU)
+    whole = prepare(rows, config, out, device=CPU, mixed_precision=False)
     assert sum(asked) == len(rows) - 20
     expected = TeacherCache.read(stored, config)
     assert set(whole.keys) == set(expected.keys)
