@@ -13,7 +13,8 @@ from models.errors import UnmaskError
 from pipeline.contracts import REQUEUED_KEY, Topic, parts_key
 from pipeline.results.store import VerdictStore
 from pipeline.transport.history import read_topic
-from pipeline.transport.kafka import REASON_HEADERS, Publisher
+from pipeline.transport.kafka import Publisher
+from pipeline.transport.letters import REASON_HEADERS
 from pipeline.transport.messages import ContractError, Message, VideoTask
 
 
@@ -84,6 +85,8 @@ def requeue(letter: Letter, *, publisher: Publisher, store: VerdictStore, client
     topic = message.header("topic")
     if topic not in (Topic.VIDEOS, Topic.ARCHIVE):
         raise RequeueError(f"came from {topic or 'an unknown topic'}; only videos can be sent again")
+    if (size := message.header("value_bytes")) and size != str(len(message.value or b"")):
+        raise RequeueError(f"was too large for a dead letter: {len(message.value or b'')} of its {size} bytes are left")
     try:
         task = VideoTask.parse(message.value, message.key)
     except ContractError as error:

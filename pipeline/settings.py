@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8080, ge=0, le=65535, description="0 picks a free one")
     uri_allow: str = Field(default="file", description="schemes and roots that a worker may read, commas between")
     max_attempts: int = Field(default=5, ge=1, description="tries of a clip before it ends as model_error")
+    stuck_s: float = Field(
+        default=6 * 3600.0, gt=0, description="/readyz fails while a message has been served for longer than this"
+    )
     ttl_s: int = Field(default=30 * 86400, ge=60, description="how long Redis keeps a verdict")
     split_s: float = Field(
         default=600.0, ge=0, description="longer videos are judged in parts of this length by several workers; 0: never"

@@ -59,6 +59,14 @@ class Metrics:
         self.handed_back = Counter(
             "unmask_handed_back", "Clips handed over to another worker before they were done.", registry=registry
         )
+        self.oldest_s = Gauge(
+            "unmask_oldest_message_seconds", "For how long the oldest message has been served.", registry=registry
+        )
+        self.left = Gauge(
+            "unmask_left",
+            "Messages that are left to other workers; no offset behind them is committed here.",
+            registry=registry,
+        )
         self.dead = Counter("unmask_dead_letters", "Messages sent to the dead letters.", ["stage"], registry=registry)
         self.decoder_deaths = Counter("unmask_decoder_deaths", "Decode children that were killed.", registry=registry)
         self.split = Counter("unmask_split", "Long videos that were judged in parts.", registry=registry)

@@ -15,11 +15,16 @@ from pipeline.types import Scores
 from pipeline.verdict.aggregate import CONFIRM_FRAMES, ClipFacts, Failure, conclude
 from pipeline.verdict.evidence import LogitSum
 
-STATE_VERSION: Final = 1
+# 2 added the partition.
+STATE_VERSION: Final = 2
 # Sequences that are missing and may still come. A stream that lost more has lost them for good.
 MAX_GAPS: Final = 1000
 # Far beyond the time for which the tracker searches for a lost face.
 FORGET_S: Final = 60.0
+
+
+# Partition, None where it is unknown, and offset, -1 before the first.
+Position = tuple[int | None, int]
 
 
 class _State(BaseModel):
@@ -53,7 +58,8 @@ class StreamState(_State):
     """A stream after some of its segments; as JSON in Redis, field `state` of its hash.
 
     Attributes:
-        offset: in Kafka, of the last segment that was applied; -1 before the first.
+        partition: in Kafka, of the last segment that was applied; None before the first, and in states of version 1.
+        offset: of this segment; -1 before the first.
         next_sequence: behind the highest one that came.
         gaps: sequences below it that did not come, the latest ones.
         segments: that came and were looked at.
@@ -74,8 +80,9 @@ class StreamState(_State):
         updated_at: Unix seconds.
     """
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = STATE_VERSION
     stream_id: str
+    partition: int | None = None
     offset: int = -1
     next_sequence: int = 0
     gaps: list[int] = Field(default_factory=list)
@@ -100,6 +107,15 @@ class StreamState(_State):
     decoder: str = "none"
     started_at: float
     updated_at: float
+
+    @property
+    def position(self) -> Position:
+        """Partition and offset of the last segment that was applied."""
+        return self.partition, self.offset
+
+    def has_applied(self, partition: int, offset: int) -> bool:
+        """Whether the message there was applied; False if unknown, since offsets of two partitions say nothing."""
+        return self.partition in (None, partition) and offset <= self.offset
 
     def admit(self, sequence: int) -> bool:
         """Take note that a segment came; False where it came before, or after the end."""

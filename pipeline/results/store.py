@@ -166,7 +166,7 @@ class VerdictStore:
     def duplicate(self, fingerprint: str) -> bytes | None:
         """The record of a clip of the same content, or None."""
         clip_id = cast("bytes | None", self._client.get(content_key(fingerprint)))
-        return None if clip_id is None else self.record(clip_id.decode())
+        return None if clip_id is None else self.record(clip_id.decode("utf-8", "replace"))
 
     def _store(self, verdict: Verdict, record: bytes) -> bytes:
         fields: list[Any] = []

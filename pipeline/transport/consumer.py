@@ -135,6 +135,12 @@ class TaskConsumer:
             return sum(tenure.water.waiting for tenure in self._tenures.values())
 
     @property
+    def left(self) -> int:
+        """Messages that are left to other workers; their offsets and all behind them are not committed."""
+        with self._lock:
+            return sum(tenure.water.left for tenure in self._tenures.values())
+
+    @property
     def is_member(self) -> bool:
         """Whether the group has assigned this worker its share, which may be empty."""
         return self._member
@@ -210,14 +216,24 @@ class TaskConsumer:
             if not delivery.moved:
                 delivery._tenure.water.done(delivery.offset)
 
+    def leave(self, delivery: Delivery) -> None:
+        """Leave a message to another worker: it takes no room here, and is delivered again when its partition moves."""
+        with self._lock:
+            if not delivery.moved:
+                delivery._tenure.water.leave(delivery.offset)
+
     def close(self) -> None:
         """Commit done messages and leave the group; the others are delivered to other workers."""
-        self._commit(now=True)
-        with self._lock:
-            for tenure in self._tenures.values():
-                tenure.ended.set()
-            self._tenures.clear()
-        self._consumer.close(timeout_ms=5000)
+        try:
+            self._commit(now=True)
+        except TransportError as error:
+            log.warning("done messages are not committed: others find their verdicts", error=str(error))
+        finally:
+            with self._lock:
+                for tenure in self._tenures.values():
+                    tenure.ended.set()
+                self._tenures.clear()
+            self._consumer.close(timeout_ms=5000)
 
     def _pause(self, rooms: Mapping[str, int]) -> None:
         """Fetch only the first topic that has messages and those before it, and nothing without room."""

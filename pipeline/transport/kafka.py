@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+import structlog
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError, TopicAlreadyExistsError
 
 from models.errors import UnmaskError
 from pipeline.contracts import Topic
+from pipeline.transport.letters import Headers, LetterBytes, short_letter, whole_letter
 from pipeline.transport.messages import Segment, VideoTask
 from pipeline.transport.security import client_options
+
+log = structlog.get_logger(__name__)
 
 # A record lists every scored face, some 200 bytes each: ten hours of five people at two frames a second are 72 MB.
 MAX_RECORD_BYTES: Final = 64 << 20
@@ -23,11 +27,6 @@ _MAX_REQUEST_BYTES = MAX_RECORD_BYTES + (1 << 20)
 # How long a send waits for a broker that never answered, and for the retries of a message.
 _BLOCK_S = 10.0
 _DELIVERY_S = 120.0
-
-# Headers of a dead letter: the reason, and the topic that it came from.
-REASON_HEADERS: Final = frozenset({"error", "stage", "attempts", "topic"})
-
-Headers = Iterable[tuple[str, bytes | None]]
 
 
 class TransportError(UnmaskError):
@@ -171,18 +170,41 @@ class Publisher:
         error: str,
         stage: str,
         attempts: int,
-    ) -> Sent:
-        """Send a message that cannot be processed to the dead letters, unchanged, with the reason in its headers.
+    ) -> None:
+        """Send a message that cannot be processed to the dead letters, and wait for the acknowledgement.
+
+        It is sent unchanged, with the reason in its headers; what is larger than the topic takes is shortened, and what
+        Kafka's client refuses becomes a letter without the message's key and headers.
 
         Args:
             topic: where it came from.
+            key: of the message.
+            value: of the message.
+            headers: of the message.
             error: the reason.
             stage: where it failed: "parse", "score" or "publish".
             attempts: number of tries.
+
+        Raises:
+            TransportError: no acknowledgement; another try may help.
         """
         reason = {"error": error, "stage": stage, "attempts": str(attempts), "topic": str(topic)}
-        kept = [(name, text) for name, text in headers if name not in REASON_HEADERS]
-        return self._send(Topic.DEAD, key, value, [*kept, *((name, text.encode()) for name, text in reason.items())])
+        headers = list(headers)
+        forms: tuple[Callable[[], LetterBytes], ...] = (
+            lambda: whole_letter(key, value, headers, reason),
+            lambda: short_letter(key, value, headers, reason),
+            lambda: short_letter(None, value, (), reason),
+        )
+        for number, form in enumerate(forms, 1):
+            letter = form()
+            try:
+                self._send(Topic.DEAD, letter.key, letter.value, letter.headers).wait()
+            except (TooLargeError, AssertionError, TypeError, ValueError) as refused:
+                log.warning("dead letter refused", form=number, error=_describe_error(refused))
+                if number == len(forms):
+                    raise
+            else:
+                return
 
     def again(self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers) -> Sent:
         """Send a message again, unchanged."""
@@ -205,7 +227,8 @@ class Publisher:
     ) -> Sent:
         """Raises TransportError if no broker answers in time, or the message is too large."""
         try:
-            future = self._producer.send(str(topic), key=key, value=value, headers=list(headers), partition=partition)
+            sendable = [(name, raw or b"") for name, raw in headers]  # kafka-python refuses null headers
+            future = self._producer.send(str(topic), key=key, value=value, headers=sendable, partition=partition)
             return Sent(topic, future)
         except KafkaError as error:
             raise _failure(topic, error) from error

@@ -17,6 +17,9 @@ from pipeline.video.sampling import parse_sampling
 
 # A broker accepts 1 MB by default; the rest is for headers and the batch's framing.
 MAX_SEGMENT_BYTES: Final = 900_000
+# Ten years, and a number that JSON keeps exactly: no sum of such numbers overflows.
+MAX_STREAM_S: Final = 10 * 365.25 * 86400
+MAX_SEQUENCE: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,10 @@ class Part(Contract):
 
     index: int = Field(ge=0)
     count: int = Field(ge=1, le=4096)
-    start_s: float = Field(ge=0, allow_inf_nan=False)
-    end_s: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="null: to the end of the video")
+    start_s: float = Field(ge=0, le=MAX_STREAM_S, allow_inf_nan=False)
+    end_s: float | None = Field(
+        default=None, gt=0, le=MAX_STREAM_S, allow_inf_nan=False, description="null: to the end of the video"
+    )
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> Self:
@@ -98,7 +103,7 @@ class VideoTask(Contract):
     video_id: TaskId
     uri: str = Field(min_length=1, max_length=4096, description="a URI, or an absolute path on the worker's machine")
     source_class: SourceClass
-    submitted_at: float = Field(ge=0, allow_inf_nan=False, description="Unix seconds")
+    submitted_at: float = Field(ge=0, le=1e11, allow_inf_nan=False, description="Unix seconds")
     sampling: str | None = Field(default=None, description="fps=F, frames=N, every=N or keyframes; null: the worker's")
     callback: str | None = Field(default=None, description="kept for the submitter; workers do not call it")
     part: Part | None = Field(
@@ -164,8 +169,8 @@ class Segment(Contract):
 
     schema_: Literal[1] = Field(default=SCHEMA_VERSION, alias="schema")
     stream_id: TaskId
-    sequence: int = Field(ge=0, description="from 0, one more for each segment")
-    start_s: float = Field(ge=0, allow_inf_nan=False, description="of the segment within its stream")
+    sequence: int = Field(ge=0, le=MAX_SEQUENCE, description="from 0, one more for each segment")
+    start_s: float = Field(ge=0, le=MAX_STREAM_S, allow_inf_nan=False, description="of the segment within its stream")
     final: bool = Field(description="1: the stream ends with this segment; 0: it continues")
     content_type: ContentType
     uri: str | None = None

@@ -18,6 +18,7 @@ class LowWater:
 
     def __init__(self) -> None:
         self._open: set[int] = set()
+        self._left: set[int] = set()
         # Smallest first; done entries are dropped when they reach the top.
         self._order: list[int] = []
         self.next: int | None = None
@@ -46,14 +47,28 @@ class LowWater:
         """
         self._open.remove(offset)
 
+    def leave(self, offset: int) -> None:
+        """Note that a message is left to another worker: no offset behind it can be committed here.
+
+        Raises:
+            KeyError: it was not taken, or is already done or left.
+        """
+        self._open.remove(offset)
+        self._left.add(offset)
+
     @property
     def waiting(self) -> int:
-        """Messages that are taken and not done."""
+        """Messages that are taken, and neither done nor left."""
         return len(self._open)
+
+    @property
+    def left(self) -> int:
+        """Messages that are left to another worker."""
+        return len(self._left)
 
     def to_commit(self) -> int | None:
         """The offset to commit (that of the next message to deliver, as Kafka counts); None if it has not moved."""
-        while self._order and self._order[0] not in self._open:
+        while self._order and self._order[0] not in self._open and self._order[0] not in self._left:
             heapq.heappop(self._order)
         water = self._order[0] if self._order else self.next
         return None if water == self._committed else water

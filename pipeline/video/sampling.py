@@ -8,6 +8,9 @@ from typing import ClassVar
 
 # Containers round timestamps, Matroska to whole milliseconds: a frame this much early is still on time.
 TOLERANCE_S = 1e-3
+# More than any camera and any video has: beyond, arithmetic with times would overflow.
+MAX_FPS = 1000.0
+MAX_FRAMES = 1_000_000_000
 
 
 def _number(value: float) -> str:
@@ -22,8 +25,8 @@ class Fps:
     total: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.fps < math.inf):
-            raise ValueError(f"fps must be a positive number, got {self.fps}")
+        if not (0 < self.fps <= MAX_FPS):
+            raise ValueError(f"fps must be a positive number up to {MAX_FPS:g}, got {self.fps}")
 
     def due(self, index: int, t_s: float, duration_s: float | None) -> int:
         """How many samples are due by the frame `index` at `t_s`; it is taken if that is more than before."""
@@ -45,8 +48,8 @@ class Even:
     count: int
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count must be at least 1, got {self.count}")
+        if not (1 <= self.count <= MAX_FRAMES):
+            raise ValueError(f"count must be from 1 to {MAX_FRAMES}, got {self.count}")
 
     @property
     def total(self) -> int:
@@ -78,8 +81,8 @@ class Every:
     total: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n must be at least 1, got {self.n}")
+        if not (1 <= self.n <= MAX_FRAMES):
+            raise ValueError(f"n must be from 1 to {MAX_FRAMES}, got {self.n}")
 
     def due(self, index: int, t_s: float, duration_s: float | None) -> int:
         """How many samples are due by the frame `index`; it is taken if that is more than before."""

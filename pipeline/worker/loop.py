@@ -17,7 +17,7 @@ import structlog
 from pipeline.contracts import Topic
 from pipeline.transport.consumer import Delivery
 from pipeline.transport.kafka import TransportError
-from pipeline.worker.message import HandedBackError, Service
+from pipeline.worker.message import Service, serve
 from pipeline.worker.streams import Live, LiveStreams
 from pipeline.worker.video import VideoMessage
 
@@ -99,17 +99,12 @@ class Worker:
             log.warning("kafka refuses", error=str(error))
             self._stopping.wait(_POLL_S)
         metrics.in_flight.set(consumer.waiting)
+        metrics.left.set(consumer.left)
+        oldest = self._service.slots.oldest()
+        metrics.oldest_s.set(0.0 if oldest is None else oldest[1])
 
     def _serve(self, delivery: Delivery) -> None:
         with structlog.contextvars.bound_contextvars(
             topic=str(delivery.topic), partition=delivery.partition, offset=delivery.offset
         ):
-            try:
-                VideoMessage(self._service, delivery, self._stopping).run()
-            except HandedBackError as reason:
-                self._service.metrics.handed_back.inc()
-                log.info("handed back", reason=str(reason))
-            except Exception:
-                # A bug, and not even a verdict could be stored. The offset is not committed: the message is delivered
-                # again when a worker starts.
-                log.exception("a message could not be served")
+            serve(VideoMessage(self._service, delivery, self._stopping))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import redis
@@ -28,10 +29,67 @@ T = TypeVar("T")
 # Headers that are passed on to results.
 _TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 _WAIT_MAX_S = 2.0
+# Of the tries: with the longest wait, a warning each minute.
+_WARN_EVERY = 30
+# First words of Redis's errors that concern the whole server, where redis-py has no class for them.
+_SERVER_STATES = frozenset({"BUSY", "UNKILLABLE", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN"})
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether another try may succeed: Redis or Kafka is away, loads, or refuses all clients for now.
+
+    What Redis says of one key (its type, a value that is not a number) or of our command is the same at each try.
+    """
+    if isinstance(error, TransportError):
+        return not isinstance(error, TooLargeError)
+    if type(error) is redis.ResponseError:
+        return str(error).partition(" ")[0] in _SERVER_STATES
+    return isinstance(error, redis.RedisError) and not isinstance(error, redis.DataError)
+
+
+def _describe_error(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 class HandedBackError(ScanInterruptedError):
     """A task was left to another worker, or to this one after a restart."""
+
+
+class Slots:
+    """Which messages are being served, and since when. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Without messages; `clock` gives seconds."""
+        self._clock, self._lock = clock, threading.Lock()
+        self._since: dict[tuple[str, str], float] = {}
+
+    @contextmanager
+    def held(self, delivery: Delivery) -> Iterator[None]:
+        """Note that a message is served, until the end of the block."""
+        key = str(delivery.topic), delivery.place
+        with self._lock:
+            self._since[key] = self._clock()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._since.pop(key, None)
+
+    def oldest(self) -> tuple[str, float] | None:
+        """Topic and place of the message that has been served longest, and for how many seconds."""
+        with self._lock:
+            if not self._since:
+                return None
+            (topic, place), since = min(self._since.items(), key=lambda item: item[1])
+        return f"{topic} {place}", self._clock() - since
+
+    def stuck(self, limit_s: float) -> str | None:
+        """Which message has been served for longer than the limit, as an error; None if no message has."""
+        oldest = self.oldest()
+        if oldest is None or oldest[1] <= limit_s:
+            return None
+        place, held_s = oldest
+        return f"{place} has been served for {held_s:.0f} s, longer than a clip's limits allow (UNMASK_STUCK_S)"
 
 
 @dataclass(frozen=True)
@@ -45,6 +103,7 @@ class Service:
         split_s: videos longer than this are judged in parts; 0: never.
         max_attempts: tries of a clip before it ends as `model_error`.
         retry_wait_s: before the second try; doubles from try to try.
+        slots: the messages that are being served.
     """
 
     scanners: Scanners
@@ -57,6 +116,7 @@ class Service:
     split_s: float = 0.0
     max_attempts: int = 5
     retry_wait_s: float = 0.5
+    slots: Slots = field(default_factory=Slots)
 
 
 class ServedMessage:
@@ -66,34 +126,47 @@ class ServedMessage:
         self.service, self.delivery, self.stopping = service, delivery, stopping
         self.started_s = time.monotonic()
 
+    def run(self) -> None:
+        """Serve the message to its end, and mark it as done.
+
+        Raises:
+            HandedBackError: it is left to another worker, or to this one after a restart.
+        """
+        raise NotImplementedError
+
     def gone(self) -> bool:
         """Whether the task no longer belongs to this worker."""
         return self.stopping.is_set() or self.delivery.moved
 
     def retry_until_lost(self, action: Callable[[], T]) -> T:
-        """Result of the action; it is retried while Redis or Kafka is away.
+        """Result of the action; it is retried while Redis or Kafka is away, with a warning from time to time.
 
         Raises:
             HandedBackError: they still are, and the task no longer belongs to this worker.
+            redis.RedisError: Redis refuses, and another try would not help: see `is_transient`.
+            TooLargeError: likewise of Kafka.
         """
+        tries = 0
 
-        def transient(error: Exception) -> bool:
-            return (
-                isinstance(error, redis.RedisError | TransportError)
-                and not isinstance(error, TooLargeError)
-                and not self.gone()
-            )
+        def again(error: Exception) -> bool:
+            nonlocal tries
+            if not is_transient(error) or self.gone():
+                return False
+            if tries % _WARN_EVERY == 0:
+                log.warning("Redis or Kafka is away", tries=tries + 1, error=_describe_error(error))
+            tries += 1
+            return True
 
         try:
             for attempt in stamina.retry_context(
-                on=transient, attempts=None, timeout=None, wait_initial=0.1, wait_max=_WAIT_MAX_S
+                on=again, attempts=None, timeout=None, wait_initial=0.1, wait_max=_WAIT_MAX_S
             ):
                 with attempt:
                     return action()
-        except TooLargeError:
-            raise
         except (redis.RedisError, TransportError) as error:
-            raise HandedBackError(f"{type(error).__name__}: {error}") from error
+            if not is_transient(error):
+                raise
+            raise HandedBackError(_describe_error(error)) from error
         raise AssertionError("stamina ends with a result or an error")
 
     def publish(self, record: bytes, clip_id: str) -> None:
@@ -109,7 +182,7 @@ class ServedMessage:
     def dead_letter(self, error: str, *, stage: str, attempts: int) -> None:
         """Send the message to the dead letters, and wait for the acknowledgement."""
         delivery = self.delivery
-        self.send(
+        self.retry_until_lost(
             lambda: self.service.publisher.dead(
                 delivery.topic,
                 delivery.key,
@@ -121,6 +194,15 @@ class ServedMessage:
             )
         )
         self.service.metrics.dead.labels(stage).inc()
+
+    def give_up(self, error: Exception) -> None:
+        """End a message that nothing else could end: a dead letter with the error.
+
+        Raises:
+            HandedBackError: the message no longer belongs to this worker.
+        """
+        self.dead_letter(_describe_error(error), stage="score", attempts=1)
+        self.service.consumer.done(self.delivery)
 
     def send(self, send: Callable[[], Sent]) -> None:
         """Send something, and wait for the acknowledgement."""
@@ -138,3 +220,26 @@ class ServedMessage:
         """
         if self.stopping.wait(seconds) or self.gone():
             raise HandedBackError("between two tries")
+
+
+def serve(message: ServedMessage) -> None:
+    """Serve a message: whatever happens, it is done, dead-lettered, or left to another worker."""
+    try:
+        try:
+            with message.service.slots.held(message.delivery):
+                message.run()
+        except HandedBackError:
+            raise
+        except Exception as error:
+            # A bug, or Redis refuses what concerns this message. It must not hold its place and offset.
+            log.exception("a message could not be served")
+            message.give_up(error)
+    except HandedBackError as reason:
+        message.service.metrics.handed_back.inc()
+        log.info("handed back", reason=str(reason))
+        if not message.gone():
+            message.service.consumer.leave(message.delivery)
+    except Exception:
+        # Kafka refuses even the shortest dead letter. The offset stays uncommitted: the message is delivered again.
+        log.exception("a message could not be dead-lettered")
+        message.service.consumer.leave(message.delivery)

@@ -28,7 +28,7 @@ from pipeline.weights.follow import Follower, Loader
 from pipeline.weights.leases import Scanners
 from pipeline.worker.access import UriAllow
 from pipeline.worker.loop import Worker
-from pipeline.worker.message import Service
+from pipeline.worker.message import Service, Slots
 from pipeline.worker.streams import Live
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
     allow = UriAllow.parse(settings.uri_allow)
     client = connect(settings.redis)
     metrics = Metrics()
-    health = _Health(client, settings.kafka)
+    health = _Health(client, settings.kafka, settings.stuck_s)
     signals = _Signals()
     clips = options.clips_at_once
     follower = _follower(options, weights, settings, client, metrics)
@@ -119,6 +119,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
             split_s=settings.split_s,
             max_attempts=settings.max_attempts,
         )
+        health.slots = service.slots
         live = Live(
             StreamStore(client, ttl_s=settings.ttl_s),
             at_once=clips,
@@ -200,12 +201,18 @@ class _Signals:
 class _Health:
     """The checks of `/readyz`."""
 
-    def __init__(self, client: redis.Redis, bootstrap: str) -> None:
+    def __init__(self, client: redis.Redis, bootstrap: str, stuck_s: float) -> None:
         self.model: str | None = "loading"
         self.consumer: TaskConsumer | None = None
         self.scanners: Scanners | None = None
-        self._client, self._bootstrap = client, bootstrap
-        self.checks = {"model": lambda: self.model, "kafka": self._kafka, "redis": self._redis}
+        self._client, self._bootstrap, self._stuck_s = client, bootstrap, stuck_s
+        self.slots: Slots | None = None
+        self.checks = {
+            "model": lambda: self.model,
+            "kafka": self._kafka,
+            "redis": self._redis,
+            "messages": self._messages,
+        }
         self.facts = {"weights": self._weights}
 
     def _kafka(self) -> str | None:
@@ -214,6 +221,9 @@ class _Health:
         if self.consumer is None or not self.consumer.is_member:
             return "not yet a member of the group"
         return None
+
+    def _messages(self) -> str | None:
+        return None if self.slots is None else self.slots.stuck(self._stuck_s)
 
     def _weights(self) -> str | None:
         return None if self.scanners is None else ",".join(self.scanners.provenance.weights_sha256)

@@ -13,18 +13,19 @@ import numpy as np
 import redis
 import structlog
 
+from models.errors import UnmaskError
 from pipeline.contracts import ScoredFace, Verdict
 from pipeline.faces.tracker import FaceTracker
 from pipeline.live.segments import SegmentResult, score_segment
-from pipeline.live.state import StreamState
-from pipeline.live.store import StreamStore
+from pipeline.live.state import STATE_VERSION, StreamState
+from pipeline.live.store import NEW, InvalidStateError, NewerStateError, StreamStore
 from pipeline.scan import Scanner
 from pipeline.sources import SourceError
 from pipeline.transport.consumer import Delivery
 from pipeline.transport.kafka import TransportError
 from pipeline.transport.messages import ContractError, Segment
 from pipeline.verdict.aggregate import scored_faces
-from pipeline.worker.message import HandedBackError, ServedMessage, Service
+from pipeline.worker.message import HandedBackError, ServedMessage, Service, serve
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,10 @@ _IDLE_EVERY_S = 5.0
 # Tries of a segment whose stream another worker still owns; it notices the loss of its partition within a frame.
 _TRIES = 20
 _CONFLICT_S = 0.2
+
+
+class StreamConflictError(UnmaskError):
+    """A segment could not be applied: the stream's state is not the one that this worker knows."""
 
 
 @dataclass
@@ -113,15 +118,7 @@ class LiveStreams:
         with structlog.contextvars.bound_contextvars(
             topic=str(delivery.topic), partition=delivery.partition, offset=delivery.offset
         ):
-            try:
-                _LiveSegment(self, delivery).run()
-            except HandedBackError as reason:
-                self.service.metrics.handed_back.inc()
-                log.info("handed back", reason=str(reason))
-            except Exception:
-                # A bug, and not even a dead letter could be sent. The offset is not committed: the segment is delivered
-                # again when a worker starts.
-                log.exception("a segment could not be dead-lettered")
+            serve(_LiveSegment(self, delivery))
 
     def _close_idle(self) -> None:
         for stream_id, known in list(self.known.items()):
@@ -129,13 +126,28 @@ class LiveStreams:
             if known.delivery.moved or self.clock() - known.state.updated_at > 2 * self._idle_s:
                 self.known.pop(stream_id, None)
         try:
-            for stream_id in self.store.idle(self._idle_s):
-                with structlog.contextvars.bound_contextvars(clip_id=stream_id):
-                    self._close(stream_id)
-        except (redis.RedisError, TransportError) as error:
+            idle = self.store.idle(self._idle_s)
+        except redis.RedisError as error:
             log.warning("idle streams are left open", error=str(error))
-        except Exception:
-            log.exception("idle streams are left open")
+            return
+        for stream_id in idle:
+            with structlog.contextvars.bound_contextvars(clip_id=stream_id):
+                try:
+                    self._close(stream_id)
+                except (redis.RedisError, TransportError, NewerStateError) as error:
+                    log.warning("an idle stream is left open", error=str(error))
+                except InvalidStateError as error:
+                    log.error("an idle stream without a readable state is dropped", error=str(error))
+                    self._drop(stream_id)
+                except Exception:
+                    log.exception("an idle stream is left open")
+
+    def _drop(self, stream_id: str) -> None:
+        try:
+            self.store.drop(stream_id)
+            self.store.forget(stream_id)
+        except redis.RedisError as error:
+            log.warning("an idle stream is left open", error=str(error))
 
     def _close(self, stream_id: str) -> None:
         state = self.store.load(stream_id)
@@ -146,7 +158,7 @@ class LiveStreams:
             ended = state.model_copy(update={"closed": True})
             with self.service.scanners.current() as scanner:
                 running = verdict_of(ended, scanner)
-            if not self.store.apply(state.offset, ended, running.to_json(), []):
+            if not self.store.apply(state.position, ended, running.to_json(), []):
                 return
             log.info("stream is idle", segments=state.segments)
             state = ended
@@ -193,6 +205,10 @@ class _LiveSegment(ServedMessage):
             with structlog.contextvars.bound_contextvars(clip_id=segment.stream_id):
                 try:
                     self._apply(segment)
+                except NewerStateError as error:
+                    log.warning("left to a newer worker", error=str(error))
+                    self.service.metrics.segments.labels("newer").inc()
+                    raise HandedBackError(str(error)) from error
                 except HandedBackError:
                     self._forget(segment)
                     raise
@@ -212,11 +228,11 @@ class _LiveSegment(ServedMessage):
         for _ in range(_TRIES):
             known = self._known(segment)
             if known.state.closed:
-                if self.delivery.offset > known.state.offset:
+                if not known.state.has_applied(self.delivery.partition, self.delivery.offset):
                     self.service.metrics.segments.labels("after_end").inc()
                 self._end(known.state)
                 return
-            if self.delivery.offset <= known.state.offset:
+            if known.state.has_applied(self.delivery.partition, self.delivery.offset):
                 return  # a replay: it was applied before
             # Weights may be swapped at a segment's border, not within.
             with self.service.scanners.current() as scanner:
@@ -230,25 +246,30 @@ class _LiveSegment(ServedMessage):
             # Its former owner was slower than the rebalance, and applied a segment: try again from that state.
             self._forget(segment)
             self.wait(_CONFLICT_S)
-        raise HandedBackError("another worker owns the stream")
+        raise StreamConflictError(f"another worker writes the stream's state, {_TRIES} times in a row")
 
     def _advance(self, segment: Segment, known: _Known, scanner: Scanner) -> StreamState | None:
         """Apply the segment to the stream; None where the hash is not in the state that we know."""
         streams = self._streams
-        before = known.state.offset
+        before = known.state.position
         state = known.state.model_copy(deep=True)
-        state.offset, state.updated_at = self.delivery.offset, streams.clock()
+        if state.partition not in (None, self.delivery.partition):
+            # Partitions were added. What is delivered twice is recognised by its sequence.
+            self.service.metrics.segments.labels("moved").inc()
+            log.warning("the stream moved to another partition", before=state.partition, now=self.delivery.partition)
+        state.partition, state.offset = self.delivery.partition, self.delivery.offset
+        state.version, state.updated_at = STATE_VERSION, streams.clock()
         result = self._score(segment, state, known.tracker, scanner)
         state.closed = segment.final
         faces = [] if result is None else scored_faces(result.scores, np.ones(len(result.scores), bool))
         verdict = verdict_of(state, scanner)
         text = verdict.to_json()
         if not self.retry_until_lost(lambda: streams.store.apply(before, state, text, faces)):
-            if before < 0 or self.retry_until_lost(lambda: streams.store.load(segment.stream_id)) is not None:
+            if before == NEW or self.retry_until_lost(lambda: streams.store.load(segment.stream_id)) is not None:
                 return None
             # Redis was emptied: our copy of the state is the only one.
             log.warning("the stream's state was gone from Redis", segments=state.segments)
-            if not self.retry_until_lost(lambda: streams.store.apply(-1, state, text, faces)):
+            if not self.retry_until_lost(lambda: streams.store.apply(NEW, state, text, faces)):
                 return None
         if result is not None:
             age_s = max(0.0, streams.clock() - self.delivery.timestamp_s)
@@ -267,10 +288,14 @@ class _LiveSegment(ServedMessage):
         known = streams.known.get(segment.stream_id)
         if known is not None and not known.delivery.moved:
             return known
-        state = self.retry_until_lost(lambda: streams.store.load(segment.stream_id))
         now = streams.clock()
-        if state is None:
-            state = StreamState(stream_id=segment.stream_id, started_at=now, updated_at=now)
+        fresh = StreamState(stream_id=segment.stream_id, started_at=now, updated_at=now)
+        try:
+            state = self.retry_until_lost(lambda: streams.store.load(segment.stream_id)) or fresh
+        except InvalidStateError as error:
+            log.error("the stream begins again", error=str(error))
+            self.retry_until_lost(lambda: streams.store.drop(segment.stream_id))
+            state = fresh.model_copy(update={"failed": 1, "last_error": str(error)})
         with self.service.scanners.current() as scanner:
             detector = scanner.detector
         tracker = FaceTracker(detector) if state.tracker is None else FaceTracker.restore(detector, state.tracker)

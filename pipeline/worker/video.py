@@ -9,6 +9,7 @@ from typing import Final
 
 import redis
 import structlog
+from pydantic import ValidationError
 
 from pipeline.contracts import Outcome, Provenance, Verdict
 from pipeline.parts.store import PartStore
@@ -75,7 +76,14 @@ class VideoMessage(ServedMessage):
                     # A bug must not block the partition; the clip's verdict reports it.
                     log.exception("a task could not be served")
                     why = f"{type(error).__name__}: {error}"
-                    self._end(task, _unscored(self._scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
+                    try:
+                        self._end(task, _unscored(self._scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
+                    except HandedBackError:
+                        raise
+                    except Exception as second:
+                        log.exception("its verdict could not be stored")
+                        more = f"; no verdict could be stored: {type(second).__name__}: {second}"
+                        self.dead_letter(why + more, stage="score", attempts=1)
         self.service.consumer.done(delivery)
 
     def _judge(self, task: VideoTask) -> None:
@@ -179,9 +187,15 @@ class VideoMessage(ServedMessage):
             )
             record = verdict.to_json().encode()
         stored = self.retry_until_lost(lambda: store.finish(verdict, record))
+        if stored != record:
+            # An earlier verdict of this id, perhaps of other bytes: it says nothing of this content.
+            return _Stored.parse(stored)
         if fingerprint is not None and verdict.outcome in REUSABLE:
-            self.retry_until_lost(lambda: store.remember(fingerprint, verdict.id))
-        return _Stored(stored, verdict) if stored == record else _Stored.parse(stored)
+            try:
+                self.retry_until_lost(lambda: store.remember(fingerprint, verdict.id))
+            except redis.RedisError as error:
+                log.warning("the content is not remembered", error=str(error))
+        return _Stored(stored, verdict)
 
     def _release(self, task: VideoTask) -> None:
         try:
@@ -196,7 +210,7 @@ class _Scan:
 
     def __init__(self, owner: VideoMessage, scanner: Scanner, task: VideoTask) -> None:
         self._owner, self._scanner, self._task = owner, scanner, task
-        self._duplicate: bytes | None = None
+        self._duplicate: Verdict | None = None
         self.fingerprint: str | None = None
 
     def run(self) -> tuple[Verdict, bool]:
@@ -222,15 +236,27 @@ class _Scan:
         assert self._duplicate is not None
         service.metrics.duplicates.inc()
         own = {"id": task.video_id, "source": task.uri, "elapsed_s": round(time.monotonic() - started_s, 3)}
-        return Verdict.model_validate_json(self._duplicate).model_copy(update=own), False
+        return self._duplicate.model_copy(update=own), False
 
     def _was_judged(self, sha256: str | None) -> bool:
+        """Whether a stored verdict is of these bytes, judged alike. What Redis has of them is checked, not trusted."""
         if sha256 is None:
             return False
-        self.fingerprint = fingerprint(sha256, self._scanner.provenance)
-        key = self.fingerprint
-        self._duplicate = self._owner.retry_until_lost(lambda: self._owner.service.store.duplicate(key))
-        return self._duplicate is not None
+        self.fingerprint = key = fingerprint(sha256, self._scanner.provenance)
+        try:
+            record = self._owner.retry_until_lost(lambda: self._owner.service.store.duplicate(key))
+            verdict = None if record is None else Verdict.model_validate_json(record)
+        except (redis.RedisError, ValidationError) as error:
+            log.warning("the verdict on the same content cannot be read", error=f"{type(error).__name__}: {error}")
+            return False
+        if verdict is None:
+            return False
+        found = verdict.provenance
+        if verdict.outcome not in REUSABLE or fingerprint(found.source_sha256 or "", found) != key:
+            log.warning("the verdict on the same content is of another one", other=verdict.id)
+            return False
+        self._duplicate = verdict
+        return True
 
 
 def fingerprint(source_sha256: str, provenance: Provenance) -> str:

@@ -229,7 +229,7 @@ def test_dead_letters_are_listed_shown_and_requeued(platform: Platform) -> None:
     from pipeline.transport.kafka import Publisher
 
     with Publisher(platform.kafka.bootstrap) as publisher:
-        publisher.dead(Topic.VIDEOS, b"x", b"{}", (), error="no schema version", stage="parse", attempts=0).wait()
+        publisher.dead(Topic.VIDEOS, b"x", b"{}", (), error="no schema version", stage="parse", attempts=0)
     listed = platform.unmask("dead", "list")
     (line,) = listed.stdout.splitlines()
     place = line.split()[0]

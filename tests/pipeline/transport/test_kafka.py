@@ -106,7 +106,7 @@ def test_a_dead_letter_is_unchanged_with_its_reason(bootstrap: str, publisher: P
     key = new_id()
     came = [("error", b"forged"), ("sender", b"\xff")]
     why = {"error": "value is not JSON", "stage": "parse", "attempts": 0}
-    publisher.dead(Topic.VIDEOS, key.encode(), b"\x00not json", came, **why).wait()
+    publisher.dead(Topic.VIDEOS, key.encode(), b"\x00not json", came, **why)
     (message,) = read(bootstrap, Topic.DEAD, key)
     assert message.value == b"\x00not json"
     assert list(message.headers) == [

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contracts import SourceClass, Topic, clip_key, frames_key
-from pipeline.transport.messages import MAX_SEGMENT_BYTES, ContentType, ContractError, Segment, VideoTask
+from pipeline.transport.messages import (
+    MAX_SEGMENT_BYTES,
+    MAX_SEQUENCE,
+    MAX_STREAM_S,
+    ContentType,
+    ContractError,
+    Segment,
+    VideoTask,
+)
 
 # Written out by hand, as docs/contracts.md shows it.
 TASK: dict[str, Any] = {
@@ -149,7 +157,7 @@ def test_a_repeated_header_is_refused() -> None:
         Segment.parse([*HEADERS.items(), ("sequence", b"1")], b"cam:3", b"media")
 
 
-@given(stream_id=ids, sequence=st.integers(0, 2**40), start_s=st.floats(0, 1e9), final=st.booleans())
+@given(stream_id=ids, sequence=st.integers(0, MAX_SEQUENCE), start_s=st.floats(0, MAX_STREAM_S), final=st.booleans())
 def test_a_segment_comes_back_as_it_was(stream_id: str, sequence: int, start_s: float, final: bool) -> None:
     sent = Segment(
         stream_id=stream_id, sequence=sequence, start_s=start_s, final=final, content_type=ContentType.MPEG_TS

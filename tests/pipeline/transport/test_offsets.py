@@ -37,6 +37,21 @@ def test_before_the_first_message_there_is_nothing_to_commit() -> None:
     assert LowWater().to_commit() is None
 
 
+def test_nothing_is_committed_past_a_message_that_is_left_to_others() -> None:
+    water = LowWater()
+    for offset in (5, 6, 7):
+        water.take(offset)
+    water.leave(6)
+    water.done(5)
+    water.done(7)
+    assert (water.waiting, water.left) == (0, 1)
+    assert water.to_commit() == 6
+    water.committed(6)
+    assert water.to_commit() is None
+    with pytest.raises(KeyError):
+        water.done(6)
+
+
 def test_invalid_calls_are_errors() -> None:
     water = LowWater()
     water.take(3)

@@ -267,6 +267,98 @@ def test_an_idle_stream_is_closed_with_its_verdict(
     assert message.value == store.record(stream)
 
 
+def rewrite(client: redis.Redis, stream: str, **changes: object) -> None:
+    """Change fields of a stored state, as another version would have written it."""
+    state = json.loads(client.hget(stream_key(stream), "state") or b"") | changes
+    client.hset(stream_key(stream), "state", json.dumps(state))
+
+
+def test_a_state_of_version_1_is_continued(
+    serve: Serve, streams: StreamStore, store: VerdictStore, client: redis.Redis, send: Callable[..., str]
+) -> None:
+    with serve():
+        stream = send(range(2), final=False)
+        applied(streams, stream, 2)
+    rewrite(client, stream, version=1, partition=None)
+    client.hdel(stream_key(stream), "partition")
+    with serve():
+        send([2, 3], stream_id=stream)
+        assert judged(store, stream).frames_sampled == 24
+
+
+def test_a_state_of_a_newer_version_is_left_to_newer_workers(
+    serve: Serve,
+    bootstrap: str,
+    streams: StreamStore,
+    store: VerdictStore,
+    client: redis.Redis,
+    send: Callable[..., str],
+) -> None:
+    with serve():
+        stream = send(range(2), final=False)
+        applied(streams, stream, 2)
+    state = client.hget(stream_key(stream), "state")
+    rewrite(client, stream, version=99, hats=["red"])
+    with serve(idle_s=1.0) as worker:
+        consumer = worker._service.consumer
+        send([2, 3], stream_id=stream)
+        until(lambda: consumer.left == 2 and consumer.waiting == 0)
+        # Other streams go on meanwhile.
+        assert judged(store, send(range(2))).outcome is Outcome.SCORED
+        assert not committed_to_the_end(bootstrap, (Topic.SEGMENTS,))
+        client.hset(stream_key(stream), "state", state)
+    with serve():
+        assert judged(store, stream).frames_sampled == 24
+        until(lambda: committed_to_the_end(bootstrap, (Topic.SEGMENTS,)))
+
+
+@pytest.mark.parametrize("state", ["{", "[]", '{"version": "x"}', '{"version": 2, "stream_id": 3}'])
+def test_a_stream_without_a_readable_state_begins_again(
+    state: str, serve: Serve, streams: StreamStore, store: VerdictStore, client: redis.Redis, send: Callable[..., str]
+) -> None:
+    with serve():
+        stream = send(range(2), final=False)
+        applied(streams, stream, 2)
+    client.hset(stream_key(stream), "state", state)
+    with serve():
+        send([2, 3], stream_id=stream)
+        verdict = judged(store, stream)
+    found = streams.load(stream)
+    assert found is not None
+    assert (verdict.frames_sampled, found.failed, found.missing) == (12, 1, 2)
+    assert "invalid" in found.last_error
+
+
+def test_an_idle_stream_with_an_invalid_state_does_not_keep_others_open(
+    serve: Serve, store: VerdictStore, streams: StreamStore, client: redis.Redis, send: Callable[..., str]
+) -> None:
+    client.hset(stream_key("broken"), mapping={"state": "{", "offset": "1"})
+    client.set(stream_key("odd"), "no hash")
+    client.zadd(STREAMS_KEY, {"broken": 0.0, "odd": 1.0})
+    with serve(idle_s=0.5):
+        assert judged(store, send(range(2), final=False)).outcome is Outcome.SCORED
+        until(lambda: "broken" not in streams.idle(-60.0))
+    client.delete(stream_key("odd"))
+
+
+def test_a_stream_goes_on_in_another_partition(
+    serve: Serve, streams: StreamStore, store: VerdictStore, client: redis.Redis, send: Callable[..., str]
+) -> None:
+    """After partitions were added, a key moves, and its offsets may be lower."""
+    with serve():
+        stream = send(range(2), final=False)
+        state = applied(streams, stream, 2)
+    # As if the first segments had come through a third partition, far ahead of this one.
+    rewrite(client, stream, partition=2, offset=10**9)
+    client.hset(stream_key(stream), mapping={"partition": 2, "offset": 10**9})
+    with serve():
+        send([1, 2, 3], stream_id=stream)
+        verdict = judged(store, stream)
+    found = streams.load(stream)
+    assert found is not None
+    assert (verdict.frames_sampled, found.duplicated, found.partition) == (24, 1, state.partition)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(client: redis.Redis) -> None:
     """Streams that other tests left open would be ended here."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,6 +150,37 @@ def test_the_same_content_is_scored_once(
 
 
 @pytest.mark.usefixtures("worker")
+def test_a_content_is_known_by_its_own_verdict_only(
+    root: Path,
+    network: QuickNetwork,
+    publisher: Publisher,
+    store: VerdictStore,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One id, sent at the same time for two contents: the second content must not inherit the first one's verdict."""
+    paths = [root / "first.mp4", root / "second.mp4"]
+    for seed, path in enumerate(paths, 31):
+        media.make_clip(path, seconds=1, seed=seed)
+    both = threading.Event()
+    score = network.log_odds
+
+    def later(pixels: Image) -> Floats:
+        assert both.wait(60)
+        return score(pixels)
+
+    monkeypatch.setattr(network, "log_odds", later)
+    asked = task(paths[0])
+    publisher.submit(asked).wait()
+    publisher.submit(task(paths[1], video_id=asked.video_id)).wait()
+    until(lambda: client.hget(clip_key(asked.video_id), "attempt") == b"2")
+    both.set()
+    for path in paths:
+        verdict = judged(task(path), publisher, store)
+        assert verdict.provenance.source_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.usefixtures("worker")
 def test_a_repeated_task_gets_the_same_bytes(
     one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
 ) -> None:
@@ -210,7 +243,7 @@ def test_an_invalid_task_cannot_be_requeued(
     bootstrap: str, publisher: Publisher, store: VerdictStore, client: redis.Redis
 ) -> None:
     key = f"test-{uuid.uuid4()}"
-    publisher.dead(Topic.VIDEOS, key.encode(), b"{}", (), error="no schema version", stage="parse", attempts=0).wait()
+    publisher.dead(Topic.VIDEOS, key.encode(), b"{}", (), error="no schema version", stage="parse", attempts=0)
     letter = next(found for found in letters(bootstrap, client) if found.key == key)
     with pytest.raises(RequeueError, match="still no task"):
         requeue(letter, publisher=publisher, store=store, client=client)
