@@ -24,6 +24,7 @@ from pipeline.scanner_options import ScannerOptions
 from pipeline.scoring.backends import Backend, create_backend
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.group import EngineGroup
+from pipeline.sources import SourceLimits
 from pipeline.video.sandbox import DecodeServer, Limits
 
 UNTRAINED_SEED = 0
@@ -103,7 +104,7 @@ def scanner(
     options: ScannerOptions | None = None,
     *,
     limits: Limits | None = None,
-    max_fetch_bytes: int = 8 << 30,
+    source_limits: SourceLimits | None = None,
     portraits: bool = True,
     progress: Progress | None = None,
     cost: Callable[[ClipCost], None] | None = None,
@@ -115,7 +116,7 @@ def scanner(
     Args:
         detector: one, or the members of an ensemble.
         options: None: the default of each.
-        max_fetch_bytes: a larger remote file is not fetched.
+        source_limits: how much is read and fetched.
         portraits: keep a picture of each person for the report.
         progress: called after each frame.
         cost: called at the end of each clip.
@@ -157,7 +158,7 @@ def scanner(
                     source_sha256=None,
                 ),
                 limits=limits or Limits(),
-                max_fetch_bytes=max_fetch_bytes,
+                source_limits=source_limits or SourceLimits(),
                 portraits=portraits,
                 progress=progress,
                 cost=cost,

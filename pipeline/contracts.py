@@ -227,6 +227,7 @@ class Announcement(Contract):
     promoted_at: float = Field(description="Unix seconds")
     previous: str | None = Field(description="sha256 of the weights that these replaced; null for the first ones")
     forced: bool = Field(description="whether the gate was passed over")
+    size_bytes: int | None = Field(default=None, gt=0, description="of the checkpoint; null from earlier versions")
 
     def to_json(self) -> str:
         """The value as one line of JSON."""

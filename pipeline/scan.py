@@ -24,7 +24,7 @@ from pipeline.parts.result import PartResult, SeenFrame
 from pipeline.portraits import PortraitPicker
 from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.scoring.group import EngineGroup
-from pipeline.sources import Opened, Source, SourceError, open_source
+from pipeline.sources import Opened, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
 from pipeline.video.sampling import Sampling
@@ -63,10 +63,6 @@ class LongClipError(Exception):
         self.duration_s = duration_s
 
 
-class ScanInterruptedError(Exception):
-    """The scan was stopped before this clip was done; it has no verdict."""
-
-
 @dataclass(frozen=True)
 class Scanner:
     """Everything that judging a clip takes; shared by all threads of a scan.
@@ -76,7 +72,7 @@ class Scanner:
             or one with more looks than the plain one.
         spec: input of that detector; of an ensemble the largest one, for the pictures of reports.
         provenance: what is the same for all clips; decoder and source_sha256 are filled in for each.
-        max_fetch_bytes: largest clip that is fetched from a URI.
+        source_limits: how much is read and fetched.
         portraits: keep crops for a report.
         progress: called for each frame with the source, the part of the clip that is done (None where its
             duration is unknown) and the number of faces scored in it.
@@ -94,7 +90,7 @@ class Scanner:
     calibration: Calibration | None = None
     thresholds: Thresholds | None = None
     limits: Limits = field(default_factory=Limits)
-    max_fetch_bytes: int = 8 << 30
+    source_limits: SourceLimits = field(default_factory=SourceLimits)
     portraits: bool = True
     progress: Progress | None = None
     cost: Callable[[ClipCost], None] | None = None
@@ -169,7 +165,7 @@ class Scanner:
         started = time.perf_counter()
         source, died = clip.source, False
         try:
-            with open_source(source, max_fetch_bytes=self.max_fetch_bytes) as opened:
+            with open_source(source, self.source_limits, stop=clip.stopped) as opened:
                 clip.scorer.seconds["open"] = time.perf_counter() - started
                 clip.sha256 = opened.sha256
                 if done is not None and done(opened.sha256):
@@ -264,9 +260,13 @@ class _Clip:
                 frame = next(reader, None)
             if frame is None:
                 return
-            if self.scanner.stopping.is_set() or self.stop():
+            if self.stopped():
                 raise ScanInterruptedError
             yield frame
+
+    def stopped(self) -> bool:
+        """Whether the scan, or this clip, is to end now."""
+        return self.scanner.stopping.is_set() or self.stop()
 
     def collect(self) -> None:
         """Wait for the scores that are still missing; keep a failure that was found before."""

@@ -27,7 +27,7 @@ from pipeline.results.report import ReportClips, RunSummary, write_report
 from pipeline.results.terminal import ScanProgress, summary
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings
-from pipeline.sources import Source, expand
+from pipeline.sources import Source, SourceLimits, expand
 
 if TYPE_CHECKING:
     from pipeline.scan import Scanner
@@ -69,13 +69,18 @@ def run(options: Options) -> int:
     """Scan, write the outputs, show the summary; returns the exit code."""
     configure_logging(level="warning", as_json=False)
     console = Console(stderr=True)
-    found = expand(options.paths, recursive=options.recursive)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        console.print(f"[red]Error:[/] {escape(f'environment: {error}')}", highlight=False)
+        return EXIT_BAD_INPUT
+    found = expand(options.paths, recursive=options.recursive, chains=settings.uri_chains)
     if not found.sources:
         paths = escape(", ".join(options.paths))
         console.print(f"[red]No clips:[/] {found.skipped} files looked at in {paths}, none is media.")
         return EXIT_BAD_INPUT
     try:
-        return _Run(options, found.sources, found.skipped, console).scan()
+        return _Run(options, settings, found.sources, found.skipped, console).scan()
     except _BadOptionError as error:
         console.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
         return EXIT_BAD_INPUT
@@ -91,15 +96,14 @@ class _BadOptionError(UnmaskError):
 class _Run:
     """One scan of many clips and its results."""
 
-    def __init__(self, options: Options, sources: tuple[Source, ...], skipped: int, console: Console) -> None:
+    def __init__(
+        self, options: Options, settings: Settings, sources: tuple[Source, ...], skipped: int, console: Console
+    ) -> None:
         self.options = options
+        self.settings = settings
         self.sources = sources
         self.skipped = skipped
         self.console = console
-        try:
-            self.settings = Settings()
-        except ValidationError as error:
-            raise _BadOptionError(f"environment: {error}") from error
         self.started_at = time.time()
         self.reports = ReportClips()
         self.outcomes: Counter[Outcome] = Counter()
@@ -139,7 +143,7 @@ class _Run:
                     assembly.scanner(
                         detectors,
                         options.scanner,
-                        max_fetch_bytes=self.settings.max_fetch_bytes,
+                        source_limits=SourceLimits.of(self.settings),
                         portraits=options.report is not None,
                         progress=progress.frame,
                     )

@@ -21,6 +21,8 @@ class Settings(BaseSettings):
     cache: Path = Field(default=Path("~/.cache/unmask"), description="pulled weights, compiled graphs, fetched clips")
     offline: bool = Field(default=False, description="never touch the network for weights")
     max_fetch_bytes: int = Field(default=8 << 30, gt=0, description="largest clip that is fetched from a URI")
+    max_file_bytes: int = Field(default=256 << 30, gt=0, description="largest file that is read")
+    uri_chains: bool = Field(default=False, description="open chains of URIs, such as zip://a.mp4::s3://bucket/a.zip")
     kafka: str | None = Field(default=None, description="bootstrap servers, host:port with commas between")
     redis: str | None = Field(default=None, description="URL of Redis, redis://host:port/0")
     registry: str | None = Field(default=None, description="registry of weights: a folder, or a URI that fsspec knows")
@@ -28,7 +30,7 @@ class Settings(BaseSettings):
     shadow_s: float = Field(default=10.0, ge=0, description="how long new weights wait for these crops")
     http_host: str = Field(default="127.0.0.1", description="where a worker answers /healthz, /readyz and /metrics")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0 picks a free one")
-    uri_allow: str = Field(default="file", description="schemes and roots that a worker may read, commas between")
+    uri_allow: str | None = Field(default=None, description="schemes and roots that a worker may read, commas between")
     max_attempts: int = Field(default=5, ge=1, description="tries of a clip before it ends as model_error")
     stuck_s: float = Field(
         default=6 * 3600.0, gt=0, description="/readyz fails while a message has been served for longer than this"

@@ -14,7 +14,7 @@ import redis
 
 from pipeline.contracts import Outcome, SourceClass, State, clip_id_of
 from pipeline.results.store import VerdictStore
-from pipeline.sources import is_uri
+from pipeline.sources import Source, check_uri
 from pipeline.transport.kafka import Publisher
 from pipeline.transport.messages import VideoTask
 from pipeline.video.sampling import Sampling
@@ -48,7 +48,7 @@ class Submitted:
     known: int
 
 
-def item_of(name: str) -> Item:
+def item_of(source: Source) -> Item:
     """The item behind a path or URI.
 
     The id depends on its location and version: the file system's own mark (an ETag), else size and time of change. A
@@ -57,13 +57,14 @@ def item_of(name: str) -> Item:
     Raises:
         ValueError: the name is not UTF-8, so that no message can hold it.
     """
+    name = source.name
     try:
         name.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{name!r}: a message cannot hold a name that is not UTF-8; rename the file") from error
-    if is_uri(name) and not name.startswith("file://"):
+    if source.is_remote:
         return Item(name, clip_id_of(f"{name}\n{_remote_version(name)}"))
-    path = Path(name.removeprefix("file://")).absolute()
+    path = Path(source.path).absolute()
     try:
         status = path.stat()
         version = f"{status.st_size}:{status.st_mtime_ns}"
@@ -76,6 +77,7 @@ def _remote_version(uri: str) -> str:
     import fsspec
 
     try:
+        check_uri(uri, chains=False)
         filesystem, path = fsspec.core.url_to_fs(uri)
         info = filesystem.info(path)
     except Exception:  # noqa: BLE001 - plug-in file systems raise anything; the worker reports it

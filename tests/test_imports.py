@@ -51,6 +51,7 @@ ROOMS = {
         "logs",
         "contracts",
         "settings",
+        "http_fetch",
         "sources",
         "portraits",
         "clip_report",

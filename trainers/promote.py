@@ -217,9 +217,10 @@ def promote(
                 own = None
         uri = registry.put(path, sha256, own)
         try:
-            return Promoted(
-                active.announce(sha256=sha256, name=name, uri=uri, forced=forced, replacing=now), True, message
+            announcement = active.announce(
+                sha256=sha256, name=name, uri=uri, forced=forced, replacing=now, size_bytes=path.stat().st_size
             )
+            return Promoted(announcement, True, message)
         except ChangedMeanwhileError:
             continue  # run the gate again against the new active weights
     raise RefusedError(f"other promotions won {_ROUNDS} times in a row; try again")

@@ -35,7 +35,10 @@ def up(folder: Path) -> int:
             kafka = started.enter_context(KafkaServer(folder / "kafka", kafka_jars(), detached=True))
             processes = [server.process for server in (redis, kafka) if server.process is not None]
             pids = {str(process.pid): psutil.Process(process.pid).create_time() for process in processes}
-            settings = f"export UNMASK_KAFKA={kafka.bootstrap}\nexport UNMASK_REDIS={redis.url}\n"
+            # Workers of this machine's user read what the user reads.
+            settings = (
+                f"export UNMASK_KAFKA={kafka.bootstrap}\nexport UNMASK_REDIS={redis.url}\nexport UNMASK_URI_ALLOW=/\n"
+            )
             (folder / "env").write_text(settings)
             (folder / "pids.json").write_text(json.dumps(pids))
             started.pop_all()

@@ -107,7 +107,7 @@ class _ReplayDetector:
 def reading(scanner: Scanner, source: Source) -> Iterator[Iterator[Frame]]:
     """The sampled frames of a clip from the sandbox, as the whole pipeline reads them."""
     with (
-        open_source(source, max_fetch_bytes=scanner.max_fetch_bytes) as opened,
+        open_source(source, scanner.source_limits) as opened,
         scanner.server.open(opened.fd, source.id, scanner.sampling, scanner.limits) as reader,
     ):
         yield iter(reader)

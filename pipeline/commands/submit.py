@@ -46,6 +46,7 @@ def run(
     from pipeline.commands.services import reaching, services
     from pipeline.contracts import SourceClass
     from pipeline.results.store import VerdictStore, connect
+    from pipeline.settings import Settings
     from pipeline.sources import expand
     from pipeline.submit import item_of, submit
     from pipeline.transport.kafka import Publisher, ensure_topics
@@ -56,14 +57,14 @@ def run(
         chosen = None if sampling is None else parse_sampling(sampling)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    found = expand(paths, recursive=recursive)
+    found = expand(paths, recursive=recursive, chains=Settings().uri_chains)
     if not found.sources:
         typer.echo(f"No clips: {found.skipped} files looked at in {', '.join(paths)}, none is media.", err=True)
         raise typer.Exit(2)
     console = Console(stderr=True)
     try:
         with exit_on_error(), reaching():
-            items = [item_of(source.name) for source in found.sources]
+            items = [item_of(source) for source in found.sources]
             store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
             ensure_topics(settings.kafka)
             with Publisher(settings.kafka) as publisher, Progress(console=console) as progress:

@@ -39,7 +39,7 @@ def run(
         int | None, typer.Option(help="Health and metrics; 0 picks a free one.", show_default="8080")
     ] = None,
     uri_allow: Annotated[
-        str | None, typer.Option(help="Allowed URI schemes and root folders.", show_default="file")
+        str | None, typer.Option(help="Allowed URI schemes and root folders.", show_default="none")
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -60,6 +60,12 @@ def run(
     with exit_on_error():
         # Before anything that takes seconds to load.
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        if settings.uri_allow is None:
+            raise ValueError(
+                "UNMASK_URI_ALLOW is not set: it lists what tasks may make this worker read, such as "
+                "UNMASK_URI_ALLOW=/srv/videos,s3://bucket/inbox,https://media.example.org (empty: only segments that "
+                "come in their messages)"
+            )
         UriAllow.parse(settings.uri_allow)
         KafkaSecurity()
         if missing := [f"UNMASK_{name.upper()}" for name in ("kafka", "redis") if not getattr(settings, name)]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from pipeline.faces.tracker import FaceTracker
 from pipeline.frame_scorer import FrameScorer
-from pipeline.scan import ScanInterruptedError, Scanner
-from pipeline.sources import Source, SourceError, open_source
+from pipeline.scan import Scanner
+from pipeline.sources import Guard, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
 from pipeline.transport.messages import Segment
 from pipeline.types import Frame, Scores
 from pipeline.video.sandbox import DecodeError
@@ -56,6 +56,7 @@ def score_segment(
     first_index: int,
     clock_s: float,
     stop: Callable[[], bool],
+    guard: Guard | None = None,
 ) -> SegmentResult:
     """Score a segment. A problem is reported in `error`; what was scored before it counts.
 
@@ -63,10 +64,11 @@ def score_segment(
         scanner: decoding, scoring and sampling; sampling restarts at each segment.
         tracker: of the stream; it continues.
         segment: what the message says.
-        media: its bytes; empty where it has a `uri`, which may be read.
+        media: its bytes; empty where it has a `uri`.
         first_index: number of the segment's first frame in the stream.
         clock_s: behind the last frame that the tracker saw.
         stop: asked at each frame, whether to leave.
+        guard: of a `uri`; None: it may be read.
 
     Raises:
         ScanInterruptedError: `stop` said so; the tracker is half-way through the segment.
@@ -79,7 +81,7 @@ def score_segment(
     error: str | None = None
     try:
         with (
-            _opened(segment, media, scanner.max_fetch_bytes) as fd,
+            _opened(segment, media, scanner.source_limits, guard, stop) as fd,
             scanner.server.open(fd, segment.stream_id, scanner.sampling, scanner.limits) as reader,
         ):
             decoder = reader.info.decoder
@@ -114,9 +116,11 @@ def score_segment(
 
 
 @contextmanager
-def _opened(segment: Segment, media: bytes, max_fetch_bytes: int) -> Iterator[int]:
+def _opened(
+    segment: Segment, media: bytes, limits: SourceLimits, guard: Guard | None, stop: Callable[[], bool]
+) -> Iterator[int]:
     if segment.uri is not None:
-        with open_source(Source(segment.uri, segment.stream_id), max_fetch_bytes=max_fetch_bytes) as opened:
+        with open_source(Source(segment.uri, segment.stream_id, guard=guard), limits, stop=stop) as opened:
             yield opened.fd
         return
     # The decode child wants a regular file; on Linux it never touches a disk.

@@ -93,7 +93,16 @@ class ActiveWeights:
         raw = self.raw()
         return None if raw is None else Active(parse(raw), raw)
 
-    def announce(self, *, sha256: str, name: str, uri: str, forced: bool, replacing: Active | None) -> Announcement:
+    def announce(
+        self,
+        *,
+        sha256: str,
+        name: str,
+        uri: str,
+        forced: bool,
+        replacing: Active | None,
+        size_bytes: int | None = None,
+    ) -> Announcement:
         """Announce weights, and keep the previous ones for a rollback.
 
         Args:
@@ -102,6 +111,7 @@ class ActiveWeights:
             uri: where it is.
             forced: whether the gate was overridden.
             replacing: the value that was active when the caller decided.
+            size_bytes: of the checkpoint: workers fetch no more.
 
         Raises:
             ChangedMeanwhileError: another value is active now.
@@ -113,6 +123,7 @@ class ActiveWeights:
             promoted_at=self._clock(),
             previous=None if replacing is None else replacing.announcement.sha256,
             forced=forced,
+            size_bytes=size_bytes,
         )
         expected = b"" if replacing is None else replacing.raw
         done = self._announce(

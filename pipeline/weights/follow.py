@@ -32,7 +32,7 @@ from pipeline.scoring.engine import ScoringError
 from pipeline.telemetry import Metrics
 from pipeline.weights.announced import ActiveWeights, AnnouncementError, parse
 from pipeline.weights.leases import Scanners
-from pipeline.weights.registry import DamagedError, Registry, RegistryError
+from pipeline.weights.registry import MAX_WEIGHTS_BYTES, DamagedError, Registry, RegistryError
 from pipeline.weights.shadow import Differences, LiveCrops, compare, warm_up
 
 log = structlog.get_logger(__name__)
@@ -74,7 +74,7 @@ class Loader:
     Attributes:
         cache: folder for fetched weights.
         create: makes the backend of a model.
-        registry: where weights are read; None: at the announced URI.
+        registry: where weights are read; None: announced ones are refused, since the announcement must not choose.
     """
 
     cache: Path
@@ -89,13 +89,11 @@ class Loader:
                 finite.
             UnavailableError: they cannot be fetched, or the backend is not available.
         """
+        if self.registry is None:
+            raise RefusedError("UNMASK_REGISTRY is not set: this worker fetches no announced weights")
         try:
-            registry = (
-                Registry.holding(announcement.uri, self.cache)
-                if self.registry is None
-                else Registry(self.registry, self.cache)
-            )
-            path = registry.get(announcement.sha256)
+            registry = Registry(self.registry, self.cache)
+            path = registry.get(announcement.sha256, announcement.size_bytes or MAX_WEIGHTS_BYTES)
         except (DamagedError, ValueError) as error:
             raise RefusedError(str(error)) from error
         except RegistryError as error:

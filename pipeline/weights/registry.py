@@ -21,6 +21,8 @@ from models.errors import UnmaskError
 
 _FOLDER: Final = "weights"
 _CHUNK_BYTES: Final = 1 << 20
+# Where an announcement has no size: the largest architecture has half a gigabyte.
+MAX_WEIGHTS_BYTES: Final = 8 << 30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -64,18 +66,6 @@ class Registry:
         except (ValueError, ImportError) as error:
             raise ValueError(f"registry {uri}: {error}") from error
         self._cache = cache
-
-    @classmethod
-    def holding(cls, weights_uri: str, cache: Path) -> Registry:
-        """The registry that weights of this URI come from.
-
-        Raises:
-            ValueError: the URI was not made by `uri_of`.
-        """
-        root, middle, name = weights_uri.rpartition(f"/{_FOLDER}/")
-        if not middle or "/" in name or not name.endswith(".safetensors"):
-            raise ValueError(f"{weights_uri}: expected .../{_FOLDER}/<sha256>.safetensors")
-        return cls(root, cache)
 
     def uri_of(self, sha256: str) -> str:
         """The URI of weights in it."""
@@ -125,12 +115,16 @@ class Registry:
         with _unavailable(f"{name} cannot be read from {self.uri}"), self._files.open(self._path(name), "rb") as file:
             return bytes(file.read())
 
-    def get(self, sha256: str) -> Path:
+    def get(self, sha256: str, max_bytes: int = MAX_WEIGHTS_BYTES) -> Path:
         """The weights with this sha256 as a local file: from the cache, else fetched into it.
+
+        Args:
+            sha256: of the file.
+            max_bytes: no more is fetched.
 
         Raises:
             NotInRegistryError: the registry has no weights of this sha256.
-            DamagedError: its file has another sha256; nothing was kept.
+            DamagedError: its file has another sha256, or more bytes; nothing was kept.
             RegistryUnavailableError: the registry cannot be reached, or the cache cannot be written.
         """
         name = f"{_checked(sha256)}.safetensors"
@@ -141,7 +135,7 @@ class Registry:
                     if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
                         return kept
             with self._files.open(self._path(name), "rb") as source, atomic_write(kept) as target:
-                if (found := _copy(source, target)) != sha256:
+                if (found := _copy(source, target, max_bytes)) != sha256:
                     raise DamagedError(f"{self.uri_of(sha256)}: has sha256 {found}; nothing was kept")
         return kept
 
@@ -174,10 +168,14 @@ def _checked(sha256: str) -> str:
     return sha256
 
 
-def _copy(source: IO[bytes], target: IO[bytes]) -> str:
+def _copy(source: IO[bytes], target: IO[bytes], max_bytes: int = MAX_WEIGHTS_BYTES) -> str:
     """Copy to the end; returns the sha256 of the copied bytes."""
     digest = hashlib.sha256()
+    copied = 0
     while chunk := source.read(_CHUNK_BYTES):
+        copied += len(chunk)
+        if copied > max_bytes:
+            raise DamagedError(f"the file holds more than the {max_bytes} bytes that were announced")
         digest.update(chunk)
         target.write(chunk)
     return digest.hexdigest()

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import ipaddress
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from pipeline.contracts import Outcome
-from pipeline.sources import SourceError
+from pipeline.http_fetch import IpAddress, is_public
+from pipeline.sources import HTTP, OPEN_FLAGS, SourceError
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+# openat2(2), Linux 5.6; the number is the same on all architectures.
+_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +29,7 @@ class UriAllow:
     """The schemes and roots of `UNMASK_URI_ALLOW`.
 
     Attributes:
-        schemes: of which every URI may be read.
+        schemes: of which every URI may be read, if its host has a public address.
         roots: (scheme, host or bucket, path) below which URIs may be read; of files the path is resolved.
     """
 
@@ -28,20 +38,25 @@ class UriAllow:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From a list with commas: `file`, `/srv/videos` or `file:///srv/videos`, `s3://bucket/inbox`, `https://media.example.org`.
+        """From a list with commas: `/srv/videos`, `s3://bucket/inbox`, `https://media.example.org`, `https`.
 
         Raises:
-            ValueError: an entry is neither a scheme nor a URI with a host or an absolute path.
+            ValueError: an entry is neither a scheme nor a URI with a host or an absolute path, or is `file` alone.
         """
         schemes: set[str] = set()
         roots = []
         for entry in filter(None, map(str.strip, text.split(","))):
             if _SCHEME.fullmatch(entry):
+                if entry == "file":
+                    raise ValueError(
+                        "'file' alone would open every file to everyone who sends tasks: expected a folder, such as "
+                        "/srv/videos (/ allows all)"
+                    )
                 schemes.add(entry)
                 continue
             scheme, host, path = _split(entry)
             if not scheme or not (host or path.startswith("/")) or (scheme == "file" and host):
-                raise ValueError(f"{entry!r}: expected a scheme (file), or a URI that begins like file:///srv/videos")
+                raise ValueError(f"{entry!r}: expected a scheme (https), or a URI that begins like file:///srv/videos")
             roots.append((scheme, host, os.path.realpath(path) if scheme == "file" else path.rstrip("/")))
         return cls(frozenset(schemes), tuple(roots))
 
@@ -54,11 +69,43 @@ class UriAllow:
         Raises:
             SourceError: it may not be read ("unavailable").
         """
-        for link in [uri] if uri.startswith("/") else uri.split("::"):
+        for link in [uri] if uri.startswith(("/", *HTTP)) else uri.split("::"):
             if not self._allows(link):
-                raise SourceError(
-                    Outcome.UNAVAILABLE, "may not be read: it is outside of what UNMASK_URI_ALLOW lists for this worker"
-                )
+                raise _refused()
+
+    def open_file(self, path: str) -> int:
+        """Open a file below one of the roots, and return its descriptor.
+
+        Its links are resolved once; then it is opened without following any, so a link that changes in between leads
+        nowhere.
+
+        Raises:
+            SourceError: it is outside of the roots ("unavailable").
+            OSError: it cannot be opened.
+        """
+        real = os.path.realpath(path)
+        for scheme, _, root in self.roots:
+            if scheme == "file" and _below(real, root):
+                return _open_beneath(root, os.path.relpath(real, root))
+        raise _refused()
+
+    def allows_address(self, uri: str, address: IpAddress) -> bool:
+        """Whether the host of an allowed URI may be reached at this address.
+
+        A public one: always. Another one: if a root names the host; a link-local one (where clouds keep their
+        credentials): if a root names this very address.
+        """
+        if is_public(address):
+            return True
+        scheme, host, _ = _split(uri)
+        if (scheme, host) not in {(root_scheme, root_host) for root_scheme, root_host, _ in self.roots}:
+            return False
+        if not address.is_link_local:
+            return True
+        try:
+            return ipaddress.ip_address(urlsplit(uri).hostname or "") == address
+        except ValueError:
+            return False
 
     def _allows(self, uri: str) -> bool:
         scheme, host, path = _split(uri)
@@ -74,6 +121,60 @@ class UriAllow:
             (scheme, host) == (root_scheme, root_host) and _below(path, root)
             for root_scheme, root_host, root in self.roots
         )
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def _open_beneath(root: str, relative: str) -> int:
+    """Open a file below a folder, both without links; raises OSError if a link is met after all."""
+    with _opened_folder(root) as folder:
+        if sys.platform == "linux":
+            how = _OpenHow(OPEN_FLAGS, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
+            libc = ctypes.CDLL(None, use_errno=True)
+            fd = libc.syscall(
+                ctypes.c_long(_OPENAT2),
+                ctypes.c_int(folder),
+                ctypes.c_char_p(os.fsencode(relative)),
+                ctypes.byref(how),
+                ctypes.c_size_t(ctypes.sizeof(how)),
+            )
+            if fd >= 0:
+                return int(fd)
+            # ENOSYS: an old kernel; EPERM: a container's filter that does not know the call.
+            if (code := ctypes.get_errno()) not in (errno.ENOSYS, errno.EPERM):
+                raise OSError(code, os.strerror(code))
+        return _open_stepwise(folder, relative)
+
+
+def _open_stepwise(folder: int, relative: str) -> int:
+    """The same without openat2: each folder on the way is opened in turn, and none may be a link."""
+    *folders, name = [part for part in relative.split("/") if part != "."] or ["."]
+    here = os.dup(folder)
+    try:
+        for part in folders:
+            deeper = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = deeper
+        return os.open(name, OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+@contextmanager
+def _opened_folder(path: str) -> Iterator[int]:
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _refused() -> SourceError:
+    return SourceError(
+        Outcome.UNAVAILABLE, "may not be read: it is outside of what UNMASK_URI_ALLOW lists for this worker"
+    )
 
 
 def _split(uri: str) -> tuple[str, str, str]:

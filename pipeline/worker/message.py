@@ -15,7 +15,7 @@ import structlog
 
 from pipeline.parts.store import PartStore
 from pipeline.results.store import VerdictStore
-from pipeline.scan import ScanInterruptedError
+from pipeline.sources import ScanInterruptedError
 from pipeline.telemetry import Metrics
 from pipeline.transport.consumer import Delivery, TaskConsumer
 from pipeline.transport.kafka import Publisher, Sent, TooLargeError, TransportError

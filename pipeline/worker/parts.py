@@ -10,8 +10,8 @@ import structlog
 from pipeline.contracts import Outcome, Provenance, Verdict
 from pipeline.parts.join import PartResult, judge_parts, plan_parts
 from pipeline.parts.store import PartStore
-from pipeline.scan import ScanInterruptedError, Scanner
-from pipeline.sources import Source, is_uri
+from pipeline.scan import Scanner
+from pipeline.sources import ScanInterruptedError, Source
 from pipeline.transport.messages import Part, VideoTask
 from pipeline.verdict.aggregate import Failure
 from pipeline.video.window import Window
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 def can_be_split(task: VideoTask) -> bool:
     """Whether it may be judged in parts: a fetched video would be fetched again for each part."""
-    return task.part is None and (not is_uri(task.uri) or task.uri.startswith("file://"))
+    return task.part is None and not Source(task.uri).is_remote
 
 
 def split(message: ServedMessage, task: VideoTask, store: PartStore, duration_s: float, split_s: float) -> int:
@@ -123,7 +123,8 @@ class PartOfVideo:
     def _look(self, window: Window) -> PartResult:
         task = self._task
         try:
-            return self._scanner.scan_part(Source(task.uri, task.video_id), window, stop=self._message.gone)
+            source = Source(task.uri, task.video_id, guard=self._message.service.allow)
+            return self._scanner.scan_part(source, window, stop=self._message.gone)
         except HandedBackError:
             raise
         except ScanInterruptedError:

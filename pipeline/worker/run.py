@@ -21,6 +21,7 @@ from pipeline.scan import ClipCost
 from pipeline.scanner_options import ScannerOptions
 from pipeline.scoring.backends import create_backend
 from pipeline.settings import REGISTRY_CACHE, Settings
+from pipeline.sources import SourceLimits
 from pipeline.telemetry import HealthServer, Metrics
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
@@ -58,7 +59,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
     """
     if not settings.kafka or not settings.redis:
         raise ValueError("a worker needs Kafka and Redis")
-    allow = UriAllow.parse(settings.uri_allow)
+    allow = UriAllow.parse(settings.uri_allow or "")
     client = connect(settings.redis)
     metrics = Metrics()
     health = _Health(client, settings.kafka, settings.stuck_s)
@@ -86,7 +87,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
             assembly.scanner(
                 detectors,
                 options,
-                max_fetch_bytes=settings.max_fetch_bytes,
+                source_limits=SourceLimits.of(settings),
                 portraits=False,
                 cost=lambda cost: _observe(metrics, cost),
                 batch_size=metrics.batch_crops.observe,

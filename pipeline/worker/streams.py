@@ -320,8 +320,6 @@ class _LiveSegment(ServedMessage):
             log.info("shed", sequence=segment.sequence, age_s=round(age_s, 3))
             return None
         try:
-            if segment.uri is not None:
-                self.service.allow.check(segment.uri)
             result = score_segment(
                 scanner,
                 tracker,
@@ -330,6 +328,7 @@ class _LiveSegment(ServedMessage):
                 first_index=state.frames_decoded,
                 clock_s=state.clock_s,
                 stop=self.gone,
+                guard=self.service.allow,
             )
         except SourceError as error:
             state.failed += 1

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from pipeline.contracts import Outcome, Provenance, Verdict
 from pipeline.parts.store import PartStore
-from pipeline.scan import LongClipError, ScanInterruptedError, Scanner
-from pipeline.sources import Source, SourceError
+from pipeline.scan import LongClipError, Scanner
+from pipeline.sources import ScanInterruptedError, Source
 from pipeline.transport.kafka import MAX_RECORD_BYTES
 from pipeline.transport.messages import ContractError, Part, VideoTask
 from pipeline.types import Scores
@@ -114,12 +114,7 @@ class VideoMessage(ServedMessage):
             self.retry_until_lost(lambda: store.drop(task.video_id))
             return
         scanner = self._sampled(task)
-        verdict: Verdict | Failure | None
-        try:
-            self.service.allow.check(task.uri)
-            verdict = PartOfVideo(self, task, part, scanner, store).verdict()
-        except SourceError as error:
-            verdict = Failure(error.outcome, str(error))
+        verdict = PartOfVideo(self, task, part, scanner, store).verdict()
         if verdict is None:
             return
         if isinstance(verdict, Failure):
@@ -218,15 +213,12 @@ class _Scan:
         service, task = self._owner.service, self._task
         started_s = time.monotonic()
         try:
-            service.allow.check(task.uri)
             report = self._scanner.scan(
-                Source(task.uri, task.video_id),
+                Source(task.uri, task.video_id, guard=service.allow),
                 done=self._was_judged,
                 stop=self._owner.gone,
                 longest_s=service.split_s if service.parts and service.split_s and can_be_split(task) else None,
             )
-        except SourceError as error:
-            return _unscored(self._scanner, task, Failure(error.outcome, str(error))), False
         except HandedBackError:
             raise
         except ScanInterruptedError:

@@ -24,6 +24,7 @@ import psutil
 from kafka import KafkaProducer
 
 from pipeline.contracts import Outcome, Topic, Verdict
+from pipeline.sources import Source
 from pipeline.submit import item_of
 from pipeline.transport.history import read_topic
 from tests import media
@@ -157,7 +158,7 @@ def poison(folder: Path, count: int, broken: int) -> bool:
             producer.send(str(Topic.VIDEOS), key=b"bad", value=value)
         producer.close()
         platform.unmask("submit", str(clips), "--recursive")
-        names = {item_of(str(path)).id: path for path in clips.rglob("*.mp4")}
+        names = {item_of(Source(str(path))).id: path for path in clips.rglob("*.mp4")}
         ids = sorted(names)
         until(lambda: done_count(platform, ids) == len(ids), PATIENCE_S)
         killer.end()

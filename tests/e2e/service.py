@@ -42,7 +42,7 @@ class WorkerProcess:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*pin, UNMASK, "worker", *options],
-                env={**os.environ, **environment, "UNMASK_HTTP_PORT": str(self.port)},
+                env={"UNMASK_URI_ALLOW": "/", **os.environ, **environment, "UNMASK_HTTP_PORT": str(self.port)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -101,7 +101,7 @@ def test_health_and_metrics_report_the_worker(worker: WorkerProcess) -> None:
     assert worker.get("/healthz") == (200, '{"alive": true}\n')
     status, body = worker.get("/readyz")
     weights = find_entry(default_detector()).sha256
-    ready = {"ready": True, "model": "ok", "kafka": "ok", "redis": "ok", "weights": weights}
+    ready = {"ready": True, "model": "ok", "kafka": "ok", "redis": "ok", "messages": "ok", "weights": weights}
     assert (status, json.loads(body)) == (200, ready)
     assert worker.get("/")[0] == 404
     _, text = worker.get("/metrics")
@@ -187,6 +187,7 @@ def test_a_worker_exits_on_sigterm(platform: Platform, worker: WorkerProcess) ->
     [
         ({"UNMASK_REDIS": ""}, "UNMASK_REDIS not set"),
         ({"UNMASK_URI_ALLOW": "file://srv"}, "expected a scheme"),
+        ({"UNMASK_URI_ALLOW": "file"}, "expected a folder, such as /srv/videos"),
         ({"UNMASK_MAX_ATTEMPTS": "0"}, "max_attempts"),
         ({"UNMASK_WEIGHTS": "nothing-of-that-name"}, "nothing-of-that-name"),
     ],
@@ -196,12 +197,20 @@ def test_a_worker_names_bad_settings(environment: dict[str, str], reason: str) -
         "UNMASK_KAFKA": f"127.0.0.1:{free_port()}",
         "UNMASK_REDIS": "redis://127.0.0.1:1/0",
         "UNMASK_HTTP_PORT": "0",
+        "UNMASK_URI_ALLOW": "/",
     }
     done = subprocess.run(
         [UNMASK, "worker"], env={**defaults, **environment}, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 2
     assert reason in done.stderr
+
+
+def test_a_worker_wants_to_know_what_it_may_read() -> None:
+    settings = {"UNMASK_KAFKA": "127.0.0.1:1", "UNMASK_REDIS": "redis://127.0.0.1:1/0"}
+    done = subprocess.run([UNMASK, "worker"], env=settings, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "UNMASK_URI_ALLOW=/srv/videos," in done.stderr
 
 
 def test_a_command_names_the_missing_setting() -> None:

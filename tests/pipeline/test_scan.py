@@ -18,9 +18,9 @@ from models.checkpoint import Thresholds
 from pipeline.contracts import Label, Outcome, Verdict
 from pipeline.faces.create import create_detector
 from pipeline.faces.detector import FaceDetector
-from pipeline.scan import ScanInterruptedError, Scanner, scan_all
+from pipeline.scan import Scanner, scan_all
 from pipeline.scoring.engine import Engine
-from pipeline.sources import Source
+from pipeline.sources import ScanInterruptedError, Source, SourceLimits
 from pipeline.types import Floats, Image
 from pipeline.video.sampling import Even, Every
 from pipeline.video.sandbox import DecodeServer, Limits
@@ -140,7 +140,7 @@ def test_a_file_too_large_to_fetch_is_over_limit(scanner: Scanner, one_face: Pat
 
     fsspec.filesystem("memory").pipe("/scan/clip.mp4", one_face.read_bytes())
     assert judged(scanner, "memory://scan/clip.mp4").outcome is Outcome.SCORED
-    verdict = judged(replace(scanner, max_fetch_bytes=1000), "memory://scan/clip.mp4")
+    verdict = judged(replace(scanner, source_limits=SourceLimits(max_fetch_bytes=1000)), "memory://scan/clip.mp4")
     assert (verdict.outcome, verdict.source) == (Outcome.OVER_LIMIT, "memory://scan/clip.mp4")
 
 

@@ -18,7 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contracts import Outcome, clip_id_of
-from pipeline.sources import MEDIA_SUFFIXES, Source, SourceError, expand, is_uri, open_source
+from pipeline.sources import (
+    MEDIA_SUFFIXES,
+    ScanInterruptedError,
+    Source,
+    SourceError,
+    SourceLimits,
+    expand,
+    is_uri,
+    open_source,
+)
 
 CONTENT = b"not really a clip"
 MP4 = b"\0\0\0\x20ftypisom" + bytes(20)
@@ -29,8 +38,8 @@ def names(*given: str | Path, recursive: bool = False) -> list[str]:
     return [source.name for source in expand([str(name) for name in given], recursive=recursive).sources]
 
 
-def read(name: str | Path, max_fetch_bytes: int = 1 << 30) -> bytes:
-    with open_source(Source(str(name)), max_fetch_bytes=max_fetch_bytes) as opened:
+def read(name: str | Path, **limits: Any) -> bytes:
+    with open_source(Source(str(name)), SourceLimits(**limits)) as opened:
         content = os.read(opened.fd, 1 << 26)
         assert opened.size_bytes == len(content)
         assert opened.sha256 == hashlib.sha256(content).hexdigest()
@@ -39,8 +48,8 @@ def read(name: str | Path, max_fetch_bytes: int = 1 << 30) -> bytes:
     return content
 
 
-def refusal(name: str | Path, max_fetch_bytes: int = 1 << 30) -> SourceError:
-    with pytest.raises(SourceError) as caught, open_source(Source(str(name)), max_fetch_bytes=max_fetch_bytes):
+def refusal(name: str | Path, **limits: Any) -> SourceError:
+    with pytest.raises(SourceError) as caught, open_source(Source(str(name)), SourceLimits(**limits)):
         pass
     return caught.value
 
@@ -227,16 +236,20 @@ class TestUri:
         with zipfile.ZipFile(tmp_path / "clips.zip", "w") as archive:
             archive.writestr("one.mp4", CONTENT)
             archive.writestr("notes.txt", CONTENT)
-        assert read(f"zip://one.mp4::{tmp_path / 'clips.zip'}") == CONTENT
-        (inside,) = names(f"zip://*.mp4::{tmp_path / 'clips.zip'}")
-        assert read(inside) == CONTENT
+        uri = f"zip://one.mp4::{tmp_path / 'clips.zip'}"
+        assert read(uri, chains=True) == CONTENT
+        (inside,) = expand([f"zip://*.mp4::{tmp_path / 'clips.zip'}"], chains=True).sources
+        assert read(inside.name, chains=True) == CONTENT
+        assert names(uri) == [uri]
+        assert "UNMASK_URI_CHAINS" in str(refusal(uri))
 
     @pytest.mark.parametrize(
         ("uri", "says"),
         [
             ("memory://bucket/missing.mp4", "FileNotFoundError"),
-            ("nosuchscheme://bucket/a.mp4", "nosuchscheme"),
-            ("zip://one.mp4::/no/such/archive.zip", "FileNotFoundError"),
+            ("nosuchscheme://bucket/a.mp4", "the scheme 'nosuchscheme' is not opened"),
+            ("reference://bucket/a.mp4", "the scheme 'reference' is not opened"),
+            ("simplecache::memory://bucket/a.mp4", "UNMASK_URI_CHAINS"),
         ],
     )
     def test_a_failed_fetch_says_why(self, uri: str, says: str) -> None:
@@ -262,7 +275,6 @@ class TestHttp:
     @pytest.fixture
     def server(self, folder: Path, requests: list[str]) -> Iterator[str]:
         """A plain web server over `folder`; like many it does not support range requests."""
-        pytest.importorskip("aiohttp", reason="needs the extra `remote`")
 
         class Handler(SimpleHTTPRequestHandler):
             def __init__(self, *arguments: Any) -> None:
@@ -302,9 +314,67 @@ class TestHttp:
         assert "missing.mp4" in str(error)
 
     def test_a_refused_connection_is_unavailable(self) -> None:
-        pytest.importorskip("aiohttp", reason="needs the extra `remote`")
         # Port 9, discard: reserved, with no listener.
         assert refusal("http://127.0.0.1:9/clip.mp4").outcome is Outcome.UNAVAILABLE
+
+
+class TestNamesLikeUris:
+    """What a folder holds is a file, whatever its name says: anyone may have put it there."""
+
+    NAMES = ("reference::x.mp4", "Rust::intro.mp4", "simplecache::http:", "http:", "a b::c.mp4")
+
+    @pytest.fixture
+    def inbox(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        for name in self.NAMES:
+            if name.endswith(".mp4"):
+                (tmp_path / name).write_bytes(CONTENT)
+            else:
+                # A path such as http://127.0.0.1/x.mp4, for which two folders are enough.
+                (tmp_path / name / "127.0.0.1").mkdir(parents=True)
+                (tmp_path / name / "127.0.0.1" / "x.mp4").write_bytes(CONTENT)
+        return tmp_path
+
+    @pytest.mark.parametrize("given", [".", "*", "./*"])
+    def test_a_folder_and_a_glob_hold_files(self, given: str, inbox: Path) -> None:
+        found = expand([given], recursive=True)
+        assert len(found.sources) == len(self.NAMES)
+        for source in found.sources:
+            assert not source.is_remote
+            with open_source(source) as opened:
+                assert opened.size_bytes == len(CONTENT)
+
+    @pytest.mark.parametrize(
+        "name", ["Rust::intro.mp4", "http://127.0.0.1/x.mp4", "simplecache::http://127.0.0.1/x.mp4"]
+    )
+    def test_what_exists_as_a_path_is_a_path(self, name: str, inbox: Path) -> None:
+        (source,) = expand([name]).sources
+        assert (source.name, source.is_remote) == (name, False)
+        with open_source(source) as opened:
+            assert opened.size_bytes == len(CONTENT)
+
+    def test_a_missing_name_with_colons_is_a_missing_file(self) -> None:
+        (source,) = expand(["Rust::missing.mp4"]).sources
+        with pytest.raises(SourceError, match="No such file"), open_source(source):
+            pass
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.mp4"
+    with path.open("wb") as file:
+        file.truncate(15 << 40)
+    error = refusal(path)
+    assert error.outcome is Outcome.OVER_LIMIT
+    assert "UNMASK_MAX_FILE_BYTES" in str(error)
+
+
+def test_hashing_ends_where_it_is_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.mp4"
+    with path.open("wb") as file:
+        file.truncate(200 << 30)
+    asked = iter([False, False, True])
+    with pytest.raises(ScanInterruptedError), open_source(Source(str(path)), stop=lambda: next(asked)):
+        pass
 
 
 def test_paths_and_uris_are_distinguished() -> None:

@@ -13,46 +13,51 @@ import redis
 
 from pipeline.contracts import Outcome, SourceClass, State
 from pipeline.results.store import VerdictStore, connect
+from pipeline.sources import Source
 from pipeline.submit import BATCH, Item, item_of, submit, watch
 from pipeline.transport.kafka import Publisher, TransportError
 from pipeline.transport.messages import VideoTask
 from tests.pipeline.records import record
 
 
+def item_at(name: str) -> Item:
+    return item_of(Source(name))
+
+
 def test_a_file_keeps_its_id_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"one")
-    first = item_of(str(path))
-    assert first == item_of(f"file://{path}") == item_of(str(path))
+    first = item_at(str(path))
+    assert first == item_at(f"file://{path}") == item_at(str(path))
     monkeypatch.chdir(tmp_path)
-    assert item_of("a.mp4") == first
+    assert item_at("a.mp4") == first
     assert first.uri == str(path)
     path.write_bytes(b"another")
-    assert item_of(str(path)).id != first.id
+    assert item_at(str(path)).id != first.id
     copy = tmp_path / "b.mp4"
     copy.write_bytes(b"another")
-    assert item_of(str(copy)).id != item_of(str(path)).id
+    assert item_at(str(copy)).id != item_at(str(path)).id
 
 
 def test_a_missing_file_gets_an_id_too(tmp_path: Path) -> None:
-    missing = item_of(str(tmp_path / "missing.mp4"))
-    assert missing == item_of(str(tmp_path / "missing.mp4"))
-    assert item_of("s3-nowhere://bucket/a.mp4").uri == "s3-nowhere://bucket/a.mp4"
+    missing = item_at(str(tmp_path / "missing.mp4"))
+    assert missing == item_at(str(tmp_path / "missing.mp4"))
+    assert item_at("s3-nowhere://bucket/a.mp4").uri == "s3-nowhere://bucket/a.mp4"
 
 
 def test_a_remote_file_is_identified_by_its_version() -> None:
     files = fsspec.filesystem("memory")
     files.pipe("/inbox/a.mp4", b"one")
-    first = item_of("memory://inbox/a.mp4")
+    first = item_at("memory://inbox/a.mp4")
     assert first.uri == "memory://inbox/a.mp4"
     files.pipe("/inbox/a.mp4", b"two and more")
-    assert item_of("memory://inbox/a.mp4").id != first.id
+    assert item_at("memory://inbox/a.mp4").id != first.id
 
 
 def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(str(tmp_path)) + b"/\xff.mp4")
     with pytest.raises(ValueError, match="not UTF-8"):
-        item_of(name)
+        item_at(name)
 
 
 class Line:
@@ -84,7 +89,7 @@ def store(redis_url: str) -> VerdictStore:
 
 
 def items(tmp_path: Path, count: int) -> list[Item]:
-    return [item_of(str(tmp_path / f"{number}.mp4")) for number in range(count)]
+    return [item_at(str(tmp_path / f"{number}.mp4")) for number in range(count)]
 
 
 def send(line: Line, store: VerdictStore, these: list[Item], **how: Any) -> tuple[int, int]:

@@ -21,9 +21,9 @@ from pipeline.faces.create import create_detector
 from pipeline.faces.detector import FaceDetector
 from pipeline.parts.join import MAX_PARTS, PartError, PartResult, join_parts, judge_parts, plan_parts
 from pipeline.parts.result import SeenFrame
-from pipeline.scan import ScanInterruptedError, Scanner
+from pipeline.scan import Scanner
 from pipeline.scoring.engine import Engine
-from pipeline.sources import Source
+from pipeline.sources import ScanInterruptedError, Source
 from pipeline.types import Faces, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
 from pipeline.video.sampling import Every, Fps, Sampling

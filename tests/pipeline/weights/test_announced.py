@@ -48,6 +48,7 @@ def test_an_announcement_is_stored_and_published_by_contract(announcements: redi
         "promoted_at": 1.5,
         "previous": sha256(1),
         "forced": True,
+        "size_bytes": None,
     }
     assert json.loads(heard[0])["previous"] is None
     assert announcements.lrange(HISTORY_KEY, 0, -1) == [heard[0]]

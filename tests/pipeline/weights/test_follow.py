@@ -30,7 +30,7 @@ from pipeline.telemetry import Metrics
 from pipeline.video.sampling import Even
 from pipeline.video.sandbox import DecodeServer
 from pipeline.weights.announced import ActiveWeights
-from pipeline.weights.follow import Follower, Loaded, Loader
+from pipeline.weights.follow import Follower, Loaded, Loader, RefusedError
 from pipeline.weights.leases import Scanners
 from pipeline.weights.registry import Registry
 from tests.conftest import required_service
@@ -388,12 +388,6 @@ def test_a_starting_worker_uses_announced_weights_or_says_why_not(bench: Bench) 
     assert [line["log_level"] for line in logs] == ["error", "warning"]
 
 
-def test_without_a_registry_a_worker_reads_the_announced_uri(bench: Bench) -> None:
-    sha256 = bench.put(1)
-    loader = replace(bench.loader, registry=None)
-    assert loader(bench.announcement(sha256)).detector.sha256 == sha256
-
-
 def test_following_continues_when_redis_returns(bench: Bench, scanners: Scanners, tmp_path: Path) -> None:
     with required_service(), ExitStack() as stack:
         server = stack.enter_context(RedisServer(tmp_path / "redis"))
@@ -408,3 +402,11 @@ def test_following_continues_when_redis_returns(bench: Bench, scanners: Scanners
             sha256 = bench.announce(bench.put(1))
             until(lambda: bench.count("swapped") == 1)
     assert in_use(scanners) == sha256
+
+
+def test_without_a_registry_announced_weights_are_refused(bench: Bench, tmp_path: Path) -> None:
+    """Who can write to Redis must not choose what a worker fetches."""
+    loader = Loader(tmp_path / "cache", bench.create)
+    with pytest.raises(RefusedError, match="UNMASK_REGISTRY is not set"):
+        loader(bench.announcement(bench.put(1)))
+    assert not (tmp_path / "cache").exists()

@@ -41,8 +41,15 @@ def test_one_machine_fetches_what_another_stored(open_registry: Open, weights: P
     assert other.evaluation(SHA256) == b"{}"
     other.put_evaluation(SHA256, b'{"a": 1}')
     assert other.evaluation(SHA256) == b'{"a": 1}'
-    # The weights' URI leads to the registry.
-    assert Registry.holding(uri, tmp_path / "third").get(SHA256).read_bytes() == DATA
+
+
+def test_no_more_is_fetched_than_was_announced(open_registry: Open, weights: Path, tmp_path: Path) -> None:
+    open_registry("one").put(weights, SHA256, None)
+    other = open_registry("other")
+    with pytest.raises(DamagedError, match=f"more than the {len(DATA) - 1} bytes"):
+        other.get(SHA256, len(DATA) - 1)
+    assert not list((tmp_path / "other").glob("*.safetensors"))
+    assert other.get(SHA256, len(DATA)).read_bytes() == DATA
 
 
 def test_fetched_weights_outlive_the_registry(weights: Path, tmp_path: Path) -> None:
@@ -88,5 +95,3 @@ def test_missing_files_and_failed_writes_are_errors(open_registry: Open, weights
         registry.get("../../etc/passwd")
     with pytest.raises(ValueError, match="nonsense"):
         Registry("nonsense://x", tmp_path)
-    with pytest.raises(ValueError, match="expected"):
-        Registry.holding("/somewhere/else.safetensors", tmp_path)

@@ -306,7 +306,7 @@ def test_a_state_of_a_newer_version_is_left_to_newer_workers(
         # Other streams go on meanwhile.
         assert judged(store, send(range(2))).outcome is Outcome.SCORED
         assert not committed_to_the_end(bootstrap, (Topic.SEGMENTS,))
-        client.hset(stream_key(stream), "state", state)
+    client.hset(stream_key(stream), "state", state)
     with serve():
         assert judged(store, stream).frames_sampled == 24
         until(lambda: committed_to_the_end(bootstrap, (Topic.SEGMENTS,)))

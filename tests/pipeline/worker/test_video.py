@@ -20,7 +20,6 @@ from pipeline.results.store import VerdictStore
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher
 from pipeline.types import Floats, Image
-from pipeline.worker.access import UriAllow
 from pipeline.worker.loop import Worker
 from pipeline.worker.message import Service
 from tests import media
@@ -227,10 +226,10 @@ def test_a_failing_model_is_retried_then_reported_and_can_be_requeued(
 def test_an_internal_error_is_reported_and_blocks_nothing(
     root: Path, bootstrap: str, publisher: Publisher, store: VerdictStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(provenance: object, sha256: object) -> str:
+    def broken(*arguments: object) -> str:
         raise RuntimeError("never thought of this")
 
-    monkeypatch.setattr(UriAllow, "check", broken)
+    monkeypatch.setattr(VerdictStore, "begin", broken)
     asked = task(root / "any.mp4")
     verdict = judged(asked, publisher, store)
     assert (verdict.outcome, verdict.error) == (Outcome.MODEL_ERROR, "RuntimeError: never thought of this")
