@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pipeline.video.cage import Layers
 
 # Decoders by the codec they serve: libav's own "av1" works on a GPU only, so only those that work anywhere count.
 CODECS = {
@@ -146,16 +149,37 @@ def _decoding() -> Iterator[Finding]:
         with server.open(clip, "doctor", sampling=Every(1), limits=Limits(wall_s=60.0)) as reader:
             frames = sum(1 for _ in reader)
             decoder = reader.info.decoder
-        no_network = server.isolation.no_network
+        isolation = server.isolation
     if frames == 0:
         yield Finding("decode child", "missing", "it started, but returned no frame", _DECODE_ADVICE)
     else:
         yield Finding("decode child", "ok", f"started, decoded {frames} frames with {decoder}")
-    if no_network:
+    yield _cage(isolation.layers)
+    if isolation.no_network:
         yield Finding("decode network", "ok", "none: children run in a network namespace of their own")
     else:
         advice = "allow user namespaces, or start as root: then children get a namespace without a network"
         yield Finding("decode network", "optional", "children are not cut off from the network", advice)
+
+
+# What a decoder that was taken over by a file could do without a layer.
+_WITHOUT = {
+    "privileges": "use the worker's capabilities",
+    "Landlock": "signal the worker's processes, if seccomp is missing too also read its files",
+    "seccomp": "start processes that outlive the clip, open sockets and trace other decoders",
+}
+
+
+def _cage(layers: Layers) -> Finding:
+    if not layers.missing:
+        return Finding("decode cage", "ok", f"no privileges, Landlock {layers.landlock}, seccomp")
+    could = "; ".join(_WITHOUT[name] for name in layers.missing)
+    advice = (
+        f"a file that takes its decoder over could {could}. Linux 5.13 has Landlock, and containers must allow "
+        "landlock_create_ruleset, landlock_restrict_self and seccomp (Docker's default profile does); "
+        "UNMASK_SANDBOX=required refuses to decode without"
+    )
+    return Finding("decode cage", "optional", f"without {', '.join(layers.missing)}", advice)
 
 
 def _write_clip(path: Path) -> None:

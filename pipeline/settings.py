@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     max_fetch_bytes: int = Field(default=8 << 30, gt=0, description="largest clip that is fetched from a URI")
     max_file_bytes: int = Field(default=256 << 30, gt=0, description="largest file that is read")
     uri_chains: bool = Field(default=False, description="open chains of URIs, such as zip://a.mp4::s3://bucket/a.zip")
+    sandbox: Literal["auto", "required"] = Field(
+        default="auto", description="required: decode nothing where the system lacks a layer of the decode child's cage"
+    )
     kafka: str | None = Field(default=None, description="bootstrap servers, host:port with commas between")
     redis: str | None = Field(default=None, description="URL of Redis, redis://host:port/0")
     registry: str | None = Field(default=None, description="registry of weights: a folder, or a URI that fsspec knows")

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 
 from pipeline.types import Image
+from pipeline.video import cage
 from pipeline.video.clip import DecodeError, Limits
 from pipeline.video.reader import VideoReader
 from pipeline.video.ring import Ring
@@ -35,8 +36,10 @@ def run(sock: socket.socket) -> None:
         return
     request, (source,) = received
     limits = Limits(**request["limits"])
-    parent = _Parent(channel)
     _restrict(limits)
+    # While there is one thread; what comes from the file is read after it.
+    cage.lock()
+    parent = _Parent(channel)
     try:
         _decode(parent, source, request, limits)
     except DecodeError as error:

@@ -11,16 +11,20 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
+import importlib
+import json
 import os
+import pkgutil
 import selectors
 import signal
 import socket
 import sys
 from contextlib import suppress
 
+import av
 import cv2
 
-from pipeline.video import child
+from pipeline.video import cage, child
 from pipeline.video.wire import REPORT, Channel
 
 # linux/sched.h; `os.unshare` comes with Python 3.12.
@@ -36,11 +40,35 @@ def main() -> None:
     os.close(null)
     # A fork copies the calling thread only: no other thread may run.
     cv2.setNumThreads(1)
+    _import_all()
     no_network = _leave_network()
     # Keeps the collector from touching, and thereby copying, the pages that children share.
     gc.freeze()
-    channel.send({"no_network": no_network})
+    channel.send({"no_network": no_network, "layers": _layers()})
     _Server(channel).serve()
+
+
+def _import_all() -> None:
+    """Import every module of PyAV: a child in its cage can open no file."""
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        with suppress(ImportError):
+            importlib.import_module(module.name)
+
+
+def _layers() -> dict[str, object]:
+    """Which layers the cage has here, as a child finds them."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, json.dumps(cage.lock().to_dict()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        found = answer.read()
+    os.waitpid(pid, 0)
+    return dict(json.loads(found)) if found else cage.NO_LAYERS.to_dict()
 
 
 def _leave_network() -> bool:

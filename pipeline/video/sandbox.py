@@ -1,12 +1,13 @@
 """Decoding out of process: a hostile or broken file affects only its own clip.
 
 Video files are hostile input, and libav is a large parser in C. Each clip is read by a child process of its own, with
-limits on memory, time and files, without a network where the system allows that, and with demuxers that open only the
-one given file. All its output is checked before use.
+limits on memory, time and files, in a cage (`pipeline.video.cage`) and without a network as far as the system allows,
+and with demuxers that open only the one given file. All its output is checked before use.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pipeline.video.cage import NO_LAYERS, Layers
 from pipeline.video.clip import ClipInfo, DecodeError, Limits
 from pipeline.video.clip_reader import ClipReader
 from pipeline.video.sampling import Fps, Sampling
@@ -28,6 +30,8 @@ from pipeline.video.window import Window
 from pipeline.video.wire import REPORT, Channel
 
 __all__ = ["ClipInfo", "ClipReader", "DecodeError", "DecodeServer", "Isolation", "Limits", "Window"]
+
+log = logging.getLogger(__name__)
 
 # The directory that holds our packages: the server must import the code that runs here, whatever its directory.
 _ROOT = Path(__file__).resolve().parents[2]
@@ -43,15 +47,29 @@ _ENVIRONMENT = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "L
 _THREADS = 2
 
 
+def cage_required() -> bool:
+    """Whether UNMASK_SANDBOX refuses to decode without a whole cage.
+
+    Raises:
+        ValueError: its value is neither auto nor required.
+    """
+    value = os.environ.get("UNMASK_SANDBOX") or "auto"
+    if value not in ("auto", "required"):
+        raise ValueError(f"UNMASK_SANDBOX: expected auto or required, got {value!r}")
+    return value == "required"
+
+
 @dataclass(frozen=True, slots=True)
 class Isolation:
     """Isolation that this system provides in addition to processes and limits.
 
     Attributes:
         no_network: decode children run in a network namespace without addresses.
+        layers: of their cage.
     """
 
     no_network: bool
+    layers: Layers = NO_LAYERS
 
 
 class DecodeServer:
@@ -105,7 +123,7 @@ class DecodeServer:
         Raises:
             DecodeError: it cannot be opened ("unavailable"), has no video ("undecodable") or passes a limit
                 ("over_limit").
-            RuntimeError: the server is closed, or does not start.
+            RuntimeError: the server is closed, does not start, or lacks layers of the cage that are required.
         """
         fd = _open_regular(source)
         try:
@@ -173,7 +191,11 @@ class DecodeServer:
             with self._lock:
                 clips = list(self._clips)
             for clip in clips:
-                clip.check()
+                try:
+                    clip.check()
+                except Exception:
+                    # The limits of the other clips are still to be kept.
+                    log.exception("the limits of a clip could not be checked")
 
     def _connect(self) -> Channel:
         if self._closed.is_set():
@@ -206,8 +228,18 @@ class DecodeServer:
             self._disconnect()
             raise RuntimeError(f"the decode server ended with exit code {code}; see its standard error")
         ours.settimeout(None)
-        self._isolation = Isolation(no_network=bool(hello[0].get("no_network")))
+        self._isolation = Isolation(bool(hello[0].get("no_network")), Layers(**hello[0]["layers"]))
+        self._check_cage()
         return self._channel
+
+    def _check_cage(self) -> None:
+        if not (missing := self._isolation.layers.missing):
+            return
+        lacks = f"this system lacks {', '.join(missing)} for the cage of decode children"
+        if cage_required():
+            self._disconnect()
+            raise RuntimeError(f"{lacks}, and UNMASK_SANDBOX is required")
+        log.warning("%s: see `unmask doctor`", lacks)
 
     def _disconnect(self) -> None:
         if self._channel is not None:
