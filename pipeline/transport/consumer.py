@@ -7,8 +7,10 @@ block; a lock guards the shared state.
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +18,17 @@ from typing import Any
 
 import structlog
 from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import CommitFailedError, IllegalStateError, KafkaError, RetriableError
+from kafka.errors import (
+    CommitFailedError,
+    CorruptRecordError,
+    IllegalStateError,
+    KafkaError,
+    RetriableError,
+    UnsupportedCodecError,
+)
 
 from pipeline.contracts import Topic
+from pipeline.transport import inflate
 from pipeline.transport.assignor import EvenStickyAssignor
 from pipeline.transport.kafka import TransportError
 from pipeline.transport.messages import Message, message_fields
@@ -47,6 +57,12 @@ _POLL_INTERVAL_S = 300.0
 _JOIN_POLL_S = 1.0
 
 
+# What kafka-python raises for a message or a batch that it cannot read: names of headers that are not UTF-8, a codec
+# without its library, a wrong checksum, malformed lengths.
+_UNREADABLE = (CorruptRecordError, UnsupportedCodecError, ValueError, IndexError, struct.error, zlib.error)
+inflate.install()
+
+
 class _Tenure:
     """The time during which a partition stays with this worker, over all rebalances that leave it here."""
 
@@ -57,10 +73,15 @@ class _Tenure:
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Message):
-    """A delivered message that is not done."""
+    """A delivered message that is not done.
+
+    Attributes:
+        unreadable: why its bytes could not be read: then only its place is known.
+    """
 
     topic: Topic
     _tenure: _Tenure = field(repr=False, compare=False)
+    unreadable: str = ""
 
     @property
     def moved(self) -> bool:
@@ -174,6 +195,8 @@ class TaskConsumer:
             # As many as each group has room for: filling one must not overfill another.
             at_most = min((room for room in rooms.values() if room > 0), default=1)
             fetched = self._consumer.poll(int(timeout_s * 1000), max_records=at_most)
+        except _UNREADABLE as error:
+            return self._skip(error)
         except (RetriableError, IllegalStateError) as error:
             # IllegalStateError: a partition was revoked while we asked about it.
             log.warning("kafka is unreachable or the group is rebalancing", error=f"{type(error).__name__}: {error}")
@@ -193,6 +216,41 @@ class TaskConsumer:
                         tenure.water.take(record.offset)
                         deliveries.append(Delivery(**message_fields(record), topic=Topic(record.topic), _tenure=tenure))
         return deliveries
+
+    def _skip(self, error: Exception) -> list[Delivery]:
+        """Pass over a message that kafka-python cannot read: it would raise the same error at every poll.
+
+        The message is delivered without its content. If its batch cannot be read, or only the beginning, the others in
+        it follow in the same way; a batch comes from one producer.
+        """
+        fetcher = self._consumer._fetcher
+        records = fetcher._next_partition_records
+        if records is None:
+            raise TransportError(f"{type(error).__name__}: {error}") from error
+        partition = records.topic_partition
+        fetcher._next_partition_records = None
+        position = self._consumer.position(partition, timeout_ms=int(_LOOK_TIMEOUT_S * 1000))
+        offset = max(records.next_fetch_offset, position or 0)
+        self._consumer.seek(partition, offset + 1)
+        log.warning("a message cannot be read", topic=partition.topic, partition=partition.partition, offset=offset)
+        with self._lock:
+            tenure = self._tenures.get(partition)
+            if tenure is None or (tenure.water.next is not None and offset < tenure.water.next):
+                return []
+            tenure.water.take(offset)
+        return [
+            Delivery(
+                partition=partition.partition,
+                offset=offset,
+                key=None,
+                value=None,
+                headers=(),
+                timestamp_s=time.time(),
+                topic=Topic(partition.topic),
+                _tenure=tenure,
+                unreadable=f"{type(error).__name__}: {error}",
+            )
+        ]
 
     def take_no_more(self) -> None:
         """From now on `poll` only keeps the membership alive and commits."""

@@ -195,6 +195,12 @@ class ServedMessage:
         )
         self.service.metrics.dead.labels(stage).inc()
 
+    def refuse(self, error: str) -> None:
+        """End a message that breaks the contract."""
+        log.warning("not by contract", error=error)
+        self.dead_letter(error, stage="parse", attempts=0)
+        self.service.consumer.done(self.delivery)
+
     def give_up(self, error: Exception) -> None:
         """End a message that nothing else could end: a dead letter with the error.
 
@@ -227,7 +233,10 @@ def serve(message: ServedMessage) -> None:
     try:
         try:
             with message.service.slots.held(message.delivery):
-                message.run()
+                if message.delivery.unreadable:
+                    message.refuse(f"cannot be read: {message.delivery.unreadable}")
+                else:
+                    message.run()
         except HandedBackError:
             raise
         except Exception as error:

@@ -16,6 +16,15 @@ from pipeline.contracts import Topic
 _NULL = b"\0null"
 
 
+class BadName(str):
+    """The name of a header that is not UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"\xff\xfe"
+
+
 class RawProducer(Serializer):
     """Sends nulls too, which kafka-python refuses: they are put in where it has checked the message."""
 

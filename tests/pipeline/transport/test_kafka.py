@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from kafka import KafkaConsumer, TopicPartition
 
 from deploy.local.services import free_port
 from pipeline.contracts import SourceClass, Topic
+from pipeline.dead import Letter, RequeueError, requeue
 from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
-from pipeline.transport.messages import ContentType, ContractError, Segment, VideoTask
+from pipeline.transport.messages import ContentType, ContractError, Message, Segment, VideoTask, message_fields
 from tests.pipeline.records import record
 
 
@@ -116,6 +118,20 @@ def test_a_dead_letter_is_unchanged_with_its_reason(bootstrap: str, publisher: P
         ("attempts", b"0"),
         ("topic", b"unmask.videos"),
     ]
+
+
+def test_what_is_too_large_for_a_dead_letter_is_shortened(bootstrap: str, publisher: Publisher) -> None:
+    key, junk = new_id(), b"x" * (80 << 20)
+    came = [("sender", b"me"), ("long", b"y" * 5000)]
+    publisher.dead(Topic.VIDEOS, key.encode(), junk, came, error="no", stage="parse", attempts=0)
+    (message,) = read(bootstrap, Topic.DEAD, key)
+    assert message.value == junk[:4096]
+    found = {name: text.decode() for name, text in message.headers}
+    assert (found["value_bytes"], found["sender"], found["headers_left_out"]) == (str(len(junk)), "me", "1")
+    assert found["value_sha256"] == hashlib.sha256(junk).hexdigest()
+    letter = Letter(Message(**message_fields(message)), requeued=False)
+    with pytest.raises(RequeueError, match=f"4096 of its {len(junk)} bytes are left"):
+        requeue(letter, publisher=publisher, store=None, client=None)  # type: ignore[arg-type]
 
 
 def test_a_record_beyond_a_megabyte_gets_through(bootstrap: str, publisher: Publisher) -> None:

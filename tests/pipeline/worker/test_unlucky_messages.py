@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import UnsupportedCodecError
+from kafka.record.default_records import DefaultRecordBatch
 
 from pipeline.contracts import VIDEO_TOPICS, Outcome, Topic, Verdict, clip_key, content_key
-from pipeline.dead import RequeueError, letters, requeue
 from pipeline.live.store import StreamStore
 from pipeline.results.store import VerdictStore
 from pipeline.transport.consumer import TaskConsumer
@@ -23,10 +25,20 @@ from pipeline.transport.messages import Message
 from pipeline.worker.loop import Worker
 from pipeline.worker.message import Service
 from pipeline.worker.streams import Live
-from tests.pipeline.transport.raw import RawProducer
+from tests.pipeline.transport.raw import BadName, RawProducer
 from tests.pipeline.worker.serving import committed_to_the_end, judged, published, serving, task, until
 
 TOPICS = (Topic.SEGMENTS, *VIDEO_TOPICS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left(bootstrap: str) -> Iterator[None]:
+    """Delete the messages in the end: other tests read the topics from the beginning, and could not."""
+    yield
+    consumer, admin = KafkaConsumer(bootstrap_servers=bootstrap), KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin.delete_records(consumer.end_offsets([TopicPartition(str(topic), n) for topic in TOPICS for n in (0, 1)]))
+    admin.close()
+    consumer.close()
 
 
 @pytest.fixture(scope="module")
@@ -73,24 +85,59 @@ def test_a_task_with_null_headers_is_judged(
     until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
 
 
+def unreadable(bootstrap: str, reason: str) -> list[Message]:
+    return [letter for letter in published_letters(bootstrap) if reason in letter.header("error")]
+
+
 @pytest.mark.usefixtures("worker")
-def test_what_is_too_large_for_a_dead_letter_is_shortened(
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_header_whose_name_is_not_utf_8_ends_as_a_dead_letter(
+    topic: Topic, raw: RawProducer, one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
+) -> None:
+    """kafka-python cannot read such a message, and would fail at it for good."""
+    before = len(unreadable(bootstrap, "UnicodeDecodeError"))
+    raw.send(topic, b"key", b"value", [(BadName("x"), b"text")])
+    assert judged(task(one_face), publisher, store).outcome is Outcome.SCORED
+    until(lambda: len(unreadable(bootstrap, "UnicodeDecodeError")) == before + 1)
+    until(lambda: committed_to_the_end(bootstrap, TOPICS))
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_bomb_is_not_inflated(
+    raw: RawProducer, one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
+) -> None:
+    process = psutil.Process()
+    key = f"test-{uuid.uuid4()}".encode()
+    raw.send(Topic.VIDEOS, key, bytes(300 << 20))
+    held = process.memory_info().rss
+    (letter,) = until(lambda: unreadable(bootstrap, "inflates to more than"))
+    assert process.memory_info().rss - held < 200 << 20
+    assert (letter.value, letter.header("stage"), letter.header("topic")) == (b"", "parse", "unmask.videos")
+    assert judged(task(one_face), publisher, store).outcome is Outcome.SCORED
+    until(lambda: committed_to_the_end(bootstrap))
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_batch_of_an_unknown_codec_is_passed_over(
     raw: RawProducer,
     bootstrap: str,
     publisher: Publisher,
+    one_face: Path,
     store: VerdictStore,
-    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    key, junk = f"test-{uuid.uuid4()}", b"x" * (80 << 20)
-    raw.send(Topic.VIDEOS, key.encode(), junk, [("sender", b"me"), ("long", b"y" * 5000)])
-    (message,) = until(lambda: published(bootstrap, Topic.DEAD, key))
-    assert message.value == junk[:4096]
-    assert (message.header("value_bytes"), message.header("sender")) == (str(len(junk)), "me")
-    assert message.header("value_sha256") == hashlib.sha256(junk).hexdigest()
-    assert message.header("headers_left_out") == "1"
-    letter = next(found for found in letters(bootstrap, client) if found.key == key)
-    with pytest.raises(RequeueError, match=f"4096 of its {len(junk)} bytes are left"):
-        requeue(letter, publisher=publisher, store=store, client=client)
+    """As a producer's lz4 where its library is not installed; here gzip is the one that is missing."""
+
+    def missing(batch: object, codec: int) -> None:
+        raise UnsupportedCodecError("Libraries for gzip compression codec not found")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DefaultRecordBatch, "_assert_has_codec", missing)
+        raw.send(Topic.VIDEOS, b"key", b"value" * 1000)
+        (letter,) = until(lambda: unreadable(bootstrap, "compression codec not found"))
+        # Not compressed.
+        assert judged(task(one_face), publisher, store).outcome is Outcome.SCORED
+    assert letter.header("topic") == "unmask.videos"
     until(lambda: committed_to_the_end(bootstrap))
 
 
