@@ -10,6 +10,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from pipeline.visible import visible_event
+
 
 def configure_logging(*, level: str = "info", as_json: bool | None = None) -> None:
     """Send our logs, and the libraries' from "warning" on, to standard error, one line each.
@@ -29,11 +31,12 @@ def configure_logging(*, level: str = "info", as_json: bool | None = None) -> No
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Not rich's traceback: it prints the local variables of every frame.
+    renderer = structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=structlog.dev.plain_traceback)
     last: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, visible_event, structlog.processors.JSONRenderer()]
         if as_json
-        # Not rich's traceback: it prints the local variables of every frame.
-        else [structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=structlog.dev.plain_traceback)]
+        else [visible_event, renderer]
     )
     structlog.configure(
         processors=[*shared, *last],

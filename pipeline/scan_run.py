@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 
 from models.atomic import check_writable
 from models.errors import UnmaskError
@@ -28,6 +27,7 @@ from pipeline.results.terminal import ScanProgress, summary
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings
 from pipeline.sources import Source, SourceLimits, expand
+from pipeline.visible import markup, visible
 
 if TYPE_CHECKING:
     from pipeline.scan import Scanner
@@ -72,17 +72,17 @@ def run(options: Options) -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        console.print(f"[red]Error:[/] {escape(f'environment: {error}')}", highlight=False)
+        console.print(f"[red]Error:[/] {markup(f'environment: {error}')}", highlight=False)
         return EXIT_BAD_INPUT
     found = expand(options.paths, recursive=options.recursive, chains=settings.uri_chains)
     if not found.sources:
-        paths = escape(", ".join(options.paths))
+        paths = markup(", ".join(options.paths))
         console.print(f"[red]No clips:[/] {found.skipped} files looked at in {paths}, none is media.")
         return EXIT_BAD_INPUT
     try:
         return _Run(options, settings, found.sources, found.skipped, console).scan()
     except _BadOptionError as error:
-        console.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[red]Error:[/] {markup(str(error))}", highlight=False)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         console.print("[yellow]Interrupted[/]")
@@ -241,4 +241,4 @@ class _Run:
             console.print(f"skipped, no media by name or content: {self.skipped}", highlight=False)
         for what, path in (("records", options.jsonl), ("report", options.report)):
             if path is not None and str(path) != "-":
-                console.print(f"{what}: {path}", highlight=False, markup=False)
+                console.print(f"{what}: {visible(str(path))}", highlight=False, markup=False)

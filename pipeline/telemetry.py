@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -21,6 +23,10 @@ from pipeline.scoring.engine import EngineStats
 _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 # A worker's loop runs five times a second, and waits for Kafka's answers in between.
 _STALLED_S = 60.0
+# Of the HTTP server: probes and a scraper need a few connections and answer at once.
+_CONNECTIONS = 32
+_HEAD_S = 5.0
+_HEAD_BYTES = 8192
 
 
 class _Renamed:
@@ -140,6 +146,52 @@ Checks = Mapping[str, Callable[[], str | None]]
 Facts = Mapping[str, Callable[[], str | None]]
 
 
+class _BoundedServer(ThreadingHTTPServer):
+    """Answers so many connections at once; further ones are closed."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up or says nothing is no error of ours."""
+
+
+def _read_head(connection: socket.socket) -> bytes:
+    """The request's head: at most 8 KiB, within five seconds in all; empty where it does not come."""
+    deadline = time.monotonic() + _HEAD_S
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < _HEAD_BYTES:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            part = connection.recv(_HEAD_BYTES - len(head))
+        except OSError:
+            return b""
+        if not part or time.monotonic() > deadline:
+            return b""
+        head += part
+    connection.settimeout(_HEAD_S)
+    return head
+
+
 class HealthServer:
     """`/healthz` (is the loop alive), `/readyz` (do model, Kafka and Redis answer) and `/metrics`; a context manager.
 
@@ -167,6 +219,11 @@ class HealthServer:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            def setup(self) -> None:
+                super().setup()
+                # The whole head within a time, not each of its bytes.
+                self.rfile = io.BytesIO(_read_head(self.connection))
+
             def do_GET(self) -> None:
                 status, kind, body = outer._answer(self.path.split("?", 1)[0])
                 self.send_response(status)
@@ -178,8 +235,7 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Do not log probes."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _BoundedServer((host, port), Handler)
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()

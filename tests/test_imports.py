@@ -48,6 +48,7 @@ ROOMS = {
     "pipeline": (
         "types",
         "quiet_openvino",
+        "visible",
         "logs",
         "contracts",
         "settings",

@@ -8,6 +8,8 @@ import typer
 
 from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Kafka, Redis
+from pipeline.commands.output import echo
+from pipeline.visible import visible
 
 if TYPE_CHECKING:
     from pipeline.dead import Letter
@@ -30,8 +32,8 @@ def list_letters(
     with exit_on_error(), reaching():
         for letter in letters(settings.kafka, connect(settings.redis)):
             if stage in (None, letter.stage):
-                requeued = "  (sent again)" if letter.requeued else ""
-                typer.echo(f"{letter.place}  {letter.when}  {letter.stage}  {letter.key}  {letter.error}{requeued}")
+                fields = (letter.place, letter.when, letter.stage, letter.key, letter.error)
+                echo("  ".join(map(visible, fields)) + ("  (sent again)" if letter.requeued else ""))
 
 
 @app.command()
@@ -51,7 +53,7 @@ def show(
             if letter.place == place:
                 _show(letter)
                 return
-    typer.echo(f"no dead letter {place}", err=True)
+    echo(f"no dead letter {place}", err=True)
     raise typer.Exit(1)
 
 
@@ -89,22 +91,22 @@ def requeue(
                     sent += 1
                 except RequeueError as error:
                     failed += 1
-                    typer.echo(f"{letter.place}: {error}", err=True)
+                    echo(f"{letter.place}: {error}", err=True)
                 if places and not wanted:
                     break
     for place in sorted(wanted):
         failed += 1
-        typer.echo(f"{place}: no such dead letter", err=True)
-    typer.echo(f"{sent} sent again")
+        echo(f"{place}: no such dead letter", err=True)
+    echo(f"{sent} sent again")
     raise typer.Exit(3 if failed else 0)
 
 
 def _show(letter: Letter) -> None:
-    typer.echo(f"place: {letter.place}\nwhen: {letter.when}\nkey: {letter.key}")
+    echo(f"place: {letter.place}\nwhen: {letter.when}\nkey: {visible(letter.key)}")
     for name, text in letter.message.headers:
-        typer.echo(f"{name}: {(text or b'').decode('utf-8', 'backslashreplace')}")
+        echo(f"{visible(name)}: {visible((text or b'').decode('utf-8', 'backslashreplace'))}")
     value = letter.message.value or b""
-    typer.echo()
-    typer.echo(value[:4096].decode("utf-8", "backslashreplace"))
+    echo()
+    echo(value[:4096].decode("utf-8", "backslashreplace"))
     if len(value) > 4096:
-        typer.echo(f"... {len(value)} bytes in all")
+        echo(f"... {len(value)} bytes in all")

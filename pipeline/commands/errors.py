@@ -9,11 +9,12 @@ from typing import NoReturn
 import typer
 
 from models.errors import UnmaskError
+from pipeline.commands.output import echo
 
 
 def fail(message: object, code: int = 2) -> NoReturn:
     """Print an error and end the command with this exit code."""
-    typer.echo(f"Error: {message}", err=True)
+    echo(f"Error: {message}", err=True)
     raise typer.Exit(code)
 
 

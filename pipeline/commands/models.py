@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import typer
 
 from pipeline.commands.errors import exit_on_error, fail
+from pipeline.commands.output import echo
 from pipeline.interop import Format
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def list_all(as_json: AsJson = False) -> None:
     entries = list_entries()
     weights = [_describe_entry(entry) for entry in entries]
     if as_json:
-        typer.echo(json.dumps({"architectures": architectures, "weights": weights}, indent=2))
+        echo(json.dumps({"architectures": architectures, "weights": weights}, indent=2))
         return
     from rich.table import Table
 
@@ -82,7 +83,7 @@ def show(
     except CheckpointError as error:
         fail(error)
     if as_json:
-        typer.echo(json.dumps(described, indent=2))
+        echo(json.dumps(described, indent=2))
     else:
         _print_fields(_console(), described)
 
@@ -171,9 +172,9 @@ def difference(
         "whole": {"sha256": sha256, "size_bytes": checkpoint.stat().st_size},
     }
     if as_json:
-        typer.echo(json.dumps(described, indent=2))
+        echo(json.dumps(described, indent=2))
         return
-    typer.echo(
+    echo(
         f"{out}: {out.stat().st_size / 2**20:.2f} MiB beyond {chosen.name}, sha256 {difference_sha256}\n"
         f"It restores {checkpoint.name}: {checkpoint.stat().st_size:_} bytes, sha256 {sha256}"
     )
@@ -198,9 +199,9 @@ def import_weights(
         save_checkpoint(out, weights=detector.model.state_dict(), info=detector.info)
     described = _describe_checkpoint(out)
     if as_json:
-        typer.echo(json.dumps(described, indent=2))
+        echo(json.dumps(described, indent=2))
         return
-    typer.echo(
+    echo(
         f"{out}: {detector.info.architecture} of {described['values'] / 1e6:.1f} M values from {layout}, "
         f"sha256 {described['sha256']}\n"
         "Its crops are close to those it was trained on, but not equal; without calibration and thresholds "
@@ -247,10 +248,10 @@ def export_weights(
         scored = {"reader": check.reader, "random_crops": noise, "face_crops": len(faces)}
         distance = {"largest_difference": check.difference, "tolerance": check.tolerance}
         described = {"files": files, "size_bytes": exported.size_bytes, "check": scored | distance}
-        typer.echo(json.dumps(described, indent=2))
+        echo(json.dumps(described, indent=2))
         return
-    typer.echo(f"{', '.join(map(str, exported.files))}: {exported.size_bytes / 2**20:.1f} MiB")
-    typer.echo(
+    echo(f"{', '.join(map(str, exported.files))}: {exported.size_bytes / 2**20:.1f} MiB")
+    echo(
         f"Log-odds by {check.reader} on {noise} random and {len(faces)} face crops differ from torch's by at most "
         f"{check.difference:.2g}; tolerance {check.tolerance:.2g}, relative beyond 1."
     )
@@ -291,7 +292,7 @@ def _on_no_device(name: str) -> BaseModel:
 
 
 def _show_placed(entry: ZooEntry, path: Path, as_json: bool) -> None:
-    typer.echo(json.dumps(_describe_entry(entry), indent=2) if as_json else f"{entry.name}: {path}")
+    echo(json.dumps(_describe_entry(entry), indent=2) if as_json else f"{entry.name}: {path}")
 
 
 def _describe_entry(entry: ZooEntry) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import typer
 
 from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Kafka, Redis
+from pipeline.commands.output import echo
+from pipeline.visible import markup, visible
 
 if TYPE_CHECKING:
     from pipeline.contracts import Verdict
@@ -39,9 +41,9 @@ def show(
             _show(Verdict.model_validate_json(record))
         return
     if state is None:
-        typer.echo(f"{clip_id}: unknown; `unmask results restore` restores an expired verdict", err=True)
+        echo(f"{clip_id}: unknown; `unmask results restore` restores an expired verdict", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{clip_id}: {state}")
+    echo(f"{clip_id}: {state}")
     raise typer.Exit(3)
 
 
@@ -61,8 +63,10 @@ def tail(
     try:
         with exit_on_error(), reaching():
             for message in read_topic(settings.kafka, Topic.VERDICTS, follow=True, beginning=beginning):
-                text = (message.value or b"").decode("utf-8", "replace") if as_json else record_line(message)
-                typer.echo(text)
+                if as_json:
+                    typer.echo((message.value or b"").decode("utf-8", "replace"))
+                else:
+                    echo(visible(record_line(message)))
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error
 
@@ -82,7 +86,7 @@ def export(
         for record in latest_records(settings.kafka):
             file.write(record + b"\n")
             count += 1
-    typer.echo(f"{count} records", err=True)
+    echo(f"{count} records", err=True)
 
 
 @app.command()
@@ -98,7 +102,7 @@ def restore(kafka: Kafka = None, redis: Redis = None) -> None:
     settings = services(kafka=kafka, redis=redis)
     with exit_on_error(), reaching():
         done = bring_back(settings.kafka, VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s))
-    typer.echo(f"{done.restored} restored, {done.existing} already present, {done.invalid} invalid")
+    echo(f"{done.restored} restored, {done.existing} already present, {done.invalid} invalid")
     raise typer.Exit(3 if done.invalid else 0)
 
 
@@ -108,10 +112,10 @@ def _show(verdict: Verdict) -> None:
     console = Console()
     result = verdict.label or verdict.outcome
     chance = "" if verdict.probability is None else f"  P(fake) {verdict.probability:.3f}"
-    console.print(f"{verdict.id}  [bold]{result}[/]{chance}", highlight=False)
-    console.print(verdict.source, markup=False, highlight=False)
+    console.print(f"{markup(verdict.id)}  [bold]{result}[/]{chance}", highlight=False)
+    console.print(visible(verdict.source), markup=False, highlight=False)
     if verdict.error:
-        console.print(verdict.error, markup=False, highlight=False)
+        console.print(visible(verdict.error), markup=False, highlight=False)
     for person in verdict.people:
         console.print(
             f"person {person.track}: P(fake) {person.probability:.3f}, {person.frames} frames, "
@@ -120,4 +124,5 @@ def _show(verdict: Verdict) -> None:
         )
     provenance = verdict.provenance
     weights = ", ".join(sha256[:16] for sha256 in provenance.weights_sha256)
-    console.print(f"{provenance.model} ({weights}), {provenance.detector}, {provenance.sampling}", highlight=False)
+    model = markup(provenance.model)
+    console.print(f"{model} ({weights}), {provenance.detector}, {provenance.sampling}", highlight=False)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Redis
+from pipeline.commands.output import echo
 
 
 def run(redis: Redis = None) -> None:
@@ -23,4 +22,4 @@ def run(redis: Redis = None) -> None:
 
     with reaching(), exit_on_error():
         announcement = ActiveWeights(connect(settings.redis)).roll_back()
-    typer.echo(f"active: {announcement.name}, sha256 {announcement.sha256}")
+    echo(f"active: {announcement.name}, sha256 {announcement.sha256}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pipeline.commands.output import echo
+
 if TYPE_CHECKING:
     from pipeline.weights.registry import Registry
 
@@ -60,7 +62,7 @@ def reaching() -> Iterator[None]:
     try:
         yield
     except (OSError, RedisError, TransportError) as error:
-        typer.echo(f"Error: {error}", err=True)
+        echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
 
 

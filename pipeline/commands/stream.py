@@ -10,6 +10,7 @@ import typer
 
 from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Kafka, Redis
+from pipeline.commands.output import echo
 
 app = typer.Typer(help="Live streams.", no_args_is_help=True)
 
@@ -51,9 +52,9 @@ def publish(
                     wait_until=(lambda at_s: time.sleep(max(0.0, at_s - time.monotonic()))) if realtime else None,
                 )
     except KeyboardInterrupt as error:
-        typer.echo("Interrupted; the stream is left open.", err=True)
+        echo("Interrupted; the stream is left open.", err=True)
         raise typer.Exit(130) from error
-    typer.echo(f"{stream_id}: {sent.segments} segments, {sent.encoded} of them re-encoded, {sent.duration_s:.1f} s")
+    echo(f"{stream_id}: {sent.segments} segments, {sent.encoded} of them re-encoded, {sent.duration_s:.1f} s")
 
 
 @app.command()
@@ -69,17 +70,17 @@ def show(stream_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a st
         store = StreamStore(connect(settings.redis), ttl_s=settings.ttl_s)
         state, record = store.load(stream_id), store.verdict(stream_id)
     if state is None or record is None:
-        typer.echo(f"{stream_id}: unknown", err=True)
+        echo(f"{stream_id}: unknown", err=True)
         raise typer.Exit(1)
     verdict = Verdict.model_validate_json(record)
     chance = "" if verdict.probability is None else f"  P(fake) {verdict.probability:.3f}"
-    typer.echo(f"{stream_id}  {verdict.label or verdict.outcome}{chance}  {'ended' if state.closed else 'running'}")
-    typer.echo(
+    echo(f"{stream_id}  {verdict.label or verdict.outcome}{chance}  {'ended' if state.closed else 'running'}")
+    echo(
         f"segments: {state.segments} looked at, {state.late} of them late, {state.missing} missing, "
         f"{state.duplicated} duplicated, {state.shed} shed, {state.failed} failed"
     )
     for person in verdict.people:
-        typer.echo(
+        echo(
             f"person {person.track}: P(fake) {person.probability:.3f}, {person.frames} frames, "
             f"{person.first_s:.1f} to {person.last_s:.1f} s"
         )

@@ -9,6 +9,7 @@ import typer
 
 from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Kafka, Redis
+from pipeline.commands.output import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +60,7 @@ def run(
         raise typer.BadParameter(str(error)) from error
     found = expand(paths, recursive=recursive, chains=Settings().uri_chains)
     if not found.sources:
-        typer.echo(f"No clips: {found.skipped} files looked at in {', '.join(paths)}, none is media.", err=True)
+        echo(f"No clips: {found.skipped} files looked at in {', '.join(paths)}, none is media.", err=True)
         raise typer.Exit(2)
     console = Console(stderr=True)
     try:
@@ -78,13 +79,13 @@ def run(
                     sent=lambda count: progress.advance(bar, count),
                 )
             skipped = f", {found.skipped} files skipped, no media by name or content" if found.skipped else ""
-            typer.echo(f"{done.sent} sent, {done.known} known already{skipped}")
+            echo(f"{done.sent} sent, {done.known} known already{skipped}")
             if len(items) == 1:
-                typer.echo(f"id: {items[0].id}")
+                echo(f"id: {items[0].id}")
             if watch:
                 raise typer.Exit(_watch(items, store, console))
     except KeyboardInterrupt as error:
-        typer.echo("Interrupted; run the same command to continue.", err=True)
+        echo("Interrupted; run the same command to continue.", err=True)
         raise typer.Exit(130) from error
 
 
@@ -116,5 +117,5 @@ def _watch(items: list[Item], store: VerdictStore, console: Console) -> int:
             speed = progress.tasks[0].speed
             left = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
             progress.update(bar, rate="" if speed is None else f"{speed:.2f} clips/s", left=left)
-    typer.echo(", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())))
+    echo(", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())))
     return 0 if set(outcomes) == {Outcome.SCORED} else 3

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -25,6 +24,7 @@ from rich.text import Text
 from pipeline.contracts import Label, Outcome, Verdict
 from pipeline.results import wording
 from pipeline.sources import Source
+from pipeline.visible import markup, visible
 
 UNTRAINED = "untrained: scores mean nothing"
 # Rows of the summary; the JSONL file has all clips.
@@ -100,7 +100,7 @@ def summary(
         outcomes: how all clips ended, resumed ones included.
     """
     folder = _common_folder([verdict.source for verdict in verdicts])
-    table = Table(header_style="bold", title=f"in {escape(folder)}" if folder else None, title_justify="left")
+    table = Table(header_style="bold", title=f"in {markup(folder)}" if folder else None, title_justify="left")
     table.add_column("clip", overflow="fold")
     table.add_column("outcome")
     table.add_column("label")
@@ -113,7 +113,7 @@ def summary(
         style = "dim" if untrained else ""
         label = Text("-") if verdict.label is None else Text(verdict.label, style=_LABEL_STYLES[verdict.label])
         table.add_row(
-            escape(verdict.source[len(folder) :]),
+            markup(verdict.source[len(folder) :]),
             Text(verdict.outcome, style="" if verdict.outcome is Outcome.SCORED else "magenta"),
             label,
             Text("-" if verdict.probability is None else f"{verdict.probability:.3f}", style=style),
@@ -125,7 +125,8 @@ def summary(
     yield table
     for verdict in ranked[:MAX_ROWS]:
         if verdict.error is not None:
-            yield Text.assemble((verdict.source[len(folder) :], "bold"), f": {verdict.outcome}: {verdict.error}")
+            name = visible(verdict.source[len(folder) :])
+            yield Text.assemble((name, "bold"), f": {verdict.outcome}: {visible(verdict.error)}")
     if len(ranked) > MAX_ROWS:
         yield Text(f"... and {len(ranked) - MAX_ROWS} clips more")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
@@ -134,7 +135,7 @@ def summary(
         yield Text(f"{wording.run_headline(verdicts)}.", style="bold")
         first = ranked[0]
         if first.likelihood_ratio is not None:
-            name = f"{first.source[len(folder) :]}: " if len(verdicts) > 1 else ""
+            name = f"{visible(first.source[len(folder) :])}: " if len(verdicts) > 1 else ""
             yield Text(name + wording.evidence_text(first.likelihood_ratio))
     if untrained:
         yield Panel(Text(UNTRAINED, justify="center", style="bold yellow"), border_style="yellow")

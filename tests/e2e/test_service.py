@@ -238,12 +238,13 @@ def test_dead_letters_are_listed_shown_and_requeued(platform: Platform) -> None:
     from pipeline.transport.kafka import Publisher
 
     with Publisher(platform.kafka.bootstrap) as publisher:
-        publisher.dead(Topic.VIDEOS, b"x", b"{}", (), error="no schema version", stage="parse", attempts=0)
+        why = "no schema version \x1b[2J"
+        publisher.dead(Topic.VIDEOS, b"x\x1b[31m", b"{}", (), error=why, stage="parse", attempts=0)
     listed = platform.unmask("dead", "list")
     (line,) = listed.stdout.splitlines()
     place = line.split()[0]
     assert "parse" in line
-    assert "no schema version" in line
+    assert r"x\x1b[31m  no schema version \x1b[2J" in line
     shown = platform.unmask("dead", "show", place)
     assert shown.stdout.splitlines()[-1] == "{}"
     assert platform.unmask("dead", "show", "0:999").returncode == 1

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from http.client import HTTPException
 
 import pytest
 
@@ -52,6 +57,26 @@ def test_metrics_are_prometheus_text() -> None:
         status, text = get(server.port, "/metrics")
     assert status == 200
     assert 'unmask_clips_total{outcome="scored",source_class="upload"} 3.0' in text
+
+
+def test_connections_that_say_nothing_are_closed_and_bounded() -> None:
+    with HealthServer(Metrics(), {}) as server, ExitStack() as stack:
+        before = threading.active_count()
+        for _ in range(200):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+            with suppress(OSError):  # it may be closed already
+                silent.send(b"GET /healthz HTTP/1.1\r\nHost:")
+        assert threading.active_count() <= before + 32
+
+        def answers() -> bool:
+            with suppress(OSError, HTTPException):
+                return get(server.port, "/healthz")[0] == 200
+            return False
+
+        deadline = time.monotonic() + 60
+        while not answers():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 def test_a_renamed_metric_keeps_its_earlier_name() -> None:

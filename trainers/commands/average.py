@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.errors import exit_on_error
+from pipeline.commands.output import echo
 
 
 def run(
@@ -22,4 +23,4 @@ def run(
 
     with exit_on_error():
         sha256 = average(weights, out)
-    typer.echo(f"{out}: mean of {len(weights)}, sha256 {sha256}")
+    echo(f"{out}: mean of {len(weights)}, sha256 {sha256}")

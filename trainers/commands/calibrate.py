@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import Device
+from pipeline.commands.output import echo
 
 
 def run(
@@ -38,4 +39,4 @@ def run(
     from trainers.calibrate import run as calibrate
 
     options = CalibrateOptions(weights, manifest, out, name, split, held_out, fpr, misses, not fp32, device, rows)
-    raise typer.Exit(calibrate(options, say=typer.echo, fail=lambda line: typer.echo(f"Error: {line}", err=True)))
+    raise typer.Exit(calibrate(options, say=echo, fail=lambda line: echo(f"Error: {line}", err=True)))

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.commands.errors import exit_on_error, fail
 from pipeline.commands.options import FaceDetector, FaceWeights
+from pipeline.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,7 +217,7 @@ def _tally_table(rows: tuple[Tally, ...]) -> Table:
 
 def _say(console: Console, text: str) -> None:
     """Plain text: paths and names of videos are not markup."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _console(*, stderr: bool = True) -> Console:

@@ -9,6 +9,7 @@ import typer
 
 from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Redis
+from pipeline.commands.output import echo
 
 
 def run(
@@ -40,7 +41,7 @@ def run(
         done = promote(weights, text, registry=shelf, active=ActiveWeights(connect(settings.redis)), force=force)
     announcement = done.announcement
     if announcement.forced and done.news:
-        typer.echo(f"Forced despite: {done.message}", err=True)
+        echo(f"Forced despite: {done.message}", err=True)
     else:
-        typer.echo(done.message)
-    typer.echo(f"active: {announcement.name}, sha256 {announcement.sha256}")
+        echo(done.message)
+    echo(f"active: {announcement.name}, sha256 {announcement.sha256}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import Device
+from pipeline.commands.output import echo
 
 
 def run(
@@ -49,4 +50,4 @@ def run(
         measure_input=measure_input,
         show=show,
     )
-    raise typer.Exit(train(options, say=typer.echo, fail=lambda line: typer.echo(f"Error: {line}", err=True)))
+    raise typer.Exit(train(options, say=echo, fail=lambda line: echo(f"Error: {line}", err=True)))

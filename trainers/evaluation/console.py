@@ -23,21 +23,22 @@ def show(table: Table) -> None:
     notes = [note for note in (table.note, f"... and {more} more rows, see --report or --json" if more else "") if note]
     try:
         from rich.console import Console
-        from rich.markup import escape
         from rich.table import Table as RichTable
+
+        from pipeline.visible import markup, visible
     except ModuleNotFoundError:
         say("\n".join([table.title, *_plain(table.columns, rows), *notes, ""]))
         return
     # Tables wider than the default of a pipe would lose their columns.
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
-    drawn = RichTable(title=escape(table.title), title_justify="left", header_style="bold")
+    drawn = RichTable(title=markup(table.title), title_justify="left", header_style="bold")
     for i, column in enumerate(table.columns):
-        drawn.add_column(escape(column), justify="left" if i == 0 else "right", overflow="fold")
+        drawn.add_column(markup(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*map(escape, row))
+        drawn.add_row(*map(markup, row))
     console.print(drawn)
     for note in notes:
-        console.print(note, style="dim", markup=False)
+        console.print(visible(note), style="dim", markup=False)
 
 
 def say(text: str) -> None:

@@ -69,6 +69,11 @@ def test_names_and_errors_are_not_taken_for_markup() -> None:
     assert f"{name}: model_error: [/] is no style" in text
 
 
+def test_names_and_errors_do_not_control_the_terminal() -> None:
+    text = shown([record("a\x1b[2J\u202egpj.mp4", Outcome.MODEL_ERROR, error="x\x1b]0;owned\x07")])
+    assert r"a\x1b[2J\u202egpj.mp4: model_error: x\x1b]0;owned\x07" in text
+
+
 def test_a_long_list_is_cut_but_counted() -> None:
     text = shown([record(f"{n:03}.mp4") for n in range(MAX_ROWS + 7)])
     assert f"{MAX_ROWS - 1:03}.mp4" in text

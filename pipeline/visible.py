@@ -1,0 +1,52 @@
+"""Text from others on its way to a terminal: what would move the cursor or reorder a line becomes visible."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+# Control and format characters, lone surrogates, line and paragraph separators. Not the joiners of emoji and of scripts
+# such as Persian.
+_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_KEPT = frozenset("\u200c\u200d")
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+
+
+def visible(text: str) -> str:
+    r"""The text on one line: control characters, bidirectional marks and the like as `\x1b`, `\n` or `\u202e`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(c) if unicodedata.category(c) in _CATEGORIES and c not in _KEPT else c for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """The same, but line feeds and tabs stay."""
+    return re.sub(r"[^\n\t]+", lambda part: visible(part.group()), text)
+
+
+def masked(text: str) -> str:
+    """The text without the names and passwords in its URIs: `redis://***@host`."""
+    return _PASSWORD.sub("***", text)
+
+
+def markup(text: str) -> str:
+    """Visible text in which rich finds no markup."""
+    from rich.markup import escape
+
+    return escape(visible(text))
+
+
+def visible_event(logger: object, name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """A processor of structlog: the texts of a line of the log."""
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception":
+            event[key] = visible(masked(value))
+        elif isinstance(value, str):
+            event[key] = visible_lines(masked(value))
+    return event
+
+
+def _shown(character: str) -> str:
+    return character.encode("unicode_escape").decode()
