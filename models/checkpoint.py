@@ -2,7 +2,7 @@
 
 A checkpoint, whatever its suffix, is a safetensors file whose `__metadata__` holds one key, `unmask`: a JSON
 object with the fields of `CheckpointInfo`, the format's version, the input spec's hash and the names of tied
-tensors. For resuming, `<stem>.state` is next to it: a `torch.save` file with the sha256 of its
+tensors. For resuming, `<name>.state` is next to it: a `torch.save` file with the sha256 of its
 weights. Loading runs no code from a file: safetensors holds none, and the state is read with
 `weights_only=True`.
 """
@@ -89,7 +89,7 @@ def save_checkpoint(
     """Write a checkpoint and, for resuming, its state. Equal weights and info give equal bytes.
 
     A crash at any moment leaves a pair that can be resumed, the old one or the new: the new state waits as
-    `<stem>.state.next` until its weights are in place, and `read_state` looks at both.
+    `<name>.state.next` until its weights are in place, and `read_state` looks at both.
 
     Args:
         path: of the weights; missing folders are made.
@@ -114,7 +114,7 @@ def save_checkpoint(
     with atomic_write(path) as file:
         file.write(data)
     if state is not None:
-        durable_rename(_next_state_path(path), _state_path(path))
+        durable_rename(_next_state_path(path), state_path(path))
     return sha256
 
 
@@ -179,7 +179,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     read_info(path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    states = [state for state in (_state_path(path), _next_state_path(path)) if state.exists()]
+    states = [state for state in (state_path(path), _next_state_path(path), _former_state_path(path)) if state.exists()]
     if not states:
         raise CheckpointError(f"{path}: it has no training state, so it can score but not be resumed")
     for state in states:
@@ -214,12 +214,23 @@ def halved(tensor: torch.Tensor) -> torch.Tensor:
     return half if bool(half.isfinite().all()) else tensor
 
 
-def _state_path(path: Path) -> Path:
-    return path.with_suffix(".state")
+# Of weights; anything else behind a dot is a part of the name.
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
+
+def state_path(path: Path) -> Path:
+    """Where the training state of a checkpoint is: `last.state` for `last.safetensors`, `run.e1.state` for `run.e1`."""
+    stem = path.stem if path.suffix in _SUFFIXES else path.name
+    return path.with_name(f"{stem}.state")
 
 
 def _next_state_path(path: Path) -> Path:
-    return path.with_suffix(".state.next")
+    return path.with_name(f"{state_path(path).name}.next")
+
+
+def _former_state_path(path: Path) -> Path:
+    """Of versions that took everything from the last dot on for a suffix: `run.state` for `run.e1`."""
+    return path.with_suffix(".state")
 
 
 def _serialize(weights: Mapping[str, torch.Tensor], info: CheckpointInfo) -> bytes:

@@ -318,7 +318,7 @@ def _describe_entry(entry: ZooEntry) -> dict[str, Any]:
 
 
 def _describe_checkpoint(path: Path) -> dict[str, Any]:
-    from models.checkpoint import read_checkpoint
+    from models.checkpoint import read_checkpoint, state_path
 
     checkpoint = read_checkpoint(path)
     return {
@@ -327,7 +327,7 @@ def _describe_checkpoint(path: Path) -> dict[str, Any]:
         "sha256": checkpoint.sha256,
         "tensors": len(checkpoint.weights),
         "values": sum(tensor.numel() for tensor in checkpoint.weights.values()),
-        "resumable": path.with_suffix(".state").is_file(),
+        "resumable": state_path(path).is_file(),
         "network": checkpoint.info.network,
         **checkpoint.info.to_dict(),
     }

@@ -224,6 +224,16 @@ def test_state_loads_with_its_weights(tmp_path: Path) -> None:
     assert torch.equal(moments, optimizer.state_dict()["state"][0]["exp_avg"])
 
 
+def test_names_with_dots_have_states_of_their_own(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        path = tmp_path / f"run.e{epoch}"
+        save_checkpoint(path, weights=small_weights(), info=replace(INFO, epoch=epoch), state={"epoch": epoch})
+    assert [read_state(tmp_path / f"run.e{epoch}")["epoch"] for epoch in (1, 2)] == [1, 2]
+    # As versions before wrote it.
+    (tmp_path / "run.e2.state").rename(tmp_path / "run.state")
+    assert read_state(tmp_path / "run.e2")["epoch"] == 2
+
+
 def test_a_missing_state_is_reported(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", weights=small_weights(), info=INFO)
     with pytest.raises(CheckpointError, match="it has no training state"):

@@ -21,8 +21,8 @@ _EYE, _NOSE, _MOUTH = (0.34, 0.22), (0.26, 0.36), (0.3, 0.26)
 _KEPT = 0.4
 
 
-def cut_out(image: Image, landmarks: Floats, rng: np.random.Generator) -> Image:
-    """A region of the face, or a rectangle, blanked."""
+def cut_out(image: Image, landmarks: Floats, rng: np.random.Generator) -> tuple[Image, Mask]:
+    """A region of the face, or a rectangle, blanked; and where, bool [H, W]."""
     side = image.shape[0]
     if rng.random() < 0.5:
         region = REGIONS[rng.integers(2, len(REGIONS))]  # not the whole face
@@ -34,7 +34,7 @@ def cut_out(image: Image, landmarks: Floats, rng: np.random.Generator) -> Image:
         mask[y : y + height, x : x + width] = True
     blanked = image.copy()
     blanked[mask] = rng.integers(0, 256, 3) if rng.random() < 0.5 else 0
-    return blanked
+    return blanked, mask
 
 
 def part_mask(landmarks: Floats, part: Part, size: tuple[int, int], grow: float = 1.0) -> Mask:

@@ -116,7 +116,9 @@ def augment(
     colours, parts, size, codec, place, strong, platform = (_generator(seed, step) for step in range(_PLATFORM + 1))
     image = _coloured(image, colours, config)
     if parts.random() < config.cutout_share:
-        image = cut_out(image, landmarks, parts)
+        image, hidden = cut_out(image, landmarks, parts)
+        # What is hidden shows no forgery.
+        mask = None if mask is None else np.where(hidden, np.float32(0), mask)
     image = strongly_degraded(image, strong, config.strong)
     if own is not None:
         image = own(image)
