@@ -20,6 +20,7 @@ from pipeline.faces.detector import FaceDetector
 from pipeline.faces.tracker import FaceTracker
 from pipeline.faces.views import Looks, crops_with_views
 from pipeline.frame_scorer import FrameScorer
+from pipeline.parts.join import overlap_for
 from pipeline.parts.result import PartResult, SeenFrame
 from pipeline.portraits import PortraitPicker
 from pipeline.scoring.engine import Engine, ScoringError
@@ -55,12 +56,14 @@ class LongClipError(Exception):
     """A clip is longer than the limit; it was not started.
 
     Attributes:
-        duration_s: as its container tells.
+        duration_s: as its container says.
+        overlap_s: of its parts, see `pipeline.parts.join.overlap_for`.
     """
 
-    def __init__(self, duration_s: float) -> None:
+    def __init__(self, duration_s: float, overlap_s: float) -> None:
         super().__init__(f"{duration_s:.1f} s long")
         self.duration_s = duration_s
+        self.overlap_s = overlap_s
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ class Scanner:
             source: the clip.
             done: given the sha256 of its bytes, whether its verdict exists already.
             stop: asked at each frame, whether to end this clip without a verdict.
-            longest_s: a clip that is longer is not started, if parts of this length cost no more than the whole.
+            longest_s: a clip that is longer is not started, if parts of this length cost no more than the whole and
+                give the same verdict.
 
         Returns:
             The verdict with its portraits, or None if it existed already.
@@ -206,6 +210,7 @@ class _Clip:
         self.sha256: str | None = None
         self.decoder = "none"
         self.duration_s: float | None = None
+        self.overlap_s: float | None = None
         self.picker = PortraitPicker() if scanner.portraits else None
         self.scores = Scores.join(source.id, [])
         self.scorer = FrameScorer(
@@ -225,7 +230,7 @@ class _Clip:
         """
         if not self._read(opened, self.longest_s):
             if self._can_be_split(opened):
-                raise LongClipError(self.duration_s or 0.0)
+                raise LongClipError(self.duration_s or 0.0, self.overlap_s or 0.0)
             self._read(opened, None)
 
     def _read(self, opened: Opened, longest_s: float | None) -> bool:
@@ -235,7 +240,9 @@ class _Clip:
             self.decoder = reader.info.decoder
             self.duration_s = reader.info.duration_s
             if longest_s is not None and self.duration_s is not None and self.duration_s > longest_s:
-                return False
+                self.overlap_s = overlap_for(scanner.sampling, self.duration_s, reader.info.fps, longest_s)
+                if self.overlap_s is not None:
+                    return False
             for frame in self._until_stopped(reader):
                 faces, scored = self.scorer.add(frame)
                 if self.scorer.error is not None:

@@ -31,9 +31,10 @@ from pipeline.faces.flaws import flaw_counts
 from pipeline.parts.result import PartError, PartResult
 from pipeline.types import Ints, Scores
 from pipeline.verdict.aggregate import ClipFacts, judge
+from pipeline.video.sampling import Even, Every, Fps, Sampling
 from pipeline.video.window import Window
 
-__all__ = ["PartError", "PartResult", "join_parts", "judge_parts", "plan_parts"]
+__all__ = ["PartError", "PartResult", "join_parts", "judge_parts", "overlap_for", "plan_parts"]
 
 # A container may declare a duration of years; a plan makes at most this many parts (and messages).
 MAX_PARTS: Final = 4096
@@ -51,7 +52,7 @@ def plan_parts(duration_s: float, part_s: float, overlap_s: float = 1.0) -> tupl
         duration_s: of the clip. The last part is open, so that nothing is lost of a clip longer than declared.
         part_s: the longest share of a part, its overlap not counted; at least 2 s. All shares are equal, to a second.
         overlap_s: at most half of `part_s`, in whole seconds. People are carried over a border by the sampled frames
-            in it: it should hold two or three, 1 s for two frames a second.
+            in it, see `overlap_for`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -68,6 +69,36 @@ def plan_parts(duration_s: float, part_s: float, overlap_s: float = 1.0) -> tupl
         Window(0.0, ends_s[0] if ends_s else math.inf),
         *(Window(a - overlap_s, b) for a, b in pairwise([*ends_s, math.inf])),
     )
+
+
+def overlap_for(sampling: Sampling, duration_s: float, fps: float | None, part_s: float) -> float | None:
+    """The overlap that holds two samples wherever a border is, for `plan_parts`; None if such a clip cannot be split.
+
+    People are carried over a border by the samples of the overlap: without two of them, each person would become
+    another one there, with too few frames to be reported.
+
+    Args:
+        sampling: of the clip.
+        duration_s: of the clip.
+        fps: its average frame rate; None if unknown.
+        part_s: the longest share of a part.
+    """
+    frame_s = 0.0 if fps is None or fps <= 0 else 1 / fps
+    match sampling:
+        case Fps(rate):
+            gap_s = max(1 / rate, frame_s)
+        case Even(count):
+            gap_s = max(duration_s / count, frame_s)
+        case Every(n) if frame_s:
+            gap_s = n * frame_s
+        case _:
+            # Key frames come as the encoder wanted; without a frame rate, nothing is known of every n-th frame.
+            return None
+    on_the_second = isinstance(sampling, Fps) and sampling.fps == round(sampling.fps) and frame_s <= gap_s / 2
+    # Samples are at the first frame after their time; where parts begin with one, two gaps are enough.
+    needed_s = 2 * gap_s if on_the_second else 2 * gap_s + max(frame_s, 0.1)
+    overlap_s = float(max(1, math.ceil(needed_s - 1e-9)))
+    return overlap_s if overlap_s <= part_s // 2 else None
 
 
 def join_parts(parts: Sequence[PartResult]) -> tuple[ClipFacts, Scores]:

@@ -10,7 +10,7 @@ import structlog
 from pipeline.contracts import Outcome, Provenance, Verdict
 from pipeline.parts.join import PartResult, judge_parts, plan_parts
 from pipeline.parts.store import PartStore
-from pipeline.scan import Scanner
+from pipeline.scan import LongClipError, Scanner
 from pipeline.sources import ScanInterruptedError, Source
 from pipeline.transport.messages import Part, VideoTask
 from pipeline.verdict.aggregate import Failure
@@ -25,9 +25,10 @@ def can_be_split(task: VideoTask) -> bool:
     return task.part is None and not Source(task.uri).is_remote
 
 
-def split(message: ServedMessage, task: VideoTask, store: PartStore, duration_s: float, split_s: float) -> int:
+def split(message: ServedMessage, task: VideoTask, store: PartStore, clip: LongClipError, split_s: float) -> int:
     """Send the parts of a long video, each to a partition of its own; returns how many."""
-    windows = plan_parts(duration_s, split_s)
+    duration_s = clip.duration_s
+    windows = plan_parts(duration_s, split_s, clip.overlap_s)
     # First the note in Redis: a part that does not find it assumes that the results of other parts are lost.
     message.retry_until_lost(lambda: store.sent(task.video_id))
     for index, window in enumerate(windows):

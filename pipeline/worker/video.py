@@ -101,7 +101,7 @@ class VideoMessage(ServedMessage):
             except LongClipError as clip:
                 # Its verdict comes with the last of its parts.
                 assert self.service.parts is not None
-                split(self, task, self.service.parts, clip.duration_s, self.service.split_s)
+                split(self, task, self.service.parts, clip, self.service.split_s)
                 self.service.metrics.split.inc()
                 return
         self._settle(task, stored, attempt)

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from pipeline.contracts import Outcome, Verdict
 from pipeline.faces.create import create_detector
 from pipeline.faces.detector import FaceDetector
-from pipeline.parts.join import MAX_PARTS, PartError, PartResult, join_parts, judge_parts, plan_parts
+from pipeline.parts.join import MAX_PARTS, PartError, PartResult, join_parts, judge_parts, overlap_for, plan_parts
 from pipeline.parts.result import SeenFrame
 from pipeline.scan import Scanner
 from pipeline.scoring.engine import Engine
 from pipeline.sources import ScanInterruptedError, Source
 from pipeline.types import Faces, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
-from pipeline.video.sampling import Every, Fps, Sampling
+from pipeline.video.sampling import Even, Every, Fps, Keyframes, Sampling
 from pipeline.video.sandbox import DecodeServer, Limits, Window
 from tests import media
 from tests.pipeline.quick import SPEC, QuickNetwork
@@ -311,10 +311,60 @@ def both(scanner: Scanner, path: Path, sampling: Sampling, part_s: float) -> tup
     assert report is not None
     duration_s = report.verdict.duration_s
     assert duration_s is not None
-    windows = plan_parts(duration_s, part_s)
+    overlap_s = overlap_for(sampling, duration_s, 25.0, part_s)
+    assert overlap_s is not None
+    windows = plan_parts(duration_s, part_s, overlap_s)
     assert len(windows) > 1
     parts = [scanner.scan_part(Source(str(path)), window).to_bytes() for window in windows]
     return report.verdict, judge_parts([PartResult.from_bytes(part) for part in parts], None, None)
+
+
+SAMPLINGS = st.one_of(
+    st.floats(0.02, 30).map(Fps), st.integers(1, 5000).map(Even), st.integers(1, 2000).map(Every), st.just(Keyframes())
+)
+
+
+@given(sampling=SAMPLINGS, duration_s=st.floats(20, 600), fps=st.floats(1, 60), part_s=st.floats(10, 120))
+def test_each_border_has_two_samples_or_there_is_none(
+    sampling: Sampling, duration_s: float, fps: float, part_s: float
+) -> None:
+    overlap_s = overlap_for(sampling, duration_s, fps, part_s)
+    if overlap_s is None:
+        return
+    windows = plan_parts(duration_s, part_s, overlap_s)
+    taken, times = 0, []
+    for index in range(int(duration_s * fps)):
+        if (due := sampling.due(index, index / fps, duration_s)) > taken:
+            taken = due
+            times.append(index / fps)
+    for before, after in pairwise(windows):
+        assert sum(after.start_s <= t_s < before.end_s for t_s in times) >= 2
+
+
+@pytest.mark.parametrize(
+    ("sampling", "overlap_s"),
+    [
+        (Fps(2), 1.0),
+        (Fps(1), 2.0),
+        (Fps(2.3), 1.0),
+        (Fps(0.1), 21.0),
+        (Even(20), None),
+        (Even(3600), 3.0),
+        (Every(5), 1.0),
+        (Every(250), 21.0),
+        (Every(100_000), None),
+        (Keyframes(), None),
+    ],
+    ids=lambda value: value.describe() if hasattr(value, "describe") else str(value),
+)
+def test_the_overlap_follows_the_sampling(sampling: Sampling, overlap_s: float | None) -> None:
+    """An hour in parts of five minutes."""
+    assert overlap_for(sampling, 3600, 25.0, 300) == overlap_s
+
+
+def test_without_a_frame_rate_every_nth_frame_cannot_be_split() -> None:
+    assert overlap_for(Every(5), 3600, None, 300) is None
+    assert overlap_for(Fps(2), 3600, None, 300) == 1.0
 
 
 class TestScan:
