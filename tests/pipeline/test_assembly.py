@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,13 @@ from models.base import BaseModel
 from models.checkpoint import Calibration, CheckpointError, read_checkpoint
 from models.config import ConfigError
 from models.zoo import ZooError, default_detector
+from pipeline import assembly
 from pipeline.assembly import load, scanner
 from pipeline.contracts import Outcome
+from pipeline.faces.create import create_detector
+from pipeline.faces.detector import FaceDetector
 from pipeline.scanner_options import ScannerOptions
+from pipeline.scoring.backends import create_backend
 from pipeline.sources import Source
 from pipeline.video.sampling import Even
 
@@ -95,3 +100,28 @@ def test_verdicts_have_their_provenance(weights: Path, one_face: Path) -> None:
     assert "torch-" in provenance.software
     assert not provenance.untrained
     assert scan.calibration == Calibration(scale=2.0, bias=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "device"),
+    [
+        (ScannerOptions(), "cuda:0"),
+        (ScannerOptions(face_detector="yunet"), "cpu"),
+        (ScannerOptions(backend="openvino"), "cpu"),
+    ],
+)
+def test_faces_are_found_on_the_gpu_that_scores(
+    options: ScannerOptions, device: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine with CUDA; the detector itself is made for the CPU here."""
+    asked: list[str] = []
+
+    def create(name: str, *, device: str, **others: Any) -> FaceDetector:
+        asked.append(device)
+        return create_detector("mtcnn")
+
+    monkeypatch.setattr(assembly, "best_device", lambda requested: torch.device("cuda:0"))
+    monkeypatch.setattr(assembly, "create_detector", create)
+    detector = load(architecture=None, weights=weights, untrained=False)
+    with scanner(detector, options, scoring=create_backend(detector.model, backend="torch", device="cpu")):
+        assert asked == [device]
