@@ -100,6 +100,19 @@ _ENTRIES = (
         description="xception over EfficientNet-Lite0 at 160 px, trained on DFDC and FaceForensics++ crops",
         packaged=True,
     ),
+    ZooEntry(
+        name="unmask-large",
+        kind="detector",
+        uri="",
+        filename="unmask-large.safetensors",
+        sha256="7eee9459a73bc68d64caa9545ec7305692e0d9d8c29bfcf658561aca9a5b5994",
+        size_bytes=344_413_936,
+        licence="LicenseRef-research",
+        card="docs/model-card-large.md",
+        description="clip_vit at 128 px: CLIP ViT-B/16 with its layer norms trained, also on live swaps and pseudo-fakes",
+        difference="unmask-large.difference",
+        install="pip install unmask[large]",
+    ),
 )
 
 
