@@ -109,7 +109,7 @@ _ENTRIES = (
         size_bytes=344_413_936,
         licence="LicenseRef-research",
         card="docs/model-card-large.md",
-        description="clip_vit at 128 px: CLIP ViT-B/16 with its layer norms trained, also on live swaps and pseudo-fakes",
+        description="clip_vit at 128 px: CLIP ViT-B/16 with its norms trained, also on live swaps and pseudo-fakes",
         difference="unmask-large.difference",
         install="pip install unmask[large]",
     ),
