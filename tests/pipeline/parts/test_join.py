@@ -325,7 +325,7 @@ SAMPLINGS = st.one_of(
 
 
 @given(sampling=SAMPLINGS, duration_s=st.floats(20, 600), fps=st.floats(1, 60), part_s=st.floats(10, 120))
-def test_each_border_has_two_samples_or_there_is_none(
+def test_each_border_has_two_samples_or_the_clip_is_not_split(
     sampling: Sampling, duration_s: float, fps: float, part_s: float
 ) -> None:
     overlap_s = overlap_for(sampling, duration_s, fps, part_s)
