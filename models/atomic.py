@@ -16,11 +16,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that is renamed to `path` if the block ends without an error, and deleted otherwise.
 
     Bytes and name are both on disk afterwards (fsync of the file and of its directory): a crash at any time
-    leaves either the old file or the new one. Missing parent directories are made.
+    leaves either the old file or the new one. Missing parent directories are made. A device or a named pipe is written
+    to directly, and stays what it is.
 
     Raises:
         OSError: the file cannot be written; `path` is as it was.
     """
+    if _is_special(path):
+        with path.open("wb") as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -41,8 +46,15 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder")
+    if _is_special(path):
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it exists, and is neither a file nor a folder."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def durable_rename(source: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ from pipeline.results.jsonl import JsonlError, VerdictLog, read_verdicts
 from pipeline.results.report import ReportClips, RunSummary, write_report
 from pipeline.results.terminal import ScanProgress, summary
 from pipeline.scanner_options import ScannerOptions
-from pipeline.settings import Settings
+from pipeline.settings import Settings, describe_invalid
 from pipeline.sources import Source, SourceLimits, expand
 from pipeline.visible import markup, visible
 
@@ -72,7 +72,7 @@ def run(options: Options) -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        console.print(f"[red]Error:[/] {markup(f'environment: {error}')}", highlight=False)
+        console.print(f"[red]Error:[/] {markup(describe_invalid(error))}", highlight=False)
         return EXIT_BAD_INPUT
     found = expand(options.paths, recursive=options.recursive, chains=settings.uri_chains)
     if not found.sources:
@@ -216,20 +216,23 @@ class _Run:
                     if verdict.id in self.kept:
                         self.reports.add(ClipReport(verdict))
             verdicts = [clip.verdict for clip in self.reports]
-            write_report(
-                options.report,
-                self.reports,
-                run=RunSummary(
-                    started_at=self.started_at,
-                    elapsed_s=elapsed_s,
-                    clips=len(verdicts),
-                    frames_sampled=sum(verdict.frames_sampled for verdict in verdicts),
-                    frames_scored=sum(verdict.frames_scored for verdict in verdicts),
-                    command=as_text(shlex.join(["unmask", *sys.argv[1:]])),
-                    skipped_files=self.skipped,
-                    software=f"unmask {version('unmask')}",
-                ),
-            )
+            try:
+                write_report(
+                    options.report,
+                    self.reports,
+                    run=RunSummary(
+                        started_at=self.started_at,
+                        elapsed_s=elapsed_s,
+                        clips=len(verdicts),
+                        frames_sampled=sum(verdict.frames_sampled for verdict in verdicts),
+                        frames_scored=sum(verdict.frames_scored for verdict in verdicts),
+                        command=as_text(shlex.join(["unmask", *sys.argv[1:]])),
+                        skipped_files=self.skipped,
+                        software=f"unmask {version('unmask')}",
+                    ),
+                )
+            except OSError as error:
+                raise _BadOptionError(f"--report: {error}") from error
         # Standard output is reserved for records if they go there.
         console = self.console if str(options.jsonl) == "-" else Console()
         verdicts = [clip.verdict for clip in self.reports]

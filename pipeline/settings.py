@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # Below the cache folder: weights fetched from a registry. Separate from those that were pulled by name.
@@ -51,6 +51,16 @@ class Settings(BaseSettings):
     def cache_dir(self) -> Path:
         """The cache folder with `~` resolved."""
         return self.cache.expanduser()
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """What is wrong with `Settings`, by the variables: `UNMASK_TTL_S: Input should be ..., got '0'`; else the error."""
+    if error.title != Settings.__name__:
+        return str(error)
+    return "; ".join(
+        f"UNMASK_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}, got {each['input']!r}"
+        for each in error.errors()
+    )
 
 
 def data_dir() -> Path | None:

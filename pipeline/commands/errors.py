@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import typer
 
 from models.errors import UnmaskError
 from pipeline.commands.output import echo
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 def fail(message: object, code: int = 2) -> NoReturn:
@@ -26,4 +29,13 @@ def exit_on_error() -> Iterator[None]:
     except UnmaskError as error:
         fail(error, error.exit_code)
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        fail(error)
+        fail(_described(error))
+
+
+def _described(error: Exception) -> object:
+    """Errors of settings by the names of their variables."""
+    if type(error).__name__ != "ValidationError":  # pydantic is not imported for every command
+        return error
+    from pipeline.settings import describe_invalid
+
+    return describe_invalid(cast("ValidationError", error))

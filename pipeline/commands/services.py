@@ -35,7 +35,7 @@ def services(*, kafka: str | None = _UNUSED, redis: str | None = _UNUSED) -> Ser
     """
     from pydantic import ValidationError
 
-    from pipeline.settings import Settings
+    from pipeline.settings import Settings, describe_invalid
     from pipeline.transport.security import KafkaSecurity
 
     try:
@@ -43,7 +43,7 @@ def services(*, kafka: str | None = _UNUSED, redis: str | None = _UNUSED) -> Ser
         if kafka != _UNUSED:
             KafkaSecurity()
     except ValidationError as error:
-        raise typer.BadParameter(f"environment: {error}") from error
+        raise typer.BadParameter(describe_invalid(error)) from error
     kafka, redis = kafka or settings.kafka, redis or settings.redis
     if not kafka:
         raise typer.BadParameter("no Kafka: set UNMASK_KAFKA, or give --kafka host:port")

@@ -188,7 +188,7 @@ def test_a_worker_exits_on_sigterm(platform: Platform, worker: WorkerProcess) ->
         ({"UNMASK_REDIS": ""}, "UNMASK_REDIS not set"),
         ({"UNMASK_URI_ALLOW": "file://srv"}, "expected a scheme"),
         ({"UNMASK_URI_ALLOW": "file"}, "expected a folder, such as /srv/videos"),
-        ({"UNMASK_MAX_ATTEMPTS": "0"}, "max_attempts"),
+        ({"UNMASK_MAX_ATTEMPTS": "0"}, "UNMASK_MAX_ATTEMPTS: Input should be greater than"),
         ({"UNMASK_WEIGHTS": "nothing-of-that-name"}, "nothing-of-that-name"),
     ],
 )
