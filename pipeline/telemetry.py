@@ -150,6 +150,8 @@ class _BoundedServer(ThreadingHTTPServer):
     """Answers so many connections at once; further ones are closed."""
 
     daemon_threads = True
+    # Connections that wait to be accepted.
+    request_queue_size = 128
 
     def __init__(self, *arguments: Any) -> None:
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
