@@ -20,7 +20,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _READ_BYTES = 1 << 20
 _REDIRECTS = 5
 _REDIRECT_STATUS = frozenset({301, 302, 303, 307, 308})
-# The server is asked again later where it answers so; any other refusal is for good.
+# The server is asked again later where it answers so; any other refusal is final.
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _SILENT_S = 30.0
 # A fetch may take hours, but not without progress: below this rate over a whole period it ends.

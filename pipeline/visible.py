@@ -1,4 +1,4 @@
-"""Text from others on its way to a terminal: what would move the cursor or reorder a line becomes visible."""
+"""Text from others on its way to a terminal or a page: what would move the cursor or reorder a line becomes visible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
 
 
 def visible(text: str) -> str:
-    r"""The text on one line: control characters, bidirectional marks and the like as `\x1b`, `\n` or `\u202e`."""
+    r"""The text on one line: control characters, bidirectional marks and the like as `\u001b` or `\u202e`."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(c) if unicodedata.category(c) in _CATEGORIES and c not in _KEPT else c for c in text)
@@ -49,4 +49,4 @@ def visible_event(logger: object, name: str, event: MutableMapping[str, Any]) ->
 
 
 def _shown(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"

@@ -17,7 +17,7 @@ from pipeline.verdict.evidence import LogitSum
 
 # 2 added the partition.
 STATE_VERSION: Final = 2
-# Sequences that are missing and may still come. A stream that lost more has lost them for good.
+# Sequences that are missing and may still come. A stream that lost more never gets them back.
 MAX_GAPS: Final = 1000
 # Far beyond the time for which the tracker searches for a lost face.
 FORGET_S: Final = 60.0

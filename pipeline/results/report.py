@@ -24,6 +24,7 @@ from pipeline.portraits import Portrait
 from pipeline.results import wording
 from pipeline.results.timeline import Timeline, sampling_step_s, timeline_of
 from pipeline.verdict.aggregate import support_needed
+from pipeline.visible import visible
 
 # Limits that keep the page below about 15 MB, whatever the run: most of it pictures, at up to 12 kB each.
 MAX_DETAILED_CLIPS = 30
@@ -222,7 +223,7 @@ def _environment() -> jinja2.Environment:
 
 def _printable(value: Any) -> Any:
     # Every expression of the templates passes through here: markup is trusted, any other text may be hostile.
-    return wording.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _asset(name: str) -> Markup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,10 +125,6 @@ OUTCOMES: dict[Outcome, Finding] = {
     ),
 }
 
-# Characters that reorder or hide the text around them (Unicode TR 36): a name must not look like another one.
-_DECEPTIVE = frozenset("\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
-_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-
 
 def finding_of(verdict: Verdict) -> Finding:
     """The texts for a verdict; an untrained network's label is ignored."""
@@ -195,17 +190,6 @@ def times_text(ratio: float) -> str:
     """A factor with two digits: validation supports no more."""
     times = max(ratio, 1 / ratio)
     return f"{times:.1f}" if times < 10 else f"{float(f'{times:.2g}'):,.0f}"
-
-
-def visible(text: str) -> str:
-    r"""`text` with control, bidirectional and unpaired surrogate characters spelled out as `\uXXXX`.
-
-    File names are hostile input: they must be encodable as UTF-8 and must not rearrange the page.
-    """
-    return "".join(
-        f"\\u{ord(char):04x}" if char in _DECEPTIVE or unicodedata.category(char) in _UNPRINTABLE else char
-        for char in text
-    )
 
 
 def short_name(source: str) -> str:

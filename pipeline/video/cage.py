@@ -110,7 +110,7 @@ NO_LAYERS = Layers(privileges=False, landlock=0, seccomp=False)
 
 
 def lock() -> Layers:
-    """Lock this process in, for good. Call it while it has one thread; later ones are locked in as well.
+    """Lock this process in; nothing unlocks it. Call it while it has one thread; later ones are locked in as well.
 
     Layers that the system lacks are left out; what they are is returned.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -119,20 +120,20 @@ class Service:
     slots: Slots = field(default_factory=Slots)
 
 
-class ServedMessage:
+class ServedMessage(ABC):
     """A delivered message that is being served; belongs to one thread."""
 
     def __init__(self, service: Service, delivery: Delivery, stopping: threading.Event) -> None:
         self.service, self.delivery, self.stopping = service, delivery, stopping
         self.started_s = time.monotonic()
 
+    @abstractmethod
     def run(self) -> None:
         """Serve the message to its end, and mark it as done.
 
         Raises:
             HandedBackError: it is left to another worker, or to this one after a restart.
         """
-        raise NotImplementedError
 
     def gone(self) -> bool:
         """Whether the task no longer belongs to this worker."""

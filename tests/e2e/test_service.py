@@ -244,7 +244,7 @@ def test_dead_letters_are_listed_shown_and_requeued(platform: Platform) -> None:
     (line,) = listed.stdout.splitlines()
     place = line.split()[0]
     assert "parse" in line
-    assert r"x\x1b[31m  no schema version \x1b[2J" in line
+    assert r"x\u001b[31m  no schema version \u001b[2J" in line
     shown = platform.unmask("dead", "show", place)
     assert shown.stdout.splitlines()[-1] == "{}"
     assert platform.unmask("dead", "show", "0:999").returncode == 1

@@ -36,8 +36,8 @@ def test_ordinary_names_stay(text: str) -> None:
 
 
 def test_what_is_shown_instead() -> None:
-    assert visible("a\x1b[31m\n\u202eb\x9b") == r"a\x1b[31m\n\u202eb\x9b"
-    assert visible_lines("a\n\tb\r") == "a\n\tb\\r"
+    assert visible("a\x1b[31m\n\u202eb\x9b") == r"a\u001b[31m\u000a\u202eb\u009b"
+    assert visible_lines("a\n\tb\r") == "a\n\tb\\u000d"
 
 
 def test_passwords_are_masked() -> None:
@@ -68,9 +68,9 @@ def test_markup_shows_the_text_itself() -> None:
 def test_a_line_of_the_log() -> None:
     event = {"event": "x\x1b", "source": "a\nb", "exception": "one\ntwo\x1b", "url": "redis://u:p@h", "number": 3}
     assert visible_event(CapturingLogger(), "info", event) == {
-        "event": r"x\x1b",
-        "source": r"a\nb",
-        "exception": "one\ntwo\\x1b",
+        "event": r"x\u001b",
+        "source": r"a\u000ab",
+        "exception": "one\ntwo\\u001b",
         "url": "redis://***@h",
         "number": 3,
     }

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from pipeline.visible import masked, visible_lines
 from trainers.evaluation.scoring import Progress
 from trainers.evaluation.tables import Table
 
@@ -43,13 +44,13 @@ def show(table: Table) -> None:
 
 def say(text: str) -> None:
     """One line on standard output."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(visible_lines(masked(text)) + "\n")
     sys.stdout.flush()
 
 
 def complain(text: str) -> None:
     """One line on standard error."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(visible_lines(masked(text)) + "\n")
     sys.stderr.flush()
 
 

@@ -71,7 +71,7 @@ def test_names_and_errors_are_not_taken_for_markup() -> None:
 
 def test_names_and_errors_do_not_control_the_terminal() -> None:
     text = shown([record("a\x1b[2J\u202egpj.mp4", Outcome.MODEL_ERROR, error="x\x1b]0;owned\x07")])
-    assert r"a\x1b[2J\u202egpj.mp4: model_error: x\x1b]0;owned\x07" in text
+    assert r"a\u001b[2J\u202egpj.mp4: model_error: x\u001b]0;owned\u0007" in text
 
 
 def test_a_long_list_is_cut_but_counted() -> None:

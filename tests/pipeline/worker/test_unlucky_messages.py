@@ -94,7 +94,7 @@ def unreadable(bootstrap: str, reason: str) -> list[Message]:
 def test_a_header_whose_name_is_not_utf_8_ends_as_a_dead_letter(
     topic: Topic, raw: RawProducer, one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
 ) -> None:
-    """kafka-python cannot read such a message, and would fail at it for good."""
+    """kafka-python cannot read such a message, and would fail at it at each poll."""
     before = len(unreadable(bootstrap, "UnicodeDecodeError"))
     raw.send(topic, b"key", b"value", [(BadName("x"), b"text")])
     assert judged(task(one_face), publisher, store).outcome is Outcome.SCORED
