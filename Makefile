@@ -1,6 +1,5 @@
 # Start with `make demo` and `make test`; both set up .venv first (`make setup`).
 PYTHON ?= python3.11
-UV_VERSION := 0.13.9
 BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := demo
@@ -15,7 +14,7 @@ setup: $(STAMP)
 # uv is installed into .venv: it installs the locked packages about eight times faster than pip.
 $(BIN)/uv:
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/local/installer.lock
 
 $(STAMP): requirements.lock weights.lock pyproject.toml | $(BIN)/uv
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
@@ -70,6 +69,8 @@ lock: | $(BIN)/uv
 	# The subset that the images run on, and what builds the wheel.
 	$(BIN)/uv pip compile pyproject.toml --extra remote $(LOCK) \
 		--constraints requirements.lock --output-file deploy/docker/requirements.lock
+	# uv itself, which pip installs.
+	echo uv | $(BIN)/uv pip compile - $(LOCK) --upgrade --output-file deploy/local/installer.lock
 	echo 'hatchling>=1.24' | $(BIN)/uv pip compile - $(LOCK) \
 		--constraints requirements.lock --output-file deploy/docker/build.lock
 

@@ -177,7 +177,7 @@ class BaseModel(nn.Module, ABC):
         """
         if dropout is not None:
             replace(self.config, dropout_rate=dropout)
-            self.head.dropout.p = dropout
+            self.head.dropout.set_rate(dropout)
         if drop_path is not None:
             replace(self.config, drop_path_rate=drop_path)
             set_drop_path_rate(self, drop_path)

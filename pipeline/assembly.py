@@ -22,7 +22,7 @@ from pipeline.faces.create import create_detector
 from pipeline.faces.views import Looks
 from pipeline.scan import ClipCost, Progress, Scanner
 from pipeline.scanner_options import ScannerOptions
-from pipeline.scoring.backends import Backend, create_backend
+from pipeline.scoring.backends import create_backend
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.group import EngineGroup
 from pipeline.sources import SourceLimits
@@ -110,7 +110,8 @@ def scanner(
     progress: Progress | None = None,
     cost: Callable[[ClipCost], None] | None = None,
     batch_size: Callable[[int], None] | None = None,
-    scoring: Backend | None = None,
+    scoring: Engine | None = None,
+    warm_up: bool = False,
 ) -> Iterator[Scanner]:
     """A scanner with its engine and decode server, closed at the end of the block.
 
@@ -122,9 +123,11 @@ def scanner(
         progress: called after each frame.
         cost: called at the end of each clip.
         batch_size: called with the number of crops of each batch.
-        scoring: backend of the only detector, if it exists already; it is closed at the end.
+        scoring: engine of the only detector, if it exists already; it is closed at the end.
+        warm_up: compile all batch shapes now, instead of each at its first use.
 
     Raises:
+        ScoringError: the weights cannot score (only with `warm_up`).
         ValueError: `scoring` with several detectors, or no face detector has this name.
         DetectorError: the face detector's network is missing or invalid.
         BackendError: the backend is not available.
@@ -133,7 +136,7 @@ def scanner(
     options = options or ScannerOptions()
     members = (detector,) if isinstance(detector, Detector) else tuple(detector)
     if scoring is not None and len(members) > 1:
-        raise ValueError("an existing backend belongs to one detector, but there are several")
+        raise ValueError("an existing engine belongs to one detector, but there are several")
     with ExitStack() as stack:
         server = stack.enter_context(DecodeServer())
         faces = create_detector(
@@ -142,12 +145,10 @@ def scanner(
             device=_face_device(options),
             streams=options.clips_at_once,
         )
-        backends = (
-            [create_backend(member.model, backend=options.backend, device=options.device) for member in members]
-            if scoring is None
-            else [scoring]
-        )
-        with _engine(members, backends, options.looks, batch_size) as engine:
+        engines = [scoring] if scoring is not None else _engines(members, options, warm_up=warm_up)
+        with _joined(members, engines, options.looks, batch_size) as engine:
+            for each in engines:
+                each.ready()
             judging = _judging(members, engine, options.looks)
             provenance = judging.pop("provenance")
             built = Scanner(
@@ -170,29 +171,36 @@ def scanner(
                 cost=cost,
             )
             # Other weights may take over later; no reference here may keep these in memory.
-            del detector, members, scoring, backends, engine
+            del detector, members, scoring, engines, each, engine
             yield built
 
 
-def with_detector(scanner: Scanner, detector: Detector, scoring: Backend) -> Scanner:
-    """The same scanner with other weights: an engine of its own, all else shared.
+def with_detector(scanner: Scanner, detector: Detector, scoring: Engine) -> Scanner:
+    """The same scanner with other weights: another engine, all else shared.
 
     Args:
         scanner: whose decode server and face detector stay open.
         detector: the weights.
-        scoring: their backend; the new engine closes it.
+        scoring: their engine, which the new scanner owns.
     """
-    engine = _engine((detector,), [scoring], scanner.looks, scanner.engine.batch_size)
+    engine = _joined((detector,), [scoring], scanner.looks, scanner.engine.batch_size)
     judging = _judging((detector,), engine, scanner.looks)
     provenance = scanner.provenance.model_copy(update=judging.pop("provenance"))
     return replace(scanner, engine=engine, provenance=provenance, **judging)
 
 
-def _engine(
-    members: Sequence[Detector], backends: Sequence[Backend], looks: Looks, batch_size: Callable[[int], None] | None
+def _engines(members: Sequence[Detector], options: ScannerOptions, *, warm_up: bool) -> list[Engine]:
+    """An engine for each member; all backends exist before the first engine starts."""
+    backends = [create_backend(member.model, backend=options.backend, device=options.device) for member in members]
+    return [Engine(backend, warm_up=warm_up) for backend in backends]
+
+
+def _joined(
+    members: Sequence[Detector], engines: Sequence[Engine], looks: Looks, batch_size: Callable[[int], None] | None
 ) -> Engine | EngineGroup:
     """One plain engine where that is enough, else a group."""
-    engines = [Engine(backend, batch_size=batch_size) for backend in backends]
+    for engine in engines:
+        engine.begin(batch_size)
     if len(engines) == 1 and not looks:
         return engines[0]
     return EngineGroup(engines, [member.model.input_spec for member in members], combination(members), looks)

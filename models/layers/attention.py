@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.pooling import AttentionPool
-from models.layers.regularization import drop_path
+from models.layers.regularization import StochasticDepth
 
 
 def to_tokens(features: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.context_norm = nn.LayerNorm(width)
         self.attention = MultiHeadAttention(width, heads)
-        self.drop_path = drop_path(share, drop_path_rate)
+        self.drop_path = StochasticDepth(share, drop_path_rate)
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
         """What to add to `tokens` [B, N, width]."""
@@ -108,7 +108,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * ratio))
-        self.drop_path = drop_path(share, drop_path_rate)
+        self.drop_path = StochasticDepth(share, drop_path_rate)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """What to add to `tokens` [B, N, width]."""
@@ -123,7 +123,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = MultiHeadAttention(width, heads)
-        self.drop_path = drop_path(share, drop_path_rate)
+        self.drop_path = StochasticDepth(share, drop_path_rate)
         self.feed_forward = FeedForward(width, mlp_ratio, share=share, drop_path_rate=drop_path_rate)
 
     def forward(self, tokens: Tensor) -> Tensor:

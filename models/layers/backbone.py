@@ -7,12 +7,11 @@ import re
 from typing import Any
 
 import timm
-from timm.layers import DropPath
 from timm.models import group_parameters
 from torch import Tensor, nn
 
 from models.config import ConfigError
-from models.layers.regularization import set_drop_path_rate
+from models.layers.regularization import set_drop_path_rate, take_over_drop_paths
 from models.pretrained import create_timm_model
 
 
@@ -56,10 +55,7 @@ class Backbone(nn.Module):
         self.indices: list[int] = self.net.prune_intermediate_layers(
             list(range(available - levels, available)), prune_norm=True, prune_head=True
         )
-        for module in self._drop_paths():
-            # Built at rate 1, each one's probability is its share of the rate.
-            module.share = module.drop_prob
-        if drop_path_rate > 0 and not self._drop_paths():
+        if not take_over_drop_paths(self) and drop_path_rate > 0:
             raise ConfigError(f"drop_path_rate must be 0: {name} has no stochastic depth, got {drop_path_rate}")
         set_drop_path_rate(self, drop_path_rate)
         self.set_input_size(input_size)
@@ -96,9 +92,6 @@ class Backbone(nn.Module):
         matcher = self.net.group_matcher(coarse=False)
         ids = group_parameters(self.net, matcher, reverse=True)
         return {f"net.{name}": layer for name, layer in ids.items()}
-
-    def _drop_paths(self) -> list[Any]:
-        return [module for module in self.modules() if isinstance(module, DropPath)]
 
 
 def _create(name: str, pretrained: bool) -> Any:

@@ -35,12 +35,14 @@ class Backend(Protocol):
     Attributes:
         input_size: side of the crops in px.
         max_batch: crops per call, at most.
+        shapes: batch sizes that are prepared when they are first used; a warm-up scores one batch of each.
         concurrency: calls of `start` that may run at once, from any thread.
     """
 
     name: str
     input_size: int
     max_batch: int
+    shapes: tuple[int, ...]
     concurrency: int
 
     def fit(self, waiting: int) -> int:
@@ -84,6 +86,7 @@ class TorchBackend:
         self.input_size = model.input_spec.size
         # Eager CPU inference gets slower, not faster, beyond 8 (docs/benchmarks.md).
         self.max_batch = 8 if precision.device.type == "cpu" else self.BUCKETS[-1]
+        self.shapes = self.BUCKETS[: self.BUCKETS.index(self.max_batch) + 1] if compiled else (1, self.max_batch)
         self._precision = precision
         self._compiled = compiled
         graph = ScoringGraph(model).eval().to(precision.device)
@@ -139,6 +142,7 @@ class OpenVinoBackend:
         self.name = f"openvino-{self.precision}"
         self.input_size = model.input_spec.size
         self.max_batch = self.BUCKETS[0]
+        self.shapes: tuple[int, ...] = self.BUCKETS
         # One stream per core keeps every core busy without a barrier inside a layer; 8 bounds the memory.
         self.concurrency = min(threads, 8)
         graph = convert(model)

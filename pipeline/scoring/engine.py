@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 MAX_DELAY_S = 0.005
 # Crops that may wait: a few batches. More would only add latency and memory (299 px: 268 kB a crop).
 QUEUE_BATCHES = 8
+# A backend that takes this long for a batch after it was compiled is unusable.
+_PATIENCE_S = 60.0
 
 
 class ScoringError(UnmaskError, RuntimeError):
@@ -90,6 +92,8 @@ class Engine:
         max_delay_s: how long the first crop of a batch waits for others, in seconds.
         queue_crops: how many crops may wait before `submit` blocks; by default a few batches.
         batch_size: called with the number of crops of each batch that was scored or failed.
+        warm_up: first score one synthetic batch of each of the backend's shapes, on the thread that serves later: what
+            is compiled or recorded at first use (CUDA graphs belong to their thread) is then there. `ready` waits.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Engine:
         max_delay_s: float = MAX_DELAY_S,
         queue_crops: int | None = None,
         batch_size: Callable[[int], None] | None = None,
+        warm_up: bool = False,
     ) -> None:
         self.backend = backend
         self.batch_size = batch_size
@@ -111,6 +116,9 @@ class Engine:
         self._slots = threading.Semaphore(backend.concurrency)
         self._count_lock = threading.Lock()
         self._crops = self._batches = self._failed = 0
+        self._warm: Future[None] = Future()
+        if not warm_up:
+            self._warm.set_result(None)
         self._thread = threading.Thread(target=self._run, name=f"engine-{backend.name}", daemon=True)
         self._thread.start()
 
@@ -143,6 +151,20 @@ class Engine:
         self._batcher.put([_Item(crop, request, i) for i, crop in enumerate(pixels)])
         return future
 
+    def ready(self) -> None:
+        """Wait for the end of the warm-up.
+
+        Raises:
+            ScoringError: the backend failed in it, or gave scores that are not finite.
+        """
+        self._warm.result()
+
+    def begin(self, batch_size: Callable[[int], None] | None) -> None:
+        """Count from now on, and call `batch_size`; crops that were scored before, as a trial, belong to no clip."""
+        with self._count_lock:
+            self._crops = self._batches = self._failed = 0
+        self.batch_size = batch_size
+
     def tap(self, heard: Callable[[Image, float], None] | None) -> None:
         """Call `heard` with each scored crop, uint8 [S, S, 3], and its log-odds, on any thread; None stops it."""
         self._tap = heard
@@ -169,6 +191,12 @@ class Engine:
         self.close()
 
     def _run(self) -> None:
+        if not self._warm.done():
+            try:
+                self._warm_up()
+                self._warm.set_result(None)
+            except Exception as error:  # noqa: BLE001 - any error is the warm-up's result
+                self._warm.set_exception(error)
         while True:
             # A free slot first, then the batch: crops that arrive during the wait still join it.
             self._slots.acquire()
@@ -179,6 +207,22 @@ class Engine:
             self._start(items)
         for _ in range(self.backend.concurrency):
             self._slots.acquire()
+
+    def _warm_up(self) -> None:
+        size, rng = self.backend.input_size, np.random.default_rng(0)
+        for count in self.backend.shapes:
+            pixels = rng.integers(0, 256, (count, size, size, 3), np.uint8)
+            pixels[0], pixels[-1] = 255, 0
+            answer: Future[Floats | Exception] = Future()
+            try:
+                self.backend.start(pixels, answer.set_result)
+                found = answer.result(_PATIENCE_S)
+            except Exception as error:
+                raise ScoringError(f"{self.backend.name} failed in the warm-up: {error!r}") from error
+            if isinstance(found, Exception):
+                raise ScoringError(f"{self.backend.name} failed in the warm-up: {found!r}") from found
+            if found.shape != (count,) or not bool(np.isfinite(found).all()):
+                raise ScoringError(f"{self.backend.name} gave {found.tolist()} for {count} crops in the warm-up")
 
     def _start(self, items: Sequence[_Item], alone: Sequence[_Item] = ()) -> None:
         """Score a batch, then the items of `alone` one by one, all in the slot that the caller has acquired."""

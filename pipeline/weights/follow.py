@@ -28,12 +28,12 @@ from pipeline import assembly
 from pipeline.contracts import CHANGED_CHANNEL, Announcement
 from pipeline.scan import Scanner
 from pipeline.scoring.backends import Backend
-from pipeline.scoring.engine import ScoringError
+from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.telemetry import Metrics
 from pipeline.weights.announced import ActiveWeights, AnnouncementError, parse
 from pipeline.weights.leases import Scanners
 from pipeline.weights.registry import MAX_WEIGHTS_BYTES, DamagedError, Registry, RegistryError
-from pipeline.weights.shadow import Differences, LiveCrops, compare, warm_up
+from pipeline.weights.shadow import Differences, LiveCrops, compare
 
 log = structlog.get_logger(__name__)
 
@@ -64,12 +64,12 @@ class Loaded:
     """Weights that were fetched, checked and warmed up."""
 
     detector: assembly.Detector
-    backend: Backend
+    engine: Engine
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Fetches announced weights and creates their backend.
+    """Fetches announced weights and starts their engine.
 
     Attributes:
         cache: folder for fetched weights.
@@ -108,12 +108,13 @@ class Loader:
             backend = self.create(detector.model)
         except Exception as error:  # compiling may raise anything; lack of memory or of a driver may be transient
             raise UnavailableError(f"no backend: {type(error).__name__}: {error}") from error
+        engine = Engine(backend, warm_up=True)
         try:
-            warm_up(backend)
+            engine.ready()
         except ScoringError as error:
-            backend.close()
-            raise RefusedError(f"on warm-up: {error}") from error
-        return Loaded(detector, backend)
+            engine.close()
+            raise RefusedError(str(error)) from error
+        return Loaded(detector, engine)
 
 
 class Follower:
@@ -258,12 +259,12 @@ class Follower:
                 try:
                     found = self._shadow(running, loaded, crops)
                 except BaseException:
-                    loaded.backend.close()
+                    loaded.engine.close()
                     raise
             if self._stopping.is_set():
-                loaded.backend.close()
+                loaded.engine.close()
                 return
-            replacement = assembly.with_detector(running, loaded.detector, loaded.backend)
+            replacement = assembly.with_detector(running, loaded.detector, loaded.engine)
         scanners.swap(replacement)
         # OpenVINO's converter leaves reference cycles that keep a whole model.
         gc.collect()
@@ -292,7 +293,7 @@ class Follower:
                 break
         if self._stopping.is_set():
             return None
-        found = compare(loaded.backend, info.calibration if info else None, crops.taken(), running.calibration)
+        found = compare(loaded.engine, info.calibration if info else None, crops.taken(), running.calibration)
         if found is None:
             log.info("no comparison: no crops were scored in this time", waited_s=self._shadow_s)
             return None

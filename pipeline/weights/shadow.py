@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -12,14 +11,11 @@ from typing import Final
 import numpy as np
 
 from models.checkpoint_info import Calibration
-from pipeline.scoring.backends import Backend
 from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.scoring.group import EngineGroup
 from pipeline.types import Floats, Image
 from pipeline.verdict.calibration import probability
 
-# Two batches of the CPU's largest shape, one of the next and a single crop: each shape is run once.
-WARM_UP_CROPS: Final = 11
 # A network that takes this long for a few crops is unusable.
 _PATIENCE_S: Final = 60.0
 
@@ -77,66 +73,26 @@ class Differences:
         return cls(len(apart), float(apart.mean()), float(np.quantile(apart, 0.95)), float(apart.max()))
 
 
-def score(backend: Backend, pixels: Image) -> Floats:
-    """Score crops on a backend that is not in use yet, one batch after the other.
-
-    Args:
-        pixels: uint8 [N, S, S, 3].
-
-    Returns:
-        Float32 [N], log-odds of fake, all finite.
-
-    Raises:
-        ScoringError: the backend fails, or returns invalid scores.
-    """
-    scores = np.zeros(len(pixels), np.float32)
-    start = 0
-    while start < len(pixels):
-        end = start + max(1, backend.fit(min(backend.max_batch, len(pixels) - start)))
-        answer: Future[Floats | Exception] = Future()
-        try:
-            backend.start(pixels[start:end], answer.set_result)
-            found = answer.result(_PATIENCE_S)
-        except Exception as error:
-            raise ScoringError(f"{backend.name} failed: {error!r}") from error
-        if isinstance(found, Exception):
-            raise ScoringError(f"{backend.name} failed: {found!r}") from found
-        if found.shape != (end - start,) or not bool(np.isfinite(found).all()):
-            raise ScoringError(f"{backend.name} gave {found.tolist()} for {end - start} crops")
-        scores[start:end] = found
-        start = end
-    return scores
-
-
-def warm_up(backend: Backend) -> None:
-    """Score a few synthetic crops: this compiles what is compiled at first use, and finds weights that cannot score.
-
-    Raises:
-        ScoringError: as `score`.
-    """
-    size = backend.input_size
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (WARM_UP_CROPS, size, size, 3), np.uint8)
-    pixels[0], pixels[1] = 0, 255
-    score(backend, pixels)
-
-
 def compare(
-    backend: Backend, calibration: Calibration | None, crops: tuple[Image, Floats], theirs: Calibration | None
+    engine: Engine, calibration: Calibration | None, crops: tuple[Image, Floats], theirs: Calibration | None
 ) -> Differences | None:
     """Score live crops on new weights, and compare with the weights in use; None without any crops.
 
     Args:
-        backend: of the new weights.
+        engine: of the new weights.
         calibration: of the new weights.
         crops: with their log-odds by the weights in use.
         theirs: calibration of the weights in use.
 
     Raises:
-        ScoringError: as `score`.
+        ScoringError: the new weights fail on a crop, or give scores that are not finite.
     """
     pixels, logits = crops
     if not len(pixels):
         return None
-    ours = probability(score(backend, pixels), calibration)
+    try:
+        found = engine.submit(pixels).result(_PATIENCE_S)
+    except TimeoutError as error:
+        raise ScoringError(f"{engine.name} gave no scores for {len(pixels)} crops in {_PATIENCE_S:g} s") from error
+    ours = probability(found, calibration)
     return Differences.between(ours, probability(logits, theirs))

@@ -74,7 +74,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
         if announced is None:
             detectors, scoring = assembly.load_all(architecture=None, weights=weights, untrained=False), None
         else:
-            detectors, scoring = (announced.detector,), announced.backend
+            detectors, scoring = (announced.detector,), announced.engine
         log.info(
             "starting",
             http=f"http://{settings.http_host}:{server.port}",
@@ -92,6 +92,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
                 cost=lambda cost: _observe(metrics, cost),
                 batch_size=metrics.batch_crops.observe,
                 scoring=scoring,
+                warm_up=True,
             )
         )
         # No reference here may keep the first weights in memory once others serve.

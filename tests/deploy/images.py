@@ -30,11 +30,17 @@ class Stage:
 def stages(path: Path) -> list[Stage]:
     text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.M)
     found: list[tuple[str, str | None, list[tuple[str, str]]]] = []
+    defaults: dict[str, str] = {}
     for line in filter(str.strip, re.sub(r"\\\n\s*", " ", text).splitlines()):
         instruction, rest = line.split(maxsplit=1)
         if instruction == "FROM":
             base, _, name = rest.partition(" AS ")
+            base = re.sub(r"\$\{(\w+)\}", lambda variable: defaults[variable[1]], base)
             found.append((base, name or None, []))
+        elif not found:
+            assert instruction == "ARG", "only an ARG may be before the first FROM"
+            variable, _, default = rest.partition("=")
+            defaults[variable] = default
         else:
             found[-1][2].append((instruction, rest))
     return [Stage(base, name, tuple(steps)) for base, name, steps in found]

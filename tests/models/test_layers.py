@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timm.layers import DropPath
 
 from models.config import ConfigError
 from models.layers.attention import GlobalContext, MultiHeadAttention, PositionEmbedding2d, to_tokens
@@ -16,7 +15,7 @@ from models.layers.backbone import Backbone
 from models.layers.frequency import FrequencyStream, HighPass, Spectrum
 from models.layers.fusion import GatedFusion, ScaleFusion
 from models.layers.pooling import AttentionPool, GeMPool, pooling
-from models.layers.regularization import depth_shares, drop_path, set_drop_path_rate
+from models.layers.regularization import Dropout, StochasticDepth, depth_shares, set_drop_path_rate
 from models.spec import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -156,12 +155,37 @@ def test_global_context_is_one_vector() -> None:
 
 @given(depth=st.integers(2, 24), rate=st.floats(0.0, 0.9))
 def test_stochastic_depth_rises_linearly_to_its_rate(depth: int, rate: float) -> None:
-    branches = torch.nn.Sequential(*(drop_path(share, 0.0) for share in depth_shares(depth)))
+    branches = torch.nn.Sequential(*(StochasticDepth(share, 0.0) for share in depth_shares(depth)))
     set_drop_path_rate(branches, rate)
-    rates = [branch.drop_prob for branch in branches]
+    rates = [branch.rate for branch in branches]
     assert rates[0] == 0.0
     assert rates[-1] == rate
     assert rates == pytest.approx([rate * i / (depth - 1) for i in range(depth)])
+
+
+@given(rate=st.floats(0.0, 0.9), per_image=st.booleans(), seed=st.integers(0, 99))
+def test_dropout_keeps_the_mean_and_drops_its_share(rate: float, per_image: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = StochasticDepth(1.0, rate) if per_image else Dropout(rate)
+    found = layer(torch.ones(4000, 5, 2))
+    images = found[:, 0, 0] if per_image else found
+    assert not per_image or torch.equal(found, found[:, :1, :1].expand_as(found)), "an image is dropped as a whole"
+    assert float((images == 0).float().mean()) == pytest.approx(rate, abs=0.05)
+    assert float(images.mean()) == pytest.approx(1.0, abs=0.2 if per_image else 0.05)
+    assert torch.equal(layer.eval()(torch.ones(2, 2)), torch.ones(2, 2))
+
+
+def test_a_schedule_of_rates_does_not_compile_a_network_again() -> None:
+    layers = torch.nn.Sequential(Dropout(0.5), torch.nn.Linear(4, 4), StochasticDepth(0.5, 0.2))
+    compiled = torch.compile(layers, backend="eager", fullgraph=True)
+    compiled(torch.ones(3, 4))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for step in range(1, 10):
+            layers[0].set_rate(0.05 * step)
+            set_drop_path_rate(layers, 0.1 * step)
+            compiled(torch.ones(3, 4))
+    layers[0].set_rate(1 - 1e-7)
+    assert not compiled(torch.ones(3, 4)).isnan().any()
 
 
 def test_a_backbone_with_too_few_levels_is_refused() -> None:
@@ -188,6 +212,6 @@ def test_residual_branches_of_a_resnet_do_not_start_at_zero() -> None:
 
 def test_stochastic_depth_of_a_backbone_rises_with_depth() -> None:
     backbone = Backbone("swin_tiny_patch4_window7_224", levels=4, input_size=64, drop_path_rate=0.2)
-    rates: list[float] = [m.drop_prob for m in backbone.modules() if isinstance(m, DropPath)]
+    rates: list[float] = [m.rate for m in backbone.modules() if isinstance(m, StochasticDepth)]
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(0.2)

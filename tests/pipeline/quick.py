@@ -19,6 +19,7 @@ class QuickNetwork:
     name = "quick"
     input_size = SPEC.size
     max_batch = 4
+    shapes = (4,)
     concurrency = 1
 
     def __init__(self) -> None:

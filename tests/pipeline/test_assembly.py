@@ -20,6 +20,7 @@ from pipeline.faces.create import create_detector
 from pipeline.faces.detector import FaceDetector
 from pipeline.scanner_options import ScannerOptions
 from pipeline.scoring.backends import create_backend
+from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.sources import Source
 from pipeline.video.sampling import Even
 
@@ -123,5 +124,20 @@ def test_faces_are_found_on_the_gpu_that_scores(
     monkeypatch.setattr(assembly, "best_device", lambda requested: torch.device("cuda:0"))
     monkeypatch.setattr(assembly, "create_detector", create)
     detector = load(architecture=None, weights=weights, untrained=False)
-    with scanner(detector, options, scoring=create_backend(detector.model, backend="torch", device="cpu")):
+    engine = Engine(create_backend(detector.model, backend="torch", device="cpu"))
+    with scanner(detector, options, scoring=engine):
         assert asked == [device]
+
+
+def test_weights_that_cannot_score_end_the_warm_up(model: BaseModel, tmp_path: Path) -> None:
+    path = tmp_path / "nan.safetensors"
+    state = model.state_dict()
+    broken = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
+    broken.load_state_dict(
+        {name: value * float("nan") if value.is_floating_point() else value for name, value in state.items()}
+    )
+    broken.save_checkpoint(path, epoch=1, name="nan")
+    detector = load(architecture=None, weights=path, untrained=False)
+    options = ScannerOptions(backend="torch", device="cpu")
+    with pytest.raises(ScoringError, match="warm-up"), scanner(detector, options, warm_up=True):
+        pass

@@ -161,6 +161,7 @@ def test_a_path_with_a_comma_is_one_file(members: tuple[Path, Path], tmp_path: P
 
 def test_other_weights_keep_the_looks(members: tuple[Path, Path], one_face: Path) -> None:
     from pipeline.scoring.backends import create_backend
+    from pipeline.scoring.engine import Engine
 
     first, second = (assembly.load(architecture=None, weights=member, untrained=False) for member in members)
     options = ScannerOptions(Even(3), looks=Looks(flip=True), backend="torch", device="cpu", workers=1)
@@ -171,7 +172,9 @@ def test_other_weights_keep_the_looks(members: tuple[Path, Path], one_face: Path
         return report.verdict
 
     with assembly.scanner(first, options) as scanner:
-        swapped = assembly.with_detector(scanner, second, create_backend(second.model, backend="torch", device="cpu"))
+        swapped = assembly.with_detector(
+            scanner, second, Engine(create_backend(second.model, backend="torch", device="cpu"))
+        )
         with swapped.engine:
             found = score(swapped)
     with assembly.scanner(second, options) as scanner:

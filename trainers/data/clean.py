@@ -11,7 +11,8 @@ import hashlib
 import io
 import tarfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,33 +79,40 @@ def clean(
         OSError: `out` cannot be written.
     """
     store = ImageStore(manifest.root)
-    thumbs = np.empty((len(manifest), COMPARE_PX * COMPARE_PX), np.float16)
     landmarks = manifest.landmarks.copy()
-    found = 0
-    ffhq: list[tuple[int, Image]] = []
-    for i, path in enumerate(manifest.path):
-        image = store.load(path)
-        if manifest.dataset[i] == "ffhq" and image.shape[0] != FFHQ_PX:
-            x, y, side = (part * image.shape[0] for part in FFHQ_SQUARE)
-            image = cut_square(image, x, y, side, FFHQ_PX, "area")
-            ffhq.append((i, image))
-        thumbs[i] = _thumb(image)
-        if detector is not None:
-            landmarks[i] = face_landmarks(detector, image)
-            found += bool(np.isfinite(landmarks[i]).all())
-        if progress is not None and (i % 500 == 499 or i + 1 == len(manifest)):
-            progress(i + 1, len(manifest))
-    pair, likeness = _pairs(manifest, thumbs)
-    keep = ~((manifest.label == FAKE) & (likeness > SAME_PICTURE))
-    if ffhq:
-        _write_tar(out / "ffhq.tar", [(Path(manifest.path[i]).name, image) for i, image in ffhq])
+    pair = np.full(len(manifest), "", dtype=manifest.path.dtype)
+    likeness = np.full(len(manifest), np.nan, np.float32)
     recut = np.zeros(len(manifest), bool)
-    recut[[i for i, _ in ffhq]] = True
+    found = done = 0
+    with ExitStack() as stack:
+        tar: tarfile.TarFile | None = None
+        for rows in _groups(manifest):
+            pairable = len(set(manifest.label[rows])) > 1
+            thumbs: list[Floats] = []
+            for i in rows:
+                image = store.load(manifest.path[i])
+                if manifest.dataset[i] == "ffhq" and image.shape[0] != FFHQ_PX:
+                    x, y, side = (part * image.shape[0] for part in FFHQ_SQUARE)
+                    image = cut_square(image, x, y, side, FFHQ_PX, "area")
+                    tar = tar or stack.enter_context(_new_tar(out / "ffhq.tar"))
+                    _add(tar, Path(manifest.path[i]).name, image)
+                    recut[i] = True
+                if pairable:
+                    thumbs.append(_thumb(image))
+                if detector is not None:
+                    landmarks[i] = face_landmarks(detector, image)
+                    found += bool(np.isfinite(landmarks[i]).all())
+                done += 1
+                if progress is not None and (done % 500 == 0 or done == len(manifest)):
+                    progress(done, len(manifest))
+            if pairable:
+                pair[rows], likeness[rows] = _pairs(manifest.path[rows], manifest.label[rows], np.stack(thumbs))
+    keep = ~((manifest.label == FAKE) & (likeness > SAME_PICTURE))
     split = np.where(_held_out(manifest, hold_out), HELD_OUT, manifest.split)
     cleaned = replace(manifest, landmarks=landmarks, pair=pair, split=split)
     moved = cleaned.take(recut & keep)
     names = np.array([f"ffhq.tar/{Path(path).name}" for path in moved.path], dtype=np.str_)
-    parts = [cleaned.take(~recut & keep), replace(moved, root=out, path=names)] if ffhq else [cleaned.take(keep)]
+    parts = [cleaned.take(~recut & keep), replace(moved, root=out, path=names)] if len(moved) else [cleaned.take(keep)]
     result = join(parts, out)
     result.write(out / "manifest.parquet")
     return result, CleanReport(
@@ -112,7 +120,7 @@ def clean(
         paired=int((result.pair != "").sum()),
         dropped_same_picture=int((~keep).sum()),
         landmarks_found=found,
-        recut=len(ffhq),
+        recut=int(recut.sum()),
         held_out=int(_held_out(manifest, hold_out).sum()),
     )
 
@@ -151,30 +159,34 @@ def _thumb(image: Image) -> Floats:
     return np.asarray(grey / max(float(np.linalg.norm(grey)), 1e-6))
 
 
-def _pairs(manifest: Manifest, thumbs: np.ndarray) -> tuple[np.ndarray, Floats]:
-    """For each row the path of its pair, or "", and its correlation with the most similar real of its group, or nan."""
+def _groups(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
+    """The rows of each group, in the order of their first rows: one group at a time is in memory."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, key in enumerate(zip(manifest.dataset, manifest.group, strict=True)):
         groups[key].append(i)
-    pair = np.full(len(manifest), "", dtype=manifest.path.dtype)
-    likeness = np.full(len(manifest), np.nan, np.float32)
-    for members in groups.values():
-        rows = np.array(members)
-        fakes, reals = rows[manifest.label[rows] == FAKE], rows[manifest.label[rows] == REAL]
-        if not len(fakes) or not len(reals):
-            continue
-        correlation = thumbs[fakes].astype(np.float32) @ thumbs[reals].astype(np.float32).T
-        best = correlation.argmax(axis=1)
-        likeness[fakes] = correlation[np.arange(len(fakes)), best]
-        same = likeness[fakes] >= SAME_FRAME
-        pair[fakes[same]] = manifest.path[reals[best[same]]]
+    return [np.array(rows) for rows in groups.values()]
+
+
+def _pairs(path: np.ndarray, label: np.ndarray, thumbs: Floats) -> tuple[np.ndarray, Floats]:
+    """For each row of a group the path of its pair, or "", and its correlation with its most similar real, or nan."""
+    pair, likeness = np.full(len(path), "", dtype=path.dtype), np.full(len(path), np.nan, np.float32)
+    fakes, reals = np.flatnonzero(label == FAKE), np.flatnonzero(label == REAL)
+    correlation = thumbs[fakes] @ thumbs[reals].T
+    best = correlation.argmax(axis=1)
+    likeness[fakes] = correlation[np.arange(len(fakes)), best]
+    same = likeness[fakes] >= SAME_FRAME
+    pair[fakes[same]] = path[reals[best[same]]]
     return pair, likeness
 
 
-def _write_tar(file: Path, images: list[tuple[str, Image]]) -> None:
+@contextmanager
+def _new_tar(file: Path) -> Iterator[tarfile.TarFile]:
     with atomic_write(file) as opened, tarfile.open(fileobj=opened, mode="w") as tar:
-        for name, image in images:
-            _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, FFHQ_QUALITY])
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data.tobytes()))
+        yield tar
+
+
+def _add(tar: tarfile.TarFile, name: str, image: Image) -> None:
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, FFHQ_QUALITY])
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data.tobytes()))

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-
-from pipeline.types import Frame
+from pipeline.types import Frame, Image
 from pipeline.video.clip import DecodeError
 from pipeline.video.sampling import Even, Every
 from trainers.data.layouts.listing import frame_files
@@ -53,25 +51,31 @@ def open_clip(path: Path, clip_id: str, sampling: Even | Every, server: DecodeSe
         files = frame_files(path)
         if not files:
             raise DecodeError("undecodable", f"{path} has no pictures")
-        yield OpenClip(_pictures(files, clip_id, sampling), float(len(files)), 1.0)
+        yield OpenClip(_pictures(files, clip_id, sampling, server), float(len(files)), 1.0)
         return
     with server.open(path, clip_id, sampling) as reader:
         yield OpenClip(reader, reader.info.duration_s, 1 / (reader.info.fps or _USUAL_FPS))
 
 
-def _pictures(files: list[Path], clip_id: str, sampling: Even | Every) -> Iterator[Frame]:
+def read_picture(path: Path, server: DecodeServer) -> Image:
+    """A picture, uint8 [H, W, 3], RGB, decoded in the sandbox with its limits, as a scan reads it.
+
+    Raises:
+        DecodeError: it cannot be opened or decoded, or exceeds a limit.
+    """
+    with server.open(path, path.name, Even(1)) as reader:
+        for frame in reader:
+            return frame.image.copy()
+    raise DecodeError("undecodable", f"{path.name}: has no picture")
+
+
+def _pictures(files: list[Path], clip_id: str, sampling: Even | Every, server: DecodeServer) -> Iterator[Frame]:
     numbers = [_number(file) for file in files]
     if len(set(numbers)) < len(numbers):
         numbers = list(range(len(files)))
     for position in _sampled(len(files), sampling):
         file, number = files[position], numbers[position]
-        try:
-            bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        except cv2.error as error:
-            raise DecodeError("undecodable", f"{file.name}: not a picture: {error}") from error
-        if bgr is None:
-            raise DecodeError("undecodable", f"{file.name}: not a picture")
-        yield Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), float(number), number, clip_id)
+        yield Frame(read_picture(file, server), float(number), number, clip_id)
 
 
 def _sampled(count: int, sampling: Even | Every) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 import threading
@@ -9,9 +10,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 
 from models.errors import UnmaskError
 from pipeline.types import Image
+from pipeline.video.clip import Limits
+
+_LIMITS = Limits()
 
 
 class ImageError(UnmaskError, ValueError):
@@ -81,8 +86,16 @@ def decode(data: bytes, name: str = "image") -> Image:
     """Encoded bytes as uint8 [H, W, 3], RGB.
 
     Raises:
-        ImageError: OpenCV cannot read them as an image.
+        ImageError: OpenCV cannot read them as an image, or it has more pixels than a scan accepts.
     """
+    try:
+        # Only the header: a few kB can hold an image of gigabytes.
+        with PIL.Image.open(io.BytesIO(data)) as header:
+            width, height = header.size
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise ImageError(f"{name}: not an image: {error}") from error
+    if width * height > _LIMITS.max_pixels:
+        raise ImageError(f"{name}: {width} x {height} pixels, at most {_LIMITS.max_pixels} are read")
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.faces.crop import crop_squares, cut_square
 from pipeline.types import Faces, Floats, Image
-from pipeline.video.clip import DecodeError
+from trainers.data.frame_source import read_picture
 from trainers.data.video_crops import LANDMARK_REACH, CroppedVideo, Cutter, FaceCrop, NoCropsError
 
 # Margin on each side for the face search, in parts of the longer side of the picture. YuNet finds the face in
@@ -40,10 +40,10 @@ class TightCutter(Cutter):
         """Find and cut the face of a picture.
 
         Raises:
-            DecodeError: the file is not a picture.
+            DecodeError: the file is not a picture, or exceeds a limit.
             NoCropsError: it shows no face, or the square around the face does not fit inside.
         """
-        image = _read(path)
+        image = read_picture(path, self.server)
         face = _main_face(self, image)
         x0, y0, side = (float(value) for value in crop_squares(face, self.spec.geometry)[0])
         x, y, inside = fitted((x0, y0, side), image.shape[0], image.shape[1])
@@ -99,16 +99,6 @@ def empty_share(image: Image) -> float:
     _, parts = cv2.connectedComponents(black, connectivity=4)
     corners = {int(parts[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
     return float(np.isin(parts, list(corners)).mean()) if corners else 0.0
-
-
-def _read(path: Path) -> Image:
-    try:
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise DecodeError("undecodable", f"{path.name}: not a picture: {error}") from error
-    if bgr is None:
-        raise DecodeError("undecodable", f"{path.name}: not a picture")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
 def _main_face(cutter: Cutter, image: Image) -> Faces:

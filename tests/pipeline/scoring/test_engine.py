@@ -62,9 +62,11 @@ class FakeBackend:
     def __init__(self, compute: Compute = compute, *, max_batch: int = 4) -> None:
         self.compute = compute
         self.max_batch = max_batch
+        self.shapes: tuple[int, ...] = (1, max_batch)
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
+        self.threads: set[str] = set()
         self.batches: list[list[int]] = []
         self.closed = False
 
@@ -73,6 +75,7 @@ class FakeBackend:
 
     def start(self, pixels: Image, done: Done) -> None:
         self.entered.set()
+        self.threads.add(threading.current_thread().name)
         assert self.gate.wait(PATIENCE_S)
         self.batches.append(pixels[:, 0, 0, 0].tolist())
         try:
@@ -217,6 +220,30 @@ def test_close_scores_waiting_crops(kind: type[FakeBackend]) -> None:
     with pytest.raises(QueueClosedError):
         engine.submit(crops(1))
     engine.close()
+
+
+def test_the_warm_up_scores_each_shape_on_the_thread_that_serves() -> None:
+    backend = FakeBackend()
+    backend.shapes = (1, 2, 4)
+    with Engine(backend, warm_up=True) as engine:
+        engine.ready()
+        assert [len(batch) for batch in backend.batches] == [1, 2, 4]
+        assert engine.submit(crops(1)).result(PATIENCE_S).tolist() == right(1)
+        assert engine.stats().crops == 1, "crops of the warm-up are not counted"
+        assert len(backend.threads) == 1
+    assert backend.threads != {threading.current_thread().name}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "fault", [lambda pixels: compute(pixels) * np.nan, lambda pixels: compute(pixels)[:-1], raising]
+)
+def test_a_warm_up_that_fails_is_reported(
+    kind: type[FakeBackend], fault: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.pipeline.scoring.test_engine.BAD", 255)
+    with Engine(kind(fault), warm_up=True) as engine, pytest.raises(ScoringError, match="warm-up"):
+        engine.ready()
 
 
 def test_close_waits_for_retried_crops() -> None:

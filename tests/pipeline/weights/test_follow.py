@@ -114,8 +114,9 @@ class Bench:
         loaded = self.loader(self.announcement(self.put(0)))
         info = loaded.detector.info
         assert info is not None
+        loaded.engine.begin(self.metrics.batch_crops.observe)
         return Scanner(
-            engine=Engine(loaded.backend, batch_size=self.metrics.batch_crops.observe),
+            engine=loaded.engine,
             spec=info.input_spec,
             detector=create_detector("mtcnn"),
             server=self.decode_server,

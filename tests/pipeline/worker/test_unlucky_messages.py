@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import UnsupportedCodecError
 from kafka.record.default_records import DefaultRecordBatch
 
@@ -83,6 +83,15 @@ def test_a_task_with_null_headers_is_judged(
     raw.send(Topic.VIDEOS, asked.video_id.encode(), asked.to_json(), [("traceparent", None), ("tracestate", None)])
     assert Verdict.model_validate_json(until(lambda: store.record(asked.video_id))).outcome is Outcome.SCORED
     until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_tasks_of_every_codec_are_judged(codec: str, one_face: Path, bootstrap: str, store: VerdictStore) -> None:
+    asked = task(one_face)
+    with KafkaProducer(bootstrap_servers=bootstrap, compression_type=codec) as producer:
+        producer.send(str(Topic.VIDEOS), key=asked.video_id.encode(), value=asked.to_json()).get(60)
+    assert Verdict.model_validate_json(until(lambda: store.record(asked.video_id))).outcome is Outcome.SCORED
 
 
 def unreadable(bootstrap: str, reason: str) -> list[Message]:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests import media
 from trainers.data.images import ImageError, ImageStore
 from trainers.data.manifest import Manifest
 
@@ -31,6 +32,12 @@ def test_a_store_works_in_other_processes(crops: Path) -> None:
     path = str(Manifest.read(crops).path[0])
     image = store.load(path)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).load(path), image)
+
+
+def test_a_small_file_with_a_huge_image_is_not_decoded(tmp_path: Path) -> None:
+    media.huge_picture(tmp_path / "bomb.png", side_px=9000)
+    with pytest.raises(ImageError, match=r"bomb.png: 9000 x 9000 pixels"):
+        ImageStore(tmp_path).load("bomb.png")
 
 
 @pytest.mark.parametrize("path", ["absent.jpg", "crops.tar/absent.jpg", "absent.tar/x.jpg", "manifest.csv"])

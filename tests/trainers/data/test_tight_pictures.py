@@ -44,6 +44,7 @@ def test_prepare_accepts_a_folder_of_reals(tmp_path: Path) -> None:
     black[:60, :45] = 0
     for name, image in (("one", face), ("mirrored", face[:, ::-1]), ("black", black)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), image[..., ::-1])
+    media.huge_picture(tmp_path / "bomb.png")
     out = tmp_path.parent / f"{tmp_path.name}-out"
     options = ["--all-real", "--tight", "--detector", "mtcnn", "--size", "64", "--split", "train", "--dataset", "web"]
     done = CliRunner().invoke(app, ["prepare", "folder", str(tmp_path), str(out), *options])
@@ -54,6 +55,7 @@ def test_prepare_accepts_a_folder_of_reals(tmp_path: Path) -> None:
     assert len(set(manifest.group.tolist())) == 2
     assert np.isfinite(manifest.landmarks).all()
     with (out / "failures.csv").open(newline="") as file:
-        (failure,) = csv.DictReader(file)
-    assert failure["path"] == "black.png"
-    assert failure["outcome"] in ("low_quality", "no_face")
+        failures = {failure["path"]: failure["outcome"] for failure in csv.DictReader(file)}
+    assert failures.pop("bomb.png") == "over_limit"
+    assert failures.keys() == {"black.png"}
+    assert failures["black.png"] in ("low_quality", "no_face")
