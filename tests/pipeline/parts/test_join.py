@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.contracts import Outcome, Verdict
@@ -389,6 +389,25 @@ class TestScan:
             assert ours.probability == pytest.approx(theirs.probability, abs=TOLERANCE)
         index_of = {face.t_s: face.index for face in whole.frames}
         assert all(face.index == index_of[face.t_s] for face in joined.frames)
+
+    @pytest.mark.slow
+    @settings(
+        max_examples=25,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(sampling=SAMPLINGS, part_s=st.floats(2, 9))
+    def test_no_sampling_and_no_length_of_parts_changes_the_verdict(
+        self, scanner: Scanner, people: Path, sampling: Sampling, part_s: float
+    ) -> None:
+        overlap_s = overlap_for(sampling, 10.0, 25.0, part_s)
+        assume(overlap_s is not None and len(plan_parts(10.0, part_s, overlap_s)) > 1)
+        whole, joined = both(scanner, people, sampling, part_s)
+        assert joined.outcome is whole.outcome
+        assert joined.frames_sampled == whole.frames_sampled
+        count = [len(supported_people(found.people, found.frames_sampled)) for found in (joined, whole)]
+        assert count[0] == count[1]
+        assert joined.probability == pytest.approx(whole.probability, abs=TOLERANCE)
 
     def test_one_part_is_the_unsplit_scan(self, scanner: Scanner, three_faces: Path) -> None:
         report = scanner.scan(Source(str(three_faces)))
