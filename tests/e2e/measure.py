@@ -2,6 +2,7 @@
 
 python -m tests.e2e.measure throughput --clips 200     # one worker on one core, then two on two
 python -m tests.e2e.measure poison --clips 200 --broken 50
+python -m tests.e2e.measure mix --messages 200         # random messages, with /readyz looked at throughout
 python -m tests.e2e.measure long --minutes 120         # a long video by one worker, by two, and unsplit
 """
 
@@ -23,12 +24,15 @@ import numpy as np
 import psutil
 from kafka import KafkaProducer
 
-from pipeline.contracts import Outcome, Topic, Verdict
+from pipeline.contracts import VIDEO_TOPICS, Outcome, SourceClass, Topic, Verdict
 from pipeline.sources import Source
 from pipeline.submit import item_of
 from pipeline.transport.history import read_topic
+from pipeline.transport.messages import VideoTask
 from tests import media
 from tests.e2e.service import Platform, WorkerProcess, copies_of, done_count, outcomes, until
+from tests.pipeline.transport.raw import RawProducer, random_messages
+from tests.pipeline.worker.serving import committed_to_the_end
 
 PATIENCE_S = 3000
 
@@ -185,6 +189,43 @@ def poison(folder: Path, count: int, broken: int) -> bool:
         )
 
 
+def mix(folder: Path, count: int) -> bool:
+    """Random messages; a good clip after them is judged within ten seconds, and /readyz is 200 all the time."""
+    clip = folder / "clip.mp4"
+    media.make_clip(clip, seconds=2)
+    with Platform(folder / "platform", options=("--workers", "2")) as platform:
+        worker = platform.start_worker()
+        until(lambda: worker.ready, PATIENCE_S)
+        answers: Counter[tuple[int, str]] = Counter()
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.1):
+                status, text = worker.get("/readyz")
+                answers[status, "" if status == 200 else text.strip()] += 1
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        good = VideoTask(video_id="good", uri=str(clip), source_class=SourceClass.UPLOAD, submitted_at=time.time())
+        with RawProducer(platform.kafka.bootstrap, compression_type="gzip") as raw:
+            for message in random_messages(good, count):
+                raw.send(*message)
+            raw.send(Topic.VIDEOS, b"good", good.to_json())
+        started_s = time.monotonic()
+        record = until(lambda: platform.stored(["good"])["good"], PATIENCE_S)
+        seconds = time.monotonic() - started_s
+        topics = (Topic.SEGMENTS, *VIDEO_TOPICS)
+        until(lambda: committed_to_the_end(platform.kafka.bootstrap, topics), PATIENCE_S)
+        ended.set()
+        watcher.join()
+        outcome = Verdict.model_validate_json(record).outcome
+        letters = sum(1 for _ in read_topic(platform.kafka.bootstrap, Topic.DEAD))
+        say(f"{count} messages, {letters} dead letters; a good clip then: {outcome} after {seconds:.1f} s")
+        say(f"answers of /readyz: {dict(answers)}")
+        alive = worker.process.poll() is None
+        return outcome is Outcome.SCORED and seconds < 10 and {status for status, _ in answers} == {200} and alive
+
+
 def long(folder: Path, minutes: float) -> bool:
     """A long video by one worker on one core and by two on two; compares its verdict with an unsplit scan's."""
     path = folder / "long.mp4"
@@ -222,7 +263,8 @@ def long(folder: Path, minutes: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["throughput", "poison", "long"])
+    parser.add_argument("what", choices=["throughput", "poison", "mix", "long"])
+    parser.add_argument("--messages", type=int, default=200)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--broken", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=120)
@@ -230,6 +272,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if options.what == "throughput":
             good = throughput(Path(folder), options.clips)
+        elif options.what == "mix":
+            good = mix(Path(folder), options.messages)
         elif options.what == "long":
             good = long(Path(folder), options.minutes)
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import random
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 from unittest.mock import patch
@@ -11,7 +13,8 @@ from kafka import KafkaProducer
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.serializer import Serializer
 
-from pipeline.contracts import Topic
+from pipeline.contracts import VIDEO_TOPICS, Topic
+from pipeline.transport.messages import VideoTask
 
 _NULL = b"\0null"
 
@@ -62,3 +65,29 @@ class RawProducer(Serializer):
     ) -> None:
         self._producer.close()
         self._patch.stop()
+
+
+def random_messages(
+    good: VideoTask, count: int, seed: int = 1
+) -> Iterator[tuple[Topic, bytes | None, bytes | None, list[tuple[str, bytes | None]]]]:
+    """Topic, key, value and headers of messages whose fields have every type, size and number."""
+    rng = random.Random(seed)
+    odd: list[object] = [
+        None, True, -1, 0, 2**53, 10**400, 1e308, -0.0, "", "0", "\0", "\ud800", "é" * 300, "a:frames", "../x", " ",
+        [], {}, [[]], {"a": None}, "fps=1e300", "frames=0", "frames=999999999999", "file:///etc/passwd", "x" * 5000,
+    ]  # fmt: skip
+    names = ["schema", "video_id", "uri", "source_class", "submitted_at", "sampling", "callback", "part"]
+    for _ in range(count):
+        topic = rng.choice((Topic.SEGMENTS, *VIDEO_TOPICS))
+        fields = json.loads(good.to_json())
+        for name in rng.sample(names, rng.randint(1, 4)):
+            fields[name] = rng.choice(odd)
+        key = str(fields["video_id"]).encode("utf-8", "replace") if rng.random() < 0.7 else rng.randbytes(8)
+        text = json.dumps(fields).encode()
+        value = rng.choice([text, text, text, text[: rng.randrange(len(text))], rng.randbytes(rng.randrange(99)), None])
+        headers: list[tuple[str, bytes | None]] = []
+        for name in ("schema", "stream_id", "sequence", "start_s", "final", "content_type", "uri", "traceparent"):
+            if rng.random() < 0.8:
+                usual = {"schema": b"1", "stream_id": key, "final": b"1", "content_type": b"video/mp4"}.get(name, b"0")
+                headers.append((name, rng.choice([usual, usual, usual, None, b"", b"\xff", b"1e308", b"nan", b"-1"])))
+        yield topic, rng.choice([key, key, key, None, b""]), value, headers

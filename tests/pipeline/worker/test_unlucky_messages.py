@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +23,7 @@ from pipeline.transport.messages import Message
 from pipeline.worker.loop import Worker
 from pipeline.worker.message import Service
 from pipeline.worker.streams import Live
-from tests.pipeline.transport.raw import BadName, RawProducer
+from tests.pipeline.transport.raw import BadName, RawProducer, random_messages
 from tests.pipeline.worker.serving import committed_to_the_end, judged, published, serving, task, until
 
 TOPICS = (Topic.SEGMENTS, *VIDEO_TOPICS)
@@ -197,27 +195,9 @@ def test_a_broken_cache_of_contents_does_not_end_a_clip(
 def test_two_hundred_random_messages_all_end(
     raw: RawProducer, one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
 ) -> None:
-    """Fields of every type, size and number: the worker ends them all and then judges a good clip."""
-    rng = random.Random(1)
-    odd: list[object] = [
-        None, True, -1, 0, 2**53, 10**400, 1e308, -0.0, "", "0", "\0", "\ud800", "é" * 300, "a:frames", "../x", " ",
-        [], {}, [[]], {"a": None}, "fps=1e300", "frames=0", "frames=999999999999", "file:///etc/passwd", "x" * 5000,
-    ]  # fmt: skip
-    names = ["schema", "video_id", "uri", "source_class", "submitted_at", "sampling", "callback", "part"]
-    for _ in range(200):
-        topic = rng.choice(TOPICS)
-        fields = json.loads(task(one_face).to_json())
-        for name in rng.sample(names, rng.randint(1, 4)):
-            fields[name] = rng.choice(odd)
-        key = str(fields["video_id"]).encode("utf-8", "replace") if rng.random() < 0.7 else rng.randbytes(8)
-        text = json.dumps(fields).encode()
-        value = rng.choice([text, text, text, text[: rng.randrange(len(text))], rng.randbytes(rng.randrange(99)), None])
-        headers: list[tuple[str, bytes | None]] = []
-        for name in ("schema", "stream_id", "sequence", "start_s", "final", "content_type", "uri", "traceparent"):
-            if rng.random() < 0.8:
-                good = {"schema": b"1", "stream_id": key, "final": b"1", "content_type": b"video/mp4"}.get(name, b"0")
-                headers.append((name, rng.choice([good, good, good, None, b"", b"\xff", b"1e308", b"nan", b"-1"])))
-        raw.send(topic, rng.choice([key, key, key, None, b""]), value, headers)
+    """The worker ends them all, and then judges a good clip."""
+    for message in random_messages(task(one_face), 200):
+        raw.send(*message)
     good = judged(task(one_face), publisher, store)
     assert good.outcome is Outcome.SCORED
     until(lambda: committed_to_the_end(bootstrap, TOPICS))
