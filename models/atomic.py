@@ -16,8 +16,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that is renamed to `path` if the block ends without an error, and deleted otherwise.
 
     Bytes and name are both on disk afterwards (fsync of the file and of its directory): a crash at any time
-    leaves either the old file or the new one. Missing parent directories are made. A device or a named pipe is written
-    to directly, and stays what it is.
+    leaves either the old file or the new one. Missing parent directories are made. A link stays, and the file that it
+    names is replaced; a device or a named pipe is written to directly.
 
     Raises:
         OSError: the file cannot be written; `path` is as it was.
@@ -26,6 +26,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with path.open("wb") as file:
             yield file
         return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -48,6 +49,7 @@ def check_writable(path: Path) -> None:
         raise IsADirectoryError(f"{path} is a folder")
     if _is_special(path):
         return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=path.parent).close()
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 from rich.console import Console
 
-from models.atomic import check_writable
 from models.errors import UnmaskError
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.logs import configure_logging
-from pipeline.results.jsonl import JsonlError, VerdictLog, read_verdicts
-from pipeline.results.report import ReportClips, RunSummary, write_report
+from pipeline.outputs import Output, OutputError, check_outputs
+from pipeline.results.jsonl import JsonlError, VerdictLog, begins_with_record, read_verdicts
+from pipeline.results.report import ReportClips, RunSummary, begins_as_report, write_report
 from pipeline.results.terminal import ScanProgress, summary
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings, describe_invalid
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.scan import Scanner
 
 EXIT_ALL_SCORED = 0
+EXIT_NOT_WRITTEN = 1
 EXIT_BAD_INPUT = 2
 EXIT_SOME_OUTCOME = 3
 EXIT_INTERRUPTED = 130
@@ -51,6 +52,7 @@ class Options:
         architecture: see `pipeline.assembly.load`, as `weights` and `untrained`.
         jsonl: file for the records; "-" is standard output.
         report: file for the HTML report.
+        force: outputs may replace files that are not earlier outputs, but never an input.
         resume: keep the records of the JSONL file of the same bytes, weights and sampling.
     """
 
@@ -62,6 +64,7 @@ class Options:
     untrained: bool = False
     jsonl: Path | None = None
     report: Path | None = None
+    force: bool = False
     resume: bool = False
 
 
@@ -93,6 +96,14 @@ class _BadOptionError(UnmaskError):
     """An option is invalid; the message says why and what is available."""
 
 
+class _NotWrittenError(UnmaskError):
+    """An output could not be written to its end, such as on a full disk."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class _Run:
     """One scan of many clips and its results."""
 
@@ -108,11 +119,12 @@ class _Run:
         self.reports = ReportClips()
         self.outcomes: Counter[Outcome] = Counter()
         self.kept: set[str] = set()
+        self.not_written: dict[Path, str] = {}
 
     def scan(self) -> int:
         started = time.perf_counter()
         interrupted = False
-        self._check_report()
+        self._check_outputs()
         with ExitStack() as stack:
             progress = stack.enter_context(ScanProgress(self.console, len(self.sources)))
             scanner = stack.enter_context(self._scanner(progress))
@@ -122,7 +134,14 @@ class _Run:
             except KeyboardInterrupt:
                 interrupted = True
                 scanner.stopping.set()
+            except _NotWrittenError as error:
+                self.not_written[error.path] = str(error)
+                scanner.stopping.set()
         self._finish(time.perf_counter() - started)
+        if self.not_written:
+            for message in self.not_written.values():
+                self.console.print(f"[red]Error:[/] {markup(message)}", highlight=False)
+            return EXIT_NOT_WRITTEN
         if interrupted:
             done = self.outcomes.total()
             self.console.print(f"[yellow]Interrupted[/] after {done} of {len(self.sources)} clips.")
@@ -152,14 +171,20 @@ class _Run:
                 raise _BadOptionError(str(error)) from error
             yield scanner
 
-    def _check_report(self) -> None:
-        """Check first that the report can be written: a long scan must not fail at its end."""
-        if self.options.report is None:
-            return
+    def _check_outputs(self) -> None:
+        """Check outputs first: evidence must not be overwritten, and a long scan must not fail at its end."""
+        options = self.options
+        outputs = []
+        if options.jsonl is not None:
+            outputs.append(Output("--jsonl", options.jsonl, begins_with_record, "a file of records"))
+        if options.report is not None:
+            outputs.append(Output("--report", options.report, begins_as_report, "a report of Unmask"))
         try:
-            check_writable(self.options.report)
-        except OSError as error:
-            raise _BadOptionError(f"--report: {error}") from error
+            check_outputs(
+                outputs, (source.path for source in self.sources if not source.is_remote), force=options.force
+            )
+        except OutputError as error:
+            raise _BadOptionError(str(error)) from error
 
     def _open_log(self, stack: ExitStack, provenance: Provenance) -> VerdictLog | None:
         path = self.options.jsonl
@@ -202,7 +227,9 @@ class _Run:
             try:
                 log.write(report.verdict)
             except OSError as error:
-                raise _BadOptionError(f"--jsonl: {error}; the records before this one are in the file") from error
+                self.reports.add(report)
+                why = f"--jsonl: {error.strerror or error}; the records before this clip's are in the file"
+                raise _NotWrittenError(log.path, why) from error
         elif self.options.jsonl is not None:
             sys.stdout.write(report.verdict.to_json() + "\n")
             sys.stdout.flush()
@@ -232,7 +259,7 @@ class _Run:
                     ),
                 )
             except OSError as error:
-                raise _BadOptionError(f"--report: {error}") from error
+                self.not_written[options.report] = f"--report: {error.strerror or error}"
         # Standard output is reserved for records if they go there.
         console = self.console if str(options.jsonl) == "-" else Console()
         verdicts = [clip.verdict for clip in self.reports]
@@ -243,5 +270,5 @@ class _Run:
         if self.skipped:
             console.print(f"skipped, no media by name or content: {self.skipped}", highlight=False)
         for what, path in (("records", options.jsonl), ("report", options.report)):
-            if path is not None and str(path) != "-":
+            if path is not None and str(path) != "-" and path not in self.not_written:
                 console.print(f"{what}: {visible(str(path))}", highlight=False, markup=False)

@@ -52,6 +52,7 @@ ROOMS = {
         "logs",
         "contracts",
         "settings",
+        "outputs",
         "http_fetch",
         "sources",
         "portraits",

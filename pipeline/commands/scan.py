@@ -45,6 +45,9 @@ def run(
     workers: ClipsAtOnce = "auto",
     jsonl: Annotated[Path | None, typer.Option(help="Write the records to this file; - is standard output.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Outputs may replace files that are not earlier outputs; never an input.")
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Keep records in the JSONL file of the same bytes, weights and sampling."),
@@ -52,7 +55,8 @@ def run(
 ) -> None:
     """Judge clips on this machine: one record per clip, whatever its outcome.
 
-    Exit codes: 0 all clips scored, 3 some other outcome, 2 bad options or no input, 130 interrupted.
+    Exit codes: 0 all clips scored, 3 some other outcome, 2 bad options or no input, 1 an output could not be written to
+    its end, 130 interrupted.
     """
     chosen = {"--fps": fps, "--frames": frames, "--every": every, "--keyframes": keyframes or None}
     if len(given := [name for name, value in chosen.items() if value is not None]) > 1:
@@ -90,6 +94,7 @@ def run(
         untrained=untrained,
         jsonl=jsonl,
         report=report,
+        force=force,
         resume=resume,
     )
     raise typer.Exit(scan_run.run(options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ def read_verdicts(path: Path) -> Iterator[Verdict]:
                 raise JsonlError(f"{path}, line {number}: not a verdict record: {error.errors()[0]['msg']}") from error
 
 
+def begins_with_record(beginning: bytes) -> bool:
+    """Whether the beginning of a file is that of a JSONL file of records, of any version."""
+    return re.match(rb'\s*\{\s*"schema"\s*:\s*\d', beginning) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What resuming needs of a kept record."""
@@ -57,7 +63,7 @@ class VerdictLog:
 
     Raises:
         JsonlError: on resume, the file contains something other than records.
-        OSError: the file cannot be read or written.
+        OSError: the file cannot be read or written. A last line that is incomplete is skipped by `read_verdicts`.
     """
 
     def __init__(self, path: Path, *, keep: Callable[[Verdict], bool] | None = None) -> None:
@@ -78,7 +84,11 @@ class VerdictLog:
             del self.kept[verdict.id]
             self._stale.add(verdict.id)
         # One write call per record, so that an interrupt cannot split a line.
-        self._file.write(verdict.to_json().encode() + b"\n")
+        line = verdict.to_json().encode() + b"\n"
+        written = self._file.write(line)
+        if written < len(line):
+            # A disk that is nearly full takes a part, and raises at the next byte.
+            self._file.write(line[written:])
 
     def close(self) -> None:
         """Close the file; replaced records are removed."""

@@ -117,6 +117,11 @@ def interest(verdict: Verdict) -> tuple[int, float]:
     return (0, 0.0) if verdict.probability is None else (1, verdict.probability)
 
 
+def begins_as_report(beginning: bytes) -> bool:
+    """Whether the beginning of a file is that of a report of `unmask scan`, of any version."""
+    return beginning.lstrip().startswith(b"<!doctype html>") and b"Unmask report</title>" in beginning
+
+
 def write_report(path: Path, clips: Sequence[ClipReport], *, title: str | None = None, run: RunSummary) -> None:
     """Write the page atomically; its size is bounded for any number and length of clips.
 

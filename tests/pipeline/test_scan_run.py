@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline import assembly, scan_run
-from pipeline.scan_run import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Options
+from pipeline.scan_run import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_NOT_WRITTEN, EXIT_SOME_OUTCOME, Options
 from pipeline.scanner_options import ScannerOptions
 
 
@@ -59,22 +61,101 @@ def test_resume_refuses_a_file_without_records(
 ) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("dear diary\n")
-    assert "not a verdict record" in complaint(replace(options, jsonl=notes, resume=True), capsys)
+    assert "is not a file of records" in complaint(replace(options, jsonl=notes, resume=True), capsys)
+    assert "not a verdict record" in complaint(replace(options, jsonl=notes, resume=True, force=True), capsys)
     assert notes.read_text() == "dear diary\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_ends_the_scan_with_a_reason(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--jsonl: [Errno 28]" in complaint(replace(options, jsonl=Path("/dev/full")), capsys)
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_report_that_cannot_be_written_ends_with_a_reason(
-    options: Options, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("output", ["jsonl", "report"])
+def test_a_full_disk_loses_no_verdict_that_was_reached(
+    output: str, options: Options, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not by a file in place of the device."""
-    assert "--report: [Errno 28]" in complaint(replace(options, report=Path("/dev/full")), capsys)
-    assert Path("/dev/full").is_char_device()
+    changes: dict[str, Any] = {output: Path("/dev/full")}
+    assert scan_run.run(replace(options, **changes)) == EXIT_NOT_WRITTEN
+    said = capsys.readouterr()
+    assert f"--{output}: No space left on device" in " ".join(said.err.split())
+    assert "missing.mp4" in said.out, "the summary has the verdict"
+    assert f"{'records' if output == 'jsonl' else output}: /dev/full" not in said.out
+    assert Path("/dev/full").is_char_device(), "no file in place of the device"
+
+
+def made(folder: Path) -> tuple[Path, Path]:
+    """Two inputs; neither is media, so that nothing is decoded."""
+    inputs = folder / "a.mp4", folder / "b.mp4"
+    for path in inputs:
+        path.write_text(f"evidence of {path.name}")
+    return inputs
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("how", ["jsonl", "report", "missing", "link", "hard link", "folder", "both"])
+def test_evidence_is_never_overwritten(
+    how: str, force: bool, options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = made(tmp_path)
+    link, hard = tmp_path / "link.jsonl", tmp_path / "hard.html"
+    link.symlink_to(first)
+    hard.hardlink_to(second)
+    changes: dict[str, Any] = {
+        "jsonl": {"jsonl": first},
+        "report": {"report": second},
+        "missing": {"jsonl": tmp_path / "x.mp4", "paths": (str(tmp_path / "x.mp4"),)},
+        "link": {"jsonl": link},
+        "hard link": {"report": hard},
+        "folder": {"jsonl": tmp_path / "sub" / ".." / "a.mp4", "paths": (str(tmp_path),)},
+        "both": {"jsonl": tmp_path / "x", "report": tmp_path / "sub" / ".." / "x"},
+    }[how]
+    (tmp_path / "sub").mkdir()
+    said = complaint(replace(options, **{"paths": (str(first), str(second)), "force": force} | changes), capsys)
+    assert ("are the same file" if how == "both" else "would replace an input") in said
+    assert (first.read_text(), second.read_text()) == ("evidence of a.mp4", "evidence of b.mp4")
+    assert link.is_symlink()
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("output", ["jsonl", "report"])
+def test_only_earlier_outputs_are_replaced(
+    output: str, options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "notes.txt"
+    changes: dict[str, Any] = {output: path}
+    path.write_text("dear diary\n")
+    said = complaint(replace(options, **changes), capsys)
+    assert f"--{output}: {path} exists and is not" in said
+    assert "--force" in said
+    assert path.read_text() == "dear diary\n"
+    # Forced, it is replaced; what is now there is ours, and is replaced without force; so is an empty file.
+    for force, clear in ((True, False), (False, False), (False, True)):
+        if clear:
+            path.write_bytes(b"")
+        assert scan_run.run(replace(options, force=force, **changes)) == EXIT_SOME_OUTCOME
+        assert "missing.mp4" in path.read_text()
+
+
+@pytest.mark.parametrize("output", ["jsonl", "report"])
+def test_a_link_stays_and_its_file_is_written(output: str, options: Options, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "there" / "file")
+    changes: dict[str, Any] = {output: link}
+    for _ in range(2):
+        assert scan_run.run(replace(options, **changes)) == EXIT_SOME_OUTCOME
+        assert link.is_symlink()
+        assert "missing.mp4" in (tmp_path / "there" / "file").read_text()
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("output", ["jsonl", "report"])
+def test_a_pipe_is_written_to(output: str, options: Options, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    changes: dict[str, Any] = {output: pipe}
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        assert scan_run.run(replace(options, **changes)) == EXIT_SOME_OUTCOME
+        assert "missing.mp4" in read.result()
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("output", ["jsonl", "report"])
