@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 from rich.console import Console
 
+from models.atomic import atomic_write
 from models.errors import UnmaskError
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
+from pipeline.finding import Found, expand
 from pipeline.logs import configure_logging
 from pipeline.outputs import Output, OutputError, check_outputs
 from pipeline.results.jsonl import JsonlError, VerdictLog, begins_with_record, read_verdicts
@@ -26,7 +29,7 @@ from pipeline.results.report import ReportClips, RunSummary, begins_as_report, w
 from pipeline.results.terminal import ScanProgress, summary
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings, describe_invalid
-from pipeline.sources import Source, SourceLimits, expand
+from pipeline.sources import Source, SourceLimits
 from pipeline.visible import markup, visible
 
 if TYPE_CHECKING:
@@ -49,9 +52,12 @@ class Options:
         paths: files, folders, globs or fsspec URIs.
         scanner: how clips are read and scored.
         recursive: include sub-folders.
+        follow_links: include linked sub-folders.
+        quiet_s: wait until a file has not changed for this long.
         architecture: see `pipeline.assembly.load`, as `weights` and `untrained`.
         jsonl: file for the records; "-" is standard output.
         report: file for the HTML report.
+        skipped: file that lists what was left out of folders.
         force: outputs may replace files that are not earlier outputs, but never an input.
         resume: keep the records of the JSONL file of the same bytes, weights and sampling.
     """
@@ -59,11 +65,14 @@ class Options:
     paths: tuple[str, ...]
     scanner: ScannerOptions
     recursive: bool = False
+    follow_links: bool = False
+    quiet_s: float = 0.0
     architecture: str | None = None
     weights: str | None = None
     untrained: bool = False
     jsonl: Path | None = None
     report: Path | None = None
+    skipped: Path | None = None
     force: bool = False
     resume: bool = False
 
@@ -77,13 +86,15 @@ def run(options: Options) -> int:
     except ValidationError as error:
         console.print(f"[red]Error:[/] {markup(describe_invalid(error))}", highlight=False)
         return EXIT_BAD_INPUT
-    found = expand(options.paths, recursive=options.recursive, chains=settings.uri_chains)
+    found = expand(
+        options.paths, recursive=options.recursive, follow_links=options.follow_links, chains=settings.uri_chains
+    )
     if not found.sources:
         paths = markup(", ".join(options.paths))
-        console.print(f"[red]No clips:[/] {found.skipped} files looked at in {paths}, none is media.")
+        console.print(f"[red]No clips:[/] {paths} held {found.why_skipped() or 'nothing'}.", highlight=False)
         return EXIT_BAD_INPUT
     try:
-        return _Run(options, settings, found.sources, found.skipped, console).scan()
+        return _Run(options, settings, found, console).scan()
     except _BadOptionError as error:
         console.print(f"[red]Error:[/] {markup(str(error))}", highlight=False)
         return EXIT_BAD_INPUT
@@ -94,6 +105,17 @@ def run(options: Options) -> int:
 
 class _BadOptionError(UnmaskError):
     """An option is invalid; the message says why and what is available."""
+
+
+def _write_skipped(path: Path, found: Found) -> None:
+    with atomic_write(path) as file:
+        for item in found.skipped:
+            line = json.dumps({"skipped": as_text(item.name), "reason": item.reason}, ensure_ascii=False)
+            file.write(line.encode() + b"\n")
+
+
+def _begins_as_skipped(beginning: bytes) -> bool:
+    return beginning.startswith(b'{"skipped": ')
 
 
 class _NotWrittenError(UnmaskError):
@@ -107,13 +129,11 @@ class _NotWrittenError(UnmaskError):
 class _Run:
     """One scan of many clips and its results."""
 
-    def __init__(
-        self, options: Options, settings: Settings, sources: tuple[Source, ...], skipped: int, console: Console
-    ) -> None:
+    def __init__(self, options: Options, settings: Settings, found: Found, console: Console) -> None:
         self.options = options
         self.settings = settings
-        self.sources = sources
-        self.skipped = skipped
+        self.found = found
+        self.sources = found.sources
         self.console = console
         self.started_at = time.time()
         self.reports = ReportClips()
@@ -162,7 +182,7 @@ class _Run:
                     assembly.scanner(
                         detectors,
                         options.scanner,
-                        source_limits=SourceLimits.of(self.settings),
+                        source_limits=replace(SourceLimits.of(self.settings), quiet_s=options.quiet_s),
                         portraits=options.report is not None,
                         progress=progress.frame,
                     )
@@ -179,6 +199,8 @@ class _Run:
             outputs.append(Output("--jsonl", options.jsonl, begins_with_record, "a file of records"))
         if options.report is not None:
             outputs.append(Output("--report", options.report, begins_as_report, "a report of Unmask"))
+        if options.skipped is not None:
+            outputs.append(Output("--skipped", options.skipped, _begins_as_skipped, "a list of skipped files"))
         try:
             check_outputs(
                 outputs, (source.path for source in self.sources if not source.is_remote), force=options.force
@@ -254,12 +276,17 @@ class _Run:
                         frames_sampled=sum(verdict.frames_sampled for verdict in verdicts),
                         frames_scored=sum(verdict.frames_scored for verdict in verdicts),
                         command=as_text(shlex.join(["unmask", *sys.argv[1:]])),
-                        skipped_files=self.skipped,
+                        skipped_files=len(self.found.skipped),
                         software=f"unmask {version('unmask')}",
                     ),
                 )
             except OSError as error:
                 self.not_written[options.report] = f"--report: {error.strerror or error}"
+        if options.skipped is not None:
+            try:
+                _write_skipped(options.skipped, self.found)
+            except OSError as error:
+                self.not_written[options.skipped] = f"--skipped: {error.strerror or error}"
         # Standard output is reserved for records if they go there.
         console = self.console if str(options.jsonl) == "-" else Console()
         verdicts = [clip.verdict for clip in self.reports]
@@ -267,8 +294,8 @@ class _Run:
             console.print(part, highlight=False)
         if self.kept:
             console.print(f"already judged (--resume): {len(self.kept)} of the clips", highlight=False)
-        if self.skipped:
-            console.print(f"skipped, no media by name or content: {self.skipped}", highlight=False)
-        for what, path in (("records", options.jsonl), ("report", options.report)):
+        if self.found.skipped:
+            console.print(f"skipped: {self.found.why_skipped()}", highlight=False)
+        for what, path in (("records", options.jsonl), ("report", options.report), ("skipped files", options.skipped)):
             if path is not None and str(path) != "-" and path not in self.not_written:
                 console.print(f"{what}: {visible(str(path))}", highlight=False, markup=False)

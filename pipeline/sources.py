@@ -1,18 +1,17 @@
-"""Clips from the user's arguments: files, folders, globs and fsspec URIs, opened once and hashed."""
+"""Clips behind paths and fsspec URIs, opened once and hashed."""
 
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, Self
 
 from models.errors import UnmaskError
@@ -20,24 +19,6 @@ from pipeline import http_fetch
 from pipeline.contracts import Outcome, clip_id_of
 from pipeline.settings import Settings
 
-# Containers and pictures in the reader's allow-list of demuxers.
-_CONTAINERS = "mp4 m4v mov qt 3gp 3g2 mkv webm avi ts mts m2ts mpg mpeg vob flv wmv asf ogv ogg mxf"
-_PICTURES = "gif jpg jpeg png webp bmp tif tiff"
-MEDIA_SUFFIXES = frozenset(f".{name}" for name in f"{_CONTAINERS} {_PICTURES}".split())
-# The magic numbers of media files without an extension: (offset, magic).
-_MAGIC = (
-    (4, b"ftyp"),  # MP4, MOV
-    (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
-    (8, b"AVI "),
-    (0, b"FLV\x01"),
-    (0, b"OggS"),
-    (0, b"\x00\x00\x01\xba"),  # MPEG program stream
-    (0, b"\x30\x26\xb2\x75"),  # ASF
-    (0, b"GIF8"),
-    (0, b"\xff\xd8\xff"),  # JPEG
-    (0, b"\x89PNG"),
-    (8, b"WEBP"),
-)
 # A scheme and ://, perhaps behind links of a chain without an address of their own (simplecache::s3://...).
 _URI = re.compile(r"(?:[a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]*://")
 HTTP = ("http://", "https://")
@@ -46,8 +27,9 @@ _SCHEMES = "file http https s3 s3a gs gcs az abfs abfss adl oss ftp sftp ssh hdf
 SCHEMES = frozenset(_SCHEMES.split())
 # Without O_NONBLOCK, opening a named pipe would wait for a writer.
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-_MPEG_TS_PACKET_BYTES = 188
 _READ_BYTES = 1 << 20
+# How often a file is looked at that may still grow.
+_LOOK_AGAIN_S = 0.5
 # Transient errors: the machine lacks a resource, or a network disk fails.
 _PASSING = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR}
@@ -124,24 +106,18 @@ class SourceLimits:
         max_fetch_bytes: of a URI.
         max_file_bytes: of a file; each is read once from start to end.
         chains: open fsspec's chains of URIs (`zip://a.mp4::s3://bucket/a.zip`).
+        quiet_s: wait until a file has not changed for this long, in seconds: it may still be recorded.
     """
 
     max_fetch_bytes: int = 8 << 30
     max_file_bytes: int = 256 << 30
     chains: bool = False
+    quiet_s: float = 0.0
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The limits that the environment sets."""
         return cls(settings.max_fetch_bytes, settings.max_file_bytes, settings.uri_chains)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What `expand` found: the clips, each once, in the order named, and how many files in folders were skipped."""
-
-    sources: tuple[Source, ...]
-    skipped: int
 
 
 def is_uri(name: str) -> bool:
@@ -168,91 +144,6 @@ def check_uri(uri: str, *, chains: bool) -> None:
         )
 
 
-def expand(names: Sequence[str], *, recursive: bool = False, chains: bool = False) -> Found:
-    """The clips behind paths, folders, globs and URIs.
-
-    A folder yields its media files (by extension, by content without one), with `recursive` those of its sub-folders
-    too. Any other name yields itself, so that it gets a record even if it is missing; so does a folder with a clip's
-    extension. What exists as a path, and what a folder or a glob holds, is a path, even if it looks like a URI.
-
-    Args:
-        names: as given.
-        recursive: include sub-folders.
-        chains: expand chains of URIs, too.
-    """
-    sources: dict[str, Source] = {}
-    skipped = 0
-    for name in names:
-        is_path = not is_uri(name) or os.path.lexists(name)
-        found, passed = _expand_path(name, recursive) if is_path else _expand_uri(name, recursive, chains)
-        skipped += passed
-        sources.update((item, Source(item, is_path=is_path)) for item in found)
-    return Found(tuple(sources.values()), skipped)
-
-
-def _expand_path(name: str, recursive: bool) -> tuple[list[str], int]:
-    # os.path, not pathlib: a name that is too long, or in an unreadable folder, just does not exist.
-    if os.path.isdir(name) and (name.endswith(os.sep) or Path(name).suffix.lower() not in MEDIA_SUFFIXES):  # noqa: PTH112
-        return _expand_folder(Path(name), recursive)
-    if glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110
-        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - the pattern may be absolute
-        found: list[str] = []
-        skipped = 0
-        for match in matches:
-            more, passed = _expand_path(match, recursive) if recursive or not Path(match).is_dir() else ([], 1)
-            found += more
-            skipped += passed
-        return (found, skipped) if matches else ([name], 0)
-    return [name], 0
-
-
-def _expand_folder(folder: Path, recursive: bool) -> tuple[list[str], int]:
-    try:
-        files = sorted(path for path in (folder.rglob("*") if recursive else folder.iterdir()) if path.is_file())
-    except OSError:
-        # Opening it fails for the same reason, which goes into its record.
-        return [str(folder)], 0
-    media = [str(path) for path in files if _is_media(path)]
-    return media, len(files) - len(media)
-
-
-def _is_media(path: Path) -> bool:
-    if path.suffix:
-        return path.suffix.lower() in MEDIA_SUFFIXES
-    try:
-        with path.open("rb") as file:
-            start = file.read(2 * _MPEG_TS_PACKET_BYTES)
-    except OSError:
-        # It cannot be read, so its type is unknown; named directly, it would get a record.
-        return False
-    if any(start[offset : offset + len(magic)] == magic for offset, magic in _MAGIC):
-        return True
-    return len(start) > _MPEG_TS_PACKET_BYTES and start[0] == start[_MPEG_TS_PACKET_BYTES] == 0x47
-
-
-def _expand_uri(uri: str, recursive: bool, chains: bool) -> tuple[list[str], int]:
-    import fsspec
-
-    if uri.startswith(HTTP):
-        # A web server lists nothing, and its queries look like globs.
-        return [uri], 0
-    try:
-        check_uri(uri, chains=chains)
-        filesystem, path = fsspec.core.url_to_fs(uri)
-        if glob.has_magic(path):
-            inside = sorted(item for item in filesystem.glob(path) if filesystem.isfile(item))
-        elif Path(path).suffix.lower() not in MEDIA_SUFFIXES and filesystem.isdir(path):
-            inside = sorted(filesystem.find(path, maxdepth=None if recursive else 1))
-        else:
-            return [uri], 0
-    except Exception:  # noqa: BLE001 - plug-in file systems raise anything; opening it reports the same in a record
-        return [uri], 0
-    media = [item for item in inside if Path(item).suffix.lower() in MEDIA_SUFFIXES]
-    chain = uri.split("::", 1)[1:]
-    names = ["::".join([filesystem.unstrip_protocol(item), *chain]) for item in media]
-    return (names, len(inside) - len(media)) if names else ([uri], 0)
-
-
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A clip's bytes: an open file at its start, and their sha256."""
@@ -268,13 +159,16 @@ def open_source(
 ) -> Iterator[Opened]:
     """Open a clip, fetching it first if it is remote; its bytes are hashed and the file closed at the end.
 
+    The bytes that were hashed must be those that the block reads: a file that changes meanwhile ends with an error.
+
     Args:
         source: the clip; its guard, if any, is asked before anything is opened.
         limits: on sizes, and what is opened at all.
         stop: asked between two blocks, whether to end.
 
     Raises:
-        SourceError: it is missing, not a regular file, cannot be read or fetched, is too large, or may not be read.
+        SourceError: it is missing, not a regular file, cannot be read or fetched, is too large, may not be read, or
+            changed while it was read (at the end of the block, unless that raised an error).
         ScanInterruptedError: `stop` said so.
     """
     limits = limits or SourceLimits()
@@ -284,7 +178,9 @@ def open_source(
         message = f"cannot be opened: {error.strerror or error}"
         raise SourceError(Outcome.UNAVAILABLE, message, transient=error.errno in _PASSING) from error
     try:
-        size_bytes = os.fstat(fd).st_size
+        _wait_until_quiet(fd, limits.quiet_s, stop)
+        before = os.fstat(fd)
+        size_bytes = before.st_size
         if size_bytes > limits.max_file_bytes and not source.is_remote:
             raise SourceError(
                 Outcome.OVER_LIMIT,
@@ -296,8 +192,28 @@ def open_source(
             message = f"cannot be read: {error.strerror or error}"
             raise SourceError(Outcome.UNAVAILABLE, message, transient=error.errno in _PASSING) from error
         yield Opened(fd, sha256, size_bytes)
+        after = os.fstat(fd)
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise SourceError(
+                Outcome.UNAVAILABLE,
+                f"changed while it was read: from {size_bytes} to {after.st_size} bytes",
+                transient=True,
+            )
     finally:
         os.close(fd)
+
+
+def _wait_until_quiet(fd: int, quiet_s: float, stop: Callable[[], bool]) -> None:
+    known, since_s = None, time.monotonic()
+    while quiet_s > 0:
+        status = os.fstat(fd)
+        if (now := (status.st_size, status.st_mtime_ns)) != known:
+            known, since_s = now, time.monotonic()
+        elif time.monotonic() - since_s >= quiet_s:
+            return
+        if stop():
+            raise ScanInterruptedError
+        time.sleep(min(_LOOK_AGAIN_S, quiet_s / 4))
 
 
 def _open_file(path: str, guard: Guard | None) -> int:

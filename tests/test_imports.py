@@ -55,6 +55,7 @@ ROOMS = {
         "outputs",
         "http_fetch",
         "sources",
+        "finding",
         "portraits",
         "clip_report",
         "video",

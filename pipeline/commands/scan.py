@@ -13,16 +13,24 @@ from pipeline.commands.options import (
     Device,
     FaceDetector,
     FaceWeights,
+    FollowLinks,
     LooksOption,
     Weights,
     clips_at_once,
     parse_looks,
 )
 
+# A recorder that writes every few seconds is still recording.
+FOLLOW_S = 10.0
+
 
 def run(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, globs or fsspec URIs.")],
     recursive: Annotated[bool, typer.Option("--recursive", help="Include sub-folders.")] = False,
+    follow_links: FollowLinks = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for files that still grow: until they did not change for 10 seconds.")
+    ] = False,
     fps: Annotated[
         float | None, typer.Option(help="Scored frames a second of video.", show_default="2", min=0.001)
     ] = None,
@@ -45,6 +53,9 @@ def run(
     workers: ClipsAtOnce = "auto",
     jsonl: Annotated[Path | None, typer.Option(help="Write the records to this file; - is standard output.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
+    skipped: Annotated[
+        Path | None, typer.Option(help="Write what was left out of folders to this file, with reasons, as JSON lines.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Outputs may replace files that are not earlier outputs; never an input.")
     ] = False,
@@ -89,11 +100,14 @@ def run(
             workers=clips,
         ),
         recursive=recursive,
+        follow_links=follow_links,
+        quiet_s=FOLLOW_S if follow else 0.0,
         architecture=architecture,
         weights=weights,
         untrained=untrained,
         jsonl=jsonl,
         report=report,
+        skipped=skipped,
         force=force,
         resume=resume,
     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.commands.errors import exit_on_error
-from pipeline.commands.options import Kafka, Redis
+from pipeline.commands.options import FollowLinks, Kafka, Redis
 from pipeline.commands.output import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.results.store import VerdictStore
+    from pipeline.sources import Source
     from pipeline.submit import Item
 
 
@@ -29,6 +31,7 @@ def run(
     paths: Annotated[list[str], typer.Argument(metavar="PATH|URI...", help="Files, folders, globs or fsspec URIs.")],
     source_class: Annotated[Class, typer.Option("--class", help="Uploads are judged before archives.")] = Class.UPLOAD,
     recursive: Annotated[bool, typer.Option("--recursive", help="Include sub-folders.")] = False,
+    follow_links: FollowLinks = False,
     sampling: Annotated[
         str | None, typer.Option(help="fps=F, frames=N, every=N or keyframes.", show_default="the workers' own")
     ] = None,
@@ -39,17 +42,18 @@ def run(
     """Submit videos to the workers: paths and URIs as the workers see them.
 
     The same content is sent once, so an interrupted call can be repeated. Exit codes: 0 all sent, or with --watch
-    all scored; 3 some other outcome; 2 bad options or no input; 1 Kafka or Redis is unreachable; 130 interrupted.
+    all scored; 3 some other outcome, or a name that no message can hold; 2 bad options or no input; 1 Kafka or Redis is
+    unreachable; 130 interrupted.
     """
     from rich.console import Console
     from rich.progress import Progress
 
     from pipeline.commands.services import reaching, services
     from pipeline.contracts import SourceClass
+    from pipeline.finding import expand
     from pipeline.results.store import VerdictStore, connect
     from pipeline.settings import Settings
-    from pipeline.sources import expand
-    from pipeline.submit import item_of, submit
+    from pipeline.submit import submit
     from pipeline.transport.kafka import Publisher, ensure_topics
     from pipeline.video.sampling import parse_sampling
 
@@ -58,14 +62,14 @@ def run(
         chosen = None if sampling is None else parse_sampling(sampling)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    found = expand(paths, recursive=recursive, chains=Settings().uri_chains)
+    found = expand(paths, recursive=recursive, follow_links=follow_links, chains=Settings().uri_chains)
     if not found.sources:
-        echo(f"No clips: {found.skipped} files looked at in {', '.join(paths)}, none is media.", err=True)
+        echo(f"No clips: {', '.join(paths)} held {found.why_skipped() or 'nothing'}.", err=True)
         raise typer.Exit(2)
     console = Console(stderr=True)
     try:
         with exit_on_error(), reaching():
-            items = [item_of(source) for source in found.sources]
+            items, unnamed = _items(found.sources)
             store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
             ensure_topics(settings.kafka)
             with Publisher(settings.kafka) as publisher, Progress(console=console) as progress:
@@ -78,15 +82,34 @@ def run(
                     sampling=chosen,
                     sent=lambda count: progress.advance(bar, count),
                 )
-            skipped = f", {found.skipped} files skipped, no media by name or content" if found.skipped else ""
-            echo(f"{done.sent} sent, {done.known} known already{skipped}")
+            echo(f"{done.sent} sent, {done.known} known already")
+            if found.skipped:
+                echo(f"skipped: {found.why_skipped()}")
+            for message in unnamed:
+                echo(f"not sent: {message}", err=True)
             if len(items) == 1:
                 echo(f"id: {items[0].id}")
             if watch:
-                raise typer.Exit(_watch(items, store, console))
+                code = _watch(items, store, console)
+                raise typer.Exit(code or (3 if unnamed else 0))
+            if unnamed:
+                raise typer.Exit(3)
     except KeyboardInterrupt as error:
         echo("Interrupted; run the same command to continue.", err=True)
         raise typer.Exit(130) from error
+
+
+def _items(sources: Sequence[Source]) -> tuple[list[Item], list[str]]:
+    """The items, and why others cannot be sent."""
+    from pipeline.submit import item_of
+
+    items, unnamed = [], []
+    for source in sources:
+        try:
+            items.append(item_of(source))
+        except ValueError as error:
+            unnamed.append(str(error))
+    return items, unnamed
 
 
 def _watch(items: list[Item], store: VerdictStore, console: Console) -> int:

@@ -45,7 +45,7 @@ class RunSummary:
         frames_sampled: of all clips.
         frames_scored: sampled frames with at least one scored face, of all clips.
         command: the command line, as given.
-        skipped_files: files of a folder that are not media.
+        skipped_files: what was left out of folders.
         software: name and version.
     """
 

@@ -22,7 +22,7 @@ def verdicts(unmask: Command, data_dir: Path, tmp_path_factory: pytest.TempPathF
     out = tmp_path_factory.mktemp("real") / "out.jsonl"
     done = unmask("scan", data_dir / "videos", "--jsonl", out)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped, no media by name or content: 1" in done.stdout
+    assert "skipped: 1 no media by content" in done.stdout
     return {Path(verdict.source).name: verdict for verdict in read_verdicts(out)}
 
 

@@ -56,11 +56,12 @@ def test_a_folder_is_submitted_watched_and_read(platform: Platform, worker: Work
     done = platform.unmask("submit", str(folder), "--class", "archive", "--watch")
     assert done.returncode == 3, done.stderr
     assert done.stdout.splitlines() == [
-        "3 sent, 0 known already, 1 files skipped, no media by name or content",
+        "3 sent, 0 known already",
+        "skipped: 1 no media by content",
         "1 no_face, 1 scored, 1 undecodable",
     ]
     repeat = platform.unmask("submit", str(folder))
-    assert (repeat.returncode, repeat.stdout.split(",")[:2]) == (0, ["0 sent", " 3 known already"])
+    assert (repeat.returncode, repeat.stdout.splitlines()[0]) == (0, "0 sent, 3 known already")
     records = {
         (message.key or b"").decode(): message.value for found in platform.records().values() for message in found
     }
@@ -252,3 +253,14 @@ def test_dead_letters_are_listed_shown_and_requeued(platform: Platform) -> None:
     assert sent.returncode == 3
     assert "still no task" in sent.stderr
     assert platform.unmask("dead", "requeue").returncode == 2
+
+
+def test_a_name_that_no_message_can_hold_does_not_stop_the_others(
+    platform: Platform, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "face.mp4", tmp_path / "good.mp4")
+    (tmp_path / os.fsdecode(b"bad\xff.mp4")).write_bytes(b"no video")
+    done = platform.unmask("submit", str(tmp_path))
+    assert done.returncode == 3
+    assert done.stdout.startswith("1 sent, 0 known already")
+    assert "not UTF-8" in done.stderr

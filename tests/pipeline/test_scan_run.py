@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -52,8 +53,27 @@ def test_a_folder_without_clips(options: Options, tmp_path: Path, capsys: pytest
     (folder / "sub").mkdir(parents=True)
     (folder / "notes.txt").touch()
     said = complaint(replace(options, paths=(str(folder),)), capsys)
-    assert "No clips: 1 files looked at" in said
-    assert "[bold]texts[/]" in said.replace(" ", "")
+    assert "[bold]texts[/] held 1 no media by content, 1 sub-folders (--recursive)." in said
+
+
+def test_what_was_left_out_is_listed_with_its_reason(
+    options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, listed = tmp_path / "in", tmp_path / "skipped.jsonl"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "clip.mp4").touch()
+    (folder / os.fsdecode(b"note\xff.txt")).touch()
+    for _ in range(2):
+        assert scan_run.run(replace(options, paths=(str(folder),), skipped=listed)) == EXIT_SOME_OUTCOME
+        said = capsys.readouterr().out
+        assert "skipped: 1 no media by content, 1 sub-folders (--recursive)" in said
+        assert "skipped files: " in said
+    assert [json.loads(line) for line in listed.read_text().splitlines()] == [
+        {"skipped": str(folder / "note\\xff.txt"), "reason": "no media by content"},
+        {"skipped": str(folder / "sub"), "reason": "sub-folders (--recursive)"},
+    ]
+    listed.write_text("a diary")
+    assert "--skipped:" in complaint(replace(options, paths=(str(folder),), skipped=listed), capsys)
 
 
 def test_resume_refuses_a_file_without_records(

@@ -14,20 +14,10 @@ from typing import Any
 
 import fsspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.contracts import Outcome, clip_id_of
-from pipeline.sources import (
-    MEDIA_SUFFIXES,
-    ScanInterruptedError,
-    Source,
-    SourceError,
-    SourceLimits,
-    expand,
-    is_uri,
-    open_source,
-)
+from pipeline.finding import expand
+from pipeline.sources import ScanInterruptedError, Source, SourceError, SourceLimits, is_uri, open_source
 
 CONTENT = b"not really a clip"
 MP4 = b"\0\0\0\x20ftypisom" + bytes(20)
@@ -64,92 +54,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "clips" / "camera_export").write_bytes(MP4)
     (tmp_path / "clips" / "README").write_bytes(CONTENT)
     return tmp_path / "clips"
-
-
-class TestExpand:
-    def test_a_name_yields_itself(self, folder: Path) -> None:
-        given = [folder / "notes.txt", folder / "missing.mp4", folder / "b.mp4"]
-        found = expand([str(name) for name in given])
-        assert [source.name for source in found.sources] == [str(name) for name in given]
-        assert found.skipped == 0
-
-    def test_a_folder_yields_its_media_by_name_or_content(self, folder: Path) -> None:
-        found = expand([str(folder)])
-        assert [Path(source.name).name for source in found.sources] == ["a.MKV", "b.mp4", "camera_export"]
-        assert found.skipped == 2
-
-    def test_sub_folders_only_when_asked(self, folder: Path) -> None:
-        found = expand([str(folder)], recursive=True)
-        inside = [str(Path(source.name).relative_to(folder)) for source in found.sources]
-        assert inside == ["a.MKV", "b.mp4", "camera_export", "sub/c.webm", "sub/deep/d.png"]
-        assert found.skipped == 3
-
-    def test_an_empty_folder_yields_nothing(self, tmp_path: Path) -> None:
-        assert expand([str(tmp_path)]) == expand([])
-
-    def test_a_folder_named_like_a_clip_gets_a_record(self, tmp_path: Path) -> None:
-        (tmp_path / "x.mp4").mkdir()
-        (tmp_path / "x.mp4" / "inside.mp4").write_bytes(CONTENT)
-        assert names(tmp_path / "x.mp4") == [str(tmp_path / "x.mp4")]
-        assert names(f"{tmp_path / 'x.mp4'}/") == [str(tmp_path / "x.mp4" / "inside.mp4")]
-
-    def test_globs(self, folder: Path) -> None:
-        assert names(folder / "*.mp4") == [str(folder / "b.mp4")]
-        assert names(folder / "**" / "*.webm") == [str(folder / "sub" / "c.webm")]
-        assert names(folder / "*.avi") == [str(folder / "*.avi")]
-        assert names(folder / "s*") == []
-        assert names(folder / "s*", recursive=True) == [
-            str(folder / "sub" / "c.webm"), str(folder / "sub" / "deep" / "d.png")
-        ]  # fmt: skip
-
-    def test_a_file_that_looks_like_a_glob_is_that_file(self, folder: Path) -> None:
-        odd = folder / "take[1].mp4"
-        odd.write_bytes(CONTENT)
-        (folder / "take1.mp4").write_bytes(CONTENT)
-        assert names(odd) == [str(odd)]
-
-    def test_each_clip_once_in_the_order_named(self, folder: Path) -> None:
-        assert [Path(name).name for name in names(folder / "b.mp4", folder, folder / "b.mp4")] == [
-            "b.mp4", "a.MKV", "camera_export"
-        ]  # fmt: skip
-
-    def test_special_files_in_a_folder_are_left_out(self, folder: Path) -> None:
-        os.mkfifo(folder / "pipe.mp4")
-        (folder / "dangling.mp4").symlink_to("nowhere")
-        assert [Path(name).name for name in names(folder)] == ["a.MKV", "b.mp4", "camera_export"]
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-    def test_a_folder_without_permission_gets_a_record(self, folder: Path) -> None:
-        (folder / "sub").chmod(0)
-        assert names(folder / "sub") == [str(folder / "sub")]
-        assert "Permission denied" in str(refusal(folder / "sub"))
-        (folder / "sub").chmod(0o755)
-
-    def test_a_name_longer_than_any_file_system_takes(self) -> None:
-        assert names("x" * 5000) == ["x" * 5000]
-
-    @pytest.mark.parametrize(
-        "start",
-        [
-            MP4,
-            b"\x1a\x45\xdf\xa3" + bytes(40),
-            b"RIFF\0\0\0\0AVI LIST",
-            b"\xff\xd8\xff\xe0",
-            b"\x89PNG\r\n\x1a\n",
-            b"RIFF\0\0\0\0WEBPVP8 ",
-            (b"\x47" + bytes(187)) * 2,
-        ],
-    )
-    def test_media_without_an_extension(self, tmp_path: Path, start: bytes) -> None:
-        (tmp_path / "file").write_bytes(start)
-        assert names(tmp_path) == [str(tmp_path / "file")]
-
-    @given(st.binary(max_size=500))
-    def test_any_content_can_be_sniffed(self, tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-        folder = tmp_path_factory.mktemp("content")
-        (folder / "file").write_bytes(content)
-        found = expand([str(folder)])
-        assert len(found.sources) + found.skipped == 1
 
 
 class TestOpenFile:
@@ -214,7 +118,7 @@ class TestUri:
     def test_a_folder_of_objects(self) -> None:
         found = expand(["memory://bucket"])
         assert [source.name for source in found.sources] == ["memory:///bucket/a.mp4"]
-        assert found.skipped == 1
+        assert [item.reason for item in found.skipped] == ["no media by name"]
         assert read(found.sources[0].name) == CONTENT
 
     def test_a_folder_of_objects_recursively(self) -> None:
@@ -382,5 +286,65 @@ def test_paths_and_uris_are_distinguished() -> None:
     assert [is_uri(name) for name in ("s3://a/b.mp4", "file:///a.mp4", "zip://a.mp4::/b.zip")] == [True] * 3
 
 
-def test_the_media_suffixes_are_lower_case() -> None:
-    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in MEDIA_SUFFIXES)
+class TestChanges:
+    """The bytes that were hashed are the bytes that were judged."""
+
+    @pytest.mark.parametrize("change", ["grows", "shrinks", "is rewritten"])
+    def test_a_file_that_changes_while_it_is_read_is_unavailable(self, change: str, tmp_path: Path) -> None:
+        path = tmp_path / "x.mp4"
+        path.write_bytes(CONTENT)
+
+        def look() -> None:
+            with open_source(Source(str(path))):
+                new = {"grows": CONTENT * 2, "shrinks": CONTENT[:5], "is rewritten": CONTENT[::-1]}[change]
+                path.write_bytes(new)
+                os.utime(path, ns=(1, 1))
+
+        with pytest.raises(SourceError, match="changed while it was read: from 17 to") as caught:
+            look()
+        assert (caught.value.outcome, caught.value.transient) == (Outcome.UNAVAILABLE, True)
+
+    def test_a_file_that_was_replaced_or_renamed_is_the_one_that_was_opened(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.mp4"
+        path.write_bytes(CONTENT)
+        with open_source(Source(str(path))) as opened:
+            path.rename(tmp_path / "y.mp4")
+            path.write_bytes(b"another")
+        assert opened.sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+    def test_an_error_of_the_block_is_not_hidden(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.mp4"
+        path.write_bytes(CONTENT)
+
+        def look() -> None:
+            with open_source(Source(str(path))):
+                path.write_bytes(CONTENT * 2)
+                raise KeyError("of the block")
+
+        with pytest.raises(KeyError):
+            look()
+
+    def test_a_recording_is_waited_for(self, tmp_path: Path) -> None:
+        path = tmp_path / "recording.ts"
+        path.write_bytes(CONTENT)
+        looks = 0
+
+        def grow() -> bool:
+            nonlocal looks
+            looks += 1
+            if looks <= 3:
+                with path.open("ab") as file:
+                    file.write(CONTENT)
+            return False
+
+        with open_source(Source(str(path)), SourceLimits(quiet_s=0.2), stop=grow) as opened:
+            assert opened.sha256 == hashlib.sha256(CONTENT * 4).hexdigest()
+
+    def test_waiting_for_a_recording_ends_with_the_scan(self, tmp_path: Path) -> None:
+        path = tmp_path / "recording.ts"
+        path.write_bytes(CONTENT)
+        with (
+            pytest.raises(ScanInterruptedError),
+            open_source(Source(str(path)), SourceLimits(quiet_s=3600.0), stop=lambda: True),
+        ):
+            pass
