@@ -26,6 +26,7 @@ from pipeline.scoring.backends import create_backend
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.group import EngineGroup
 from pipeline.sources import SourceLimits
+from pipeline.verdict.coverage import MIN_COVERAGE
 from pipeline.video.sandbox import DecodeServer, Limits
 
 UNTRAINED_SEED = 0
@@ -110,6 +111,7 @@ def scanner(
     progress: Progress | None = None,
     cost: Callable[[ClipCost], None] | None = None,
     batch_size: Callable[[int], None] | None = None,
+    min_coverage: float = MIN_COVERAGE,
     scoring: Engine | None = None,
     warm_up: bool = False,
 ) -> Iterator[Scanner]:
@@ -123,6 +125,7 @@ def scanner(
         progress: called after each frame.
         cost: called at the end of each clip.
         batch_size: called with the number of crops of each batch.
+        min_coverage: share of a clip's duration that must be readable for a verdict.
         scoring: engine of the only detector, if it exists already; it is closed at the end.
         warm_up: compile all batch shapes now, instead of each at its first use.
 
@@ -166,6 +169,7 @@ def scanner(
                 ),
                 limits=limits or Limits(),
                 source_limits=source_limits or SourceLimits(),
+                min_coverage=min_coverage,
                 portraits=portraits,
                 progress=progress,
                 cost=cost,

@@ -66,9 +66,26 @@ class ScoredFace(Contract):
     t_s: float
     index: int = Field(ge=0)
     track: int = Field(ge=0)
-    box: tuple[float, float, float, float] = Field(description="x0 y0 x1 y1 in pixels of the upright frame")
+    box: tuple[float, float, float, float] = Field(
+        description="x0 y0 x1 y1 in pixels of the upright frame, with square pixels"
+    )
     probability: Probability
     quality: float = Field(ge=0.0, le=1.0)
+
+
+class Coverage(Contract):
+    """How much of a clip's video could be read."""
+
+    seen_s: Annotated[float, Field(ge=0, description="seconds with undamaged frames")]
+    share: Annotated[float, Field(ge=0, le=1, description="of the duration")]
+    frames_lost: Annotated[int, Field(ge=0, description="frames and packets: damaged, or leaning on damaged ones")]
+    damaged: list[tuple[float, float]] = Field(description="stretches without an undamaged frame, in seconds")
+    truncated: bool = Field(description="the file ends before its own structure does")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self.share == 1 and not self.frames_lost and not self.truncated
 
 
 class Provenance(Contract):
@@ -108,6 +125,14 @@ class Verdict(Contract):
     frames_scored: int = Field(ge=0, description="sampled frames with at least one scored face")
     people: list[Person]
     frames: list[ScoredFace]
+    coverage: Coverage | None = Field(
+        default=None, description="null for pictures, for streams, and where the video was not read to its end"
+    )
+    pixel_aspect: float = Field(
+        default=1.0,
+        gt=0,
+        description="width of a stored pixel over its height, which is evened out first",
+    )
     not_judged: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict,
         description="faces that were found but not scored, by reason: tiny, cut_off, turned, unclear; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +28,7 @@ from pipeline.scoring.group import EngineGroup
 from pipeline.sources import Opened, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
+from pipeline.verdict.coverage import MIN_COVERAGE, Damage, Range, coverage_of
 from pipeline.video.sampling import Sampling
 from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits, Window
 
@@ -81,6 +82,7 @@ class Scanner:
             duration is unknown) and the number of faces scored in it.
         cost: called at the end of each clip.
         stopping: set it to end the scan at the next frame.
+        min_coverage: share of a clip's duration that must be readable for a verdict.
         looks: at each face, in addition to the plain one; the engine's group has the same.
     """
 
@@ -98,6 +100,7 @@ class Scanner:
     progress: Progress | None = None
     cost: Callable[[ClipCost], None] | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
+    min_coverage: float = MIN_COVERAGE
     looks: Looks = field(default_factory=Looks)
 
     def cut(self, frame: Frame, faces: Faces) -> Crops:
@@ -211,6 +214,8 @@ class _Clip:
         self.decoder = "none"
         self.duration_s: float | None = None
         self.overlap_s: float | None = None
+        self.damage: Damage | None = None
+        self.pixel_aspect = 1.0
         self.picker = PortraitPicker() if scanner.portraits else None
         self.scores = Scores.join(source.id, [])
         self.scorer = FrameScorer(
@@ -239,6 +244,8 @@ class _Clip:
         with scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits, self.window) as reader:
             self.decoder = reader.info.decoder
             self.duration_s = reader.info.duration_s
+            self.pixel_aspect = reader.info.pixel_aspect
+            end_s = 0.0
             if longest_s is not None and self.duration_s is not None and self.duration_s > longest_s:
                 self.overlap_s = overlap_for(scanner.sampling, self.duration_s, reader.info.fps, longest_s)
                 if self.overlap_s is not None:
@@ -249,9 +256,13 @@ class _Clip:
                     raise self.scorer.error
                 if self.window is not None:
                     self.seen.append(SeenFrame(frame.t_s, frame.index, faces))
+                end_s = frame.t_s
                 if scanner.progress is not None:
                     share = min(1.0, frame.t_s / self.duration_s) if self.duration_s else None
                     scanner.progress(self.source, share, scored)
+            info = reader.info
+            if info.duration_s is not None or end_s > 0:  # not a picture
+                self.damage = Damage(_within(info.damaged, self.window), info.frames_corrupt, info.truncated, end_s)
         return True
 
     def _can_be_split(self, opened: Opened) -> bool:
@@ -305,11 +316,14 @@ class _Clip:
             ),
             elapsed_s=elapsed_s,
             not_judged=self.scorer.not_judged,
+            coverage=None if self.damage is None else coverage_of(self.damage, self.duration_s),
+            min_coverage=self.scanner.min_coverage,
+            pixel_aspect=self.pixel_aspect,
         )
 
     def part(self, window: Window, elapsed_s: float) -> PartResult:
         """What was collected."""
-        return PartResult.of(self._facts(elapsed_s), window, self.seen, self.scores)
+        return PartResult.of(self._facts(elapsed_s), window, self.seen, self.scores, self.damage)
 
     def report(self, elapsed_s: float) -> ClipReport:
         """The verdict on what was collected."""
@@ -332,6 +346,13 @@ class _Clip:
             return None
         real, fake = thresholds.of(len(supported_people(verdict.people, verdict.frames_sampled)))
         return AppliedThresholds(real=real, fake=fake, fpr=thresholds.fpr)
+
+
+def _within(ranges: Sequence[Range], window: Window | None) -> tuple[Range, ...]:
+    if window is None:
+        return tuple(ranges)
+    cut = ((max(start, window.start_s), min(end, window.end_s)) for start, end in ranges)
+    return tuple((start, end) for start, end in cut if start < end)
 
 
 def scan_all(

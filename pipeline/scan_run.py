@@ -183,6 +183,7 @@ class _Run:
                         detectors,
                         options.scanner,
                         source_limits=replace(SourceLimits.of(self.settings), quiet_s=options.quiet_s),
+                        min_coverage=self.settings.min_coverage,
                         portraits=options.report is not None,
                         progress=progress.frame,
                     )

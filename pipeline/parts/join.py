@@ -31,6 +31,8 @@ from pipeline.faces.flaws import flaw_counts
 from pipeline.parts.result import PartError, PartResult
 from pipeline.types import Ints, Scores
 from pipeline.verdict.aggregate import ClipFacts, judge
+from pipeline.verdict.coverage import MIN_COVERAGE, coverage_of
+from pipeline.verdict.coverage import joined as joined_damage
 from pipeline.video.sampling import Even, Every, Fps, Sampling
 from pipeline.video.window import Window
 
@@ -101,7 +103,7 @@ def overlap_for(sampling: Sampling, duration_s: float, fps: float | None, part_s
     return overlap_s if overlap_s <= part_s // 2 else None
 
 
-def join_parts(parts: Sequence[PartResult]) -> tuple[ClipFacts, Scores]:
+def join_parts(parts: Sequence[PartResult], min_coverage: float = MIN_COVERAGE) -> tuple[ClipFacts, Scores]:
     """Join the parts into what an unsplit scan would have collected, for `judge`.
 
     Frames of an overlap come from the earlier part, whose tracker already knew the people. Tracks of neighbouring parts
@@ -111,6 +113,7 @@ def join_parts(parts: Sequence[PartResult]) -> tuple[ClipFacts, Scores]:
 
     Args:
         parts: of one clip, in any order, each once.
+        min_coverage: see `ClipFacts`.
 
     Raises:
         PartError: they differ in bytes, weights, detector or sampling, or leave a gap.
@@ -119,27 +122,37 @@ def join_parts(parts: Sequence[PartResult]) -> tuple[ClipFacts, Scores]:
     joined = _Joined()
     for part in parts:
         joined.add(part)
+    duration_s = next((part.duration_s for part in parts if part.duration_s is not None), None)
+    damages = [part.damage for part in parts if part.damage is not None]
     facts = ClipFacts(
         id=parts[0].clip_id,
         source=parts[0].source,
-        duration_s=next((part.duration_s for part in parts if part.duration_s is not None), None),
+        duration_s=duration_s,
         frames_sampled=joined.frames,
         faces_seen=joined.faces,
         failure=parts[-1].failure,
         provenance=_provenance(parts),
         elapsed_s=sum(part.elapsed_s for part in parts),
         not_judged=joined.not_judged,
+        coverage=coverage_of(joined_damage(damages), duration_s) if len(damages) == len(parts) else None,
+        min_coverage=min_coverage,
+        pixel_aspect=parts[0].pixel_aspect,
     )
     return facts, Scores.join(facts.id, joined.scores)
 
 
-def judge_parts(parts: Sequence[PartResult], calibration: Calibration | None, thresholds: Thresholds | None) -> Verdict:
+def judge_parts(
+    parts: Sequence[PartResult],
+    calibration: Calibration | None,
+    thresholds: Thresholds | None,
+    min_coverage: float = MIN_COVERAGE,
+) -> Verdict:
     """The verdict on a clip from the results of its parts; see `join_parts` and `judge`.
 
     Raises:
         PartError: they do not belong together, or leave a gap.
     """
-    return judge(*join_parts(parts), calibration, thresholds)
+    return judge(*join_parts(parts, min_coverage), calibration, thresholds)
 
 
 def _counted(parts: Sequence[PartResult]) -> Sequence[PartResult]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from models.errors import UnmaskError
 from pipeline.contracts import Contract, Id, Outcome, Provenance
 from pipeline.types import Faces, Floats, Ints, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure
+from pipeline.verdict.coverage import Damage
 from pipeline.video.window import Window, parse_window
 
 PART_VERSION: Final = 1
@@ -49,6 +50,8 @@ class PartResult:
         duration_s: of the whole clip, None where unknown.
         failure: what ended the part early, if anything did.
         elapsed_s: seconds of wall clock spent on it.
+        damage: what could not be read of it; None where that is unknown.
+        pixel_aspect: of the clip, see `Verdict`.
         t_s: float64 [F], times of the frames, growing.
         index: int64 [F], their numbers in the clip.
         frame: int64 [N], the row of each face's frame.
@@ -76,15 +79,20 @@ class PartResult:
     flaws: Ints
     logits: Floats
     probability: Floats
+    damage: Damage | None = None
+    pixel_aspect: float = 1.0
 
     @classmethod
-    def of(cls, facts: ClipFacts, window: Window, seen: Sequence[SeenFrame], scores: Scores) -> PartResult:
+    def of(
+        cls, facts: ClipFacts, window: Window, seen: Sequence[SeenFrame], scores: Scores, damage: Damage | None = None
+    ) -> PartResult:
         """Build the result from what a scan collected.
 
         Args:
             facts: of the clip as this part knows it; its counts are taken from `seen`.
             seen: the sampled frames.
             scores: of some of their faces.
+            damage: what could not be read.
         """
         faces = [look.faces for look in seen]
         frame = np.repeat(np.arange(len(seen)), [len(found) for found in faces])
@@ -111,6 +119,8 @@ class PartResult:
             flaws=np.concatenate([np.zeros(0, np.int64), *(found.flaws for found in faces)]),
             logits=logits,
             probability=probability,
+            damage=damage,
+            pixel_aspect=facts.pixel_aspect,
         )
 
     def to_bytes(self) -> bytes:
@@ -128,6 +138,8 @@ class PartResult:
                 if failure is None
                 else _FailureRecord(outcome=failure.outcome, error=failure.error, transient=failure.transient),
                 elapsed_s=self.elapsed_s,
+                damage=None if self.damage is None else _DamageRecord(**asdict(self.damage)),
+                pixel_aspect=self.pixel_aspect,
                 columns={name: _packed(getattr(self, name), stored) for name, (stored, _) in _COLUMNS.items()},
             )
             .model_dump_json()
@@ -163,6 +175,8 @@ class PartResult:
             duration_s=record.duration_s,
             failure=None if failure is None else Failure(failure.outcome, failure.error, failure.transient),
             elapsed_s=record.elapsed_s,
+            damage=None if record.damage is None else Damage(**record.damage.model_dump()),
+            pixel_aspect=record.pixel_aspect,
             **columns,
         )
         part._check()
@@ -201,10 +215,20 @@ _COLUMNS: Mapping[str, tuple[str, type[np.generic]]] = {
 _ADDED = frozenset({"flaws"})
 
 
+_Time = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class _FailureRecord(Contract):
     outcome: Outcome
     error: str
     transient: bool
+
+
+class _DamageRecord(Contract):
+    ranges: tuple[tuple[_Time, _Time], ...]
+    frames: Annotated[int, Field(ge=0)]
+    truncated: bool
+    end_s: _Time
 
 
 class _PartRecord(Contract):
@@ -213,9 +237,12 @@ class _PartRecord(Contract):
     source: str
     window: str
     provenance: Provenance
-    duration_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    duration_s: _Time | None
     failure: _FailureRecord | None
-    elapsed_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    elapsed_s: _Time
+    # Absent in results of earlier workers.
+    damage: _DamageRecord | None = None
+    pixel_aspect: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     columns: dict[str, str]
 
 

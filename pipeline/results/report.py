@@ -24,6 +24,7 @@ from pipeline.portraits import Portrait
 from pipeline.results import wording
 from pipeline.results.timeline import Timeline, sampling_step_s, timeline_of
 from pipeline.verdict.aggregate import support_needed
+from pipeline.verdict.coverage import describe
 from pipeline.visible import visible
 
 # Limits that keep the page below about 15 MB, whatever the run: most of it pictures, at up to 12 kB each.
@@ -221,6 +222,7 @@ def _environment() -> jinja2.Environment:
         "utc": wording.utc_text,
         "short_name": wording.short_name,
         "flaws": flaws_text,
+        "missing": describe,
         "data_uri": lambda jpeg: Markup(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"),
     }
     return environment

@@ -24,6 +24,7 @@ from rich.text import Text
 from pipeline.contracts import Label, Outcome, Verdict
 from pipeline.results import wording
 from pipeline.sources import Source
+from pipeline.verdict.coverage import describe
 from pipeline.visible import markup, visible
 
 UNTRAINED = "untrained: scores mean nothing"
@@ -127,6 +128,9 @@ def summary(
         if verdict.error is not None:
             name = visible(verdict.source[len(folder) :])
             yield Text.assemble((name, "bold"), f": {verdict.outcome}: {visible(verdict.error)}")
+        elif verdict.coverage is not None and (missing := describe(verdict.coverage)):
+            name = visible(verdict.source[len(folder) :])
+            yield Text.assemble((name, "bold"), f": the verdict is about a part: {missing}")
     if len(ranked) > MAX_ROWS:
         yield Text(f"... and {len(ranked) - MAX_ROWS} clips more")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint_info import Calibration, Thresholds
-from pipeline.contracts import Label, Outcome, Person, Provenance, ScoredFace, Verdict
+from pipeline.contracts import Coverage, Label, Outcome, Person, Provenance, ScoredFace, Verdict
 from pipeline.faces.flaws import flaws_text
 from pipeline.types import Scores
 from pipeline.verdict.calibration import label
+from pipeline.verdict.coverage import MIN_COVERAGE, describe
 from pipeline.verdict.evidence import LogitSum
 
 # A person decides on a clip from five scored frames on (or all, in a shorter clip) that make up 15 % of the sampled
@@ -50,6 +51,9 @@ class ClipFacts:
         failure: what ended the clip early, if anything did.
         elapsed_s: seconds of wall clock spent on it.
         not_judged: of the faces seen, how many have which flaw; see `pipeline.faces.flaws`.
+        coverage: how much of the video could be read; None if that is unknown.
+        min_coverage: share of the duration below which there is no verdict.
+        pixel_aspect: see `Verdict`.
     """
 
     id: str
@@ -61,6 +65,9 @@ class ClipFacts:
     provenance: Provenance
     elapsed_s: float
     not_judged: Mapping[str, int] = field(default_factory=dict)
+    coverage: Coverage | None = None
+    min_coverage: float = MIN_COVERAGE
+    pixel_aspect: float = 1.0
 
 
 def support_needed(frames_sampled: int) -> int:
@@ -107,7 +114,7 @@ def conclude(
 ) -> Verdict:
     """The verdict on what is known of each person."""
     supported = supported_people(people, facts.frames_sampled)
-    failure = facts.failure or _shortcoming(facts, people, bool(supported))
+    failure = facts.failure or _gap(facts) or _shortcoming(facts, people, bool(supported))
     deciding: Person | None = None
     decided: Label | None = None
     if failure is None:
@@ -126,10 +133,21 @@ def conclude(
         frames_scored=frames_scored,
         people=people,
         frames=frames,
+        coverage=facts.coverage,
+        pixel_aspect=round(facts.pixel_aspect, 6),
         not_judged={name: count for name, count in sorted(facts.not_judged.items()) if count},
         provenance=facts.provenance,
         elapsed_s=round(facts.elapsed_s, 3),
     )
+
+
+def _gap(facts: ClipFacts) -> Failure | None:
+    """Too little of the video was seen for a statement about it."""
+    coverage = facts.coverage
+    if coverage is None or coverage.share >= facts.min_coverage:
+        return None
+    needed = f"at least {facts.min_coverage:.0%} are needed (UNMASK_MIN_COVERAGE)"
+    return Failure(Outcome.UNDECODABLE, f"only {describe(coverage)}; {needed}")
 
 
 def _shortcoming(facts: ClipFacts, people: list[Person], supported: bool) -> Failure | None:
@@ -138,9 +156,11 @@ def _shortcoming(facts: ClipFacts, people: list[Person], supported: bool) -> Fai
     if facts.frames_sampled == 0:
         return Failure(Outcome.UNDECODABLE, "no frame could be decoded")
     sampled = f"{facts.frames_sampled} sampled frame{'s' if facts.frames_sampled > 1 else ''}"
+    missing = describe(facts.coverage) if facts.coverage is not None else ""
     if facts.faces_seen == 0:
-        return Failure(Outcome.NO_FACE, f"no face in {sampled}")
-    return Failure(Outcome.LOW_QUALITY, _too_little(facts, people, sampled))
+        return Failure(Outcome.NO_FACE, f"no face in {sampled}" + (f"; {missing}" if missing else ""))
+    text = _too_little(facts, people, sampled)
+    return Failure(Outcome.LOW_QUALITY, f"{text}; {missing}" if missing else text)
 
 
 def _too_little(facts: ClipFacts, people: list[Person], sampled: str) -> str:

@@ -131,4 +131,5 @@ def _decode(parent: _Parent, source: int, request: Message, limits: Limits) -> N
         reader.write(picture, view)
         frame = {"slot": slot, "height": height, "width": width, "index": picture.index, "t_s": picture.t_s}
         parent.send({"type": "frame", **frame})
-    parent.send({"type": "end", "decoded": reader.frames_decoded, "corrupt": reader.frames_corrupt})
+    end = {"decoded": reader.frames_decoded, "corrupt": reader.frames_corrupt, "truncated": reader.truncated}
+    parent.send({"type": "end", "damaged": reader.damaged, **end})

@@ -65,8 +65,11 @@ class ClipInfo:
         decoder: library, version and codec, "libavcodec 62.28.102 h264".
         seek_s: set if a window was asked for: a window costs at most about this many seconds of video beyond its own,
             the longest stretch without a key frame; None if everything before it has to be decoded too.
-        frames_decoded: so far; final once the clip is at its end.
-        frames_corrupt: packets and frames given up so far.
+        pixel_aspect: width of a stored pixel over its height; sizes are those after this is evened out.
+        frames_decoded: so far; final once the clip is at its end, as all that follow.
+        frames_corrupt: packets and frames that were given up: damaged, or leaning on damaged ones.
+        damaged: stretches without a clean frame, in seconds.
+        truncated: the file ends before its own structure does.
     """
 
     duration_s: float | None
@@ -79,5 +82,8 @@ class ClipInfo:
     rotation: int
     decoder: str
     seek_s: float | None = None
+    pixel_aspect: float = 1.0
     frames_decoded: int = 0
     frames_corrupt: int = 0
+    damaged: tuple[tuple[float, float], ...] = ()
+    truncated: bool = False

@@ -17,6 +17,8 @@ import psutil
 from pipeline.types import Frame
 from pipeline.video import wire
 from pipeline.video.clip import ClipInfo, DecodeError, Failure, Limits
+from pipeline.video.damage import MAX_RANGES
+from pipeline.video.pixels import MAX_ASPECT
 from pipeline.video.ring import Ring, allocate, slots_for
 from pipeline.video.sampling import Sampling
 from pipeline.video.window import Window
@@ -157,7 +159,11 @@ class ClipReader:
     def _finish(self, message: Message) -> None:
         decoded = wire.integer(message, "decoded", 0, _MAX_COUNT)
         corrupt = wire.integer(message, "corrupt", 0, _MAX_COUNT)
-        self.info = replace(self.info, frames_decoded=decoded, frames_corrupt=corrupt)
+        damaged = wire.ranges(message, "damaged", MAX_RANGES)
+        truncated = message.get("truncated") is True
+        self.info = replace(
+            self.info, frames_decoded=decoded, frames_corrupt=corrupt, damaged=damaged, truncated=truncated
+        )
         self._ended = True
 
     def _receive(self) -> Message:
@@ -282,6 +288,13 @@ def _size(message: Message, limits: Limits) -> tuple[int, int]:
     return width, height
 
 
+def _aspect(message: Message) -> float:
+    value = wire.number(message, "pixel_aspect")
+    if not 1 / MAX_ASPECT <= value <= MAX_ASPECT:
+        raise ProtocolError(f"pixel_aspect must be in 1/{MAX_ASPECT}..{MAX_ASPECT}, got {value}")
+    return value
+
+
 def _info(message: Message, limits: Limits) -> ClipInfo:
     width, height = _size(message, limits)
     rotation = wire.integer(message, "rotation", 0, 270)
@@ -298,4 +311,5 @@ def _info(message: Message, limits: Limits) -> ClipInfo:
         rotation=rotation,
         decoder=wire.text(message, "decoder"),
         seek_s=wire.optional_number(message, "seek_s"),
+        pixel_aspect=_aspect(message),
     )

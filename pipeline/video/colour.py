@@ -39,6 +39,7 @@ _MAX_SIDE_DATA = 40
 _ANY_TIME_BASE = Fraction(1, 1000)
 _FAST = Interpolation.BILINEAR
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_SCALED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +102,18 @@ class ToRgb:
         self._reformatter = VideoReformatter()
 
     def write(self, frame: av.VideoFrame, orientation: Orientation, out: Image) -> None:
-        """Write the upright picture into `out`, uint8 [H, W, 3], RGB. Transparent parts become black."""
+        """Write the upright picture into `out`, uint8 [H, W, 3], RGB, scaled to it. Transparent parts become black."""
+        height, width, _ = out.shape
+        width, height = orientation.size(width, height)  # as stored, with square pixels
         form = frame.format
         transparent = form.has_palette or any(component.is_alpha for component in form.components)
         matrix = self._matrix(frame)
         converted = self._reformatter.reformat(
             frame,
+            width=width,
+            height=height,
             format="rgba" if transparent else "rgb24",
-            interpolation=_FAST if form.name in _FAST_FORMATS else _EXACT,
+            interpolation=_interpolation(frame, width, height),
             src_colorspace=matrix,
             dst_colorspace=matrix,
             src_color_range=_range(frame),
@@ -146,6 +151,12 @@ def _side_data(frame: av.VideoFrame) -> Any:
         graph.link_nodes(*chain).configure()
         graph.push(frame)
         return graph.pull().side_data
+
+
+def _interpolation(frame: av.VideoFrame, width: int, height: int) -> Interpolation:
+    if (frame.width, frame.height) != (width, height):
+        return _SCALED
+    return _FAST if frame.format.name in _FAST_FORMATS else _EXACT
 
 
 def _range(frame: av.VideoFrame) -> ColorRange:

@@ -5,6 +5,7 @@ Runs in the decode child: it imports only av, numpy, cv2 and plain types of this
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 import os
@@ -21,7 +22,9 @@ from av.stream import Disposition
 from pipeline.types import Image
 from pipeline.video.clip import ClipInfo, DecodeError, Limits
 from pipeline.video.colour import Orientation, ToRgb
-from pipeline.video.sampling import Even, Every, Keyframes, Sampling
+from pipeline.video.damage import DamageLog, is_truncated
+from pipeline.video.pixels import square_size, used_aspect
+from pipeline.video.sampling import TOLERANCE_S, Even, Every, Keyframes, Sampling
 from pipeline.video.seeking import Beginning, SeekIndex, VideoPacket, load_index
 from pipeline.video.window import Window
 
@@ -53,17 +56,19 @@ class Picture:
         index: number in decoding order, from 0.
         t_s: presentation time in seconds from the start of the stream; grows from picture to picture.
         orientation: how to turn it upright.
+        stored: width and height in px with square pixels, not yet upright.
     """
 
     frame: av.VideoFrame
     index: int
     t_s: float
     orientation: Orientation
+    stored: tuple[int, int]
 
     @property
     def size(self) -> tuple[int, int]:
-        """Upright width and height in px."""
-        return self.orientation.size(self.frame.width, self.frame.height)
+        """Upright width and height in px, of square pixels."""
+        return self.orientation.size(*self.stored)
 
 
 class VideoReader:
@@ -72,8 +77,10 @@ class VideoReader:
     Attributes:
         info: known once the reader is made, which decodes the first frame.
         frames_decoded: so far.
-        frames_corrupt: packets that libav could not decode and frames that it decoded with errors, so far. The
-            latter are never sampled.
+        frames_corrupt: packets that libav could not decode, and frames that are damaged or lean on damaged ones, so
+            far. The latter are never sampled.
+        damaged: stretches without a clean frame, in seconds; final once all pictures were yielded.
+        truncated: the file ends before its own structure does.
     """
 
     def __init__(
@@ -107,7 +114,8 @@ class VideoReader:
         self._threads = threads
         self._window = window
         self.frames_decoded = 0
-        self.frames_corrupt = 0
+        self._failed_reads = 0
+        self.truncated = is_truncated(fd)
         self._container = self._open()
         self._stream = self._best_stream()
         self._still = self._container.format.name in _STILL_FORMATS
@@ -116,6 +124,7 @@ class VideoReader:
             self._check_duration(self._duration_s)
 
         self._index = self._load_index() if window is not None else None
+        self._targets = self._spread()
         self._prepare()
         self._to_rgb = ToRgb(self._stream.codec_context.name)
         self._orientations: dict[int, Orientation] = {}
@@ -124,7 +133,8 @@ class VideoReader:
         self._pictures = self._decode(Beginning(self._packets()))
         first = next(self._pictures, None)
         if first is None:
-            raise DecodeError("undecodable", "not one frame of the video stream could be decoded")
+            lost = f": all of {self.frames_decoded} are damaged" if self.frames_decoded else ""
+            raise DecodeError("undecodable", f"not one frame of the video stream could be decoded{lost}")
         self._first = first
         self.info = self._describe(first)
 
@@ -135,8 +145,9 @@ class VideoReader:
         rest: Picture | None = None
         for picture in self._near(window):
             if picture.t_s >= window.end_s:
+                self._damage.finish(window.end_s, truncated=False)
                 return
-            due = self._sampling.due(picture.index, picture.t_s, self._duration_s)
+            due = self._due(picture)
             inside = picture.t_s >= window.start_s
             rest = picture if inside and due <= taken else None
             if due > taken:
@@ -146,6 +157,45 @@ class VideoReader:
         if self._sampling.total is not None and taken < self._sampling.total and rest is not None:
             # The last instants are after the last frame, which is still shown then.
             yield rest
+        self._damage.finish(self._duration_s, truncated=self.truncated)
+
+    @property
+    def frames_corrupt(self) -> int:
+        """See the class."""
+        return self._damage.lost
+
+    @property
+    def damaged(self) -> list[tuple[float, float]]:
+        """See the class."""
+        return self._damage.ranges
+
+    def _due(self, picture: Picture) -> int:
+        if self._targets is not None:
+            return bisect.bisect_right(self._targets, picture.t_s + TOLERANCE_S)
+        return self._sampling.due(picture.index, picture.t_s, self._duration_s)
+
+    def _spread(self) -> list[float] | None:
+        """Times of N evenly numbered frames, where N instants spread over the clip would meet fewer frames.
+
+        A recorder that pauses, or whose clock jumps, leaves gaps: several instants in one would share a frame.
+        """
+        sampling, duration_s = self._sampling, self._duration_s
+        if not isinstance(sampling, Even) or sampling.count == 1 or self._still or duration_s is None:
+            return None
+        clock, times = _Clock(self._stream), set[float]()
+        for packet in self._packets():
+            if packet.pts is not None and not packet.is_discard:
+                times.add(clock.seconds(packet.pts))
+            if len(times) > self._limits.max_frames:
+                break
+        self._reopen()
+        met = {sampling.due(0, t_s, duration_s) for t_s in times} - {0}
+        wanted = min(sampling.count, len(times))
+        # The last instants may be after the last frame, which is then shown once more.
+        if len(met) + 1 >= wanted:
+            return None
+        ordered = sorted(times)
+        return [ordered[int((share + 0.5) * len(ordered) / wanted)] for share in range(wanted)]
 
     def write(self, picture: Picture, out: Image) -> None:
         """Convert into `out`, uint8 [H, W, 3] of the picture's upright size, RGB."""
@@ -175,7 +225,7 @@ class VideoReader:
         first_pts = self._first.frame.pts
         if first_pts is None or clock.seconds(first_pts) != self._first.t_s or first_pts < (clock.start or 0):
             return None  # the clock may have shifted permanently at the first frame
-        self.frames_decoded = self.frames_corrupt = 0
+        self.frames_decoded = 0
         begin = index.begin(self._container, self._stream, self._packets, clock.last_before(window.start_s))
         if begin is None:
             return None
@@ -271,7 +321,7 @@ class VideoReader:
         self._container.close()
         self._container = self._open()
         self._stream = self._best_stream()
-        self.frames_decoded = self.frames_corrupt = 0
+        self.frames_decoded = 0
 
     def _prepare(self) -> None:
         """Set up the decoder, before its first packet."""
@@ -293,14 +343,22 @@ class VideoReader:
                 return
             except av.error.FFmpegError as error:
                 _raise_shortage(error)
-                self.frames_corrupt += 1
+                self._failed_reads += 1
                 errors += 1
                 if errors == _MAX_DEMUX_ERRORS:
                     return
 
-    def _decoded_frames(self, packets: Iterable[VideoPacket], number: int) -> Iterator[av.VideoFrame]:
+    def _decoded_frames(
+        self, packets: Iterable[VideoPacket], number: int, damage: DamageLog
+    ) -> Iterator[av.VideoFrame]:
         context = self._stream.codec_context
+        failed_reads = self._failed_reads
         for packet in itertools.chain(packets, [None]):
+            for _ in range(self._failed_reads - failed_reads):
+                damage.error()
+            failed_reads = self._failed_reads
+            if packet is not None:
+                damage.packet(packet.pts, packet.dts, key=packet.is_keyframe, corrupt=packet.is_corrupt)
             if packet is not None and isinstance(self._sampling, Keyframes) and packet.is_keyframe:
                 self._key_indices[packet.pts] = number
             number += 1
@@ -308,11 +366,12 @@ class VideoReader:
                 yield from context.decode(packet)
             except av.error.FFmpegError as error:
                 _raise_shortage(error)
-                self.frames_corrupt += 1
+                damage.error()
 
     def _decode(self, begin: Beginning) -> Iterator[Picture]:
         clock = _Clock(self._stream)
-        for number, frame in enumerate(self._from(begin), begin.frames_before):
+        damage = self._damage = DamageLog(clock.period_s, self._threads)
+        for number, frame in enumerate(self._from(begin, damage), begin.frames_before):
             index = self._key_indices.pop(frame.pts, number)
             t_s = clock.next(frame.pts if frame.pts is not None else frame.dts)
             self.frames_decoded += 1
@@ -322,16 +381,18 @@ class VideoReader:
                 raise DecodeError("over_limit", f"more than {self._limits.max_frames} frames")
             self._check_pixels(frame.width, frame.height)
             self._check_duration(t_s)
-            if frame.is_corrupt:
-                self.frames_corrupt += 1
+            if not damage.is_clean(frame.pts, t_s, key=bool(frame.key_frame), corrupt=frame.is_corrupt):
                 continue
-            yield Picture(frame, index, t_s, self._orientation(frame))
+            yield Picture(frame, index, t_s, self._orientation(frame), self._square(frame))
             if self._still:
                 return
 
-    def _from(self, begin: Beginning) -> Iterator[av.VideoFrame]:
+    def _square(self, frame: av.VideoFrame) -> tuple[int, int]:
+        return square_size(frame.width, frame.height, self._stream.sample_aspect_ratio, self._limits.max_pixels)
+
+    def _from(self, begin: Beginning, damage: DamageLog) -> Iterator[av.VideoFrame]:
         """Frames from the key frame on; those shown before it lack their references and are left out."""
-        frames = self._decoded_frames(begin.packets, begin.packets_before)
+        frames = self._decoded_frames(begin.packets, begin.packets_before, damage)
         if begin.pts is not None:
             for frame in frames:
                 if frame.pts is None or frame.pts >= begin.pts:
@@ -374,6 +435,7 @@ class VideoReader:
             rotation=first.orientation.clockwise_deg,
             decoder=f"libavcodec {version} {stream.codec_context.name}",
             seek_s=self._index.seek_s if self._index is not None else None,
+            pixel_aspect=used_aspect(self._stream.sample_aspect_ratio),
         )
 
 

@@ -134,6 +134,24 @@ def optional_number(message: Message, name: str) -> float | None:
     return None if message.get(name) is None else number(message, name)
 
 
+def ranges(message: Message, name: str, most: int) -> tuple[tuple[float, float], ...]:
+    """The field as at most `most` pairs of numbers, each from smaller to larger, not negative and growing.
+
+    Raises:
+        ProtocolError: it is anything else.
+    """
+    value = message.get(name)
+    if not isinstance(value, list) or len(value) > most or any(type(pair) is not list for pair in value):
+        raise ProtocolError(f"{name} must be at most {most} pairs of numbers, got {value!r:.40}")
+    found: list[tuple[float, float]] = []
+    for pair in value:
+        start, end = (number({"n": part}, "n") for part in (pair if len(pair) == 2 else (None, None)))
+        if not (found[-1][1] if found else 0.0) <= start < end:
+            raise ProtocolError(f"{name} must grow, got {pair!r:.40}")
+        found.append((start, end))
+    return tuple(found)
+
+
 def text(message: Message, name: str) -> str:
     """The field as printable text of at most `MAX_TEXT` characters.
 

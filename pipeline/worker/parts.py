@@ -119,7 +119,7 @@ class PartOfVideo:
                 return None
             # A second time: if they were sent again, they could come back with other weights without end.
             parts = [self._look(found.window) if index in others else found for index, found in enumerate(parts)]
-        return judge_parts(parts, scanner.calibration, scanner.thresholds)
+        return judge_parts(parts, scanner.calibration, scanner.thresholds, scanner.min_coverage)
 
     def _look(self, window: Window) -> PartResult:
         task = self._task

@@ -88,6 +88,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
                 detectors,
                 options,
                 source_limits=SourceLimits.of(settings),
+                min_coverage=settings.min_coverage,
                 portraits=False,
                 cost=lambda cost: _observe(metrics, cost),
                 batch_size=metrics.batch_crops.observe,

@@ -24,8 +24,9 @@ from pipeline.video.wire import MAX_MESSAGE_BYTES, REPORT, Channel
 
 INFO = {
     "type": "info", "duration_s": 1.0, "width": 4, "height": 2, "fps": 25.0, "codec": "h264", "container": "mov",
-    "pixel_format": "yuv420p", "rotation": 0, "decoder": "libavcodec 62 h264",
+    "pixel_format": "yuv420p", "rotation": 0, "decoder": "libavcodec 62 h264", "pixel_aspect": 1.0,
 }  # fmt: skip
+END = {"type": "end", "decoded": 7, "corrupt": 1, "damaged": [], "truncated": False}
 RING = {"type": "ring", "slot_bytes": 24}
 FRAME = {"type": "frame", "slot": 0, "width": 4, "height": 2, "index": 0, "t_s": 0.0}
 LIMITS = Limits(max_pixels=100)
@@ -73,12 +74,14 @@ def assert_distrusted(child: FakeChild, error: DecodeError) -> None:
 
 
 def test_a_valid_child_is_accepted(child: FakeChild) -> None:
-    child.says(INFO, {"type": "progress"}, RING, FRAME, {"type": "end", "decoded": 7, "corrupt": 1})
+    child.says(INFO, {"type": "progress"}, RING, FRAME, {**END, "damaged": [[0.5, 1], [2, 3.5]], "truncated": True})
     child.start()
     frame = next(child.reader)
     assert frame.image.shape == (2, 4, 3)
     assert list(child.reader) == []
-    assert (child.reader.info.frames_decoded, child.reader.info.frames_corrupt) == (7, 1)
+    info = child.reader.info
+    assert (info.frames_decoded, info.frames_corrupt) == (7, 1)
+    assert (info.damaged, info.truncated) == (((0.5, 1.0), (2.0, 3.5)), True)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_a_valid_child_is_accepted(child: FakeChild) -> None:
         {"type": "nonsense"}, {"kind": "frame"}, {"type": ["frame"]}, {"type": "info"},
         {**INFO, "width": 0}, {**INFO, "width": 11, "height": 10}, {**INFO, "width": 4.0}, {**INFO, "rotation": 45},
         {**INFO, "fps": float("nan")}, {**INFO, "fps": float("inf")}, {**INFO, "fps": -1}, {**INFO, "fps": 10**400},
-        {**INFO, "codec": 5}, {**INFO, "duration_s": True},
+        {**INFO, "codec": 5}, {**INFO, "duration_s": True}, {**INFO, "pixel_aspect": 0}, {**INFO, "pixel_aspect": 5},
     ],
 )  # fmt: skip
 def test_invalid_info_ends_the_clip(child: FakeChild, info: dict[str, Any]) -> None:
@@ -105,7 +108,9 @@ def test_invalid_info_ends_the_clip(child: FakeChild, info: dict[str, Any]) -> N
         [RING, {**FRAME, "width": 5}], [RING, {**FRAME, "height": 2**62}], [RING, {**FRAME, "index": -1}],
         [RING, {**FRAME, "t_s": float("nan")}], [RING, {**FRAME, "t_s": None}],
         [{**RING, "slot_bytes": 301}], [{**RING, "slot_bytes": 0}], [RING, RING],
-        [{"type": "end", "decoded": -1, "corrupt": 0}], [{"type": "end"}], [INFO],
+        [{**END, "decoded": -1}], [{"type": "end"}], [INFO], [{**END, "damaged": None}], [{**END, "damaged": [[1]]}],
+        [{**END, "damaged": [[2, 1]]}], [{**END, "damaged": [[0, 2], [1, 3]]}], [{**END, "damaged": ["ab"]}],
+        [{**END, "damaged": [[n, n + 1] for n in range(101)]}], [{**END, "damaged": [[0, float("nan")]]}],
     ],
 )  # fmt: skip
 def test_invalid_frames_end_the_clip(child: FakeChild, messages: list[dict[str, Any]]) -> None:

@@ -236,7 +236,9 @@ def test_times_grow_where_timestamps_jump_back(decode_server: DecodeServer, one_
     remux(one_face, part, slice(0, 25))
     path.write_bytes(part.read_bytes() * 2)
     result = read(decode_server, path)
-    assert len(result.times_s) == 50
+    # The counters of the packets jump too: libav takes the last packet before the joint for incomplete.
+    assert 46 <= len(result.times_s) <= 50
+    assert len(result.times_s) + result.info.frames_corrupt == 50
     assert np.all(np.diff(result.times_s) > 0)
     assert result.times_s[-1] == pytest.approx(49 / 25, abs=0.1)
 
