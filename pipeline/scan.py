@@ -27,9 +27,9 @@ from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.scoring.group import EngineGroup
 from pipeline.sources import Opened, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
-from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
+from pipeline.verdict.aggregate import SUPPORT_FRAMES, ClipFacts, Failure, judge, supported_people
 from pipeline.verdict.coverage import MIN_COVERAGE, Damage, Range, coverage_of
-from pipeline.video.sampling import Sampling
+from pipeline.video.sampling import Even, Fps, Sampling
 from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits, Window
 
 log = structlog.get_logger(__name__)
@@ -241,7 +241,7 @@ class _Clip:
     def _read(self, opened: Opened, longest_s: float | None) -> bool:
         """Whether it was read; not if it is longer than `longest_s`."""
         scanner = self.scanner
-        with scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits, self.window) as reader:
+        with self._open(opened) as reader:
             self.decoder = reader.info.decoder
             self.duration_s = reader.info.duration_s
             self.pixel_aspect = reader.info.pixel_aspect
@@ -264,6 +264,21 @@ class _Clip:
             if info.duration_s is not None or end_s > 0:  # not a picture
                 self.damage = Damage(_within(info.damaged, self.window), info.frames_corrupt, info.truncated, end_s)
         return True
+
+    def _open(self, opened: Opened) -> ClipReader:
+        """The clip; one that is too short for a verdict at the rate of samples gets as many frames as one needs."""
+        scanner = self.scanner
+        reader = scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits, self.window)
+        duration_s, sampling = reader.info.duration_s, scanner.sampling
+        if (
+            self.window is None
+            and isinstance(sampling, Fps)
+            and duration_s is not None
+            and duration_s * sampling.fps < SUPPORT_FRAMES
+        ):
+            reader.close()
+            return scanner.server.open(opened.fd, self.source.id, Even(SUPPORT_FRAMES), scanner.limits)
+        return reader
 
     def _can_be_split(self, opened: Opened) -> bool:
         """Where a part had to decode all before it, the cost of all would grow with the square of the length."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import json
 import math
 import zlib
@@ -24,6 +25,7 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import skimage.data
 from av.codec import codecs_available
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
@@ -373,6 +375,49 @@ def huge_picture(path: Path, side_px: int = 16_384) -> None:
     header = side_px.to_bytes(4, "big") * 2 + bytes((1, 0, 0, 0, 0))
     rows = zlib.compress(bytes((side_px // 8 + 1) * side_px), 9)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+def tiled_picture(path: Path, tiles: int = 2, tile_px: int = 64) -> None:
+    """Write an AVIF whose picture is a grid of `tiles` x `tiles` pictures, as phones write HEIC (ISO/IEC 23008-12)."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.full((tile_px, tile_px, 3), 120, np.uint8)).save(buffer, "AVIF")
+    single = buffer.getvalue()
+    at = single.index(b"av1C") - 4
+    config = single[at : at + int.from_bytes(single[at : at + 4], "big")]
+    coded = single[single.index(b"mdat") + 4 :]
+
+    def box(kind: bytes, *parts: bytes) -> bytes:
+        body = b"".join(parts)
+        return (8 + len(body)).to_bytes(4, "big") + kind + body
+
+    def n(value: int, size: int = 2) -> bytes:
+        return value.to_bytes(size, "big")
+
+    items = range(2, 2 + tiles * tiles)
+    grid = bytes((0, 0, tiles - 1, tiles - 1)) + n(tiles * tile_px) * 2
+    infos = [box(b"infe", n(2, 1), n(0, 3), n(item), n(0), kind, b"\0") for item, kind in
+             ((1, b"grid"), *((item, b"av01") for item in items))]  # fmt: skip
+    sizes = [box(b"ispe", n(0, 4), n(side, 4) * 2) for side in (tiles * tile_px, tile_px)]
+    links = [n(1) + bytes((1, 1)), *(n(item) + bytes((2, 2, 0x83)) for item in items)]
+
+    def meta(data_at: int) -> bytes:
+        # Offsets and lengths of four bytes; the grid is in idat (method 1), the tiles in mdat.
+        places = [n(1), n(1), n(0), n(1), n(0, 4), n(len(grid), 4)]
+        for item in items:
+            places += [n(item), n(0), n(0), n(1), n(data_at, 4), n(len(coded), 4)]
+        return box(
+            b"meta", n(0, 4),
+            box(b"hdlr", n(0, 8), b"pict", bytes(13)),
+            box(b"pitm", n(0, 4), n(1)),
+            box(b"iloc", n(1, 1), n(0, 3), bytes((0x44, 0)), n(1 + len(items)), *places),
+            box(b"iinf", n(0, 4), n(len(infos)), *infos),
+            box(b"iref", n(0, 4), box(b"dimg", n(1), n(len(items)), *(n(item) for item in items))),
+            box(b"iprp", box(b"ipco", *sizes, config), box(b"ipma", n(0, 4), n(len(links), 4), *links)),
+            box(b"idat", grid),
+        )  # fmt: skip
+
+    head = box(b"ftyp", b"avif", n(0, 4), b"avifmif1miaf")
+    path.write_bytes(head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", coded))
 
 
 def broken_inputs(folder: Path) -> dict[str, Path]:

@@ -120,6 +120,9 @@ def conclude(
     if failure is None:
         deciding = max(supported, key=lambda person: person.probability)
         decided = label(deciding.probability, len(supported), thresholds)
+        if facts.coverage is not None and deciding.frames == 1:
+            # One frame of a video is an accident; a picture has thresholds of its own.
+            decided = Label.INCONCLUSIVE
     return Verdict(
         id=facts.id,
         source=facts.source,

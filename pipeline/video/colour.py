@@ -1,7 +1,7 @@
 """A decoded picture as upright 8-bit RGB.
 
 swscale converts: with explicit matrix and range, its vector code for 8-bit 4:2:0 is as fast as OpenCV's (which supports
-limited-range BT.601 only), with errors below 3 levels; other formats use its exact path.
+limited-range BT.601 only), with errors below 3 levels; other formats use its exact path. PQ and HLG are mapped to SDR.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import av
 import av.filter
 import cv2
 import numpy as np
+import numpy.typing as npt
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from pipeline.types import Image
+from pipeline.video.hdr import TRANSFERS, ToSdr
 
 # AVColorSpace (libavutil/pixfmt.h, the numbers of ITU-T H.273 table 4) to swscale's matrices. swscale does not support
 # the absent ones (YCgCo, ICtCp, chromaticity-derived); they are read like an untagged picture.
@@ -100,11 +102,16 @@ class ToRgb:
         """For frames of libav's `codec`."""
         self._still = codec in _STILL_CODECS
         self._reformatter = VideoReformatter()
+        self._to_sdr: dict[int, ToSdr] = {}
 
     def write(self, frame: av.VideoFrame, orientation: Orientation, out: Image) -> None:
         """Write the upright picture into `out`, uint8 [H, W, 3], RGB, scaled to it. Transparent parts become black."""
         height, width, _ = out.shape
         width, height = orientation.size(width, height)  # as stored, with square pixels
+        transfer = int(frame.color_trc)
+        if transfer in TRANSFERS:
+            self._write_hdr(frame, transfer, orientation, out, (width, height))
+            return
         form = frame.format
         transparent = form.has_palette or any(component.is_alpha for component in form.components)
         matrix = self._matrix(frame)
@@ -127,6 +134,31 @@ class ToRgb:
             stored = _over_black(stored)
         orientation.apply(stored, out)
 
+    def _write_hdr(
+        self, frame: av.VideoFrame, transfer: int, orientation: Orientation, out: Image, size: tuple[int, int]
+    ) -> None:
+        matrix = _MATRICES.get(frame.colorspace, Colorspace.BT2020)
+        width, height = size
+        converted = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            # Planar: with these flags, swscale (FFmpeg 8.0) gets packed 16-bit RGB wrong.
+            format="gbrp16le",
+            interpolation=_SCALED if (frame.width, frame.height) != size else _EXACT,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=_range(frame),
+            dst_color_range=ColorRange.JPEG,
+        )
+        green, blue, red = (_samples(plane) for plane in converted.planes)
+        signal = np.stack([red, green, blue], axis=2)
+        if transfer not in self._to_sdr:
+            self._to_sdr[transfer] = ToSdr(transfer)
+        stored = np.empty(signal.shape, np.uint8)
+        self._to_sdr[transfer].write(signal, stored)
+        orientation.apply(stored, out)
+
     def _matrix(self, frame: av.VideoFrame) -> Colorspace:
         tagged = _MATRICES.get(frame.colorspace)
         if tagged is not None:
@@ -134,6 +166,12 @@ class ToRgb:
         # Untagged: high definition is BT.709, standard definition BT.601, as players assume.
         high_definition = frame.height > 576 or frame.width >= 1280
         return Colorspace.ITU709 if high_definition and not self._still else Colorspace.ITU601
+
+
+def _samples(plane: Any) -> npt.NDArray[np.uint16]:
+    """Uint16 [H, W] of a plane of 16 bits."""
+    rows = np.frombuffer(plane, "<u2").reshape(plane.height, plane.line_size // 2)
+    return rows[:, : plane.width]
 
 
 def _side_data(frame: av.VideoFrame) -> Any:

@@ -23,6 +23,7 @@ from pipeline.types import Image
 from pipeline.video.clip import ClipInfo, DecodeError, Limits
 from pipeline.video.colour import Orientation, ToRgb
 from pipeline.video.damage import DamageLog, is_truncated
+from pipeline.video.hdr import TRANSFERS
 from pipeline.video.pixels import square_size, used_aspect
 from pipeline.video.sampling import TOLERANCE_S, Even, Every, Keyframes, Sampling
 from pipeline.video.seeking import Beginning, SeekIndex, VideoPacket, load_index
@@ -32,15 +33,19 @@ from pipeline.video.window import Window
 # dash, concat, image2, sdp, rtsp), draws (svg), or makes a video of any text (tty).
 _VIDEO_FORMATS = (
     "mov", "matroska", "avi", "flv", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "ivf", "obu", "ogg",
-    "asf", "mxf", "nut", "dv", "mjpeg", "yuv4mpegpipe",
+    "asf", "mxf", "nut", "dv", "mjpeg", "yuv4mpegpipe", "gif", "apng",
 )  # fmt: skip
 _STILL_FORMATS = (
-    "png_pipe", "jpeg_pipe", "webp_pipe", "gif", "apng", "bmp_pipe", "tiff_pipe", "jpegxl_pipe",
+    "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "jpegxl_pipe",
 )  # fmt: skip
+# Pictures that may move: a clip if they have a second frame.
+_MAYBE_STILL_FORMATS = frozenset({"gif", "apng"})
 # Only to distinguish a song, with or without a cover, from broken data.
 _AUDIO_FORMATS = ("mp3", "wav", "flac", "aac")
 # Elementary streams: no timestamps, and a duration that libav guesses from the bit rate.
 _CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"})
+# Tags of Dolby Vision in MP4.
+_DOLBY_VISION = frozenset({"dvh1", "dvhe", "dva1", "dvav", "dav1"})
 # A demuxer that failed this often will not recover.
 _MAX_DEMUX_ERRORS = 32
 # libav's own default where a file says nothing about its frame rate.
@@ -118,7 +123,7 @@ class VideoReader:
         self.truncated = is_truncated(fd)
         self._container = self._open()
         self._stream = self._best_stream()
-        self._still = self._container.format.name in _STILL_FORMATS
+        self._still = self._container.format.name in _STILL_FORMATS or self._is_single()
         self._duration_s = self._duration()
         if self._duration_s is not None and limits.max_duration_s is not None:
             self._check_duration(self._duration_s)
@@ -133,7 +138,7 @@ class VideoReader:
         self._pictures = self._decode(Beginning(self._packets()))
         first = next(self._pictures, None)
         if first is None:
-            lost = f": all of {self.frames_decoded} are damaged" if self.frames_decoded else ""
+            lost = f": all of {self.frames_decoded} are damaged" if self.frames_decoded else _why_no_frame(fd)
             raise DecodeError("undecodable", f"not one frame of the video stream could be decoded{lost}")
         self._first = first
         self.info = self._describe(first)
@@ -189,13 +194,14 @@ class VideoReader:
             if len(times) > self._limits.max_frames:
                 break
         self._reopen()
+        if len(times) <= sampling.count:
+            return sorted(times)
         met = {sampling.due(0, t_s, duration_s) for t_s in times} - {0}
-        wanted = min(sampling.count, len(times))
         # The last instants may be after the last frame, which is then shown once more.
-        if len(met) + 1 >= wanted:
+        if len(met) + 1 >= sampling.count:
             return None
         ordered = sorted(times)
-        return [ordered[int((share + 0.5) * len(ordered) / wanted)] for share in range(wanted)]
+        return [ordered[int((share + 0.5) * len(ordered) / sampling.count)] for share in range(sampling.count)]
 
     def write(self, picture: Picture, out: Image) -> None:
         """Convert into `out`, uint8 [H, W, 3] of the picture's upright size, RGB."""
@@ -286,13 +292,29 @@ class VideoReader:
         decodable = [s for s in videos if s.codec_context is not None]
         if not decodable:
             raise DecodeError("undecodable", "the video stream's codec is unknown to this libav")
+        tiles = [s for s in videos if s.disposition & Disposition.dependent]
+        if len(tiles) > 1:
+            # One tile would be taken for the picture.
+            what = f"a tiled picture (a grid of HEIC or AVIF) of {len(tiles)} tiles, which are not composed"
+            raise DecodeError("undecodable", what)
 
         def rank(stream: av.VideoStream) -> tuple[bool, int, int]:
             return bool(stream.disposition & Disposition.default), stream.width * stream.height, stream.frames
 
         best = max(decodable, key=rank)
+        if best.codec_context.codec_tag in _DOLBY_VISION and best.codec_context.color_trc not in TRANSFERS:
+            # Profile 5 has no picture that other screens could show; later profiles tag theirs as PQ or HLG.
+            raise DecodeError("undecodable", "Dolby Vision profile 5, whose colours this libav does not read")
         self._check_pixels(best.width, best.height)
         return best
+
+    def _is_single(self) -> bool:
+        """Whether a picture that may move has one frame only."""
+        if self._container.format.name not in _MAYBE_STILL_FORMATS:
+            return False
+        frames = sum(1 for _ in itertools.islice(self._packets(), 2))
+        self._reopen()
+        return frames < 2
 
     def _duration(self) -> float | None:
         if self._still:
@@ -437,6 +459,14 @@ class VideoReader:
             seek_s=self._index.seek_s if self._index is not None else None,
             pixel_aspect=used_aspect(self._stream.sample_aspect_ratio),
         )
+
+
+def _why_no_frame(fd: int) -> str:
+    start = os.pread(fd, 21, 0)
+    # RFC 9649, 2.7: the extended header's flag of an animation.
+    if start[8:16] == b"WEBPVP8X" and start[20:21] and start[20] & 2:
+        return ": this libav does not read animated WebP"
+    return ""
 
 
 def _raise_shortage(error: av.error.FFmpegError) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contracts import Outcome, Verdict
+from pipeline.contracts import Label, Outcome, Verdict
 from pipeline.faces.create import create_detector
 from pipeline.parts.join import PartResult, judge_parts, plan_parts
 from pipeline.scan import Scanner
@@ -199,3 +199,28 @@ def test_a_coverage_is_consistent(ranges: list[tuple[float, float]], duration_s:
     assert 0 <= coverage.seen_s <= max(duration_s or 50.0, 101)
     assert (describe(coverage) == "") == coverage.is_whole
     assert coverage.is_whole == (not ranges and not truncated)
+
+
+@pytest.mark.parametrize(("seconds", "sampled"), [(0.04, 1), (0.12, 3), (1.0, 5), (2.0, 5), (4.0, 8)])
+def test_short_clips_are_sampled_as_often_as_a_verdict_needs(
+    seconds: float, sampled: int, scanner: Scanner, tmp_path: Path
+) -> None:
+    media.make_clip(tmp_path / "short.mp4", seconds=seconds)
+    verdict = judged(scanner, tmp_path / "short.mp4")
+    assert (verdict.outcome, verdict.frames_sampled, verdict.frames_scored) == (Outcome.SCORED, sampled, sampled)
+    assert verdict.provenance.sampling == "fps=2"
+
+
+def test_one_frame_of_a_video_decides_nothing(scanner: Scanner, tmp_path: Path) -> None:
+    import cv2
+
+    from models.checkpoint_info import Thresholds
+
+    media.make_clip(tmp_path / "short.mp4", seconds=0.04)
+    cv2.imwrite(str(tmp_path / "face.png"), media.face_picture()[..., ::-1])
+    thresholds = Thresholds(real=tuple([0.1] * 8), fake=tuple([0.5] * 8), fpr=0.01)
+    strict = replace(scanner, thresholds=thresholds)
+    clip, picture = judged(strict, tmp_path / "short.mp4"), judged(strict, tmp_path / "face.png")
+    assert (clip.outcome, clip.label) == (Outcome.SCORED, Label.INCONCLUSIVE)
+    assert (picture.outcome, picture.label) == (Outcome.SCORED, Label.FAKE)
+    assert clip.probability == pytest.approx(picture.probability, abs=1e-3)

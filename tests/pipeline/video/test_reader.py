@@ -166,14 +166,32 @@ def test_pictures_are_clips_of_one_frame(
         assert close_to(result.images[0], picture, levels=3), path
 
 
-def test_the_first_frame_of_an_animation_is_read(decode_server: DecodeServer, tmp_path: Path) -> None:
-    frames = [Pillow.fromarray(np.full((40, 60, 3), level, np.uint8)) for level in (200, 100, 0)]
+def test_an_animation_is_a_video(decode_server: DecodeServer, tmp_path: Path) -> None:
+    levels = (200, 100, 0, 150)
+    frames = [Pillow.fromarray(np.full((40, 60, 3), level, np.uint8)) for level in levels]
     for suffix in (".gif", ".png"):
         path = tmp_path / f"moving{suffix}"
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000)
         result = read(decode_server, path)
-        assert len(result.images) == 1
-        assert close_to(result.images[0], np.full((40, 60, 3), 200, np.uint8))
+        assert len(result.images) == 4, suffix
+        for level, image in zip(levels, result.images, strict=True):
+            assert close_to(image, np.full((40, 60, 3), level, np.uint8)), suffix
+        assert np.diff(result.times_s) == pytest.approx([1, 1, 1], abs=0.02)
+        assert len(read(decode_server, path, Even(2)).images) == 2
+
+
+def test_an_animated_webp_says_that_it_is_not_read(decode_server: DecodeServer, tmp_path: Path) -> None:
+    frames = [Pillow.fromarray(np.full((40, 60, 3), level, np.uint8)) for level in (200, 100)]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], duration=100)
+    with pytest.raises(DecodeError, match="animated WebP"):
+        read(decode_server, tmp_path / "moving.webp")
+
+
+def test_one_tile_is_not_taken_for_a_picture(decode_server: DecodeServer, tmp_path: Path) -> None:
+    path = tmp_path / "grid.avif"
+    media.tiled_picture(path)
+    with pytest.raises(DecodeError, match=r"tiled picture .* of 4 tiles"):
+        read(decode_server, path)
 
 
 def test_the_largest_of_several_video_streams_is_read(decode_server: DecodeServer, tmp_path: Path) -> None:
