@@ -196,7 +196,7 @@ def test_merged_ranges_cover_the_same_and_do_not_touch(ranges: list[tuple[float,
 def test_a_coverage_is_consistent(ranges: list[tuple[float, float]], duration_s: float | None, truncated: bool) -> None:
     coverage = coverage_of(joined([Damage(tuple(ranges), len(ranges), truncated, 50.0), Damage()]), duration_s)
     assert 0 <= coverage.share <= 1
-    assert 0 <= coverage.seen_s <= max(duration_s or 50.0, 101)
+    assert 0 <= coverage.seen_s <= max(duration_s or 50.0, 101) + 0.001
     assert (describe(coverage) == "") == coverage.is_whole
     assert coverage.is_whole == (not ranges and not truncated)
 

@@ -62,7 +62,7 @@ def test_a_picture_that_was_sdr_looks_like_it_again(transfer: int) -> None:
     found = np.zeros_like(sdr)
     ToSdr(transfer).write(np.rint(signal_of(sdr, transfer) * 65_535).astype(np.uint16), found)
     dark = sdr.max(axis=2) < 170
-    assert np.abs(found[dark].astype(int) - sdr[dark]).max() <= 3
+    assert np.abs(found[dark].astype(int) - sdr[dark]).max() <= 5
     # White and what is near it is rolled off: a part of the range belongs to highlights.
     assert np.abs(found.astype(int) - sdr).max() <= 30
     assert (np.diff(found[: len(GREYS), 0, 0].astype(int)) >= 0).all()
