@@ -25,6 +25,8 @@ HTTP = ("http://", "https://")
 # File systems that read one file and nothing else. Others (archives, caches, git, github, reference ...) open more.
 _SCHEMES = "file http https s3 s3a gs gcs az abfs abfss adl oss ftp sftp ssh hdfs webhdfs smb memory"
 SCHEMES = frozenset(_SCHEMES.split())
+# Of these, the ones whose URIs name a host to connect to; others name a bucket.
+_WITH_HOSTS = frozenset({"ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"})
 # Without O_NONBLOCK, opening a named pipe would wait for a writer.
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _READ_BYTES = 1 << 20
@@ -248,11 +250,13 @@ def _fetch(source: Source, limits: SourceLimits, stop: Callable[[], bool]) -> in
 
         try:
             if uri.startswith(HTTP):
-                http_fetch.fetch(uri, write, guard=source.guard)
+                http_fetch.fetch(uri, write, guard=source.guard, stop=stop)
             else:
                 _fetch_by_fsspec(uri, write, source.guard)
         except (SourceError, ScanInterruptedError):
             raise
+        except http_fetch.StoppedError as error:
+            raise ScanInterruptedError from error
         except http_fetch.FetchError as error:
             raise SourceError(Outcome.UNAVAILABLE, f"cannot be fetched: {error}", transient=error.transient) from error
         except Exception as error:  # plug-in file systems raise anything
@@ -269,6 +273,8 @@ def _fetch_by_fsspec(uri: str, write: Callable[[bytes], None], guard: Guard | No
 
     if guard is not None:
         guard.check(uri)
+        if uri.partition("://")[0] in _WITH_HOSTS:
+            http_fetch.check_host(uri, guard)
     with fsspec.open(uri, "rb") as remote:
         while block := remote.read(_READ_BYTES):
             write(block)

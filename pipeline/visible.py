@@ -11,7 +11,10 @@ from typing import Any
 # such as Persian.
 _CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _KEPT = frozenset("\u200c\u200d")
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+# Up to the last @ of the place; a password may hold an @ that is not escaped. That of Redis, which people write into a
+# setting by hand, may hold anything.
+_PASSWORD = re.compile(r"(?<=://)[^/\s]*:[^/\s]*(?=@)")
+_REDIS = re.compile(r"(\brediss?://)(?:(?!\w://)[^\"'<>\n])*:(?:(?!\w://)[^\"'<>\n])*(?=@)")
 
 
 def visible(text: str) -> str:
@@ -28,7 +31,7 @@ def visible_lines(text: str) -> str:
 
 def masked(text: str) -> str:
     """The text without the names and passwords in its URIs: `redis://***@host`."""
-    return _PASSWORD.sub("***", text)
+    return _PASSWORD.sub("***", _REDIS.sub(r"\1***", text))
 
 
 def markup(text: str) -> str:

@@ -125,9 +125,9 @@ class StreamStore:
         return cast("bytes | None", self._client.hget(stream_key(stream_id), "verdict"))
 
     def idle(self, older_than_s: float) -> list[str]:
-        """Streams that are not closed and whose last segment was applied so long ago."""
-        found = cast("list[bytes]", self._client.zrangebyscore(STREAMS_KEY, 0, self._clock() - older_than_s, 0, 100))
-        return [stream_id.decode() for stream_id in found]
+        """Streams that are not closed and whose last segment was applied so long ago; what is no name is left out."""
+        found = cast("list[bytes]", self._client.zrangebyscore(STREAMS_KEY, 0, self._clock() - older_than_s))
+        return [name for stream_id in found if (name := stream_id.decode(errors="replace")).isprintable()]
 
     def forget(self, stream_id: str) -> None:
         """Take a closed stream off the list of those that may become idle."""

@@ -26,8 +26,12 @@ return 1
 """
 _BEGIN = """
 local stored = redis.call('HGET', KEYS[1], 'verdict')
-if stored then return {0, stored} end
+if stored and #stored > 0 then return {0, stored} end
 local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
+if attempt < 1 then
+    attempt = 1
+    redis.call('HSET', KEYS[1], 'attempt', 1)
+end
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return {attempt, ''}
@@ -46,7 +50,7 @@ return redis.call('DEL', KEYS[1], KEYS[2])
 """
 _FINISH = """
 local stored = redis.call('HGET', KEYS[1], 'verdict')
-if stored then return stored end
+if stored and #stored > 0 then return stored end
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2],
     'outcome', ARGV[4], 'label', ARGV[5], 'probability', ARGV[6], 'verdict', ARGV[7])
 redis.call('EXPIRE', KEYS[1], ARGV[3])

@@ -30,6 +30,7 @@ from kafka.errors import (
 from pipeline.contracts import Topic
 from pipeline.transport import inflate
 from pipeline.transport.assignor import EvenStickyAssignor
+from pipeline.transport.inflate import UnreadableBatchError
 from pipeline.transport.kafka import TransportError
 from pipeline.transport.messages import Message, message_fields
 from pipeline.transport.offsets import LowWater
@@ -220,8 +221,8 @@ class TaskConsumer:
     def _skip(self, error: Exception) -> list[Delivery]:
         """Pass over a message that kafka-python cannot read: it would raise the same error at every poll.
 
-        The message is delivered without its content. If its batch cannot be read, or only the beginning, the others in
-        it follow in the same way; a batch comes from one producer.
+        The message is delivered without its content. A compressed batch that cannot be read is passed over as a whole,
+        and delivered as one message, its last: each look at it would inflate it again.
         """
         fetcher = self._consumer._fetcher
         records = fetcher._next_partition_records
@@ -230,7 +231,12 @@ class TaskConsumer:
         partition = records.topic_partition
         fetcher._next_partition_records = None
         position = self._consumer.position(partition, timeout_ms=int(_LOOK_TIMEOUT_S * 1000))
-        offset = max(records.next_fetch_offset, position or 0)
+        first = offset = max(records.next_fetch_offset, position or 0)
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, UnreadableBatchError):
+            offset, why = max(first, error.last_offset), str(error)
+        if offset > first:
+            why = f"all messages from offset {first} to {offset}: {why}"
         self._consumer.seek(partition, offset + 1)
         log.warning("a message cannot be read", topic=partition.topic, partition=partition.partition, offset=offset)
         with self._lock:
@@ -248,7 +254,7 @@ class TaskConsumer:
                 timestamp_s=time.time(),
                 topic=Topic(partition.topic),
                 _tenure=tenure,
-                unreadable=f"{type(error).__name__}: {error}",
+                unreadable=why,
             )
         ]
 

@@ -11,10 +11,24 @@ from kafka.record import default_records, legacy_records
 
 # A producer's batch has 1 MB at most by default, and JSON shrinks to a tenth. More is a bomb.
 MAX_INFLATED_BYTES: Final = 64 << 20
+# A producer writes one.
+_MAX_MEMBERS: Final = 1000
 # A xerial stream is a header and blocks, each with its length before it.
 _XERIAL_HEADER_BYTES, _XERIAL_LENGTH_BYTES = 16, 4
 
 Payload = bytes | bytearray | memoryview
+
+
+class UnreadableBatchError(ValueError):
+    """A compressed batch of messages cannot be read; each look at it would inflate it again.
+
+    Attributes:
+        last_offset: of the batch.
+    """
+
+    def __init__(self, error: Exception, last_offset: int) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.last_offset = last_offset
 
 
 class InflatedTooLargeError(ValueError):
@@ -30,6 +44,15 @@ def install() -> None:
         for records in (default_records, legacy_records):
             if hasattr(records, f"{name}_decode"):
                 setattr(records, f"{name}_decode", decode)
+    inflate = default_records.DefaultRecordBatch._maybe_uncompress
+
+    def inflate_once(batch: Any) -> None:
+        try:
+            inflate(batch)
+        except Exception as error:
+            raise UnreadableBatchError(error, batch.last_offset) from error
+
+    default_records.DefaultRecordBatch._maybe_uncompress = inflate_once
     codecs.lz4_decode = lz4_decode  # called by `lz4_decode_old_kafka`
 
 
@@ -42,7 +65,9 @@ def gzip_decode(payload: Payload) -> bytes:
     """
     inflated = bytearray()
     rest = bytes(payload)
+    members = 0
     while rest:
+        members = _count(members)
         member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         inflated += member.decompress(rest, MAX_INFLATED_BYTES + 1 - len(inflated))
         _check(len(inflated))
@@ -83,7 +108,9 @@ def lz4_decode(payload: Payload) -> bytes:
         RuntimeError: they are no lz4.
     """
     inflated, rest = bytearray(), bytes(payload)
+    members = 0
     while rest:
+        members = _count(members)
         frame = _library("lz4").LZ4FrameDecompressor()
         inflated += frame.decompress(rest, max_length=MAX_INFLATED_BYTES + 1 - len(inflated))
         _check(len(inflated))
@@ -114,6 +141,13 @@ def zstd_decode(payload: Payload) -> bytes:
         raise
     _check(len(inflated))
     return bytes(inflated)
+
+
+def _count(members: int) -> int:
+    """One more member: what follows it is copied each time, so that many empty ones would take hours."""
+    if members == _MAX_MEMBERS:
+        raise InflatedTooLargeError(f"a batch of messages has more than {_MAX_MEMBERS} compressed members")
+    return members + 1
 
 
 def _check(size: int) -> None:

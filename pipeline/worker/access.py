@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.contracts import Outcome
 from pipeline.http_fetch import IpAddress, is_public
-from pipeline.sources import HTTP, OPEN_FLAGS, SourceError
+from pipeline.sources import HTTP, OPEN_FLAGS, SCHEMES, SourceError
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 # openat2(2), Linux 5.6; the number is the same on all architectures.
@@ -52,10 +52,12 @@ class UriAllow:
                         "'file' alone would open every file to everyone who sends tasks: expected a folder, such as "
                         "/srv/videos (/ allows all)"
                     )
+                _check_scheme(entry)
                 schemes.add(entry)
                 continue
             scheme, host, path = _split(entry)
-            if not scheme or not (host or path.startswith("/")) or (scheme == "file" and host):
+            known = bool(host) or (path.startswith("/") and f"{scheme}://" not in HTTP)
+            if not scheme or not known or (scheme == "file" and host):
                 raise ValueError(f"{entry!r}: expected a scheme (https), or a URI that begins like file:///srv/videos")
             roots.append((scheme, host, os.path.realpath(path) if scheme == "file" else path.rstrip("/")))
         return cls(frozenset(schemes), tuple(roots))
@@ -85,6 +87,8 @@ class UriAllow:
         """
         real = os.path.realpath(path)
         for scheme, _, root in self.roots:
+            if scheme == "file" and real == root:  # the root is this file
+                return _open_beneath(os.path.dirname(root), os.path.basename(root))  # noqa: PTH119, PTH120
             if scheme == "file" and _below(real, root):
                 return _open_beneath(root, os.path.relpath(real, root))
         raise _refused()
@@ -92,13 +96,12 @@ class UriAllow:
     def allows_address(self, uri: str, address: IpAddress) -> bool:
         """Whether the host of an allowed URI may be reached at this address.
 
-        A public one: always. Another one: if a root names the host; a link-local one (where clouds keep their
-        credentials): if a root names this very address.
+        A public one: always. Another one: if the URI is below a root that names the host; a link-local one (where
+        clouds keep their credentials): if this root names this very address.
         """
         if is_public(address):
             return True
-        scheme, host, _ = _split(uri)
-        if (scheme, host) not in {(root_scheme, root_host) for root_scheme, root_host, _ in self.roots}:
+        if not self._below_a_root(uri):
             return False
         if not address.is_link_local:
             return True
@@ -111,8 +114,10 @@ class UriAllow:
         scheme, host, path = _split(uri)
         if not scheme or (scheme == "file" and (host or not path.startswith("/"))):
             return False
-        if scheme in self.schemes:
-            return True
+        return scheme in self.schemes or self._below_a_root(uri)
+
+    def _below_a_root(self, uri: str) -> bool:
+        scheme, host, path = _split(uri)
         if scheme == "file":
             path = os.path.realpath(path)
         elif ".." in unquote(path).replace("\\", "/").split("/") or "@" in host:
@@ -121,6 +126,14 @@ class UriAllow:
             (scheme, host) == (root_scheme, root_host) and _below(path, root)
             for root_scheme, root_host, root in self.roots
         )
+
+
+def _check_scheme(scheme: str) -> None:
+    """Refuse a typo; links of chains may have any scheme of fsspec's."""
+    import fsspec
+
+    if scheme not in SCHEMES and scheme not in fsspec.available_protocols():
+        raise ValueError(f"{scheme!r} is no scheme that is opened; these are: {', '.join(sorted(SCHEMES))}")
 
 
 class _OpenHow(ctypes.Structure):

@@ -298,7 +298,14 @@ class _LiveSegment(ServedMessage):
             state = fresh.model_copy(update={"failed": 1, "last_error": str(error)})
         with self.service.scanners.current() as scanner:
             detector = scanner.detector
-        tracker = FaceTracker(detector) if state.tracker is None else FaceTracker.restore(detector, state.tracker)
+        tracker = FaceTracker(detector)
+        if state.tracker is not None:
+            try:
+                tracker = FaceTracker.restore(detector, state.tracker)
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                log.error("people are followed from the start", error=f"{type(error).__name__}: {error}")
+                state.failed += 1
+                state.last_error = "the state of the tracker is invalid"
         return _Known(state, tracker, self.delivery)
 
     def _score(

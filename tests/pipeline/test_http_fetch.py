@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,8 +16,8 @@ from typing import Any
 import pytest
 
 from pipeline.contracts import Outcome
-from pipeline.http_fetch import FetchError, IpAddress, fetch
-from pipeline.sources import Source, SourceError, open_source
+from pipeline.http_fetch import FetchError, IpAddress, StoppedError, fetch, is_public
+from pipeline.sources import ScanInterruptedError, Source, SourceError, open_source
 from pipeline.worker.access import UriAllow
 
 CONTENT = bytes(range(256)) * 100
@@ -200,3 +202,87 @@ def test_an_error_never_shows_a_password(server: Server) -> None:
         pass
     assert error.value.outcome is Outcome.UNAVAILABLE
     assert "secret" not in str(error.value)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(params=["continue", "head", "body", "trailer", "nothing"])
+def endless(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a server that keeps a fetch waiting, a few bytes at a time."""
+    first, more = {
+        "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        "head": (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+        "body": (HEAD, b"1\r\na\r\n"),
+        "trailer": (HEAD + b"1\r\na\r\n0\r\n", b"X: a\r\n"),
+        "nothing": (b"", b""),
+    }[request.param]
+    ended = threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        with listening, listening.accept()[0] as connection, suppress(OSError):
+            connection.sendall(first)
+            while not ended.wait(0.05):
+                connection.sendall(more)
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve, args=[listening], daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/x.mp4"
+    ended.set()
+    thread.join(30)
+
+
+def test_a_fetch_that_never_ends_hears_the_stop(endless: str) -> None:
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(StoppedError):
+        fetch(endless, lambda block: None, stop=stop.is_set)
+
+
+def test_a_fetch_that_never_ends_ends(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_HEAD_S", "_PERIOD_S"):
+        monkeypatch.setattr(f"pipeline.http_fetch.{name}", 0.5)
+    with pytest.raises(FetchError, match=r"takes too long|is too slow") as caught:
+        fetch(endless, lambda block: None)
+    assert caught.value.transient
+
+
+def test_a_worker_that_stops_leaves_its_fetches(endless: str) -> None:
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(ScanInterruptedError), open_source(Source(endless), stop=stop.is_set):
+        pass
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b:1::7f00:1", "64:ff9b::7f00:1", "fec0::1", "fe80::1", "fc00::1",
+        "2001:470::5efe:7f00:1", "2001:470::200:5efe:7f00:1", "5f00::1", "3fff::1", "2001:db8::1", "ff02::1", "::",
+        "192.0.0.192", "168.63.129.16", "169.254.169.254", "100.64.0.1", "0.0.0.0", "240.0.0.1", "2002:7f00:1::",
+    ],
+)  # fmt: skip
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert not is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "64:ff9b::101:101", "2002:101:101::"]
+)
+def test_addresses_that_are_public(address: str) -> None:
+    assert is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "sftp", "smb", "webhdfs"])
+def test_hosts_of_other_schemes_are_checked_too(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.0)
+        uri = f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/x.mp4"
+        with (
+            pytest.raises(SourceError, match="a private or reserved address"),
+            open_source(Source(uri, guard=UriAllow.parse(scheme))),
+        ):
+            pass
+        with pytest.raises(BlockingIOError):
+            listening.accept()

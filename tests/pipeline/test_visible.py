@@ -45,6 +45,8 @@ def test_passwords_are_masked() -> None:
         masked("at redis://user:pass@host:6380/0 and s3://key:se%2Fcret@b/x")
         == "at redis://***@host:6380/0 and s3://***@b/x"
     )
+    odd = "redis://u:p@ss@h/0, redis://:se/cr et@h/0, http://u:p@q@h/"
+    assert masked(odd) == "redis://***@h/0, redis://***@h/0, http://***@h/"
     for text in ("https://host/a:b@c", "file:///a@b", "http://user@host", "a:b@c"):
         assert masked(text) == text
 

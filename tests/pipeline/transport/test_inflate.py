@@ -80,3 +80,15 @@ def test_a_codec_without_its_library_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(codecs, "lz4", None)
     with pytest.raises(NotImplementedError, match="lz4 is not installed"):
         inflate.lz4_decode(b"x")
+
+
+@pytest.mark.parametrize(
+    ("encode", "decode"),
+    [(gzip.compress, inflate.gzip_decode), (lz4.frame.compress, inflate.lz4_decode)],
+    ids=["gzip", "lz4"],
+)
+def test_many_empty_members_are_a_bomb_of_time(encode: Codec, decode: Codec) -> None:
+    empty = encode(b"")
+    with pytest.raises(InflatedTooLargeError, match="1000 compressed members"):
+        decode(empty * 50_000)
+    assert decode(empty * 900) == b""

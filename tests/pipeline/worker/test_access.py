@@ -103,11 +103,26 @@ def test_a_root_allows_its_host_and_path_only(uri: str, may: bool) -> None:
     assert allowed("https://media.example.org, s3://bucket/inbox/, zip", uri) is may
 
 
+def test_a_scheme_that_is_never_opened_is_a_typo() -> None:
+    with pytest.raises(ValueError, match="'htps' is no scheme that is opened"):
+        UriAllow.parse("htps")
+
+
+def test_a_root_may_be_one_file(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    allow = UriAllow.parse(str(tmp_path / "a.mp4"))
+    descriptor = allow.open_file(str(tmp_path / "a.mp4"))
+    assert os.read(descriptor, 9) == b"a"
+    os.close(descriptor)
+    with pytest.raises(SourceError):
+        allow.open_file(str(tmp_path / "b.mp4"))
+
+
 def test_an_empty_list_allows_nothing() -> None:
     assert not allowed("", "/srv/a.mp4")
 
 
-@pytest.mark.parametrize("entry", ["file://srv/videos", "://x", "FILE", "s3://", "file"])
+@pytest.mark.parametrize("entry", ["file://srv/videos", "://x", "FILE", "s3://", "file", "http:///x"])
 def test_an_invalid_entry_is_an_error(entry: str) -> None:
     with pytest.raises(ValueError, match=r"expected a (scheme|folder)"):
         UriAllow.parse(entry)
@@ -190,6 +205,8 @@ class TestOpenFile:
         ("https", "https://a.example.org/a.mp4", "2002:7f00:1::1", False),
         ("https://intranet/videos", "https://intranet/videos/a.mp4", "10.0.0.5", True),
         ("https://intranet/videos", "https://other/videos/a.mp4", "10.0.0.5", False),
+        ("https,https://intranet/videos", "https://intranet/secret/a.mp4", "10.0.0.5", False),
+        ("https,https://intranet/videos", "https://intranet/videos/a.mp4", "10.0.0.5", True),
         ("https://intranet/videos", "https://intranet/videos/a.mp4", "169.254.169.254", False),
         ("http://169.254.169.254", "http://169.254.169.254/a", "169.254.169.254", True),
     ],

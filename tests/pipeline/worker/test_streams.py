@@ -334,11 +334,33 @@ def test_an_idle_stream_with_an_invalid_state_does_not_keep_others_open(
 ) -> None:
     client.hset(stream_key("broken"), mapping={"state": "{", "offset": "1"})
     client.set(stream_key("odd"), "no hash")
-    client.zadd(STREAMS_KEY, {"broken": 0.0, "odd": 1.0})
+    # More than one look used to list, and a name that is none.
+    client.zadd(STREAMS_KEY, {"broken": 0.0, "odd": 1.0, b"\xff": 1.0} | {f"left-{n}": 2.0 for n in range(150)})
+    for n in range(150):
+        client.set(stream_key(f"left-{n}"), "no hash")
     with serve(idle_s=0.5):
         assert judged(store, send(range(2), final=False)).outcome is Outcome.SCORED
         until(lambda: "broken" not in streams.idle(-60.0))
-    client.delete(stream_key("odd"))
+    client.delete(stream_key("odd"), *(stream_key(f"left-{n}") for n in range(150)))
+    client.delete(STREAMS_KEY)
+
+
+@pytest.mark.parametrize("tracker", [{"foo": 1}, {"tracks": [{}]}, {"tracks": "x"}])
+def test_people_are_followed_from_the_start_where_the_tracker_s_state_is_invalid(
+    tracker: dict[str, object],
+    serve: Serve,
+    streams: StreamStore,
+    store: VerdictStore,
+    client: redis.Redis,
+    send: Callable[..., str],
+) -> None:
+    with serve():
+        stream = send(range(2), final=False)
+        applied(streams, stream, 2)
+    rewrite(client, stream, tracker=tracker)
+    with serve():
+        send([2, 3], stream_id=stream)
+        assert judged(store, stream).frames_sampled == 24
 
 
 def test_a_stream_goes_on_in_another_partition(

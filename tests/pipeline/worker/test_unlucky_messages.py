@@ -125,6 +125,24 @@ def test_a_bomb_is_not_inflated(
 
 
 @pytest.mark.usefixtures("worker")
+def test_a_large_batch_that_is_not_inflated_is_passed_over_at_once(
+    one_face: Path, bootstrap: str, publisher: Publisher, store: VerdictStore
+) -> None:
+    """Message by message, each would be fetched and inflated again."""
+    with KafkaProducer(
+        bootstrap_servers=bootstrap, compression_type="gzip", batch_size=90 << 20, max_request_size=200 << 20,
+        linger_ms=60_000,
+    ) as producer:  # fmt: skip
+        for _ in range(9000):
+            producer.send(str(Topic.VIDEOS), key=b"batch", value=bytes(8000), partition=0)
+        producer.flush(120)
+    found = until(lambda: [letter for letter in unreadable(bootstrap, "all messages from offset") if letter])
+    assert 1 <= len(found) <= 10
+    assert judged(task(one_face), publisher, store).outcome is Outcome.SCORED
+    until(lambda: committed_to_the_end(bootstrap))
+
+
+@pytest.mark.usefixtures("worker")
 def test_a_batch_of_an_unknown_codec_is_passed_over(
     raw: RawProducer,
     bootstrap: str,
