@@ -63,6 +63,8 @@ class Person(Contract):
 class ScoredFace(Contract):
     """One scored face in one sampled frame; its track is in `people`."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     t_s: float
     index: int = Field(ge=0)
     track: int = Field(ge=0)
@@ -71,6 +73,13 @@ class ScoredFace(Contract):
     )
     probability: Probability
     quality: float = Field(ge=0.0, le=1.0)
+    roll: int = Field(
+        default=0,
+        ge=0,
+        lt=360,
+        multiple_of=90,
+        description="degrees clockwise from upright that the face has in the frame, to a quarter turn",
+    )
 
 
 class Coverage(Contract):

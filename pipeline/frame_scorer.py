@@ -13,6 +13,7 @@ from models.checkpoint_info import Calibration
 from pipeline.faces.flaws import flaw_counts
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
+from pipeline.faces.turns import boxes_back, faces_back, turned
 from pipeline.scoring.engine import ScoringError
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.calibration import probability
@@ -38,6 +39,7 @@ class FrameScorer:
         submit: Callable[[Crops], Future[Floats]],
         calibration: Calibration | None,
         scored: Callable[[Crops, Scores], None] = lambda crops, scores: None,
+        turn: int = 0,
     ) -> None:
         """Start without frames.
 
@@ -48,9 +50,11 @@ class FrameScorer:
             submit: queues crops; the future holds log-odds of fake, or raises ScoringError.
             calibration: from log-odds and quality to P(fake).
             scored: called with crops and their scores, in the order of the frames.
+            turn: degrees clockwise by which frames are turned first; boxes are given in the frame as it came.
         """
         self._clip_id, self._tracker = clip_id, tracker
         self._cut, self._submit, self._calibration, self._scored = cut, submit, calibration, scored
+        self.turn = turn
         self._waiting: deque[tuple[Crops, Future[Floats]]] = deque()
         self._collected: list[Scores] = []
         self.frames = 0
@@ -71,20 +75,27 @@ class FrameScorer:
         """
         self.frames += 1
         crops = None
+        height, width = frame.image.shape[:2]
         with self.timed("faces"):
+            if self.turn:
+                upright = turned(frame.image, self.turn)
+                frame = replace(frame, image=upright)
+                labelled = None if labelled is None else replace(labelled, image=upright)
             faces = self._tracker.update(frame)
             self.faces += len(faces)
             self.not_judged += flaw_counts(faces.flaws)
             good = faces.take(faces.quality >= MIN_QUALITY)
             if len(good):
                 crops = self._cut(labelled or frame, good)
+                if self.turn:
+                    crops = replace(crops, boxes=boxes_back(crops.boxes, self.turn, width, height))
         if crops is not None:
             with self.timed("queue"):
                 # Crops that wait for their scores need no views any more.
                 self._waiting.append((replace(crops, views=()), self._submit(crops)))
         while self._waiting and self._waiting[0][1].done():
             self._collect_next()
-        return faces, len(good)
+        return faces_back(faces, self.turn, width, height), len(good)
 
     def finish(self) -> Scores:
         """All scores, once the last ones have come; `error` says whether some are missing."""

@@ -18,6 +18,7 @@ from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
 from pipeline.faces.tracker import FaceTracker
+from pipeline.faces.turns import TurnFinder
 from pipeline.faces.views import Looks, crops_with_views
 from pipeline.frame_scorer import FrameScorer
 from pipeline.parts.join import overlap_for
@@ -209,26 +210,33 @@ class _Clip:
         self.window = window
         self.longest_s: float | None = None
         self.failure: Failure | None = None
-        self.seen: list[SeenFrame] = []  # of a part only
+        self.seen: list[SeenFrame]  # of a part only
         self.sha256: str | None = None
         self.decoder = "none"
         self.duration_s: float | None = None
         self.overlap_s: float | None = None
         self.damage: Damage | None = None
         self.pixel_aspect = 1.0
-        self.picker = PortraitPicker() if scanner.portraits else None
         self.scores = Scores.join(source.id, [])
+        self._begin(turn=0)
+
+    def _begin(self, turn: int) -> None:
+        """Start without frames, which are turned by so many degrees."""
+        scanner = self.scanner
+        self.seen = []
+        self.picker = PortraitPicker() if scanner.portraits else None
         self.scorer = FrameScorer(
-            source.id,
+            self.source.id,
             FaceTracker(scanner.detector),
             cut=scanner.cut,
             submit=scanner.submit,
             calibration=scanner.calibration,
             scored=self._scored,
+            turn=turn,
         )
 
     def run(self, opened: Opened) -> None:
-        """Decode, find, cut and submit all frames.
+        """Decode, find, cut and submit all frames; once more where people turn out not to be upright.
 
         Raises:
             ScoringError: a crop could not be scored.
@@ -237,10 +245,15 @@ class _Clip:
             if self._can_be_split(opened):
                 raise LongClipError(self.duration_s or 0.0, self.overlap_s or 0.0)
             self._read(opened, None)
+        if turn := self._finder.turn():
+            self.scorer.finish()
+            self._begin(turn)
+            self._read(opened, None)
 
     def _read(self, opened: Opened, longest_s: float | None) -> bool:
         """Whether it was read; not if it is longer than `longest_s`."""
         scanner = self.scanner
+        self._finder = finder = TurnFinder(scanner.detector)
         with self._open(opened) as reader:
             self.decoder = reader.info.decoder
             self.duration_s = reader.info.duration_s
@@ -254,6 +267,8 @@ class _Clip:
                 faces, scored = self.scorer.add(frame)
                 if self.scorer.error is not None:
                     raise self.scorer.error
+                if self.scorer.turn == 0 and finder.look(frame.image, faces):
+                    return True
                 if self.window is not None:
                     self.seen.append(SeenFrame(frame.t_s, frame.index, faces))
                 end_s = frame.t_s
@@ -334,6 +349,7 @@ class _Clip:
             coverage=None if self.damage is None else coverage_of(self.damage, self.duration_s),
             min_coverage=self.scanner.min_coverage,
             pixel_aspect=self.pixel_aspect,
+            turn=self.scorer.turn,
         )
 
     def part(self, window: Window, elapsed_s: float) -> PartResult:

@@ -137,6 +137,8 @@ def join_parts(parts: Sequence[PartResult], min_coverage: float = MIN_COVERAGE) 
         coverage=coverage_of(joined_damage(damages), duration_s) if len(damages) == len(parts) else None,
         min_coverage=min_coverage,
         pixel_aspect=parts[0].pixel_aspect,
+        # Parts without people are not turned.
+        turn=next((part.turn for part in parts if part.turn), 0),
     )
     return facts, Scores.join(facts.id, joined.scores)
 

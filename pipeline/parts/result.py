@@ -52,6 +52,7 @@ class PartResult:
         elapsed_s: seconds of wall clock spent on it.
         damage: what could not be read of it; None where that is unknown.
         pixel_aspect: of the clip, see `Verdict`.
+        turn: see `ClipFacts`.
         t_s: float64 [F], times of the frames, growing.
         index: int64 [F], their numbers in the clip.
         frame: int64 [N], the row of each face's frame.
@@ -81,6 +82,7 @@ class PartResult:
     probability: Floats
     damage: Damage | None = None
     pixel_aspect: float = 1.0
+    turn: int = 0
 
     @classmethod
     def of(
@@ -121,6 +123,7 @@ class PartResult:
             probability=probability,
             damage=damage,
             pixel_aspect=facts.pixel_aspect,
+            turn=facts.turn,
         )
 
     def to_bytes(self) -> bytes:
@@ -140,6 +143,7 @@ class PartResult:
                 elapsed_s=self.elapsed_s,
                 damage=None if self.damage is None else _DamageRecord(**asdict(self.damage)),
                 pixel_aspect=self.pixel_aspect,
+                turn=self.turn,
                 columns={name: _packed(getattr(self, name), stored) for name, (stored, _) in _COLUMNS.items()},
             )
             .model_dump_json()
@@ -177,6 +181,7 @@ class PartResult:
             elapsed_s=record.elapsed_s,
             damage=None if record.damage is None else Damage(**record.damage.model_dump()),
             pixel_aspect=record.pixel_aspect,
+            turn=record.turn,
             **columns,
         )
         part._check()
@@ -243,6 +248,7 @@ class _PartRecord(Contract):
     # Absent in results of earlier workers.
     damage: _DamageRecord | None = None
     pixel_aspect: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    turn: Annotated[int, Field(ge=0, lt=360, multiple_of=90)] = 0
     columns: dict[str, str]
 
 

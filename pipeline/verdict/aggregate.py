@@ -54,6 +54,7 @@ class ClipFacts:
         coverage: how much of the video could be read; None if that is unknown.
         min_coverage: share of the duration below which there is no verdict.
         pixel_aspect: see `Verdict`.
+        turn: degrees clockwise by which the frames were turned to make people upright.
     """
 
     id: str
@@ -68,6 +69,7 @@ class ClipFacts:
     coverage: Coverage | None = None
     min_coverage: float = MIN_COVERAGE
     pixel_aspect: float = 1.0
+    turn: int = 0
 
 
 def support_needed(frames_sampled: int) -> int:
@@ -102,7 +104,9 @@ def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thr
             )
         )
     shown = np.isin(scores.track_ids, [person.track for person in people])
-    return conclude(facts, people, scored_faces(scores, shown), len(np.unique(scores.index[shown])), thresholds)
+    return conclude(
+        facts, people, scored_faces(scores, shown, facts.turn), len(np.unique(scores.index[shown])), thresholds
+    )
 
 
 def conclude(
@@ -183,8 +187,8 @@ def _too_little(facts: ClipFacts, people: list[Person], sampled: str) -> str:
     return f"{faces}: {reasons}" + (f", {unconfirmed:,} not seen in a second frame" if unconfirmed > 0 else "")
 
 
-def scored_faces(scores: Scores, shown: npt.NDArray[np.bool_]) -> list[ScoredFace]:
-    """The scores under the mask, by time and track, as the record lists them."""
+def scored_faces(scores: Scores, shown: npt.NDArray[np.bool_], turn: int = 0) -> list[ScoredFace]:
+    """The scores under the mask, by time and track, as the record lists them; `turn` as in `ClipFacts`."""
     order = np.lexsort((scores.track_ids, scores.t_s))
     return [
         ScoredFace(
@@ -199,6 +203,7 @@ def scored_faces(scores: Scores, shown: npt.NDArray[np.bool_]) -> list[ScoredFac
             ),
             probability=round(float(scores.probability[i]), 6),
             quality=round(float(scores.quality[i]), 4),
+            roll=(360 - turn) % 360,
         )
         for i in order
         if shown[i]

@@ -26,7 +26,7 @@ KEYS = {
     "elapsed_s",
 }  # fmt: skip
 PERSON_KEYS = {"track", "probability", "likelihood_ratio", "frames", "first_s", "last_s"}
-FRAME_KEYS = {"t_s", "index", "track", "box", "probability", "quality"}
+FRAME_KEYS = {"t_s", "index", "track", "box", "probability", "quality", "roll"}
 PROVENANCE_KEYS = {
     "model", "weights_sha256", "input_spec", "detector", "sampling", "decoder", "software", "source_sha256",
     "untrained", "network",

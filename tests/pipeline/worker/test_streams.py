@@ -334,7 +334,7 @@ def test_an_idle_stream_with_an_invalid_state_does_not_keep_others_open(
 ) -> None:
     client.hset(stream_key("broken"), mapping={"state": "{", "offset": "1"})
     client.set(stream_key("odd"), "no hash")
-    # More than one look used to list, and a name that is none.
+    # More than one look used to list, and a name that is not valid text.
     client.zadd(STREAMS_KEY, {"broken": 0.0, "odd": 1.0, b"\xff": 1.0} | {f"left-{n}": 2.0 for n in range(150)})
     for n in range(150):
         client.set(stream_key(f"left-{n}"), "no hash")
