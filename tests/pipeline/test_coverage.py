@@ -1,4 +1,4 @@
-"""What was not seen is said: a verdict on a part of a video names the part, and below half of it, no verdict is given."""
+"""What was not seen is said: a verdict on a part of a video names the part, and below half of it, it has none."""
 
 from __future__ import annotations
 
