@@ -308,7 +308,9 @@ def _connect(url: str, parts: SplitResult, guard: Guard | None, watch: _Watch) -
     if parts.scheme == "https":
         context = ssl.create_default_context()
         try:
-            opened = context.wrap_socket(opened, server_hostname=host)
+            opened = context.wrap_socket(opened, server_hostname=host, do_handshake_on_connect=False)
+            watch.opened(opened)
+            opened.do_handshake()
         except BaseException:
             opened.close()
             raise

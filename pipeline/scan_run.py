@@ -254,7 +254,8 @@ class _Run:
                 why = f"--jsonl: {error.strerror or error}; the records before this clip's are in the file"
                 raise _NotWrittenError(log.path, why) from error
         elif self.options.jsonl is not None:
-            sys.stdout.write(report.verdict.to_json() + "\n")
+            line = report.verdict.to_json()
+            sys.stdout.write((visible(line) if sys.stdout.isatty() else line) + "\n")
             sys.stdout.flush()
         self.reports.add(report)
 

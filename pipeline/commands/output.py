@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
-from pipeline.visible import masked, visible_lines
+from pipeline.visible import masked, visible, visible_lines
+
+
+def echo_record(record: str) -> None:
+    """Print a record as it is; on a terminal, characters that would control it become JSON's escapes."""
+    typer.echo(visible(record) if sys.stdout.isatty() else record)
 
 
 def echo(text: object = "", *, err: bool = False) -> None:

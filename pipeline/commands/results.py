@@ -10,7 +10,7 @@ import typer
 
 from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import Kafka, Redis
-from pipeline.commands.output import echo
+from pipeline.commands.output import echo, echo_record
 from pipeline.visible import markup, visible
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def show(
         record, state = store.record(clip_id), store.state(clip_id)
     if record is not None:
         if as_json:
-            typer.echo(record.decode())
+            echo_record(record.decode())
         else:
             _show(Verdict.model_validate_json(record))
         return
@@ -64,7 +64,7 @@ def tail(
         with exit_on_error(), reaching():
             for message in read_topic(settings.kafka, Topic.VERDICTS, follow=True, beginning=beginning):
                 if as_json:
-                    typer.echo((message.value or b"").decode("utf-8", "replace"))
+                    echo_record((message.value or b"").decode("utf-8", "replace"))
                 else:
                     echo(visible(record_line(message)))
     except KeyboardInterrupt as error:

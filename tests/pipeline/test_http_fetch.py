@@ -207,7 +207,7 @@ def test_an_error_never_shows_a_password(server: Server) -> None:
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-@pytest.fixture(params=["continue", "head", "body", "trailer", "nothing"])
+@pytest.fixture(params=["continue", "head", "body", "trailer", "nothing", "no handshake"])
 def endless(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a server that keeps a fetch waiting, a few bytes at a time."""
     first, more = {
@@ -216,6 +216,7 @@ def endless(request: pytest.FixtureRequest) -> Iterator[str]:
         "body": (HEAD, b"1\r\na\r\n"),
         "trailer": (HEAD + b"1\r\na\r\n0\r\n", b"X: a\r\n"),
         "nothing": (b"", b""),
+        "no handshake": (b"", b""),
     }[request.param]
     ended = threading.Event()
 
@@ -228,7 +229,8 @@ def endless(request: pytest.FixtureRequest) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=serve, args=[listening], daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/x.mp4"
+    scheme = "https" if request.param == "no handshake" else "http"
+    yield f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/x.mp4"
     ended.set()
     thread.join(30)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from structlog.testing import CapturingLogger
 
-from pipeline.commands.output import echo
+from pipeline.commands.output import echo, echo_record
 from pipeline.visible import markup, masked, visible, visible_event, visible_lines
 
 NASTY = "\x1b]0;owned\x07 \x1b[2J\u202egpj.exe\r\n\x9b31m\u2066x\ud800"
@@ -76,3 +77,15 @@ def test_a_line_of_the_log() -> None:
         "url": "redis://***@h",
         "number": 3,
     }
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_record_stays_the_same_record(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = json.dumps({"source": "a\u009b\u202e\u2028\N{SNOWMAN}.mp4"}, ensure_ascii=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    echo_record(record)
+    said = capsys.readouterr().out
+    assert json.loads(said) == json.loads(record)
+    assert ("\u202e" in said) is not terminal
