@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
+    from pipeline.faces import detector as faces
     from trainers.data.check import CheckReport, Finding, Tally
     from trainers.data.layouts import Listing
     from trainers.data.prepare import Prepared
@@ -238,7 +239,10 @@ def _progress(console: Console) -> Progress:
 def clean(
     manifest: Annotated[Path, typer.Argument(help="Parquet or CSV of face crops.")],
     out: Annotated[Path, typer.Argument(help="Folder for manifest.parquet, and for crops that were cut again.")],
-    detector: Annotated[str, typer.Option(help="Finds the landmarks of the crops: yunet, mtcnn, or none.")] = "yunet",
+    detector: Annotated[
+        str,
+        typer.Option(help="Finds the landmarks of the crops: yunet, mtcnn, none; auto: yunet if its weights are here."),
+    ] = "auto",
     detector_weights: Annotated[Path | None, typer.Option(help="File of YuNet's weights.")] = None,
     hold_out: Annotated[
         str, typer.Option(help="Dataset of reals of which a quarter goes to the split held_out.")
@@ -248,13 +252,11 @@ def clean(
 
     Exit codes: 0 done, 2 bad input.
     """
-    from pipeline.faces.create import create_detector
     from trainers.data.clean import clean as clean_crops
     from trainers.data.manifest import Manifest
 
     with exit_on_error():
-        # Faces of crops have 60 px and more; no larger search size is needed.
-        finder = None if detector == "none" else create_detector(detector, weights=detector_weights, min_face_px=24)
+        finder = _landmark_finder(detector, detector_weights)
         _, report = clean_crops(
             Manifest.read(manifest),
             out,
@@ -269,6 +271,23 @@ def clean(
         f"{report.held_out} of {hold_out} held out for the thresholds"
     )
     typer.echo(f"manifest: {out / 'manifest.parquet'}")
+
+
+def _landmark_finder(name: str, weights: Path | None) -> faces.FaceDetector | None:
+    """The detector for faces of crops; MTCNN comes with the package, YuNet's network has to be pulled."""
+    from models.zoo import ZooError
+    from pipeline.faces.create import create_detector
+
+    if name == "none":
+        return None
+    # Faces of crops have 60 px and more; no larger search size is needed.
+    try:
+        return create_detector("yunet" if name == "auto" else name, weights=weights, min_face_px=24)
+    except ZooError:
+        if name != "auto":
+            raise
+    typer.echo("YuNet's weights are not here (`unmask models pull yunet`): MTCNN finds the landmarks", err=True)
+    return create_detector("mtcnn", min_face_px=24)
 
 
 @app.command()

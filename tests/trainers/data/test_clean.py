@@ -8,11 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.faces.create import create_detector
 from pipeline.types import Image
 from tests import media
 from tests.trainers.crops import face, forged
+from trainers.commands.data import app
 from trainers.data.clean import FFHQ_PX, clean
 from trainers.data.images import ImageStore
 from trainers.data.manifest import FAKE, Manifest
@@ -99,3 +101,19 @@ def test_a_missing_image_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gone\.png"):
         clean(replace(manifest, path=np.array(["a.tar/gone.png"])), tmp_path / "out", None)
     assert not (tmp_path / "out").exists()
+
+
+def test_without_yunet_s_weights_mtcnn_finds_the_landmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("UNMASK_OFFLINE", "1")
+    table(tmp_path, [("r.png", "real", "g", "dfdc", media.face_picture()[30:230, 130:330])]).write(
+        tmp_path / "in.parquet"
+    )
+    asked = ["clean", str(tmp_path / "in.parquet"), str(tmp_path / "out")]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert "MTCNN finds the landmarks" in done.stderr
+    assert "landmarks found in 1" in done.stdout
+    named = CliRunner().invoke(app, [*asked, "--detector", "yunet"])
+    assert named.exit_code != 0
+    assert "unmask models pull yunet" in named.stderr
