@@ -58,6 +58,7 @@ class Person(Contract):
     frames: int = Field(ge=1, description="scored frames of this track")
     first_s: float
     last_s: float
+    stream: int = Field(default=0, ge=0, description="video stream, see `streams`")
 
 
 class ScoredFace(Contract):
@@ -80,6 +81,19 @@ class ScoredFace(Contract):
         multiple_of=90,
         description="degrees clockwise from upright that the face has in the frame, to a quarter turn",
     )
+    stream: int = Field(default=0, ge=0, description="video stream, see `streams`")
+
+
+class StreamVerdict(Contract):
+    """One of several video streams of a clip."""
+
+    width: int = Field(ge=1, description="px, upright, with square pixels")
+    height: int = Field(ge=1)
+    codec: str
+    outcome: Outcome
+    probability: Probability | None
+    error: str | None
+    frames_sampled: int = Field(ge=0)
 
 
 class Coverage(Contract):
@@ -136,6 +150,9 @@ class Verdict(Contract):
     frames: list[ScoredFace]
     coverage: Coverage | None = Field(
         default=None, description="null for pictures, for streams, and where the video was not read to its end"
+    )
+    streams: list[StreamVerdict] = Field(
+        default_factory=list, description="the video streams, the largest first; empty where there is one"
     )
     pixel_aspect: float = Field(
         default=1.0,

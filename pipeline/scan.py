@@ -14,7 +14,7 @@ import structlog
 from models.checkpoint_info import Calibration, Thresholds
 from models.spec import InputSpec
 from pipeline.clip_report import AppliedThresholds, ClipReport
-from pipeline.contracts import Outcome, Provenance, Verdict, as_text
+from pipeline.contracts import Outcome, Provenance, StreamVerdict, Verdict, as_text
 from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
 from pipeline.faces.tracker import FaceTracker
@@ -30,6 +30,7 @@ from pipeline.sources import Opened, ScanInterruptedError, Source, SourceError, 
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.aggregate import SUPPORT_FRAMES, ClipFacts, Failure, judge, supported_people
 from pipeline.verdict.coverage import MIN_COVERAGE, Damage, Range, coverage_of
+from pipeline.verdict.streams import MAX_STREAMS, combined, renumbered
 from pipeline.video.sampling import Even, Fps, Sampling
 from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits, Window
 
@@ -150,7 +151,43 @@ class Scanner:
         clip.longest_s = longest_s
         if not self._run(clip, done):
             return None
-        return clip.report(time.perf_counter() - started)
+        report = clip.report(time.perf_counter() - started)
+        return self._all_streams(clip, report) if clip.others else report
+
+    def _all_streams(self, first: _Clip, report: ClipReport) -> ClipReport:
+        """The report on all streams of a clip, whose largest one was judged."""
+        reports: list[ClipReport] = []
+        infos: list[StreamVerdict] = []
+        tracks = 0
+        for number, clip in enumerate([first, *first.others]):
+            each = report if clip is first else clip.report(clip.took_s)
+            verdict = renumbered(each.verdict, number, tracks)
+            people = {person.track for person in each.verdict.people}
+            suspicious, clearest = (
+                tuple(replace(p, track=p.track + tracks) for p in portraits if p.track in people)
+                for portraits in (each.suspicious, each.clearest)
+            )
+            reports.append(replace(each, verdict=verdict, suspicious=suspicious, clearest=clearest))
+            infos.append(
+                StreamVerdict(
+                    width=max(1, clip.size[0]),
+                    height=max(1, clip.size[1]),
+                    codec=clip.codec,
+                    outcome=verdict.outcome,
+                    probability=verdict.probability,
+                    error=verdict.error,
+                    frames_sampled=verdict.frames_sampled,
+                )
+            )
+            tracks = max([tracks, *(person.track + 1 for person in verdict.people)])
+        whole = combined([each.verdict for each in reports], infos, self.thresholds)
+        deciding = next((each for each in reports if each.verdict.probability == whole.probability), report)
+        return replace(
+            deciding,
+            verdict=whole,
+            suspicious=tuple(portrait for each in reports for portrait in each.suspicious),
+            clearest=tuple(portrait for each in reports for portrait in each.clearest),
+        )
 
     def scan_part(self, source: Source, window: Window, *, stop: Callable[[], bool] = lambda: False) -> PartResult:
         """Score one part of a clip, for `judge_parts`. Errors are in the result.
@@ -202,12 +239,23 @@ class _Clip:
     """The state of one clip while it is scanned; belongs to one thread."""
 
     def __init__(
-        self, scanner: Scanner, source: Source, stop: Callable[[], bool], window: Window | None = None
+        self,
+        scanner: Scanner,
+        source: Source,
+        stop: Callable[[], bool],
+        window: Window | None = None,
+        stream: int = 0,
     ) -> None:
         self.scanner = scanner
         self.source = source
         self.stop = stop
         self.window = window
+        self.stream = stream
+        self.others: list[_Clip] = []  # of its other streams
+        self.streams = 1
+        self.size = (0, 0)
+        self.codec = "unknown"
+        self.took_s = 0.0
         self.longest_s: float | None = None
         self.failure: Failure | None = None
         self.seen: list[SeenFrame]  # of a part only
@@ -249,6 +297,22 @@ class _Clip:
             self.scorer.finish()
             self._begin(turn)
             self._read(opened, None)
+        if self.window is None and self.stream == 0:
+            for number in range(1, min(self.streams, MAX_STREAMS)):
+                self.others.append(self._other(opened, number))
+
+    def _other(self, opened: Opened, number: int) -> _Clip:
+        """Another stream of the same file; what is wrong with it is its own."""
+        started = time.perf_counter()
+        clip = _Clip(self.scanner, self.source, self.stop, stream=number)
+        clip.sha256 = self.sha256
+        try:
+            clip.run(opened)
+        except DecodeError as error:
+            clip.failure = Failure(Outcome(error.outcome), str(error), error.outcome == "unavailable")
+        clip.collect()
+        clip.took_s = time.perf_counter() - started
+        return clip
 
     def _read(self, opened: Opened, longest_s: float | None) -> bool:
         """Whether it was read; not if it is longer than `longest_s`."""
@@ -258,8 +322,12 @@ class _Clip:
             self.decoder = reader.info.decoder
             self.duration_s = reader.info.duration_s
             self.pixel_aspect = reader.info.pixel_aspect
+            self.size, self.codec = (reader.info.width, reader.info.height), reader.info.codec
+            self.streams = reader.info.streams
             end_s = 0.0
-            if longest_s is not None and self.duration_s is not None and self.duration_s > longest_s:
+            # Parts hold one stream.
+            too_long = longest_s is not None and self.duration_s is not None and self.duration_s > longest_s
+            if longest_s is not None and self.duration_s is not None and too_long and self.streams == 1:
                 self.overlap_s = overlap_for(scanner.sampling, self.duration_s, reader.info.fps, longest_s)
                 if self.overlap_s is not None:
                     return False
@@ -283,7 +351,13 @@ class _Clip:
     def _open(self, opened: Opened) -> ClipReader:
         """The clip; one that is too short for a verdict at the rate of samples gets as many frames as one needs."""
         scanner = self.scanner
-        reader = scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits, self.window)
+
+        def opened_with(sampling: Sampling) -> ClipReader:
+            return scanner.server.open(
+                opened.fd, self.source.id, sampling, scanner.limits, self.window, stream=self.stream
+            )
+
+        reader = opened_with(scanner.sampling)
         duration_s, sampling = reader.info.duration_s, scanner.sampling
         if (
             self.window is None
@@ -292,7 +366,7 @@ class _Clip:
             and duration_s * sampling.fps < SUPPORT_FRAMES
         ):
             reader.close()
-            return scanner.server.open(opened.fd, self.source.id, Even(SUPPORT_FRAMES), scanner.limits)
+            return opened_with(Even(SUPPORT_FRAMES))
         return reader
 
     def _can_be_split(self, opened: Opened) -> bool:

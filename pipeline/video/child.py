@@ -123,7 +123,7 @@ class _Parent:
 def _decode(parent: _Parent, source: int, request: Message, limits: Limits) -> None:
     sampling = parse_sampling(request["sampling"])
     window = None if request["window"] is None else parse_window(request["window"])
-    reader = VideoReader(source, sampling, limits, request["threads"], parent.heartbeat, window)
+    reader = VideoReader(source, sampling, limits, request["threads"], parent.heartbeat, window, request["stream"])
     parent.send({"type": "info", **asdict(reader.info)})
     for picture in reader:
         width, height = picture.size

@@ -66,6 +66,7 @@ class ClipInfo:
         seek_s: set if a window was asked for: a window costs at most about this many seconds of video beyond its own,
             the longest stretch without a key frame; None if everything before it has to be decoded too.
         pixel_aspect: width of a stored pixel over its height; sizes are those after this is evened out.
+        streams: video streams of the file that may be read, the largest first.
         frames_decoded: so far; final once the clip is at its end, as all that follow.
         frames_corrupt: packets and frames that were given up: damaged, or leaning on damaged ones.
         damaged: stretches without a clean frame, in seconds.
@@ -83,6 +84,7 @@ class ClipInfo:
     decoder: str
     seek_s: float | None = None
     pixel_aspect: float = 1.0
+    streams: int = 1
     frames_decoded: int = 0
     frames_corrupt: int = 0
     damaged: tuple[tuple[float, float], ...] = ()

@@ -28,6 +28,7 @@ from pipeline.video.wire import REPORT, Channel, Message, ProtocolError
 _REAP_S = 5.0
 _OUTCOMES: dict[str, Failure] = {"undecodable": "undecodable", "over_limit": "over_limit"}
 _MAX_COUNT = 2**53
+_MAX_STREAMS = 10_000
 
 
 class ClipReader:
@@ -72,7 +73,9 @@ class ClipReader:
         self._waited_s = 0.0
         self._waiting_since_s: float | None = None
 
-    def start(self, source: int, sampling: Sampling, threads: int, window: Window | None = None) -> None:
+    def start(
+        self, source: int, sampling: Sampling, threads: int, window: Window | None = None, stream: int = 0
+    ) -> None:
         """Send the request and wait until the first frame is decoded.
 
         Raises:
@@ -84,6 +87,7 @@ class ClipReader:
             "limits": asdict(self._limits),
             "threads": threads,
             "window": None if window is None else window.describe(),
+            "stream": stream,
         }
         with suppress(BrokenPipeError, ConnectionResetError):  # it died already: `_receive` finds the cause
             self._channel.send(request, [source])
@@ -312,4 +316,5 @@ def _info(message: Message, limits: Limits) -> ClipInfo:
         decoder=wire.text(message, "decoder"),
         seek_s=wire.optional_number(message, "seek_s"),
         pixel_aspect=_aspect(message),
+        streams=wire.integer(message, "streams", 1, _MAX_STREAMS),
     )

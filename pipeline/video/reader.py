@@ -96,6 +96,7 @@ class VideoReader:
         threads: int = 1,
         heartbeat: Callable[[], None] = lambda: None,
         window: Window | None = None,
+        stream: int = 0,
     ) -> None:
         """Open the stream and decode its first frame.
 
@@ -107,6 +108,7 @@ class VideoReader:
             heartbeat: called for every packet read.
             window: only the sampled pictures in it, the same that the whole clip yields in it. Decoding begins
                 at a key frame before it where the file's index leads to one, else at the start.
+            stream: which of its video streams: 0 is the largest, 1 the next.
 
         Raises:
             DecodeError: it has no video that libav can decode, or a limit is passed.
@@ -118,6 +120,8 @@ class VideoReader:
         self._heartbeat = heartbeat
         self._threads = threads
         self._window = window
+        self._number = stream
+        self._streams = 1
         self.frames_decoded = 0
         self._failed_reads = 0
         self.truncated = is_truncated(fd)
@@ -298,10 +302,18 @@ class VideoReader:
             what = f"a tiled picture (a grid of HEIC or AVIF) of {len(tiles)} tiles, which are not composed"
             raise DecodeError("undecodable", what)
 
-        def rank(stream: av.VideoStream) -> tuple[bool, int, int]:
-            return bool(stream.disposition & Disposition.default), stream.width * stream.height, stream.frames
+        def rank(stream: av.VideoStream) -> tuple[int, bool, int]:
+            # The default one of equals: a recorder may mark slides, and leave the camera unmarked.
+            return stream.width * stream.height, bool(stream.disposition & Disposition.default), stream.frames
 
-        best = max(decodable, key=rank)
+        ranked = sorted(decodable, key=rank, reverse=True)
+        # A second picture of a still is its transparency or its thumbnail.
+        moving = [s for s in ranked[1:] if s.frames != 1]
+        ranked = [ranked[0], *moving]
+        self._streams = len(ranked)
+        if self._number >= len(ranked):
+            raise DecodeError("undecodable", f"there is no video stream number {self._number + 1}")
+        best = ranked[self._number]
         if best.codec_context.codec_tag in _DOLBY_VISION and best.codec_context.color_trc not in TRANSFERS:
             # Profile 5 has no picture that other screens could show; later profiles tag theirs as PQ or HLG.
             raise DecodeError("undecodable", "Dolby Vision profile 5, whose colours this libav does not read")
@@ -458,6 +470,7 @@ class VideoReader:
             decoder=f"libavcodec {version} {stream.codec_context.name}",
             seek_s=self._index.seek_s if self._index is not None else None,
             pixel_aspect=used_aspect(self._stream.sample_aspect_ratio),
+            streams=self._streams,
         )
 
 

@@ -107,6 +107,7 @@ class DecodeServer:
         sampling: Sampling | None = None,
         limits: Limits | None = None,
         window: Window | None = None,
+        stream: int = 0,
     ) -> ClipReader:
         """Open a clip and decode its first frame.
 
@@ -119,6 +120,7 @@ class DecodeServer:
             window: deliver only the frames in it, with the same times and pixels as from the whole clip. Their `index`
                 is the same too, except in Matroska (unless sampling is `Every`), where it is estimated from time and
                 average rate; its differences are exact.
+            stream: which of the clip's video streams, the largest first.
 
         Raises:
             DecodeError: it cannot be opened ("unavailable"), has no video ("undecodable") or passes a limit
@@ -129,7 +131,7 @@ class DecodeServer:
         try:
             clip = self._fork(clip_id, limits or Limits())
             try:
-                clip.start(fd, sampling or Fps(), self._threads, window)
+                clip.start(fd, sampling or Fps(), self._threads, window, stream)
             except BaseException:
                 clip.close()
                 raise

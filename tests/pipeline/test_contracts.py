@@ -22,11 +22,11 @@ FULL = record(
 # The contract, written out: a code change that alters it must change this too.
 KEYS = {
     "schema", "id", "source", "outcome", "probability", "likelihood_ratio", "label", "error", "duration_s",
-    "frames_sampled", "frames_scored", "people", "frames", "coverage", "pixel_aspect", "not_judged", "provenance",
-    "elapsed_s",
+    "frames_sampled", "frames_scored", "people", "frames", "coverage", "streams", "pixel_aspect", "not_judged",
+    "provenance",    "elapsed_s",
 }  # fmt: skip
-PERSON_KEYS = {"track", "probability", "likelihood_ratio", "frames", "first_s", "last_s"}
-FRAME_KEYS = {"t_s", "index", "track", "box", "probability", "quality", "roll"}
+PERSON_KEYS = {"track", "probability", "likelihood_ratio", "frames", "first_s", "last_s", "stream"}
+FRAME_KEYS = {"t_s", "index", "track", "box", "probability", "quality", "roll", "stream"}
 PROVENANCE_KEYS = {
     "model", "weights_sha256", "input_spec", "detector", "sampling", "decoder", "software", "source_sha256",
     "untrained", "network",
@@ -88,7 +88,7 @@ def test_a_record_that_violates_the_contract_is_refused(field: str, value: Any) 
 
 
 # Fields that were added within the version: earlier records lack them.
-ADDED = {"likelihood_ratio", "coverage", "pixel_aspect", "not_judged"}
+ADDED = {"likelihood_ratio", "coverage", "streams", "pixel_aspect", "not_judged"}
 
 
 @pytest.mark.parametrize("missing", sorted(KEYS - {"schema"} - ADDED))

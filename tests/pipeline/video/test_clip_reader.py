@@ -25,6 +25,7 @@ from pipeline.video.wire import MAX_MESSAGE_BYTES, REPORT, Channel
 INFO = {
     "type": "info", "duration_s": 1.0, "width": 4, "height": 2, "fps": 25.0, "codec": "h264", "container": "mov",
     "pixel_format": "yuv420p", "rotation": 0, "decoder": "libavcodec 62 h264", "pixel_aspect": 1.0,
+    "streams": 1,
 }  # fmt: skip
 END = {"type": "end", "decoded": 7, "corrupt": 1, "damaged": [], "truncated": False}
 RING = {"type": "ring", "slot_bytes": 24}
