@@ -193,11 +193,14 @@ class VideoReader:
             return None
         clock, times = _Clock(self._stream), set[float]()
         for packet in self._packets():
-            if packet.pts is not None and not packet.is_discard:
-                times.add(clock.seconds(packet.pts))
-            if len(times) > self._limits.max_frames:
+            if packet.pts is None or len(times) > self._limits.max_frames:
+                times.clear()
                 break
+            if not packet.is_discard:
+                times.add(clock.seconds(packet.pts))
         self._reopen()
+        if not times:  # the times of its frames are those of a constant rate
+            return None
         if len(times) <= sampling.count:
             return sorted(times)
         met = {sampling.due(0, t_s, duration_s) for t_s in times} - {0}

@@ -90,7 +90,7 @@ def test_even_measures_a_clip_without_a_duration(decode_server: DecodeServer, on
 def test_more_even_samples_than_frames_yields_each_frame_once(decode_server: DecodeServer, tmp_path: Path) -> None:
     path = tmp_path / "short.mp4"
     media.make_clip(path, seconds=0.2)
-    assert read(decode_server, path, Even(50)).indices in ([0, 1, 2, 3, 4], [1, 2, 3, 4])
+    assert read(decode_server, path, Even(50)).indices == [0, 1, 2, 3, 4]
 
 
 def test_key_frames_come_with_their_numbers(decode_server: DecodeServer, one_face: Path) -> None:
