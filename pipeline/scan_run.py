@@ -84,19 +84,21 @@ def run(options: Options) -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        console.print(f"[red]Error:[/] {markup(describe_invalid(error))}", highlight=False)
+        console.print(f"[red]Error:[/] {markup(describe_invalid(error))}", highlight=False, soft_wrap=True)
         return EXIT_BAD_INPUT
     found = expand(
         options.paths, recursive=options.recursive, follow_links=options.follow_links, chains=settings.uri_chains
     )
     if not found.sources:
         paths = markup(", ".join(options.paths))
-        console.print(f"[red]No clips:[/] {paths} held {found.why_skipped() or 'nothing'}.", highlight=False)
+        console.print(
+            f"[red]No clips:[/] {paths} held {found.why_skipped() or 'nothing'}.", highlight=False, soft_wrap=True
+        )
         return EXIT_BAD_INPUT
     try:
         return _Run(options, settings, found, console).scan()
     except _BadOptionError as error:
-        console.print(f"[red]Error:[/] {markup(str(error))}", highlight=False)
+        console.print(f"[red]Error:[/] {markup(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         console.print("[yellow]Interrupted[/]")
@@ -160,7 +162,7 @@ class _Run:
         self._finish(time.perf_counter() - started)
         if self.not_written:
             for message in self.not_written.values():
-                self.console.print(f"[red]Error:[/] {markup(message)}", highlight=False)
+                self.console.print(f"[red]Error:[/] {markup(message)}", highlight=False, soft_wrap=True)
             return EXIT_NOT_WRITTEN
         if interrupted:
             done = self.outcomes.total()

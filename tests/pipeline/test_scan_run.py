@@ -17,8 +17,9 @@ from pipeline.scanner_options import ScannerOptions
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     """Options for a missing clip, so that nothing is decoded."""
+    monkeypatch.setenv("COLUMNS", "400")
     return Options(
         paths=(str(tmp_path / "missing.mp4"),), scanner=ScannerOptions(backend="torch", device="cpu"), untrained=True
     )
