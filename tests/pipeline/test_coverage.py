@@ -224,22 +224,3 @@ def test_one_frame_of_a_video_decides_nothing(scanner: Scanner, tmp_path: Path) 
     assert (clip.outcome, clip.label) == (Outcome.SCORED, Label.INCONCLUSIVE)
     assert (picture.outcome, picture.label) == (Outcome.SCORED, Label.FAKE)
     assert clip.probability == pytest.approx(picture.probability, abs=1e-3)
-
-
-def test_a_change_of_resolution_keeps_its_people(scanner: Scanner, tmp_path: Path) -> None:
-    import av
-
-    media.make_clip(tmp_path / "small.mp4", seconds=6, size=(480, 272), face_px=(100, 110))
-    with av.open(str(tmp_path / "small.mp4")) as container:
-        frames = [(frame.time, frame) for frame in container.decode(video=0)]
-    half = len(frames) // 2
-    parts = []
-    for number, (some, size) in enumerate(((frames[:half], (480, 272)), (frames[half:], (960, 544)))):
-        part = tmp_path / f"{number}.h264"
-        pictures = [(t_s, frame.to_ndarray(format="rgb24", width=size[0], height=size[1])) for t_s, frame in some]
-        media.encode(part, pictures)
-        parts.append(part.read_bytes())
-    (tmp_path / "grows.h264").write_bytes(b"".join(parts))
-    verdict = judged(scanner, tmp_path / "grows.h264")
-    assert verdict.outcome is Outcome.SCORED
-    assert [person.frames for person in verdict.people] == [verdict.frames_sampled]
