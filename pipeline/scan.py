@@ -1,20 +1,20 @@
-"""One machine, no broker: clips in, verdicts out, several clips at once into shared batches."""
+"""One machine, no broker: a clip in, its verdict out; clips of several threads share batches."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import structlog
 
 from models.checkpoint_info import Calibration, Thresholds
 from models.spec import InputSpec
 from pipeline.clip_report import AppliedThresholds, ClipReport
-from pipeline.contracts import Outcome, Provenance, StreamVerdict, Verdict, as_text
+from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
 from pipeline.faces.tracker import FaceTracker
@@ -26,11 +26,11 @@ from pipeline.parts.result import PartResult, SeenFrame
 from pipeline.portraits import PortraitPicker
 from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.scoring.group import EngineGroup
+from pipeline.several_streams import MAX_STREAMS, StreamShape, on_all_streams
 from pipeline.sources import Opened, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.aggregate import SUPPORT_FRAMES, ClipFacts, Failure, judge, supported_people
 from pipeline.verdict.coverage import MIN_COVERAGE, Damage, Range, coverage_of
-from pipeline.verdict.streams import MAX_STREAMS, combined, renumbered
 from pipeline.video.sampling import Even, Fps, Sampling
 from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits, Window
 
@@ -152,42 +152,9 @@ class Scanner:
         if not self._run(clip, done):
             return None
         report = clip.report(time.perf_counter() - started)
-        return self._all_streams(clip, report) if clip.others else report
-
-    def _all_streams(self, first: _Clip, report: ClipReport) -> ClipReport:
-        """The report on all streams of a clip, whose largest one was judged."""
-        reports: list[ClipReport] = []
-        infos: list[StreamVerdict] = []
-        tracks = 0
-        for number, clip in enumerate([first, *first.others]):
-            each = report if clip is first else clip.report(clip.took_s)
-            verdict = renumbered(each.verdict, number, tracks)
-            people = {person.track for person in each.verdict.people}
-            suspicious, clearest = (
-                tuple(replace(p, track=p.track + tracks) for p in portraits if p.track in people)
-                for portraits in (each.suspicious, each.clearest)
-            )
-            reports.append(replace(each, verdict=verdict, suspicious=suspicious, clearest=clearest))
-            infos.append(
-                StreamVerdict(
-                    width=max(1, clip.size[0]),
-                    height=max(1, clip.size[1]),
-                    codec=clip.codec,
-                    outcome=verdict.outcome,
-                    probability=verdict.probability,
-                    error=verdict.error,
-                    frames_sampled=verdict.frames_sampled,
-                )
-            )
-            tracks = max([tracks, *(person.track + 1 for person in verdict.people)])
-        whole = combined([each.verdict for each in reports], infos, self.thresholds)
-        deciding = next((each for each in reports if each.verdict.probability == whole.probability), report)
-        return replace(
-            deciding,
-            verdict=whole,
-            suspicious=tuple(portrait for each in reports for portrait in each.suspicious),
-            clearest=tuple(portrait for each in reports for portrait in each.clearest),
-        )
+        others = [other.report(other.took_s) for other in clip.others]
+        shapes = [each.shape for each in (clip, *clip.others)]
+        return on_all_streams([report, *others], shapes, self.thresholds)
 
     def scan_part(self, source: Source, window: Window, *, stop: Callable[[], bool] = lambda: False) -> PartResult:
         """Score one part of a clip, for `judge_parts`. Errors are in the result.
@@ -208,7 +175,7 @@ class Scanner:
     def _run(self, clip: _Clip, done: Callable[[str | None], bool] | None) -> bool:
         """Collect the scores, or the reason why there are none; False if the clip's verdict existed already."""
         started = time.perf_counter()
-        source, died = clip.source, False
+        source = clip.source
         try:
             with open_source(source, self.source_limits, stop=clip.stopped) as opened:
                 clip.scorer.seconds["open"] = time.perf_counter() - started
@@ -219,19 +186,17 @@ class Scanner:
         except (ScanInterruptedError, LongClipError):
             raise
         except SourceError as error:
-            clip.failure = Failure(error.outcome, str(error), error.transient)
+            clip.end(Failure(error.outcome, str(error), error.transient))
         except DecodeError as error:
-            died = error.died
-            # What cannot be opened after its bytes were hashed is short of processes or memory at the moment.
-            clip.failure = Failure(Outcome(error.outcome), str(error), error.outcome == "unavailable")
+            clip.fail(error)
         except ScoringError as error:
-            clip.failure = Failure(Outcome.MODEL_ERROR, str(error), transient=True)
+            clip.end(Failure(Outcome.MODEL_ERROR, str(error), transient=True))
         except Exception as error:  # a clip must end in a verdict, which has the error
             log.exception("scoring failed", clip_id=source.id, source=source.name)
-            clip.failure = Failure(Outcome.MODEL_ERROR, f"{type(error).__name__}: {error}", transient=True)
+            clip.end(Failure(Outcome.MODEL_ERROR, f"{type(error).__name__}: {error}", transient=True))
         clip.collect()
         if self.cost is not None:
-            self.cost(ClipCost(dict(clip.scorer.seconds), died))
+            self.cost(clip.cost())
         return True
 
 
@@ -253,11 +218,11 @@ class _Clip:
         self.stream = stream
         self.others: list[_Clip] = []  # of its other streams
         self.streams = 1
-        self.size = (0, 0)
-        self.codec = "unknown"
+        self.shape = StreamShape()
         self.took_s = 0.0
         self.longest_s: float | None = None
         self.failure: Failure | None = None
+        self.died = False
         self.seen: list[SeenFrame]  # of a part only
         self.sha256: str | None = None
         self.decoder = "none"
@@ -284,11 +249,24 @@ class _Clip:
         )
 
     def run(self, opened: Opened) -> None:
-        """Decode, find, cut and submit all frames; once more where people turn out not to be upright.
+        """Score all frames, of the other video streams too.
 
         Raises:
             ScoringError: a crop could not be scored.
+            DecodeError: the only stream cannot be read.
         """
+        try:
+            self._score(opened)
+        except DecodeError as error:
+            if self.streams == 1:
+                raise
+            self.fail(error)
+        if self.window is None and self.stream == 0:
+            for number in range(1, min(self.streams, MAX_STREAMS)):
+                self._score_other(opened, number)
+
+    def _score(self, opened: Opened) -> None:
+        """Decode, find, cut and submit all frames; once more where people turn out not to be upright."""
         if not self._read(opened, self.longest_s):
             if self._can_be_split(opened):
                 raise LongClipError(self.duration_s or 0.0, self.overlap_s or 0.0)
@@ -297,22 +275,37 @@ class _Clip:
             self.scorer.finish()
             self._begin(turn)
             self._read(opened, None)
-        if self.window is None and self.stream == 0:
-            for number in range(1, min(self.streams, MAX_STREAMS)):
-                self.others.append(self._other(opened, number))
 
-    def _other(self, opened: Opened, number: int) -> _Clip:
-        """Another stream of the same file; what is wrong with it is its own."""
+    def _score_other(self, opened: Opened, number: int) -> None:
+        """Score another stream of the same file; if it cannot be read, this is its own failure."""
         started = time.perf_counter()
         clip = _Clip(self.scanner, self.source, self.stop, stream=number)
         clip.sha256 = self.sha256
         try:
             clip.run(opened)
         except DecodeError as error:
-            clip.failure = Failure(Outcome(error.outcome), str(error), error.outcome == "unavailable")
+            clip.fail(error)
         clip.collect()
         clip.took_s = time.perf_counter() - started
-        return clip
+        self.others.append(clip)
+
+    def fail(self, error: DecodeError) -> None:
+        """The stream cannot be read, or only partly."""
+        self.died = error.died
+        # What cannot be opened after its bytes were hashed is short of processes or memory at the moment.
+        self.failure = Failure(Outcome(error.outcome), str(error), error.outcome == "unavailable")
+
+    def end(self, failure: Failure) -> None:
+        """The file has no verdict, whatever was found in its other streams."""
+        self.failure = failure
+        self.others.clear()
+
+    def cost(self) -> ClipCost:
+        """Of all its streams."""
+        seconds: Counter[str] = Counter()
+        for each in (self, *self.others):
+            seconds.update(each.scorer.seconds)
+        return ClipCost(dict(seconds), any(each.died for each in (self, *self.others)))
 
     def _read(self, opened: Opened, longest_s: float | None) -> bool:
         """Whether it was read; not if it is longer than `longest_s`."""
@@ -322,7 +315,7 @@ class _Clip:
             self.decoder = reader.info.decoder
             self.duration_s = reader.info.duration_s
             self.pixel_aspect = reader.info.pixel_aspect
-            self.size, self.codec = (reader.info.width, reader.info.height), reader.info.codec
+            self.shape = StreamShape(reader.info.width, reader.info.height, reader.info.codec)
             self.streams = reader.info.streams
             end_s = 0.0
             # Parts hold one stream.
@@ -458,38 +451,3 @@ def _within(ranges: Sequence[Range], window: Window | None) -> tuple[Range, ...]
         return tuple(ranges)
     cut = ((max(start, window.start_s), min(end, window.end_s)) for start, end in ranges)
     return tuple((start, end) for start, end in cut if start < end)
-
-
-def scan_all(
-    scanner: Scanner,
-    sources: Iterable[Source],
-    *,
-    workers: int,
-    done: Callable[[Source, str | None], bool] | None = None,
-) -> Generator[tuple[Source, ClipReport | None]]:
-    """Judge clips on `workers` threads; yields them as they are done.
-
-    Closing the iterator, or an interrupt while it waits, sets `scanner.stopping`: the clips that are under way end
-    without a verdict, and the scanner has done its work.
-
-    Args:
-        workers: clips at once.
-        done: given a clip and the sha256 of its bytes, whether its verdict exists already (then None is yielded).
-    """
-    todo = iter(sources)
-    running: dict[Future[ClipReport | None], Source] = {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="clip") as pool:
-        try:
-            while True:
-                while len(running) < workers and (source := next(todo, None)) is not None:
-                    check = None if done is None else partial(done, source)
-                    running[pool.submit(scanner.scan, source, done=check)] = source
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    source = running.pop(future)
-                    yield source, future.result()
-        except BaseException:
-            # Interrupted or closed: the threads end at their next frame, and the pool waits for them.
-            scanner.stopping.set()
-            raise

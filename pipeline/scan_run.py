@@ -231,7 +231,7 @@ class _Run:
             raise _BadOptionError(f"--jsonl: {error}") from error
 
     def _scan(self, scanner: Scanner, log: VerdictLog | None, progress: ScanProgress) -> None:
-        from pipeline.scan import scan_all
+        from pipeline.scan_many import scan_all
 
         def done(source: Source, sha256: str | None) -> bool:
             return log is not None and source.id in log.kept and log.kept[source.id].source_sha256 == sha256

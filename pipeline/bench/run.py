@@ -14,7 +14,8 @@ from typing import Any
 from pipeline import assembly
 from pipeline.bench import plain
 from pipeline.bench.stages import CountingDetector, Material, StageTimes, collect, measure
-from pipeline.scan import Scanner, scan_all
+from pipeline.scan import Scanner
+from pipeline.scan_many import scan_all
 from pipeline.scanner_options import ScannerOptions
 from pipeline.sources import Source
 from pipeline.video.sampling import Fps

@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 import av
 import av.error
 import av.logging
-from av.stream import Disposition
 
 from pipeline.types import Image
 from pipeline.video.clip import ClipInfo, DecodeError, Limits
+from pipeline.video.clock import Clock
 from pipeline.video.colour import Orientation, ToRgb
 from pipeline.video.damage import DamageLog, is_truncated
-from pipeline.video.hdr import TRANSFERS
 from pipeline.video.pixels import square_size, used_aspect
 from pipeline.video.sampling import TOLERANCE_S, Even, Every, Keyframes, Sampling
 from pipeline.video.seeking import Beginning, SeekIndex, VideoPacket, load_index
+from pipeline.video.streams import check_colours, ranked_streams, why_no_frame
 from pipeline.video.window import Window
 
 # Demuxers that read the one file they are given. Absent on purpose: whatever opens other files or addresses (hls,
@@ -44,12 +42,8 @@ _MAYBE_STILL_FORMATS = frozenset({"gif", "apng"})
 _AUDIO_FORMATS = ("mp3", "wav", "flac", "aac")
 # Elementary streams: no timestamps, and a duration that libav guesses from the bit rate.
 _CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"})
-# Tags of Dolby Vision in MP4.
-_DOLBY_VISION = frozenset({"dvh1", "dvhe", "dva1", "dvav", "dav1"})
 # A demuxer that failed this often will not recover.
 _MAX_DEMUX_ERRORS = 32
-# libav's own default where a file says nothing about its frame rate.
-_DEFAULT_FPS = Fraction(25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +136,7 @@ class VideoReader:
         self._pictures = self._decode(Beginning(self._packets()))
         first = next(self._pictures, None)
         if first is None:
-            lost = f": all of {self.frames_decoded} are damaged" if self.frames_decoded else _why_no_frame(fd)
+            lost = f": all of {self.frames_decoded} are damaged" if self.frames_decoded else why_no_frame(fd)
             raise DecodeError("undecodable", f"not one frame of the video stream could be decoded{lost}")
         self._first = first
         self.info = self._describe(first)
@@ -191,7 +185,7 @@ class VideoReader:
         sampling, duration_s = self._sampling, self._duration_s
         if not isinstance(sampling, Even) or sampling.count == 1 or self._still or duration_s is None:
             return None
-        clock, times = _Clock(self._stream), set[float]()
+        clock, times = Clock(self._stream), set[float]()
         for packet in self._packets():
             if packet.pts is None or len(times) > self._limits.max_frames:
                 times.clear()
@@ -234,7 +228,7 @@ class VideoReader:
 
         The one before the window shows which samples are already due.
         """
-        clock = _Clock(self._stream)
+        clock = Clock(self._stream)
         first_pts = self._first.frame.pts
         if first_pts is None or clock.seconds(first_pts) != self._first.t_s or first_pts < (clock.start or 0):
             return None  # the clock may have shifted permanently at the first frame
@@ -291,35 +285,12 @@ class VideoReader:
                         self._check_pixels(int(size[1]), int(size[2]))
 
     def _best_stream(self) -> av.VideoStream:
-        aside = Disposition.attached_pic | Disposition.timed_thumbnails
-        videos = [s for s in self._container.streams.video if not s.disposition & aside]
-        if not videos:
-            raise DecodeError("undecodable", "no video stream")
-        # Without a context PyAV 18 crashes instead of raising (PyAV#2344).
-        decodable = [s for s in videos if s.codec_context is not None]
-        if not decodable:
-            raise DecodeError("undecodable", "the video stream's codec is unknown to this libav")
-        tiles = [s for s in videos if s.disposition & Disposition.dependent]
-        if len(tiles) > 1:
-            # One tile would be taken for the picture.
-            what = f"a tiled picture (a grid of HEIC or AVIF) of {len(tiles)} tiles, which are not composed"
-            raise DecodeError("undecodable", what)
-
-        def rank(stream: av.VideoStream) -> tuple[int, bool, int]:
-            # The default one of equals: a recorder may mark slides, and leave the camera unmarked.
-            return stream.width * stream.height, bool(stream.disposition & Disposition.default), stream.frames
-
-        ranked = sorted(decodable, key=rank, reverse=True)
-        # A second picture of a still is its transparency or its thumbnail.
-        moving = [s for s in ranked[1:] if s.frames != 1]
-        ranked = [ranked[0], *moving]
+        ranked = ranked_streams(self._container)
         self._streams = len(ranked)
         if self._number >= len(ranked):
             raise DecodeError("undecodable", f"there is no video stream number {self._number + 1}")
         best = ranked[self._number]
-        if best.codec_context.codec_tag in _DOLBY_VISION and best.codec_context.color_trc not in TRANSFERS:
-            # Profile 5 has no picture that other screens could show; later profiles tag theirs as PQ or HLG.
-            raise DecodeError("undecodable", "Dolby Vision profile 5, whose colours this libav does not read")
+        check_colours(best)
         self._check_pixels(best.width, best.height)
         return best
 
@@ -346,7 +317,7 @@ class VideoReader:
         """Read all packets, decode none: the end of the last one; without timestamps, their number."""
         packets = 0
         end_s = 0.0
-        clock = _Clock(self._stream)
+        clock = Clock(self._stream)
         for packet in self._packets():
             packets += 1
             if packet.pts is not None:
@@ -406,7 +377,7 @@ class VideoReader:
                 damage.error()
 
     def _decode(self, begin: Beginning) -> Iterator[Picture]:
-        clock = _Clock(self._stream)
+        clock = Clock(self._stream)
         damage = self._damage = DamageLog(clock.period_s, self._threads)
         for number, frame in enumerate(self._from(begin, damage), begin.frames_before):
             index = self._key_indices.pop(frame.pts, number)
@@ -477,49 +448,7 @@ class VideoReader:
         )
 
 
-def _why_no_frame(fd: int) -> str:
-    start = os.pread(fd, 21, 0)
-    # RFC 9649, 2.7: the extended header's flag of an animation.
-    if start[8:16] == b"WEBPVP8X" and start[20:21] and start[20] & 2:
-        return ": this libav does not read animated WebP"
-    return ""
-
-
 def _raise_shortage(error: av.error.FFmpegError) -> None:
     """A lack of memory (EAGAIN: for a thread's stack) is not the packet's fault."""
     if isinstance(error, MemoryError | BlockingIOError):
         raise MemoryError(str(error)) from error
-
-
-class _Clock:
-    """Presentation times of one stream in seconds from its start, always growing."""
-
-    def __init__(self, stream: av.VideoStream) -> None:
-        rate = stream.average_rate or stream.guessed_rate or _DEFAULT_FPS
-        self.period_s = float(1 / rate)
-        self._time_base = stream.time_base or 1 / _DEFAULT_FPS
-        self.start = stream.start_time
-        self._last_s: float | None = None
-
-    def seconds(self, pts: int) -> float:
-        """The time of a timestamp; the first one asked for is 0 if the stream has no start time."""
-        if self.start is None:
-            self.start = pts
-        return max(float((pts - self.start) * self._time_base), 0.0)
-
-    def last_before(self, t_s: float) -> int:
-        """The last timestamp whose time is before `t_s`, which is above 0."""
-        pts = (self.start or 0) + math.ceil(t_s / self._time_base)
-        while self.seconds(pts) >= t_s:
-            pts -= 1
-        return pts
-
-    def next(self, pts: int | None) -> float:
-        """The time of the next frame. A missing or backward timestamp counts as one frame period."""
-        t_s = None if pts is None else self.seconds(pts)
-        if self._last_s is None:
-            t_s = t_s or 0.0
-        elif t_s is None or t_s <= self._last_s:
-            t_s = self._last_s + self.period_s
-        self._last_s = t_s
-        return t_s

@@ -14,33 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contracts import Label, Outcome, Verdict
-from pipeline.faces.create import create_detector
 from pipeline.parts.join import PartResult, judge_parts, plan_parts
 from pipeline.scan import Scanner
 from pipeline.scan_run import EXIT_SOME_OUTCOME, Options, run
 from pipeline.scanner_options import ScannerOptions
-from pipeline.scoring.engine import Engine
 from pipeline.sources import Source
 from pipeline.verdict.coverage import Damage, coverage_of, describe, joined, merged
 from pipeline.video.sampling import Even, Fps
 from pipeline.video.sandbox import DecodeServer
 from tests import media
-from tests.pipeline.quick import SPEC, QuickNetwork
-from tests.pipeline.records import PROVENANCE
+from tests.pipeline.quick import quick_scanner
 from tests.pipeline.video.reading import remux
 
 
 @pytest.fixture(scope="module")
 def scanner(decode_server: DecodeServer) -> Iterator[Scanner]:
-    with Engine(QuickNetwork()) as engine:
-        yield Scanner(
-            engine=engine,
-            spec=SPEC,
-            detector=create_detector("mtcnn"),
-            server=decode_server,
-            sampling=Fps(2),
-            provenance=PROVENANCE.model_copy(update={"decoder": "none", "source_sha256": None}),
-        )
+    with quick_scanner(decode_server, Fps(2)) as scanner:
+        yield scanner
 
 
 @pytest.fixture(scope="module")

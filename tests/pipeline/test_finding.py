@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.finding import MEDIA_SUFFIXES, Found, expand
 from pipeline.sources import Source, SourceError, open_source
-
-CONTENT = b"not really a clip"
-MP4 = b"\0\0\0\x20ftypisom" + bytes(20)
+from tests.pipeline.media_folder import CONTENT, MP4, media_folder
 
 
 def names(*given: str | Path, recursive: bool = False, follow_links: bool = False) -> list[str]:
@@ -33,14 +31,7 @@ def reasons(found: Found, folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of media and other things, with a sub-folder."""
-    for name in ("b.mp4", "a.MKV", "notes.txt", "sub/c.webm", "sub/labels.csv", "sub/deep/d.png"):
-        path = tmp_path / "clips" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(CONTENT)
-    (tmp_path / "clips" / "camera_export").write_bytes(MP4)
-    (tmp_path / "clips" / "README").write_bytes(CONTENT)
-    return tmp_path / "clips"
+    return media_folder(tmp_path / "clips")
 
 
 class TestExpand:

@@ -19,13 +19,12 @@ from pipeline.parts.join import judge_parts
 from pipeline.parts.result import PartResult
 from pipeline.results.report import RunSummary, render_report
 from pipeline.scan import Scanner
-from pipeline.scoring.engine import Engine
 from pipeline.sources import Source
 from pipeline.video.sampling import Fps
 from pipeline.video.sandbox import DecodeServer
 from pipeline.video.window import Window
 from tests import media
-from tests.pipeline.quick import SPEC, QuickNetwork
+from tests.pipeline.quick import quick_scanner
 from tests.pipeline.records import PROVENANCE, record
 
 
@@ -36,16 +35,8 @@ def detector() -> FaceDetector:
 
 @pytest.fixture
 def scanner(detector: FaceDetector, decode_server: DecodeServer) -> Iterator[Scanner]:
-    with Engine(QuickNetwork()) as engine:
-        yield Scanner(
-            engine=engine,
-            spec=SPEC,
-            detector=detector,
-            server=decode_server,
-            sampling=Fps(2),
-            provenance=PROVENANCE.model_copy(update={"decoder": "none", "source_sha256": None}),
-            portraits=False,
-        )
+    with quick_scanner(decode_server, Fps(2), detector=detector, portraits=False) as scanner:
+        yield scanner
 
 
 def clip(path: Path, *, face_px: float = 110, blur_px: float = 0, seconds: float = 4) -> Path:

@@ -18,14 +18,13 @@ from models.checkpoint import Thresholds
 from pipeline.contracts import Label, Outcome, Verdict
 from pipeline.faces.create import create_detector
 from pipeline.faces.detector import FaceDetector
-from pipeline.scan import Scanner, scan_all
-from pipeline.scoring.engine import Engine
+from pipeline.scan import Scanner
+from pipeline.scan_many import scan_all
 from pipeline.sources import ScanInterruptedError, Source, SourceLimits
 from pipeline.types import Floats, Image
 from pipeline.video.sampling import Even, Every
 from pipeline.video.sandbox import DecodeServer, Limits
-from tests.pipeline.quick import SPEC, QuickNetwork
-from tests.pipeline.records import PROVENANCE
+from tests.pipeline.quick import QuickNetwork, quick_scanner
 
 TIMEOUT_S = 60
 
@@ -42,15 +41,8 @@ def detector() -> FaceDetector:
 
 @pytest.fixture
 def scanner(network: QuickNetwork, detector: FaceDetector, decode_server: DecodeServer) -> Iterator[Scanner]:
-    with Engine(network) as engine:
-        yield Scanner(
-            engine=engine,
-            spec=SPEC,
-            detector=detector,
-            server=decode_server,
-            sampling=Even(6),
-            provenance=PROVENANCE.model_copy(update={"decoder": "none", "source_sha256": None}),
-        )
+    with quick_scanner(decode_server, Even(6), network=network, detector=detector) as scanner:
+        yield scanner
 
 
 def judged(scanner: Scanner, path: Path | str) -> Verdict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,32 +16,27 @@ from av.stream import Disposition
 from models.checkpoint_info import Thresholds
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Label, Outcome, Verdict
-from pipeline.faces.create import create_detector
 from pipeline.scan import Scanner
-from pipeline.scoring.engine import Engine
 from pipeline.sources import Source
 from pipeline.video.sampling import Fps
-from pipeline.video.sandbox import DecodeServer
+from pipeline.video.sandbox import DecodeServer, Limits
 from tests import media
-from tests.pipeline.quick import SPEC, QuickNetwork
-from tests.pipeline.records import PROVENANCE
+from tests.pipeline.quick import QuickNetwork, quick_scanner
 
 
 @pytest.fixture(scope="module")
 def scanner(decode_server: DecodeServer) -> Iterator[Scanner]:
     network = QuickNetwork()
+    thresholds = Thresholds(fpr=0.01, fake=tuple([0.6] * 8), real=tuple([0.4] * 8))
     # A darker picture is the forged one.
     network.log_odds = lambda pixels: 4 - pixels.mean((1, 2, 3), dtype=np.float32) / 32
-    with Engine(network) as engine:
-        yield Scanner(
-            engine=engine,
-            spec=SPEC,
-            detector=create_detector("mtcnn"),
-            server=decode_server,
-            sampling=Fps(2),
-            provenance=PROVENANCE.model_copy(update={"decoder": "none", "source_sha256": None}),
-            thresholds=Thresholds(fpr=0.01, fake=tuple([0.6] * 8), real=tuple([0.4] * 8)),
-        )
+    with quick_scanner(
+        decode_server,
+        Fps(2),
+        network=network,
+        thresholds=thresholds,
+    ) as scanner:
+        yield scanner
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +129,22 @@ def test_at_most_four_streams_are_judged(scanner: Scanner, folder: Path, tmp_pat
     verdict = judged(replace(scanner, portraits=False), path)
     assert len(verdict.streams) == 4
     assert verdict.label in (Label.FAKE, Label.INCONCLUSIVE, Label.REAL)
+
+
+def test_a_stream_that_cannot_be_read_does_not_hide_the_others(scanner: Scanner, folder: Path, tmp_path: Path) -> None:
+    media.make_clip(tmp_path / "long.mp4", seconds=6, size=(960, 540))
+    shutil.copy(folder / "camera.mp4", tmp_path / "camera.mp4")
+    path = together(tmp_path, ["long", "camera"], tmp_path / "both.mkv")
+    verdict = judged(replace(scanner, limits=Limits(max_frames=120)), path)
+    assert [stream.outcome for stream in verdict.streams] == [Outcome.OVER_LIMIT, Outcome.SCORED]
+    assert (verdict.outcome, verdict.error) == (Outcome.SCORED, None)
+
+
+def test_a_file_that_changes_has_no_verdict_on_any_stream(scanner: Scanner, folder: Path, tmp_path: Path) -> None:
+    path = together(folder, ["camera", "dark"], tmp_path / "both.mkv")
+
+    def grow(source: Source, share: float | None, faces: int) -> None:
+        os.utime(path, ns=(1, 1))
+
+    verdict = judged(replace(scanner, progress=grow), path)
+    assert (verdict.outcome, verdict.streams) == (Outcome.UNAVAILABLE, [])

@@ -18,9 +18,8 @@ import pytest
 from pipeline.contracts import Outcome, clip_id_of
 from pipeline.finding import expand
 from pipeline.sources import ScanInterruptedError, Source, SourceError, SourceLimits, is_uri, open_source
+from tests.pipeline.media_folder import CONTENT, media_folder
 
-CONTENT = b"not really a clip"
-MP4 = b"\0\0\0\x20ftypisom" + bytes(20)
 PATIENCE_S = 30
 
 
@@ -46,14 +45,7 @@ def refusal(name: str | Path, **limits: Any) -> SourceError:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of media and other things, with a sub-folder."""
-    for name in ("b.mp4", "a.MKV", "notes.txt", "sub/c.webm", "sub/labels.csv", "sub/deep/d.png"):
-        path = tmp_path / "clips" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(CONTENT)
-    (tmp_path / "clips" / "camera_export").write_bytes(MP4)
-    (tmp_path / "clips" / "README").write_bytes(CONTENT)
-    return tmp_path / "clips"
+    return media_folder(tmp_path / "clips")
 
 
 class TestOpenFile:

@@ -69,7 +69,7 @@ def scan_clips(
     try:
         from pipeline import assembly
         from pipeline.faces.detector import DetectorError
-        from pipeline.scan import scan_all
+        from pipeline.scan_many import scan_all
         from pipeline.sources import Source
     except ModuleNotFoundError as error:
         raise SetError(

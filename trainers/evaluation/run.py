@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from models.atomic import atomic_write, check_writable
+from models.atomic import atomic_write
 from models.errors import UnmaskError
+from models.zoo import split_names
+from pipeline.outputs import Output, OutputError, check_outputs
 from pipeline.scanner_options import ScannerOptions
 from trainers.evaluation.console import announce, complain, say, show
 from trainers.evaluation.evaluate import Evaluated, Report, SetResult, evaluate_clips, evaluate_crops, report_on
@@ -71,10 +73,6 @@ class EvaluateOptions:
             raise ValueError(f"resamples must not be negative, got {self.resamples}")
 
 
-class OutputError(UnmaskError):
-    """An output cannot be written; the message says which and why."""
-
-
 def run(options: EvaluateOptions) -> int:
     """Evaluate, show the summary, write the outputs; returns the exit code.
 
@@ -107,7 +105,7 @@ def evaluate(options: EvaluateOptions) -> tuple[Report, list[Evaluated]]:
         ConfigError: the weights have an architecture or option that this version lacks.
         BackendError: the backend is not available or fails.
         DeviceError: the device does not exist.
-        OutputError: an output cannot be written.
+        OutputError: an output cannot be written, or would replace an input or another output.
     """
     started_at = time.time()
     _check_outputs(options)
@@ -155,18 +153,15 @@ def _settings(options: EvaluateOptions) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
-def _outputs(options: EvaluateOptions) -> list[tuple[str, Path]]:
+def _outputs(options: EvaluateOptions) -> list[Output]:
     named = (("--json", options.json_path), ("--report", options.report), ("--predictions", options.predictions))
-    return [(name, path) for name, path in named if path is not None]
+    return [Output(name, path) for name, path in named if path is not None]
 
 
 def _check_outputs(options: EvaluateOptions) -> None:
-    """Fail before an hour of scoring if an output cannot be written."""
-    for name, path in _outputs(options):
-        try:
-            check_writable(path)
-        except OSError as error:
-            raise OutputError(f"{name}: {error}") from error
+    """Fail before an hour of scoring if an output cannot be written, or would replace what is read."""
+    weights = [] if options.weights is None else split_names(options.weights)
+    check_outputs(_outputs(options), [str(path) for path in (*options.manifests, *weights)])
 
 
 def _write(options: EvaluateOptions, report: Report, evaluated: Sequence[Evaluated]) -> list[tuple[str, Path]]:
@@ -181,7 +176,7 @@ def _write(options: EvaluateOptions, report: Report, evaluated: Sequence[Evaluat
                 file.write(predictions_csv(evaluated).encode())
     except OSError as error:
         raise OutputError(f"an output cannot be written: {error}") from error
-    return [(name.removeprefix("--"), path) for name, path in _outputs(options)]
+    return [(output.option.removeprefix("--"), output.path) for output in _outputs(options)]
 
 
 def predictions_csv(evaluated: Sequence[Evaluated]) -> str:

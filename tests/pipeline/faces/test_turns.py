@@ -14,17 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contracts import Outcome, Verdict
-from pipeline.faces.create import create_detector
 from pipeline.faces.turns import boxes_back, turned
 from pipeline.parts.join import PartResult, judge_parts, plan_parts
 from pipeline.scan import Scanner
-from pipeline.scoring.engine import Engine
 from pipeline.sources import Source
 from pipeline.video.sampling import Fps
 from pipeline.video.sandbox import DecodeServer
 from tests import media
-from tests.pipeline.quick import SPEC, QuickNetwork
-from tests.pipeline.records import PROVENANCE
+from tests.pipeline.quick import QuickNetwork, quick_scanner
 
 Turn = Literal[0, 90, 180, 270]
 
@@ -40,22 +37,15 @@ def test_a_box_in_a_turned_frame_is_the_same_place(turn: int, width: int, height
     assert boxes_back(there, turn, width, height).tolist() == [[x0, y0, x1, y1]]
 
 
-@pytest.fixture(scope="module", params=["mtcnn"])
-def scanner(request: pytest.FixtureRequest, decode_server: DecodeServer) -> Iterator[Scanner]:
+@pytest.fixture(scope="module")
+def scanner(decode_server: DecodeServer) -> Iterator[Scanner]:
     network = QuickNetwork()
     # Differs for an upright face and the same one turned.
     network.log_odds = lambda pixels: (
         (pixels[:, :32].mean((1, 2, 3), dtype=np.float32) - pixels[:, 32:].mean((1, 2, 3), dtype=np.float32)) / 8
     )
-    with Engine(network) as engine:
-        yield Scanner(
-            engine=engine,
-            spec=SPEC,
-            detector=create_detector(request.param),
-            server=decode_server,
-            sampling=Fps(2),
-            provenance=PROVENANCE.model_copy(update={"decoder": "none", "source_sha256": None}),
-        )
+    with quick_scanner(decode_server, Fps(2), network=network) as scanner:
+        yield scanner
 
 
 @pytest.fixture(scope="module")

@@ -22,14 +22,13 @@ from pipeline.faces.detector import FaceDetector
 from pipeline.parts.join import MAX_PARTS, PartError, PartResult, join_parts, judge_parts, overlap_for, plan_parts
 from pipeline.parts.result import SeenFrame
 from pipeline.scan import Scanner
-from pipeline.scoring.engine import Engine
 from pipeline.sources import ScanInterruptedError, Source
 from pipeline.types import Faces, Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge, supported_people
 from pipeline.video.sampling import Even, Every, Fps, Keyframes, Sampling
 from pipeline.video.sandbox import DecodeServer, Limits, Window
 from tests import media
-from tests.pipeline.quick import SPEC, QuickNetwork
+from tests.pipeline.quick import QuickNetwork, quick_scanner
 from tests.pipeline.records import PROVENANCE
 
 CLIP_ID = "clip"
@@ -283,15 +282,8 @@ def scanner(detector: FaceDetector, decode_server: DecodeServer) -> Iterator[Sca
     network = QuickNetwork()
     # Steep enough to show a different crop of the same face.
     network.log_odds = lambda pixels: pixels[:, 16:48, 16:48].mean((1, 2, 3), dtype=np.float32) / 8 - 14
-    with Engine(network) as engine:
-        yield Scanner(
-            engine=engine,
-            spec=SPEC,
-            detector=detector,
-            server=decode_server,
-            sampling=Fps(FPS),
-            provenance=PROVENANCE.model_copy(update={"decoder": "none", "source_sha256": None}),
-        )
+    with quick_scanner(decode_server, Fps(FPS), network=network, detector=detector) as scanner:
+        yield scanner
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,8 @@ import redis
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from pipeline.contracts import VIDEO_TOPICS, Topic
-from pipeline.faces.create import create_detector
 from pipeline.results.store import VerdictStore, connect
 from pipeline.scan import Scanner
-from pipeline.scoring.engine import Engine
 from pipeline.telemetry import Metrics
 from pipeline.transport.consumer import GROUP, TaskConsumer
 from pipeline.transport.kafka import Publisher, ensure_topics
@@ -23,8 +21,7 @@ from pipeline.weights.leases import Scanners
 from pipeline.worker.access import UriAllow
 from pipeline.worker.message import Service
 from tests import media
-from tests.pipeline.quick import SPEC, QuickNetwork
-from tests.pipeline.records import PROVENANCE
+from tests.pipeline.quick import QuickNetwork, quick_scanner
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +31,8 @@ def network() -> QuickNetwork:
 
 @pytest.fixture(scope="module")
 def scanner(network: QuickNetwork, decode_server: DecodeServer) -> Iterator[Scanner]:
-    with Engine(network) as engine:
-        yield Scanner(
-            engine=engine,
-            spec=SPEC,
-            detector=create_detector("mtcnn"),
-            server=decode_server,
-            sampling=Even(6),
-            provenance=PROVENANCE.model_copy(update={"decoder": "none", "source_sha256": None}),
-            portraits=False,
-        )
+    with quick_scanner(decode_server, Even(6), network=network, portraits=False) as scanner:
+        yield scanner
 
 
 @pytest.fixture(scope="module")

@@ -273,14 +273,25 @@ def rewrite(client: redis.Redis, stream: str, **changes: object) -> None:
     client.hset(stream_key(stream), "state", json.dumps(state))
 
 
-def test_a_state_of_version_1_is_continued(
-    serve: Serve, streams: StreamStore, store: VerdictStore, client: redis.Redis, send: Callable[..., str]
+@pytest.mark.parametrize(
+    "changes",
+    [{"version": 1, "partition": None}, *({"tracker": odd} for odd in ({"foo": 1}, {"tracks": [{}]}, {"tracks": "x"}))],
+    ids=["version 1", "no tracker", "no track", "no list of tracks"],
+)
+def test_an_older_state_and_one_with_an_invalid_tracker_are_continued(
+    changes: dict[str, object],
+    serve: Serve,
+    streams: StreamStore,
+    store: VerdictStore,
+    client: redis.Redis,
+    send: Callable[..., str],
 ) -> None:
     with serve():
         stream = send(range(2), final=False)
         applied(streams, stream, 2)
-    rewrite(client, stream, version=1, partition=None)
-    client.hdel(stream_key(stream), "partition")
+    rewrite(client, stream, **changes)
+    if "partition" in changes:
+        client.hdel(stream_key(stream), "partition")
     with serve():
         send([2, 3], stream_id=stream)
         assert judged(store, stream).frames_sampled == 24
@@ -343,24 +354,6 @@ def test_an_idle_stream_with_an_invalid_state_does_not_keep_others_open(
         until(lambda: "broken" not in streams.idle(-60.0))
     client.delete(stream_key("odd"), *(stream_key(f"left-{n}") for n in range(150)))
     client.delete(STREAMS_KEY)
-
-
-@pytest.mark.parametrize("tracker", [{"foo": 1}, {"tracks": [{}]}, {"tracks": "x"}])
-def test_people_are_followed_from_the_start_where_the_tracker_s_state_is_invalid(
-    tracker: dict[str, object],
-    serve: Serve,
-    streams: StreamStore,
-    store: VerdictStore,
-    client: redis.Redis,
-    send: Callable[..., str],
-) -> None:
-    with serve():
-        stream = send(range(2), final=False)
-        applied(streams, stream, 2)
-    rewrite(client, stream, tracker=tracker)
-    with serve():
-        send([2, 3], stream_id=stream)
-        assert judged(store, stream).frames_sampled == 24
 
 
 def test_a_stream_goes_on_in_another_partition(

@@ -74,6 +74,20 @@ def test_an_output_that_cannot_be_written_is_found_before_the_scores(
         assert f"Error: {option}: " in result.output
 
 
+def test_outputs_never_replace_what_is_read_or_each_other(
+    evaluate: Evaluate, weights: Path, manifest: Path, tmp_path: Path
+) -> None:
+    before = manifest.read_bytes(), weights.read_bytes()
+    out = tmp_path / "out"
+    for options in (("--json", manifest), ("--report", weights), ("--json", out, "--predictions", out)):
+        result = evaluate("--weights", weights, "--manifest", manifest, *options)
+        assert result.exit_code == 2
+        said = " ".join(result.output.split())
+        assert "would replace an input" in said or "are the same file" in said
+    assert (manifest.read_bytes(), weights.read_bytes()) == before
+    assert not out.exists()
+
+
 def test_sets_are_named_after_file_or_folder(manifest: Path) -> None:
     other = manifest.parent / "dfdc-val.csv"
     other.write_text(manifest.read_text())

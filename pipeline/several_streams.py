@@ -1,12 +1,14 @@
-"""One verdict on a file with several video streams: as suspicious as the worst of them."""
+"""One report on a file with several video streams: as suspicious as the worst of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from models.checkpoint_info import Thresholds
+from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, StreamVerdict, Verdict
 from pipeline.verdict.aggregate import supported_people
 from pipeline.verdict.calibration import label
@@ -15,7 +17,62 @@ from pipeline.verdict.calibration import label
 MAX_STREAMS: Final = 4
 
 
-def renumbered(verdict: Verdict, stream: int, first_track: int) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class StreamShape:
+    """What the record says of a stream besides its verdict; the defaults are those of one that cannot be read."""
+
+    width: int = 1
+    height: int = 1
+    codec: str = "unknown"
+
+
+def on_all_streams(
+    reports: Sequence[ClipReport], shapes: Sequence[StreamShape], thresholds: Thresholds | None
+) -> ClipReport:
+    """The report on all streams of a file; of one stream, its own.
+
+    Args:
+        reports: on the streams, the largest first.
+        shapes: of the streams.
+        thresholds: of the weights; the people of all streams count.
+    """
+    if len(reports) == 1:
+        return reports[0]
+    numbered: list[ClipReport] = []
+    tracks = 0
+    for number, report in enumerate(reports):
+        people = {person.track for person in report.verdict.people}
+        suspicious, clearest = (
+            tuple(replace(one, track=one.track + tracks) for one in portraits if one.track in people)
+            for portraits in (report.suspicious, report.clearest)
+        )
+        verdict = _renumbered(report.verdict, number, tracks)
+        numbered.append(replace(report, verdict=verdict, suspicious=suspicious, clearest=clearest))
+        tracks += max(people, default=-1) + 1
+    verdicts = [report.verdict for report in numbered]
+    streams = [
+        StreamVerdict(
+            width=shape.width,
+            height=shape.height,
+            codec=shape.codec,
+            outcome=verdict.outcome,
+            probability=verdict.probability,
+            error=verdict.error,
+            frames_sampled=verdict.frames_sampled,
+        )
+        for verdict, shape in zip(verdicts, shapes, strict=True)
+    ]
+    whole = _combined(verdicts, streams, thresholds)
+    deciding = next(report for report in numbered if report.verdict.probability == whole.probability)
+    return replace(
+        deciding,
+        verdict=whole,
+        suspicious=tuple(portrait for report in numbered for portrait in report.suspicious),
+        clearest=tuple(portrait for report in numbered for portrait in report.clearest),
+    )
+
+
+def _renumbered(verdict: Verdict, stream: int, first_track: int) -> Verdict:
     """The same with the number of its stream, and with tracks from `first_track` on."""
     return verdict.model_copy(
         update={
@@ -30,16 +87,14 @@ def renumbered(verdict: Verdict, stream: int, first_track: int) -> Verdict:
     )
 
 
-def combined(verdicts: Sequence[Verdict], streams: Sequence[StreamVerdict], thresholds: Thresholds | None) -> Verdict:
-    """The verdict on all streams; with one, its own.
+def _combined(verdicts: Sequence[Verdict], streams: Sequence[StreamVerdict], thresholds: Thresholds | None) -> Verdict:
+    """The verdict on all streams.
 
     Args:
         verdicts: of the streams, the largest first, with their numbers and with tracks that differ.
         streams: what the record says of each.
         thresholds: of the weights; the number of people in all streams counts.
     """
-    if len(verdicts) == 1:
-        return verdicts[0]
     scored = [verdict for verdict in verdicts if verdict.outcome is Outcome.SCORED]
     base = max(scored, key=lambda verdict: verdict.probability or 0.0) if scored else verdicts[0]
     people = sum(len(supported_people(verdict.people, verdict.frames_sampled)) for verdict in scored)
