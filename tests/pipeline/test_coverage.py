@@ -8,11 +8,14 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.checkpoint_info import Thresholds
 from pipeline.contracts import Label, Outcome, Verdict
 from pipeline.parts.join import PartResult, judge_parts, plan_parts
 from pipeline.scan import Scanner
@@ -72,8 +75,6 @@ def test_a_whole_clip_is_covered(scanner: Scanner, clip: Path) -> None:
 
 
 def test_a_picture_has_no_coverage(scanner: Scanner, tmp_path: Path) -> None:
-    import cv2
-
     cv2.imwrite(str(tmp_path / "face.png"), media.face_picture()[..., ::-1])
     assert judged(scanner, tmp_path / "face.png").coverage is None
 
@@ -126,8 +127,6 @@ def test_results_of_earlier_parts_are_read(scanner: Scanner, clip: Path) -> None
 
 
 def test_n_frames_of_a_clip_with_a_jump(scanner: Scanner, clip: Path, tmp_path: Path) -> None:
-    import av
-
     path = tmp_path / "jump.mkv"
     with av.open(str(clip)) as a, av.open(str(path), "w") as b:
         stream = a.streams.video[0]
@@ -202,10 +201,6 @@ def test_short_clips_are_sampled_as_often_as_a_verdict_needs(
 
 
 def test_one_frame_of_a_video_decides_nothing(scanner: Scanner, tmp_path: Path) -> None:
-    import cv2
-
-    from models.checkpoint_info import Thresholds
-
     media.make_clip(tmp_path / "short.mp4", seconds=0.04)
     cv2.imwrite(str(tmp_path / "face.png"), media.face_picture()[..., ::-1])
     thresholds = Thresholds(real=tuple([0.1] * 8), fake=tuple([0.5] * 8), fpr=0.01)

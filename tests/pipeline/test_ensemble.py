@@ -19,6 +19,8 @@ from pipeline.contracts import Outcome, Verdict
 from pipeline.faces.views import Looks
 from pipeline.scan import Scanner
 from pipeline.scanner_options import ScannerOptions
+from pipeline.scoring.backends import create_backend
+from pipeline.scoring.engine import Engine
 from pipeline.scoring.group import EngineGroup
 from pipeline.sources import Source
 from pipeline.video.sampling import Even, Fps
@@ -160,9 +162,6 @@ def test_a_path_with_a_comma_is_one_file(members: tuple[Path, Path], tmp_path: P
 
 
 def test_other_weights_keep_the_looks(members: tuple[Path, Path], one_face: Path) -> None:
-    from pipeline.scoring.backends import create_backend
-    from pipeline.scoring.engine import Engine
-
     first, second = (assembly.load(architecture=None, weights=member, untrained=False) for member in members)
     options = ScannerOptions(Even(3), looks=Looks(flip=True), backend="torch", device="cpu", workers=1)
 

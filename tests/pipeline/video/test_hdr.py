@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from av.video.reformatter import Colorspace
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.types import Image
 from pipeline.video.hdr import HLG, PQ, ToSdr, hlg_to_scene, nits_to_pq, pq_to_nits, tone_curve
-from pipeline.video.sandbox import DecodeServer
+from pipeline.video.sandbox import DecodeError, DecodeServer
 from tests import media
 from tests.pipeline.video.reading import read
 
@@ -70,8 +71,6 @@ def test_a_picture_that_was_sdr_looks_like_it_again(transfer: int) -> None:
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 def test_a_tagged_clip_is_mapped(transfer: int, decode_server: DecodeServer, tmp_path: Path) -> None:
-    import av
-
     face = media.face_picture()[: media.face_picture().shape[0] // 2 * 2, : media.face_picture().shape[1] // 2 * 2]
     signal = np.rint(signal_of(face, transfer) * 65_535).astype("<u2")
     path = tmp_path / "hdr.mkv"
@@ -88,3 +87,28 @@ def test_a_tagged_clip_is_mapped(transfer: int, decode_server: DecodeServer, tmp
             container.mux(packet)
     (image,) = read(decode_server, path).images
     assert np.abs(image.astype(int) - face).mean() < 6
+
+
+@pytest.mark.parametrize("transfer", [2, HLG])
+def test_dolby_vision_is_read_where_it_has_a_picture_for_others(
+    transfer: int, decode_server: DecodeServer, tmp_path: Path
+) -> None:
+    """Profile 5 leaves its transfer function open (2 of H.273); profile 8.4 is HLG."""
+    path = tmp_path / "dolby.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p10le"
+        stream.codec_context.codec_tag = "dvh1"
+        stream.codec_context.color_trc = transfer
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 100, np.uint8), "rgb24").reformat(
+                format="yuv420p10le"
+            )
+            frame.pts, frame.color_trc = number, transfer
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    if transfer == HLG:
+        assert len(read(decode_server, path).images) == 3
+        return
+    with pytest.raises(DecodeError, match="Dolby Vision profile 5"):
+        read(decode_server, path)
