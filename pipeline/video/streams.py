@@ -18,7 +18,7 @@ def ranked_streams(container: av.container.InputContainer) -> list[av.VideoStrea
     """The streams that may be read, the largest first.
 
     Raises:
-        DecodeError: there is none, or they are tiles of one picture.
+        DecodeError: the file has no readable video stream, or it is a picture in tiles.
     """
     aside = Disposition.attached_pic | Disposition.timed_thumbnails
     videos = [s for s in container.streams.video if not s.disposition & aside]
