@@ -87,6 +87,7 @@ class FaceTracker:
         self._next_id = 0
         self._detected_s = -math.inf
         self._updated_s = -math.inf
+        self._size: tuple[int, int] | None = None  # width and height of the frame before
 
     def update(self, frame: Frame) -> Faces:
         """Faces of the next frame with `track_ids` and `quality`, in the order of their ids.
@@ -94,6 +95,7 @@ class FaceTracker:
         Args:
             frame: later than the one before. Its image is not kept.
         """
+        self._resize(frame.image.shape[1], frame.image.shape[0])
         cut = self._scene.update(frame.image)
         for track in self._tracks:
             track.cut |= cut
@@ -105,6 +107,14 @@ class FaceTracker:
         faces = faces.take(np.argsort(faces.track_ids))
         self._follow(frame, faces)
         return with_quality(frame.image, faces)
+
+    def _resize(self, width: int, height: int) -> None:
+        """Where frames change their size in the middle of a stream, people are where they were in the picture."""
+        if self._size is not None and self._size != (width, height):
+            scale = np.array([width / self._size[0], height / self._size[1]] * 2, np.float32)
+            for track in self._tracks:
+                track.box = track.box * scale
+        self._size = (width, height)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state as plain JSON values (some 5 kB, and 9 kB for the scene), for `restore`."""
@@ -125,6 +135,7 @@ class FaceTracker:
             # JSON has no infinity.
             "detected_s": self._detected_s if math.isfinite(self._detected_s) else None,
             "updated_s": self._updated_s if math.isfinite(self._updated_s) else None,
+            "size": None if self._size is None else list(self._size),
         }
 
     @classmethod
@@ -159,6 +170,9 @@ class FaceTracker:
             detected_s, updated_s = snapshot["detected_s"], snapshot["updated_s"]
             tracker._detected_s = -math.inf if detected_s is None else float(detected_s)
             tracker._updated_s = -math.inf if updated_s is None else float(updated_s)
+            if (size := snapshot.get("size")) is not None:  # absent in snapshots of older versions
+                width, height = (int(side) for side in size)
+                tracker._size = (max(1, width), max(1, height))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a snapshot of a tracker: {type(error).__name__}: {error}") from error
         return tracker

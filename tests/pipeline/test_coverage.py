@@ -209,3 +209,16 @@ def test_one_frame_of_a_video_decides_nothing(scanner: Scanner, tmp_path: Path) 
     assert (clip.outcome, clip.label) == (Outcome.SCORED, Label.INCONCLUSIVE)
     assert (picture.outcome, picture.label) == (Outcome.SCORED, Label.FAKE)
     assert clip.probability == pytest.approx(picture.probability, abs=1e-3)
+
+
+def test_a_change_of_resolution_keeps_its_people(scanner: Scanner, tmp_path: Path) -> None:
+    media.make_clip(tmp_path / "small.mp4", seconds=6, size=(480, 272), face_px=(100, 110))
+    with av.open(str(tmp_path / "small.mp4")) as container:
+        pictures = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    half = len(pictures) // 2
+    media.encode(tmp_path / "0.h264", pictures[:half])
+    media.encode(tmp_path / "1.h264", [(t_s, cv2.resize(image, (960, 544))) for t_s, image in pictures[half:]])
+    (tmp_path / "grows.h264").write_bytes(b"".join((tmp_path / name).read_bytes() for name in ("0.h264", "1.h264")))
+    verdict = judged(scanner, tmp_path / "grows.h264")
+    assert verdict.outcome is Outcome.SCORED
+    assert [person.frames for person in verdict.people] == [verdict.frames_sampled]
