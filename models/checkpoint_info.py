@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "library_versions",
 ]
 
+FEWEST_FRAMES = 8  # of the first of `Thresholds.contrast`
 MAX_PEOPLE = 8  # thresholds are chosen for clips with 1 to 8 people
 # Before a video's frames are averaged, a single frame's odds are held within e^-6..e^6 (p = .0025 to .9975), so that
 # one outlier frame cannot outvote the others.
@@ -41,11 +43,14 @@ class Thresholds:
         fpr: share of real validation clips that `fake` calls fake.
         fake: [8], for k = 1 to 8 people: a clip at or above it is called fake.
         real: [8], likewise: a clip below it is called real.
+        contrast: [C], for tracks with 8, 16, 32 ... independent frames in all: how far a short stretch must differ from
+            the rest, see `pipeline.verdict.segments`. Empty: not chosen, and no stretches are found.
     """
 
     fpr: float
     fake: tuple[float, ...]
     real: tuple[float, ...]
+    contrast: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 < self.fpr < 1.0:
@@ -55,8 +60,12 @@ class Thresholds:
                 raise ValueError(f"{name} must hold {MAX_PEOPLE} probabilities, for 1 to 8 people, got {values}")
         if any(fake < real for fake, real in zip(self.fake, self.real, strict=True)):
             raise ValueError(f"fake must not be below real, got fake {self.fake} and real {self.real}")
-        if any(after < before for before, after in zip(self.fake, self.fake[1:], strict=False)):
+        if any(after < before for before, after in pairwise(self.fake)):
             raise ValueError(f"fake must not fall as people are added, got {self.fake}")
+        if not all(math.isfinite(value) and value > 0 for value in self.contrast):
+            raise ValueError(f"contrast must hold positive numbers, got {self.contrast}")
+        if any(after < before for before, after in pairwise(self.contrast)):
+            raise ValueError(f"contrast must not fall as frames are added, got {self.contrast}")
 
     def of(self, people: int) -> tuple[float, float]:
         """The thresholds (real, fake) for a clip in which `people` were judged; beyond the last k its values hold.
@@ -68,6 +77,19 @@ class Thresholds:
             raise ValueError(f"thresholds need at least one judged person, got {people}")
         k = min(people, MAX_PEOPLE) - 1
         return self.real[k], self.fake[k]
+
+    def contrast_of(self, frames: float) -> float | None:
+        """The contrast that a stretch needs where tracks have so many independent frames in all; None: not chosen.
+
+        Beyond the longest tracks of the choice, it grows as it did between the last two.
+        """
+        if not self.contrast:
+            return None
+        doublings = max(0, math.ceil(math.log2(max(frames, 1) / FEWEST_FRAMES)))
+        beyond = max(0, doublings - len(self.contrast) + 1)
+        last = self.contrast[min(doublings, len(self.contrast) - 1)]
+        step = self.contrast[-1] - self.contrast[-2] if len(self.contrast) > 1 else 0.0
+        return last + beyond * step
 
 
 def library_versions() -> dict[str, str]:
@@ -167,7 +189,12 @@ class CheckpointInfo:
             if spec.hash != values["input_spec_hash"]:
                 raise ValueError(f"the input spec has hash {spec.hash}, not {values['input_spec_hash']} as saved")
             if thresholds is not None:
-                thresholds = Thresholds(thresholds["fpr"], tuple(thresholds["fake"]), tuple(thresholds["real"]))
+                thresholds = Thresholds(
+                    thresholds["fpr"],
+                    tuple(thresholds["fake"]),
+                    tuple(thresholds["real"]),
+                    tuple(thresholds.get("contrast", ())),
+                )
             known |= {
                 "input_spec": spec,
                 "calibration": Calibration.from_dict(known["calibration"]),

@@ -86,8 +86,13 @@ def combined_thresholds(members: Sequence[Thresholds | None]) -> Thresholds | No
         odds = [[_logit(value) for value in row] for row in rows]
         return tuple(1 / (1 + math.exp(-sum(row[k] for row in odds) / len(odds))) for k in range(MAX_PEOPLE))
 
+    # The chance differences of a mean are at most the mean of the members' own (Minkowski's inequality).
+    contrasts = zip(*(each.contrast for each in known), strict=False)
     return Thresholds(
-        max(each.fpr for each in known), mean([each.fake for each in known]), mean([each.real for each in known])
+        max(each.fpr for each in known),
+        mean([each.fake for each in known]),
+        mean([each.real for each in known]),
+        tuple(sum(row) / len(row) for row in contrasts),
     )
 
 

@@ -84,6 +84,17 @@ class ScoredFace(Contract):
     stream: int = Field(default=0, ge=0, description="video stream, see `streams`")
 
 
+class Segment(Contract):
+    """A short stretch of a person's track that looks forged, though the whole track does not."""
+
+    track: int = Field(ge=0)
+    stream: int = Field(default=0, ge=0, description="video stream, see `streams`")
+    from_s: float = Field(description="its first frame that looks forged")
+    to_s: float = Field(description="its last one")
+    probability: Probability = Field(description="calibrated P(fake) over the stretch")
+    frames: int = Field(ge=2, description="scored frames in it")
+
+
 class StreamVerdict(Contract):
     """One of several video streams of a clip."""
 
@@ -148,6 +159,11 @@ class Verdict(Contract):
     frames_scored: int = Field(ge=0, description="sampled frames with at least one scored face")
     people: list[Person]
     frames: list[ScoredFace]
+    segments: list[Segment] = Field(
+        default_factory=list,
+        description="by time: when people look forged who do not over their whole track; "
+        "a clip with one is called fake",
+    )
     coverage: Coverage | None = Field(
         default=None, description="null for pictures, for streams, and where the video was not read to its end"
     )
@@ -177,6 +193,13 @@ class Verdict(Contract):
         if scored == (self.error is not None):
             raise ValueError(f"outcome {self.outcome}: an error goes with every outcome but 'scored'")
         return self
+
+    @property
+    def suspicion(self) -> float | None:
+        """P(fake) of the clip or of its most suspicious segment, to sort by; None unless scored."""
+        if self.probability is None:
+            return None
+        return max([self.probability, *(segment.probability for segment in self.segments)])
 
     def to_json(self) -> str:
         """The record as one line of JSON."""

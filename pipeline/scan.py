@@ -258,6 +258,7 @@ class _Clip:
         try:
             self._score(opened)
         except DecodeError as error:
+            self.streams = max(self.streams, error.streams)
             if self.streams == 1:
                 raise
             self.fail(error)

@@ -9,7 +9,7 @@ from typing import Final
 
 from models.checkpoint_info import Thresholds
 from pipeline.clip_report import ClipReport
-from pipeline.contracts import Outcome, StreamVerdict, Verdict
+from pipeline.contracts import Label, Outcome, StreamVerdict, Verdict
 from pipeline.verdict.aggregate import supported_people
 from pipeline.verdict.calibration import label
 
@@ -83,6 +83,10 @@ def _renumbered(verdict: Verdict, stream: int, first_track: int) -> Verdict:
             "frames": [
                 face.model_copy(update={"stream": stream, "track": face.track + first_track}) for face in verdict.frames
             ],
+            "segments": [
+                segment.model_copy(update={"stream": stream, "track": segment.track + first_track})
+                for segment in verdict.segments
+            ],
         }
     )
 
@@ -101,6 +105,9 @@ def _combined(verdicts: Sequence[Verdict], streams: Sequence[StreamVerdict], thr
     judged = base.label
     if base.probability is not None and len(scored) > 1:
         judged = label(base.probability, people, thresholds)
+    segments = [segment for verdict in scored for segment in verdict.segments]
+    if segments:
+        judged = Label.FAKE
     not_judged = sum((Counter(verdict.not_judged) for verdict in verdicts), Counter[str]())
     coverages = [verdict.coverage for verdict in verdicts if verdict.coverage is not None]
     return base.model_copy(
@@ -111,6 +118,7 @@ def _combined(verdicts: Sequence[Verdict], streams: Sequence[StreamVerdict], thr
             "frames_scored": sum(verdict.frames_scored for verdict in verdicts),
             "people": [person for verdict in verdicts for person in verdict.people],
             "frames": [face for verdict in verdicts for face in verdict.frames],
+            "segments": sorted(segments, key=lambda segment: (segment.from_s, segment.track)),
             "not_judged": dict(sorted(not_judged.items())),
             "coverage": min(coverages, key=lambda coverage: coverage.share) if coverages else None,
             "streams": list(streams),

@@ -26,6 +26,7 @@ from trainers.copies import COPIES, ScoredCopy, Tracks, scored_copies
 from trainers.data.clean import HELD_OUT
 from trainers.data.manifest import FAKE, REAL, Manifest, ManifestError, join
 from trainers.likelihood import elub
+from trainers.segments import FALSE_ALARMS, contrasts, scored_sequences
 
 FPR, MISSES = 0.01, 0.10
 # A quantile is used if at least this many reals are above it; further out the tail is extrapolated.
@@ -251,6 +252,9 @@ def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
     reals = join([part.take(part.label == REAL) for part in (held_out, rows.take(~both))], manifest.root)
     copies = scored_copies(options.weights, rows.take(both), reals, options.device, rows=options.rows)
     chosen = choose(copies, fpr=options.fpr, misses=options.misses)
+    sequences = scored_sequences(options.weights, rows.take(both), options.device)
+    contrast = contrasts(sequences, chosen.calibration, chosen.thresholds.fake[0])
+    chosen = replace(chosen, thresholds=replace(chosen.thresholds, contrast=contrast))
     name = options.name or read_checkpoint(options.weights).info.name
     return chosen, write_calibrated(options.weights, options.out, chosen, name=name, half=options.half)
 
@@ -285,5 +289,12 @@ def run(options: CalibrateOptions, say: Callable[[str], None], fail: Callable[[s
     say(f"fake from {', '.join(f'{p:.4f}' for p in thresholds.fake)} for 1 to 8 people")
     say(f"  ({options.fpr:.1%} of the {chosen.reals} reals of the worst copy: {chosen.worst})")
     say(f"real below {thresholds.real[0]:.4f} ({options.misses:.0%} of the fakes of all copies)")
+    if thresholds.contrast:
+        say(
+            f"a stretch looks forged from a contrast of {', '.join(f'{c:.2f}' for c in thresholds.contrast)} on, for "
+            f"tracks of 8, 16, 32 ... frames ({FALSE_ALARMS:.1%} of made real tracks)"
+        )
+    else:
+        say("stretches of videos are not judged: too few real videos have eight frames or more")
     say(f"{options.out}: {options.out.stat().st_size / 2**20:.2f} MiB, sha256 {sha256}")
     return 0

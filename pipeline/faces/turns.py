@@ -79,7 +79,12 @@ class TurnFinder:
         if len(self._scores) < _FACES and faces.quality.max() >= MIN_QUALITY:
             best = faces.take(np.array([int(faces.quality.argmax())]))
             self._scores.append((float(best.scores[0]), *self._scores_turned(image, best.boxes[0])))
-        return len(self._scores) == _FACES and self._compared() != 0
+        return self.is_certain and self._compared() != 0
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether enough faces were compared; what has no faces may show some later."""
+        return len(self._scores) == _FACES
 
     def turn(self) -> int:
         """Degrees clockwise that make people upright; 0 if they are, or if there are none."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipeline.faces.tracker import FaceTracker
+from pipeline.faces.turns import TurnFinder
 from pipeline.frame_scorer import FrameScorer
 from pipeline.scan import Scanner
 from pipeline.sources import Guard, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
@@ -34,6 +35,8 @@ class SegmentResult:
         clock_s: of the tracker, behind its last frame.
         error: why it was not scored to its end; None where it was.
         not_judged: of the faces seen, how many have which flaw.
+        turn: by which its frames were turned; None: people may be upright, or there were none.
+        tracker: with which the stream continues.
     """
 
     scores: Scores
@@ -44,6 +47,8 @@ class SegmentResult:
     clock_s: float
     decoder: str
     error: str | None
+    turn: int | None
+    tracker: FaceTracker
     not_judged: Counter[str] = field(default_factory=Counter)
 
 
@@ -57,6 +62,7 @@ def score_segment(
     clock_s: float,
     stop: Callable[[], bool],
     guard: Guard | None = None,
+    turn: int | None = 0,
 ) -> SegmentResult:
     """Score a segment. A problem is reported in `error`; what was scored before it counts.
 
@@ -69,14 +75,22 @@ def score_segment(
         clock_s: behind the last frame that the tracker saw.
         stop: asked at each frame, whether to leave.
         guard: of a `uri`; None: it may be read.
+        turn: degrees clockwise that make people upright; None: find out. Where people turn out not to be upright, the
+            segment is scored once more, by a new tracker.
 
     Raises:
         ScanInterruptedError: `stop` said so; the tracker is half-way through the segment.
     """
-    clock_s = max(clock_s, segment.start_s)
+    clock_s = started_s = max(clock_s, segment.start_s)
     scorer = FrameScorer(
-        segment.stream_id, tracker, cut=scanner.cut, submit=scanner.submit, calibration=scanner.calibration
+        segment.stream_id,
+        tracker,
+        cut=scanner.cut,
+        submit=scanner.submit,
+        calibration=scanner.calibration,
+        turn=turn or 0,
     )
+    finder = TurnFinder(scanner.detector) if turn is None else None
     end_s, decoded, decoder = segment.start_s, 0, "none"
     error: str | None = None
     try:
@@ -90,10 +104,12 @@ def score_segment(
                 if stop():
                     raise ScanInterruptedError
                 stream_s = segment.start_s + frame.t_s
-                scorer.add(
+                faces, _ = scorer.add(
                     Frame(frame.image, tracker_start_s + frame.t_s, frame.index, frame.clip_id),
                     labelled=Frame(frame.image, stream_s, first_index + frame.index, segment.stream_id),
                 )
+                if finder is not None and finder.look(frame.image, faces):
+                    break
                 clock_s = tracker_start_s + frame.t_s + _TICK_S
                 end_s = max(end_s, stream_s)
             decoded = reader.info.frames_decoded
@@ -102,6 +118,20 @@ def score_segment(
     except (DecodeError, SourceError) as failure:
         error = str(failure)
     scores = scorer.finish()
+    if finder is not None and (found := finder.turn()):
+        return score_segment(
+            scanner,
+            FaceTracker(scanner.detector),
+            segment,
+            media,
+            first_index=first_index,
+            clock_s=started_s,
+            stop=stop,
+            guard=guard,
+            turn=found,
+        )
+    if finder is not None and finder.is_certain:
+        turn = 0
     return SegmentResult(
         scores=scores,
         frames_decoded=max(decoded, scorer.frames),
@@ -111,6 +141,8 @@ def score_segment(
         clock_s=clock_s,
         decoder=decoder,
         error=error if scorer.error is None else str(scorer.error),
+        turn=turn,
+        tracker=tracker,
         not_judged=scorer.not_judged,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -11,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.checkpoint_info import Calibration, Thresholds
 from pipeline.contracts import Outcome, Person, Provenance, ScoredFace, Verdict
-from pipeline.types import Scores
+from pipeline.types import Floats, Scores
 from pipeline.verdict.aggregate import CONFIRM_FRAMES, ClipFacts, Failure, conclude
 from pipeline.verdict.evidence import LogitSum
+from pipeline.verdict.segments import MAX_RUN_S, Run, best_apart, strongest_runs
 
 # 2 added the partition.
 STATE_VERSION: Final = 2
@@ -21,6 +23,11 @@ STATE_VERSION: Final = 2
 MAX_GAPS: Final = 1000
 # Far beyond the time for which the tracker searches for a lost face.
 FORGET_S: Final = 60.0
+# Candidates for short forgeries that a person keeps, from even odds and this contrast on; and the latest frames, of
+# which a run may go on in the next segment.
+MAX_RUNS: Final = 8
+LEAST_CONTRAST: Final = 2.0
+MAX_RECENT: Final = 64
 
 
 # Partition, None where it is unknown, and offset, -1 before the first.
@@ -31,11 +38,36 @@ class _State(BaseModel):
     model_config = ConfigDict(extra="ignore", validate_assignment=False)
 
 
+class StoredRun(_State):
+    """One run of frames of a person that may be a short forgery; see `pipeline.verdict.segments.Run`."""
+
+    first_s: float
+    last_s: float
+    weighted: float
+    weight: float
+    plain: float
+    count: int
+    quality: float
+
+    @classmethod
+    def of(cls, run: Run) -> StoredRun:
+        """To store it."""
+        return cls(first_s=run.first_s, last_s=run.last_s, **asdict(run.sums))
+
+    @property
+    def run(self) -> Run:
+        """As it was."""
+        sums = LogitSum(self.weighted, self.weight, self.plain, self.count, self.quality)
+        return Run(self.first_s, self.last_s, sums)
+
+
 class Track(_State):
     """A person, summed up over all segments.
 
     Attributes:
         quality: None in states of versions that trusted all qualities alike: then it equals `weight`.
+        runs: that differ most from the rest.
+        recent: time, logit and quality of the frames of the last two seconds.
     """
 
     weighted: float = 0.0
@@ -46,12 +78,36 @@ class Track(_State):
     frames: int = 0
     first_s: float
     last_s: float
+    runs: list[StoredRun] = Field(default_factory=list)
+    recent: list[tuple[float, float, float]] = Field(default_factory=list)
 
     @property
     def logits(self) -> LogitSum:
         """Its frame logits."""
         quality = self.weight if self.quality is None else self.quality
         return LogitSum(self.weighted, self.weight, self.plain, self.count, quality)
+
+    def find_runs(self, t_s: Floats, logits: Floats, quality: Floats, calibration: Calibration | None) -> None:
+        """Keep the runs that differ most, with those of new scores, which are in the sums already."""
+        new = np.stack([t_s, logits, quality], axis=1).astype(np.float64)
+        seen = np.concatenate([np.array(self.recent, np.float64).reshape(-1, 3), new])
+        whole, span_s = self.logits, self.last_s - self.first_s
+        runs = strongest_runs(
+            seen[:, 0],
+            seen[:, 1],
+            seen[:, 2],
+            calibration,
+            log_odds=0.0,
+            contrast=LEAST_CONTRAST,
+            whole=whole,
+            span_s=span_s,
+            limit=MAX_RUNS,
+        )
+        known = [stored.run for stored in self.runs]
+        runs = best_apart([*known, *runs], lambda run: run.contrast(whole, span_s, calibration), MAX_RUNS)
+        self.runs = [StoredRun.of(run) for run in runs]
+        latest = seen[seen[:, 0] >= seen[:, 0].max() - MAX_RUN_S][-MAX_RECENT:]
+        self.recent = [(float(t_s), float(logit), float(quality)) for t_s, logit, quality in latest]
 
 
 class StreamState(_State):
@@ -75,6 +131,7 @@ class StreamState(_State):
         not_judged: of the faces seen, how many have which flaw.
         tracks: people by number.
         tracker: snapshot of the face tracker; None before the first segment.
+        turn: degrees clockwise that make people upright; None as long as there was too little to see it.
         weights_sha256: all that scored it.
         started_at: Unix seconds.
         updated_at: Unix seconds.
@@ -103,6 +160,7 @@ class StreamState(_State):
     not_judged: dict[str, int] = Field(default_factory=dict)
     tracks: dict[int, Track] = Field(default_factory=dict)
     tracker: dict[str, Any] | None = None
+    turn: int | None = Field(default=None, ge=0, lt=360, multiple_of=90)
     weights_sha256: list[str] = Field(default_factory=list)
     decoder: str = "none"
     started_at: float
@@ -153,6 +211,7 @@ class StreamState(_State):
             known.frames += len(np.unique(scores.index[of_track]))
             known.first_s = min(known.first_s, float(times.min()))
             known.last_s = max(known.last_s, float(times.max()))
+            known.find_runs(times, scores.logits[of_track], scores.quality[of_track], calibration)
         self.frames_scored += len(np.unique(scores.index))
         # A crowd passes by in hours: who was seen once and is gone will not be reported, and need not be kept.
         gone_s = max((track.last_s for track in self.tracks.values()), default=0.0) - FORGET_S
@@ -207,7 +266,17 @@ class StreamState(_State):
             not_judged=self.not_judged,
         )
         shown = [face for face in frames if face.track in reported]
-        return conclude(facts, people, shown, self.frames_scored, thresholds)
+
+        def runs(number: int, log_odds: float, contrast: float) -> list[Run]:
+            track = self.tracks[number]
+            whole, span_s = track.logits, track.last_s - track.first_s
+            return [
+                run
+                for run in (stored.run for stored in track.runs)
+                if run.sums.log_odds(calibration) >= log_odds and run.contrast(whole, span_s, calibration) >= contrast
+            ]
+
+        return conclude(facts, people, shown, self.frames_scored, calibration, thresholds, runs)
 
     def _failure(self) -> Failure | None:
         if self.frames_sampled:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from models.atomic import atomic_write
 from pipeline.clip_report import AppliedThresholds, ClipReport
-from pipeline.contracts import Person, Verdict
+from pipeline.contracts import Person, Segment, Verdict
 from pipeline.faces.flaws import flaws_text
 from pipeline.portraits import Portrait
 from pipeline.results import wording
@@ -100,6 +100,7 @@ class _PersonView:
     timeline: Timeline | None
     suspicious: tuple[Portrait, ...]
     clearest: tuple[Portrait, ...]
+    segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class _ClipView:
 
 def interest(verdict: Verdict) -> tuple[int, float]:
     """Sort key of a clip's interest, greater is more: by probability, then clips that were not judged."""
-    return (0, 0.0) if verdict.probability is None else (1, verdict.probability)
+    return (0, 0.0) if verdict.suspicion is None else (1, verdict.suspicion)
 
 
 def begins_as_report(beginning: bytes) -> bool:
@@ -200,6 +201,7 @@ def _person(person: Person, clip: ClipReport, supported: bool, span_s: float, st
         timeline_of(faces, span_s=span_s, step_s=step_s) if faces else None,
         tuple(suspicious),
         tuple(clearest[:MAX_PORTRAITS_PER_KIND]),
+        tuple(segment for segment in clip.verdict.segments if segment.track == person.track),
     )
 
 
@@ -223,6 +225,7 @@ def _environment() -> jinja2.Environment:
         "short_name": wording.short_name,
         "flaws": flaws_text,
         "missing": describe,
+        "segments": wording.segments_text,
         "data_uri": lambda jpeg: Markup(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"),
     }
     return environment

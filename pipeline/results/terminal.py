@@ -109,7 +109,7 @@ def summary(
     ratios = not untrained and any(verdict.likelihood_ratio is not None for verdict in verdicts)
     for column in ("P(fake)", *(["evidence"] if ratios else []), "people", "frames", "s"):
         table.add_column(column, justify="right")
-    ranked = sorted(verdicts, key=lambda verdict: -(verdict.probability if verdict.probability is not None else -1))
+    ranked = sorted(verdicts, key=lambda verdict: -(verdict.suspicion if verdict.suspicion is not None else -1))
     for verdict in ranked[:MAX_ROWS]:
         style = "dim" if untrained else ""
         label = Text("-") if verdict.label is None else Text(verdict.label, style=_LABEL_STYLES[verdict.label])
@@ -131,6 +131,9 @@ def summary(
         elif verdict.coverage is not None and (missing := describe(verdict.coverage)):
             name = visible(verdict.source[len(folder) :])
             yield Text.assemble((name, "bold"), f": the verdict is about a part: {missing}")
+        if verdict.segments and not untrained:
+            name = visible(verdict.source[len(folder) :])
+            yield Text.assemble((name, "bold"), f": looks forged {wording.segments_text(verdict.segments)}")
     if len(ranked) > MAX_ROWS:
         yield Text(f"... and {len(ranked) - MAX_ROWS} clips more")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
@@ -138,7 +141,7 @@ def summary(
     if not untrained and any(verdict.probability is not None for verdict in verdicts):
         yield Text(f"{wording.run_headline(verdicts)}.", style="bold")
         first = ranked[0]
-        if first.likelihood_ratio is not None:
+        if first.likelihood_ratio is not None and first.suspicion == first.probability:
             name = f"{visible(first.source[len(folder) :])}: " if len(verdicts) > 1 else ""
             yield Text(name + wording.evidence_text(first.likelihood_ratio))
     if untrained:

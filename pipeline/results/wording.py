@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pipeline.contracts import Label, Outcome, Verdict
+from pipeline.contracts import Label, Outcome, Segment, Verdict
 
 Kind = Literal["fake", "inconclusive", "real", "untrained", "unjudged"]
 
@@ -56,6 +56,8 @@ BETWEEN = Finding(
 )
 # Ratios nearer to 1 than this are shown without a number.
 EVEN = 1.5
+# Stretches that a text names.
+MAX_SEGMENTS = 5
 
 LABELS: dict[Label, Finding] = {
     Label.FAKE: Finding(
@@ -74,6 +76,14 @@ LABELS: dict[Label, Finding] = {
     ),
     Label.INCONCLUSIVE: BETWEEN,
 }
+
+IN_PART = Finding(
+    "fake",
+    "Fake in part",
+    "Likely forged in part",
+    "Short stretches score at or above the threshold for fake and differ clearly from the rest of the same person, "
+    "which does not. Look at them first. A change of the light, a blurred or covered face can look like that, too.",
+)
 
 OUTCOMES: dict[Outcome, Finding] = {
     Outcome.NO_FACE: Finding(
@@ -132,6 +142,8 @@ def finding_of(verdict: Verdict) -> Finding:
         return OUTCOMES[verdict.outcome]
     if verdict.provenance.untrained:
         return UNTRAINED
+    if verdict.suspicion != verdict.probability:
+        return IN_PART
     return CLOSE_TO_FAKE if is_close(verdict) else LABELS[verdict.label]
 
 
@@ -165,6 +177,17 @@ def run_headline(verdicts: Sequence[Verdict]) -> str:
         return f"{fake:,} of {total:,} clips likely forged{near.replace('close to it', 'close to fake')}"
     counted = f"{judged:,} judged clips" if judged < total else f"{total:,} clips"
     return f"None of {counted} is called fake{near}"
+
+
+def segments_text(segments: Sequence[Segment]) -> str:
+    """When people look forged: "from 3.00 s to 4.50 s (p 0.98)" and so on."""
+    named = [
+        f"from {moment_text(segment.from_s)} to {moment_text(segment.to_s)} "
+        f"(p {probability_text(segment.probability)}, track {segment.track})"
+        for segment in segments[:MAX_SEGMENTS]
+    ]
+    more = len(segments) - MAX_SEGMENTS
+    return ", ".join(named) + (f" and in {more:,} more stretches" if more > 0 else "")
 
 
 def _are(count: int) -> str:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint_info import Calibration, Thresholds
-from pipeline.contracts import Coverage, Label, Outcome, Person, Provenance, ScoredFace, Verdict
+from pipeline.contracts import Coverage, Label, Outcome, Person, Provenance, ScoredFace, Segment, Verdict
 from pipeline.faces.flaws import flaws_text
 from pipeline.types import Scores
 from pipeline.verdict.calibration import label
 from pipeline.verdict.coverage import MIN_COVERAGE, describe
 from pipeline.verdict.evidence import LogitSum
+from pipeline.verdict.segments import Run, independent_frames, stretches, strongest_runs
+
+# Of a track, from the log-odds and the contrast that they need.
+Runs = Callable[[int, float, float], list[Run]]
 
 # A person decides on a clip from five scored frames on (or all, in a shorter clip) that make up 15 % of the sampled
 # ones: fewer are a passer-by or a false detection, and their average is noise.
@@ -104,8 +108,20 @@ def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thr
             )
         )
     shown = np.isin(scores.track_ids, [person.track for person in people])
+
+    def runs(track: int, log_odds: float, contrast: float) -> list[Run]:
+        of_track = scores.track_ids == track
+        arrays = (scores.t_s[of_track], scores.logits[of_track], scores.quality[of_track])
+        return strongest_runs(*arrays, calibration, log_odds=log_odds, contrast=contrast)
+
     return conclude(
-        facts, people, scored_faces(scores, shown, facts.turn), len(np.unique(scores.index[shown])), thresholds
+        facts,
+        people,
+        scored_faces(scores, shown, facts.turn),
+        len(np.unique(scores.index[shown])),
+        calibration,
+        thresholds,
+        runs,
     )
 
 
@@ -114,19 +130,34 @@ def conclude(
     people: list[Person],
     frames: list[ScoredFace],
     frames_scored: int,
+    calibration: Calibration | None,
     thresholds: Thresholds | None,
+    runs: Runs,
 ) -> Verdict:
-    """The verdict on what is known of each person."""
+    """The verdict on what is known of each person.
+
+    Args:
+        facts: see `ClipFacts`.
+        people: with enough frames to be reported.
+        frames: their scored faces.
+        frames_scored: frames with one of them.
+        calibration: of the weights.
+        thresholds: likewise.
+        runs: given a track and the log-odds and contrast that a run needs, its runs; see `strongest_runs`.
+    """
     supported = supported_people(people, facts.frames_sampled)
     failure = facts.failure or _gap(facts) or _shortcoming(facts, people, bool(supported))
     deciding: Person | None = None
     decided: Label | None = None
+    segments: list[Segment] = []
     if failure is None:
         deciding = max(supported, key=lambda person: person.probability)
         decided = label(deciding.probability, len(supported), thresholds)
         if facts.coverage is not None and deciding.frames == 1:
             # One frame of a video is an accident; a picture has thresholds of its own.
             decided = Label.INCONCLUSIVE
+        if thresholds is not None and (segments := _segments(supported, calibration, thresholds, runs)):
+            decided = Label.FAKE
     return Verdict(
         id=facts.id,
         source=facts.source,
@@ -140,12 +171,38 @@ def conclude(
         frames_scored=frames_scored,
         people=people,
         frames=frames,
+        segments=segments,
         coverage=facts.coverage,
         pixel_aspect=round(facts.pixel_aspect, 6),
         not_judged={name: count for name, count in sorted(facts.not_judged.items()) if count},
         provenance=facts.provenance,
         elapsed_s=round(facts.elapsed_s, 3),
     )
+
+
+def _segments(
+    people: list[Person], calibration: Calibration | None, thresholds: Thresholds, runs: Runs
+) -> list[Segment]:
+    """Short stretches that look forged, of people who do not."""
+    _, fake = thresholds.of(len(people))
+    frames = sum(float(independent_frames(person.frames, person.last_s - person.first_s)) for person in people)
+    contrast = thresholds.contrast_of(frames)
+    if contrast is None or fake >= 1:
+        return []
+    log_odds = math.log(fake / (1 - fake)) if fake > 0 else -math.inf
+    found = [
+        Segment(
+            track=person.track,
+            from_s=round(stretch.from_s, 3),
+            to_s=round(stretch.to_s, 3),
+            probability=stretch.sums.probability(calibration),
+            frames=stretch.sums.count,
+        )
+        for person in people
+        if person.probability < fake
+        for stretch in stretches(runs(person.track, log_odds, contrast))
+    ]
+    return sorted(found, key=lambda segment: (segment.from_s, segment.track))
 
 
 def _gap(facts: ClipFacts) -> Failure | None:

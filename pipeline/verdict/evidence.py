@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 from models.calibration import Calibration, probability_of
 from models.checkpoint_info import LOGIT_LIMIT
+
+Floats64 = npt.NDArray[np.float64]
 
 
 def track_probability(
@@ -81,13 +84,13 @@ class LogitSum:
         Raises:
             ZeroDivisionError: there are no logits.
         """
-        return self.weighted / self.weight if self.weight > 0 else self.plain / self.count
+        if self.count == 0:
+            raise ZeroDivisionError("the mean of no logits")
+        return float(LogitSums.of([self]).mean[0])
 
     def trust(self, calibration: Calibration | None) -> float:
         """The share of the evidence that counts, 0..1."""
-        if self.quality > 0:
-            return self.weight / self.quality
-        return float((calibration or Calibration()).trust(np.zeros(1))[0])
+        return float(LogitSums.of([self]).trust(calibration)[0])
 
     def log_odds(self, calibration: Calibration | None) -> float:
         """Calibrated log-odds of fake at equal priors.
@@ -95,8 +98,9 @@ class LogitSum:
         Raises:
             ZeroDivisionError: there are no logits.
         """
-        odds = (calibration or Calibration()).log_odds(np.array([self.mean], np.float32))
-        return self.trust(calibration) * float(odds[0])
+        if self.count == 0:
+            raise ZeroDivisionError("the log-odds of no logits")
+        return float(LogitSums.of([self]).log_odds(calibration)[0])
 
     def probability(self, calibration: Calibration | None) -> float:
         """Calibrated P(fake), see `log_odds`.
@@ -113,3 +117,68 @@ class LogitSum:
             ZeroDivisionError: there are no logits.
         """
         return None if calibration is None else calibration.likelihood_ratio(self.log_odds(calibration))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LogitSums:
+    """S sums of frame logits at once.
+
+    Attributes:
+        values: float64 [5, S], the fields of `LogitSum` in their order.
+    """
+
+    values: Floats64
+
+    @classmethod
+    def of(cls, sums: Sequence[LogitSum]) -> LogitSums:
+        """Of single ones."""
+        return cls(np.array([[s.weighted, s.weight, s.plain, s.count, s.quality] for s in sums], np.float64).T)
+
+    @classmethod
+    def cumulative(
+        cls, logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating], calibration: Calibration | None
+    ) -> LogitSums:
+        """Of the first 0, 1, 2 ... N logits: S is N + 1. Arguments as in `LogitSum.of`."""
+        qualities = np.asarray(quality, np.float64)
+        weights = qualities * (calibration or Calibration()).trust(qualities)
+        clipped = np.clip(np.asarray(logits, np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
+        rows = np.stack([clipped * weights, weights, clipped, np.ones_like(clipped), qualities])
+        return cls(np.concatenate([np.zeros((5, 1)), np.cumsum(rows, axis=1)], axis=1))
+
+    def __getitem__(self, which: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> LogitSums:
+        return LogitSums(self.values[:, which])
+
+    def __sub__(self, other: LogitSums) -> LogitSums:
+        """What remains of each without the other; what rounding leaves of nothing is zero."""
+        rest = self.values - other.values
+        return LogitSums(np.where(np.abs(rest) < 1e-9, 0.0, rest))
+
+    def one(self, i: int) -> LogitSum:
+        """A single one."""
+        weighted, weight, plain, count, quality = self.values[:, i].tolist()
+        return LogitSum(weighted, weight, plain, round(count), quality)
+
+    @property
+    def count(self) -> Floats64:
+        """float64 [S], how many logits."""
+        return np.asarray(self.values[3], np.float64)
+
+    @property
+    def mean(self) -> Floats64:
+        """As of `LogitSum`: float64 [S], nan where there are no logits."""
+        weighted, weight, plain, count, _ = self.values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean: Floats64 = np.where(weight > 0, weighted / weight, plain / count)
+        return mean
+
+    def trust(self, calibration: Calibration | None) -> Floats64:
+        """As of `LogitSum`: float64 [S]."""
+        _, weight, _, _, quality = self.values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            trust: Floats64 = np.where(quality > 0, weight / quality, (calibration or Calibration()).trust(np.zeros(1)))
+        return trust
+
+    def log_odds(self, calibration: Calibration | None) -> Floats64:
+        """As of `LogitSum`: float64 [S], nan where there are no logits."""
+        odds = (calibration or Calibration()).log_odds(self.mean.astype(np.float32))
+        return np.asarray(self.trust(calibration) * odds, np.float64)

@@ -43,7 +43,7 @@ def run(sock: socket.socket) -> None:
     try:
         _decode(parent, source, request, limits)
     except DecodeError as error:
-        parent.send({"type": "error", "outcome": error.outcome, "message": str(error)})
+        parent.send({"type": "error", "outcome": error.outcome, "message": str(error), "streams": error.streams})
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise

@@ -17,12 +17,14 @@ class DecodeError(UnmaskError):
         outcome: "undecodable" (no video in it, or the decoder died), "over_limit" (a limit was passed) or
             "unavailable" (the source cannot be opened).
         died: the decoder was killed, by a crash or by us.
+        streams: video streams of the file that could be read in its place, and this one.
     """
 
-    def __init__(self, outcome: Failure, message: str, *, died: bool = False) -> None:
+    def __init__(self, outcome: Failure, message: str, *, died: bool = False, streams: int = 1) -> None:
         super().__init__(message)
         self.outcome: Failure = outcome
         self.died = died
+        self.streams = streams
 
 
 @dataclass(frozen=True, slots=True)

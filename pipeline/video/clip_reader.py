@@ -189,7 +189,8 @@ class ClipReader:
                     continue
                 case "error":
                     outcome = _OUTCOMES.get(wire.text(message, "outcome"), "undecodable")
-                    self._fail(DecodeError(outcome, wire.text(message, "message")))
+                    streams = wire.integer(message, "streams", 1, _MAX_STREAMS) if "streams" in message else 1
+                    self._fail(DecodeError(outcome, wire.text(message, "message"), streams=streams))
                 case None:
                     raise ProtocolError("a message without a type")
             return message

@@ -120,26 +120,30 @@ class VideoReader:
         self._failed_reads = 0
         self.truncated = is_truncated(fd)
         self._container = self._open()
-        self._stream = self._best_stream()
-        self._still = self._container.format.name in _STILL_FORMATS or self._is_single()
-        self._duration_s = self._duration()
-        if self._duration_s is not None and limits.max_duration_s is not None:
-            self._check_duration(self._duration_s)
+        try:
+            self._stream = self._best_stream()
+            self._still = self._container.format.name in _STILL_FORMATS or self._is_single()
+            self._duration_s = self._duration()
+            if self._duration_s is not None and limits.max_duration_s is not None:
+                self._check_duration(self._duration_s)
 
-        self._index = self._load_index() if window is not None else None
-        self._targets = self._spread()
-        self._prepare()
-        self._to_rgb = ToRgb(self._stream.codec_context.name)
-        self._orientations: dict[int, Orientation] = {}
-        # Of key frames that skip_frame lets through: presentation time to number.
-        self._key_indices: dict[int | None, int] = {}
-        self._pictures = self._decode(Beginning(self._packets()))
-        first = next(self._pictures, None)
-        if first is None:
-            lost = f": all of {self.frames_decoded} are damaged" if self.frames_decoded else why_no_frame(fd)
-            raise DecodeError("undecodable", f"not one frame of the video stream could be decoded{lost}")
-        self._first = first
-        self.info = self._describe(first)
+            self._index = self._load_index() if window is not None else None
+            self._targets = self._spread()
+            self._prepare()
+            self._to_rgb = ToRgb(self._stream.codec_context.name)
+            self._orientations: dict[int, Orientation] = {}
+            # Of key frames that skip_frame lets through: presentation time to number.
+            self._key_indices: dict[int | None, int] = {}
+            self._pictures = self._decode(Beginning(self._packets()))
+            first = next(self._pictures, None)
+            if first is None:
+                lost = f": all of {self.frames_decoded} are damaged" if self.frames_decoded else why_no_frame(fd)
+                raise DecodeError("undecodable", f"not one frame of the video stream could be decoded{lost}")
+            self._first = first
+            self.info = self._describe(first)
+        except DecodeError as error:
+            error.streams = self._streams
+            raise
 
     def __iter__(self) -> Iterator[Picture]:
         """The sampled pictures. To be called once."""
@@ -275,14 +279,12 @@ class VideoReader:
                 return av.open("fd:", options=options)
             except av.error.FFmpegError as error:
                 _raise_shortage(error)
+                self._check_pixels(*_refused_size(log))
                 reasons = "; ".join([error.strerror or "", *(text.strip() for _, _, text in log)])
                 raise DecodeError("undecodable", f"libav cannot open it: {reasons}") from error
             finally:
                 av.logging.set_level(None)
-                # Only the log has the size of a picture that libav refuses to decode.
-                for _, _, text in log:
-                    if size := re.match(r"Picture size (\d+)x(\d+)", text):
-                        self._check_pixels(int(size[1]), int(size[2]))
+                self._refused = _refused_size(log)
 
     def _best_stream(self) -> av.VideoStream:
         ranked = ranked_streams(self._container)
@@ -292,6 +294,8 @@ class VideoReader:
         best = ranked[self._number]
         check_colours(best)
         self._check_pixels(best.width, best.height)
+        if len(ranked) == 1 or not best.width * best.height:
+            self._check_pixels(*self._refused)
         return best
 
     def _is_single(self) -> bool:
@@ -446,6 +450,14 @@ class VideoReader:
             pixel_aspect=used_aspect(self._stream.sample_aspect_ratio),
             streams=self._streams,
         )
+
+
+def _refused_size(log: Iterable[tuple[int, str, str]]) -> tuple[int, int]:
+    """Width and height of a picture that libav refused to decode, which only its log has; or zeros."""
+    for _, _, text in log:
+        if size := re.match(r"Picture size (\d+)x(\d+)", text):
+            return int(size[1]), int(size[2])
+    return 0, 0
 
 
 def _raise_shortage(error: av.error.FFmpegError) -> None:

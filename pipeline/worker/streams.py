@@ -261,7 +261,10 @@ class _LiveSegment(ServedMessage):
         state.version, state.updated_at = STATE_VERSION, streams.clock()
         result = self._score(segment, state, known.tracker, scanner)
         state.closed = segment.final
-        faces = [] if result is None else scored_faces(result.scores, np.ones(len(result.scores), bool))
+        faces = []
+        if result is not None:
+            known.tracker = result.tracker
+            faces = scored_faces(result.scores, np.ones(len(result.scores), bool), result.turn or 0)
         verdict = verdict_of(state, scanner)
         text = verdict.to_json()
         if not self.retry_until_lost(lambda: streams.store.apply(before, state, text, faces)):
@@ -326,6 +329,7 @@ class _LiveSegment(ServedMessage):
             count("shed").inc()
             log.info("shed", sequence=segment.sequence, age_s=round(age_s, 3))
             return None
+        turn = _turn_of(state)
         try:
             result = score_segment(
                 scanner,
@@ -336,6 +340,7 @@ class _LiveSegment(ServedMessage):
                 clock_s=state.clock_s,
                 stop=self.gone,
                 guard=self.service.allow,
+                turn=turn,
             )
         except SourceError as error:
             state.failed += 1
@@ -350,7 +355,9 @@ class _LiveSegment(ServedMessage):
         state.add_not_judged(result.not_judged)
         state.end_s, state.clock_s = max(state.end_s, result.end_s), result.clock_s
         state.decoder = result.decoder if result.decoder != "none" else state.decoder
-        state.tracker = tracker.snapshot()
+        if turn is None:
+            state.turn = result.turn
+        state.tracker = result.tracker.snapshot()
         for sha256 in scanner.provenance.weights_sha256:
             if sha256 not in state.weights_sha256:
                 state.weights_sha256.append(sha256)
@@ -369,3 +376,10 @@ class _LiveSegment(ServedMessage):
         self.publish(record, state.stream_id)
         self._streams.ended(state.stream_id)
         log.info("verdict", outcome=str(verdict.outcome), probability=verdict.probability, segments=state.segments)
+
+
+def _turn_of(state: StreamState) -> int | None:
+    """The turn of its people, None where it is to be found out: at growing distances, since it costs time."""
+    if state.turn is None and state.segments & (state.segments + 1):
+        return 0
+    return state.turn

@@ -131,11 +131,20 @@ def test_at_most_four_streams_are_judged(scanner: Scanner, folder: Path, tmp_pat
     assert verdict.label in (Label.FAKE, Label.INCONCLUSIVE, Label.REAL)
 
 
-def test_a_stream_that_cannot_be_read_does_not_hide_the_others(scanner: Scanner, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param(Limits(max_frames=120), id="not to its end"),
+        pytest.param(Limits(max_pixels=960 * 540 - 1), id="not one frame"),
+    ],
+)
+def test_a_stream_that_cannot_be_read_does_not_hide_the_others(
+    limits: Limits, scanner: Scanner, folder: Path, tmp_path: Path
+) -> None:
     media.make_clip(tmp_path / "long.mp4", seconds=6, size=(960, 540))
     shutil.copy(folder / "camera.mp4", tmp_path / "camera.mp4")
     path = together(tmp_path, ["long", "camera"], tmp_path / "both.mkv")
-    verdict = judged(replace(scanner, limits=Limits(max_frames=120)), path)
+    verdict = judged(replace(scanner, limits=limits), path)
     assert [stream.outcome for stream in verdict.streams] == [Outcome.OVER_LIMIT, Outcome.SCORED]
     assert (verdict.outcome, verdict.error) == (Outcome.SCORED, None)
 

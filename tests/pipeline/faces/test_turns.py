@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import av
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,18 +53,6 @@ def upright(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def turn_clip(source: Path, target: Path, turn: Turn) -> Path:
-    """The same frames, turned clockwise, without a word about it in the file."""
-    codes = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
-    with av.open(str(source)) as container:
-        frames = [
-            (frame.time, cv2.rotate(frame.to_ndarray(format="rgb24"), codes[turn]))
-            for frame in container.decode(video=0)
-        ]
-    media.encode(target, frames)
-    return target
-
-
 def judged(scanner: Scanner, path: Path) -> Verdict:
     report = scanner.scan(Source(str(path)))
     assert report is not None
@@ -77,7 +63,7 @@ def judged(scanner: Scanner, path: Path) -> Verdict:
 def test_a_turned_clip_is_judged_like_the_upright_one(
     turn: Turn, scanner: Scanner, upright: Path, tmp_path: Path
 ) -> None:
-    whole, other = judged(scanner, upright), judged(scanner, turn_clip(upright, tmp_path / "turned.mp4", turn))
+    whole, other = judged(scanner, upright), judged(scanner, media.turn_clip(upright, tmp_path / "turned.mp4", turn))
     assert (whole.outcome, other.outcome) == (Outcome.SCORED, Outcome.SCORED)
     assert {face.roll for face in whole.frames} == {0}
     assert {face.roll for face in other.frames} == {turn}
@@ -90,7 +76,7 @@ def test_a_turned_clip_is_judged_like_the_upright_one(
 
 
 def test_parts_of_a_turned_clip_give_the_same(scanner: Scanner, upright: Path, tmp_path: Path) -> None:
-    path = turn_clip(upright, tmp_path / "turned.mp4", 180)
+    path = media.turn_clip(upright, tmp_path / "turned.mp4", 180)
     parts = [scanner.scan_part(Source(str(path)), window) for window in plan_parts(6.0, 3.0, 1.0)]
     joined = judge_parts([PartResult.from_bytes(part.to_bytes()) for part in parts], None, None)
     whole = judged(scanner, path)

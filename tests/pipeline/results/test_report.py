@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
 
 from pipeline.clip_report import AppliedThresholds, ClipReport
-from pipeline.contracts import Label, Outcome, Person, ScoredFace, Verdict, clip_id_of
+from pipeline.contracts import Label, Outcome, Person, ScoredFace, Segment, Verdict, clip_id_of
 from pipeline.portraits import Portrait, encode_portrait
 from pipeline.results.report import MAX_DETAILED_CLIPS, MAX_ROWS, ReportClips, RunSummary, render_report, write_report
 from pipeline.results.wording import OUTCOMES
@@ -81,6 +82,12 @@ def scored(
     return ClipReport(verdict, tuple(portraits), tuple(portraits[:1]), thresholds)
 
 
+def in_part(clip: ClipReport) -> ClipReport:
+    """The same with a stretch that looks forged."""
+    segment = Segment(track=0, from_s=3.0, to_s=4.5, probability=0.98, frames=4)
+    return replace(clip, verdict=clip.verdict.model_copy(update={"segments": [segment]}))
+
+
 def unjudged(source: str, outcome: Outcome, error: str = "what went wrong") -> ClipReport:
     return ClipReport(
         Verdict(
@@ -120,6 +127,7 @@ def rendered(*clips: ClipReport) -> str:
 
 PAGES = {
     "clip": [scored("clips/fake.mp4", 0.9, Label.FAKE, thresholds=THRESHOLDS)],
+    "part": [in_part(scored("clips/part.mp4", 0.2, Label.FAKE, thresholds=THRESHOLDS))],
     "untrained": [scored("clips/talk.mp4", 0.5, untrained=True)],
     "long": [scored("archive/conference.mp4", 0.5, frames=3600, thresholds=THRESHOLDS)],
     "error": [unjudged(HOSTILE, Outcome.UNDECODABLE, "</script><img src=x onerror=alert(2)>")],
@@ -225,6 +233,15 @@ def test_a_clip_close_to_fake_is_first_and_has_its_evidence_as_text():
     assert "The scores are 40 times more likely if the face is forged than if it is real." in html
     assert "The scores are 10 times more likely if the face is real than if it is forged." in html
     assert "<h1>Inconclusive, close to fake</h1>" in rendered(ClipReport(high))
+
+
+def test_a_clip_that_is_forged_in_part_says_when():
+    html = rendered(PAGES["part"][0], scored("other.mp4", 0.5))
+    assert html.index("part.mp4") < html.index("other.mp4")
+    assert "Likely forged in part" in html
+    assert "from 3.00 s to 4.50 s (p 0.98, track 0)" in html
+    assert html.count('<rect class="segment" x=') == 1
+    assert "Over whole people; short stretches reach 0.98." in html
 
 
 def test_a_page_of_records_without_likelihood_ratios():

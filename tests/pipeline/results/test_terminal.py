@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rich.console import Console
 
-from pipeline.contracts import Label, Outcome, Verdict
+from pipeline.contracts import Label, Outcome, Segment, Verdict
 from pipeline.results.terminal import MAX_ROWS, UNTRAINED, ScanProgress, summary
 from pipeline.sources import Source
 from tests.pipeline.records import record
@@ -52,6 +52,22 @@ def test_a_high_inconclusive_clip_is_named() -> None:
     assert "high.mp4: The scores are 22 times more likely if the face is forged than if it is real." in text
     assert re.search(r"high\.mp4.*22 x fake", text)
     assert re.search(r"calm\.mp4.*10 x real", text)
+
+
+def test_a_clip_that_is_forged_in_part_is_first_and_says_when() -> None:
+    segment = Segment(track=1, from_s=3.0, to_s=65.0, probability=0.98, frames=4)
+    text = shown(
+        [
+            record("other.mp4", probability=0.6, label=Label.INCONCLUSIVE),
+            record("part.mp4", probability=0.2, likelihood_ratio=0.2).model_copy(update={"segments": [segment] * 7}),
+        ]
+    )
+    assert re.search(r"part\.mp4.*fake.*\n.*other\.mp4", text)
+    assert "part.mp4: looks forged from 3.00 s to 1:05.0 (p 0.98, track 1), from" in text
+    assert "and in 2 more stretches" in " ".join(text.split())
+    assert "1 of 2 clips likely forged" in text
+    # The evidence of the whole would contradict it.
+    assert "times more likely" not in text
 
 
 def test_no_column_without_likelihood_ratios() -> None:

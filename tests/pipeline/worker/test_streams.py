@@ -378,3 +378,27 @@ def test_a_stream_goes_on_in_another_partition(
 def _nothing_left(client: redis.Redis) -> None:
     """Streams that other tests left open would be ended here."""
     client.delete(STREAMS_KEY)
+
+
+def test_people_who_are_upside_down_are_scored_upright(
+    serve: Serve, streams: StreamStore, store: VerdictStore, publisher: Publisher, tmp_path: Path
+) -> None:
+    media.make_clip(tmp_path / "upright.mp4", seconds=4, size=(640, 360), face_px=(100, 110))
+    media.turn_clip(tmp_path / "upright.mp4", tmp_path / "turned.mp4", 180)
+    stream_id = f"test-{uuid.uuid4()}"
+    pieces = list(cut(str(tmp_path / "turned.mp4"), segment_s=2.0))
+    with serve():
+        for sequence, piece in enumerate(pieces):
+            segment = Segment(
+                stream_id=stream_id,
+                sequence=sequence,
+                start_s=piece.start_s,
+                final=sequence == len(pieces) - 1,
+                content_type=ContentType.MPEG_TS,
+            )
+            publisher.segment(segment, piece.media).wait()
+        verdict = judged(store, stream_id)
+    assert verdict.outcome is Outcome.SCORED
+    assert len(verdict.people) == 1
+    assert {face.roll for face in verdict.frames} == {180}
+    assert verdict.people[0].frames == verdict.frames_sampled
