@@ -22,8 +22,8 @@ FULL = record(
 # The contract, written out: a code change that alters it must change this too.
 KEYS = {
     "schema", "id", "source", "outcome", "probability", "likelihood_ratio", "label", "error", "duration_s",
-    "frames_sampled", "frames_scored", "people", "frames", "coverage", "segments", "streams", "pixel_aspect", "not_judged",
-    "provenance",    "elapsed_s",
+    "frames_sampled", "frames_scored", "people", "frames", "segments", "coverage", "streams", "pixel_aspect",
+    "not_judged", "provenance", "elapsed_s",
 }  # fmt: skip
 PERSON_KEYS = {"track", "probability", "likelihood_ratio", "frames", "first_s", "last_s", "stream"}
 FRAME_KEYS = {"t_s", "index", "track", "box", "probability", "quality", "roll", "stream"}
