@@ -319,10 +319,10 @@ class _Clip:
             self.shape = StreamShape(reader.info.width, reader.info.height, reader.info.codec)
             self.streams = reader.info.streams
             end_s = 0.0
+            duration_s = self.duration_s
             # Parts hold one stream.
-            too_long = longest_s is not None and self.duration_s is not None and self.duration_s > longest_s
-            if longest_s is not None and self.duration_s is not None and too_long and self.streams == 1:
-                self.overlap_s = overlap_for(scanner.sampling, self.duration_s, reader.info.fps, longest_s)
+            if longest_s is not None and duration_s is not None and duration_s > longest_s and self.streams == 1:
+                self.overlap_s = overlap_for(scanner.sampling, duration_s, reader.info.fps, longest_s)
                 if self.overlap_s is not None:
                     return False
             for frame in self._until_stopped(reader):

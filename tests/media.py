@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import io
+import itertools
 import json
 import math
 import zlib
@@ -26,6 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import pillow_heif
 import skimage.data
 from av.codec import codecs_available
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
@@ -201,8 +203,8 @@ def encode(
     codec = codec or ("libx264" if "libx264" in codecs_available else "mpeg4")
     defaults = {"crf": "18", "preset": "veryfast"} if codec in ("libx264", "libx265") else {}
     colour_range = ColorRange.JPEG if full_range else ColorRange.MPEG
-    # MPEG-4 supports nothing finer; AVI stores a frame number instead of a time.
-    time_base = Fraction(1, fps if path.suffix == ".avi" else 60_000)
+    # MPEG-4 supports nothing finer; AVI and MPEG-2 store a frame number instead of a time.
+    time_base = Fraction(1, fps if path.suffix == ".avi" or codec == "mpeg2video" else 60_000)
     with av.open(str(path), "w") as container:
         container.metadata["comment"] = comment
         stream = container.add_stream(codec, rate=fps, options={**defaults, **(options or {})})
@@ -389,14 +391,30 @@ def huge_picture(path: Path, side_px: int = 16_384) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
 
 
-def tiled_picture(path: Path, tiles: int = 2, tile_px: int = 64) -> None:
-    """Write an AVIF whose picture is a grid of `tiles` x `tiles` pictures, as phones write HEIC (ISO/IEC 23008-12)."""
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(np.full((tile_px, tile_px, 3), 120, np.uint8)).save(buffer, "AVIF")
-    single = buffer.getvalue()
-    at = single.index(b"av1C") - 4
-    config = single[at : at + int.from_bytes(single[at : at + 4], "big")]
-    coded = single[single.index(b"mdat") + 4 :]
+def tiled_picture(path: Path, image: Picture, tiles: int = 2, turn: int = 0) -> None:
+    """Write a picture as a grid of `tiles` x `tiles` pictures, as phones do (ISO/IEC 23008-12).
+
+    Args:
+        path: .avif or .heic.
+        image: uint8 [S, S, 3], S a multiple of `tiles`.
+        tiles: in a row.
+        turn: degrees counter-clockwise by which a viewer must turn it (irot).
+    """
+    size = image.shape[0] // tiles
+    heic = path.suffix == ".heic"
+    code, configuration = (b"hvc1", b"hvcC") if heic else (b"av01", b"av1C")
+    coded, config = [], b""
+    for row, column in itertools.product(range(tiles), range(tiles)):
+        part = image[row * size : (row + 1) * size, column * size : (column + 1) * size]
+        buffer = io.BytesIO()
+        if heic:
+            pillow_heif.from_pillow(PIL.Image.fromarray(part)).save(buffer, quality=90)
+        else:
+            PIL.Image.fromarray(part).save(buffer, "AVIF", quality=90)
+        single = buffer.getvalue()
+        at = single.index(configuration) - 4
+        config = single[at : at + int.from_bytes(single[at : at + 4], "big")]
+        coded.append(single[single.index(b"mdat") + 4 :])
 
     def box(kind: bytes, *parts: bytes) -> bytes:
         body = b"".join(parts)
@@ -406,17 +424,19 @@ def tiled_picture(path: Path, tiles: int = 2, tile_px: int = 64) -> None:
         return value.to_bytes(size, "big")
 
     items = range(2, 2 + tiles * tiles)
-    grid = bytes((0, 0, tiles - 1, tiles - 1)) + n(tiles * tile_px) * 2
+    grid = bytes((0, 0, tiles - 1, tiles - 1)) + n(tiles * size) * 2
     infos = [box(b"infe", n(2, 1), n(0, 3), n(item), n(0), kind, b"\0") for item, kind in
-             ((1, b"grid"), *((item, b"av01") for item in items))]  # fmt: skip
-    sizes = [box(b"ispe", n(0, 4), n(side, 4) * 2) for side in (tiles * tile_px, tile_px)]
-    links = [n(1) + bytes((1, 1)), *(n(item) + bytes((2, 2, 0x83)) for item in items)]
+             ((1, b"grid"), *((item, code) for item in items))]  # fmt: skip
+    sizes = [box(b"ispe", n(0, 4), n(side, 4) * 2) for side in (tiles * size, size)]
+    rotation = box(b"irot", n(turn // 90, 1))
+    links = [n(1) + bytes((2, 1, 0x84)), *(n(item) + bytes((2, 2, 0x83)) for item in items)]
 
     def meta(data_at: int) -> bytes:
         # Offsets and lengths of four bytes; the grid is in idat (method 1), the tiles in mdat.
         places = [n(1), n(1), n(0), n(1), n(0, 4), n(len(grid), 4)]
-        for item in items:
-            places += [n(item), n(0), n(0), n(1), n(data_at, 4), n(len(coded), 4)]
+        for item, part in zip(items, coded, strict=True):
+            places += [n(item), n(0), n(0), n(1), n(data_at, 4), n(len(part), 4)]
+            data_at += len(part)
         return box(
             b"meta", n(0, 4),
             box(b"hdlr", n(0, 8), b"pict", bytes(13)),
@@ -424,12 +444,12 @@ def tiled_picture(path: Path, tiles: int = 2, tile_px: int = 64) -> None:
             box(b"iloc", n(1, 1), n(0, 3), bytes((0x44, 0)), n(1 + len(items)), *places),
             box(b"iinf", n(0, 4), n(len(infos)), *infos),
             box(b"iref", n(0, 4), box(b"dimg", n(1), n(len(items)), *(n(item) for item in items))),
-            box(b"iprp", box(b"ipco", *sizes, config), box(b"ipma", n(0, 4), n(len(links), 4), *links)),
+            box(b"iprp", box(b"ipco", *sizes, config, rotation), box(b"ipma", n(0, 4), n(len(links), 4), *links)),
             box(b"idat", grid),
         )  # fmt: skip
 
-    head = box(b"ftyp", b"avif", n(0, 4), b"avifmif1miaf")
-    path.write_bytes(head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", coded))
+    head = box(b"ftyp", b"heic" if heic else b"avif", n(0, 4), b"heicmif1" if heic else b"avifmif1miaf")
+    path.write_bytes(head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", *coded))
 
 
 def broken_inputs(folder: Path) -> dict[str, Path]:

@@ -107,6 +107,7 @@ ROOMS = {
         "promote",
         "evaluation",
         "copies",
+        "segments",
         "teachers",
         "teacher_cache",
         "trainee",

@@ -21,6 +21,8 @@ from pipeline.video.clip import DecodeError, Limits
 from pipeline.video.reader import VideoReader
 from pipeline.video.ring import Ring
 from pipeline.video.sampling import parse_sampling
+from pipeline.video.streams import TilesError
+from pipeline.video.tiles import TiledPicture
 from pipeline.video.window import parse_window
 from pipeline.video.wire import Channel, Message
 
@@ -123,7 +125,11 @@ class _Parent:
 def _decode(parent: _Parent, source: int, request: Message, limits: Limits) -> None:
     sampling = parse_sampling(request["sampling"])
     window = None if request["window"] is None else parse_window(request["window"])
-    reader = VideoReader(source, sampling, limits, request["threads"], parent.heartbeat, window, request["stream"])
+    reader: VideoReader | TiledPicture
+    try:
+        reader = VideoReader(source, sampling, limits, request["threads"], parent.heartbeat, window, request["stream"])
+    except TilesError:
+        reader = TiledPicture(source, limits)
     parent.send({"type": "info", **asdict(reader.info)})
     for picture in reader:
         width, height = picture.size

@@ -14,11 +14,16 @@ from pipeline.video.hdr import TRANSFERS
 _DOLBY_VISION = frozenset({"dvh1", "dvhe", "dva1", "dvav", "dav1"})
 
 
+class TilesError(DecodeError):
+    """The file holds one picture in tiles, see `pipeline.video.tiles`."""
+
+
 def ranked_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
     """The streams that may be read, the largest first.
 
     Raises:
-        DecodeError: the file has no readable video stream, or it is a picture in tiles.
+        TilesError: they are tiles of one picture.
+        DecodeError: the file has no readable video stream.
     """
     aside = Disposition.attached_pic | Disposition.timed_thumbnails
     videos = [s for s in container.streams.video if not s.disposition & aside]
@@ -31,8 +36,7 @@ def ranked_streams(container: av.container.InputContainer) -> list[av.VideoStrea
     tiles = [s for s in videos if s.disposition & Disposition.dependent]
     if len(tiles) > 1:
         # One tile would be taken for the picture.
-        what = f"a tiled picture (a grid of HEIC or AVIF) of {len(tiles)} tiles, which are not composed"
-        raise DecodeError("undecodable", what)
+        raise TilesError("undecodable", f"a picture of {len(tiles)} tiles")
 
     def rank(stream: av.VideoStream) -> tuple[int, bool, int]:
         # The default one of equals: a recorder may mark slides, and leave the camera unmarked.

@@ -3,6 +3,7 @@
 python -m tests.e2e.measure throughput --clips 200     # one worker on one core, then two on two
 python -m tests.e2e.measure poison --clips 200 --broken 50
 python -m tests.e2e.measure mix --messages 200         # random messages, with /readyz looked at throughout
+python -m tests.e2e.measure kinds --files 300          # files of many containers, codecs and damages, by unmask scan
 python -m tests.e2e.measure long --minutes 120         # a long video by one worker, by two, and unsplit
 """
 
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -25,12 +28,14 @@ import psutil
 from kafka import KafkaProducer
 
 from pipeline.contracts import VIDEO_TOPICS, Outcome, SourceClass, Topic, Verdict
+from pipeline.scan_run import EXIT_SOME_OUTCOME
 from pipeline.sources import Source
 from pipeline.submit import item_of
 from pipeline.transport.history import read_topic
 from pipeline.transport.messages import VideoTask
 from tests import media
 from tests.e2e.service import Platform, WorkerProcess, copies_of, done_count, outcomes, until
+from tests.kinds import make_kinds
 from tests.pipeline.transport.raw import RawProducer, random_messages
 from tests.pipeline.worker.serving import committed_to_the_end
 
@@ -226,6 +231,51 @@ def mix(folder: Path, count: int) -> bool:
         return outcome is Outcome.SCORED and seconds < 10 and {status for status, _ in answers} == {200} and alive
 
 
+def kinds(folder: Path, count: int, seed: int) -> bool:
+    """Generated files of many kinds; each must have a typed outcome, and no process may remain."""
+    made = make_kinds(folder, count, seed)
+    records = folder / "records.jsonl"
+    started_s = time.monotonic()
+    unmask = Path(sys.executable).with_name("unmask")
+    command = [unmask, "scan", *(kind.path for kind in made), "--jsonl", records]
+    scan = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    _, errors = scan.communicate(timeout=PATIENCE_S)
+    seconds = time.monotonic() - started_s
+    verdicts = {
+        verdict.source: verdict for verdict in map(Verdict.model_validate_json, records.read_text().splitlines())
+    }
+    good = True
+    table: Counter[tuple[str, str]] = Counter()
+    for kind in made:
+        verdict = verdicts.pop(str(kind.path), None)
+        if verdict is None or verdict.outcome is Outcome.MODEL_ERROR:
+            say(f"bad: {kind.text}: {verdict and verdict.error}")
+            good = False
+            continue
+        table[kind.damage, str(verdict.outcome)] += 1
+        expected = Outcome.SCORED if kind.faces else Outcome.NO_FACE
+        if verdict.error is not None and "the decoder died" in verdict.error:
+            say(f"died: {kind.text}: {verdict.error}")
+        elif kind.damage in ("none", "tail") and verdict.outcome is not expected:
+            say(f"unexpected: {kind.path.name} {kind.text}: {verdict.outcome}: {verdict.error}")
+            good = False
+    for (damage, outcome), number in sorted(table.items()):
+        say(f"{damage:>8}: {number:3} {outcome}")
+    left = [process.pid for process in psutil.process_iter() if _session(process.pid) == scan.pid]
+    say(f"{count} files in {seconds:.0f} s, {seconds / count:.2f} s a file; exit code {scan.returncode}, left: {left}")
+    if scan.returncode not in (0, EXIT_SOME_OUTCOME) or left or verdicts:
+        say(errors.decode(errors="replace")[-2000:])
+        good = False
+    return good
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return -1
+
+
 def long(folder: Path, minutes: float) -> bool:
     """A long video by one worker on one core and by two on two; compares its verdict with an unsplit scan's."""
     path = folder / "long.mp4"
@@ -263,10 +313,12 @@ def long(folder: Path, minutes: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["throughput", "poison", "mix", "long"])
+    parser.add_argument("what", choices=["throughput", "poison", "mix", "kinds", "long"])
     parser.add_argument("--messages", type=int, default=200)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--broken", type=int, default=50)
+    parser.add_argument("--files", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=120)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -274,6 +326,8 @@ def main() -> int:
             good = throughput(Path(folder), options.clips)
         elif options.what == "mix":
             good = mix(Path(folder), options.messages)
+        elif options.what == "kinds":
+            good = kinds(Path(folder), options.files, options.seed)
         elif options.what == "long":
             good = long(Path(folder), options.minutes)
         else:

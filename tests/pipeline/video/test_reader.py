@@ -9,12 +9,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image as Pillow
 from PIL import ImageOps
 
 from pipeline.types import Image
 from pipeline.video.sampling import Even, Every, Fps, Keyframes
-from pipeline.video.sandbox import DecodeError, DecodeServer
+from pipeline.video.sandbox import DecodeError, DecodeServer, Limits
 from tests import media
 from tests.pipeline.video.reading import read, remux
 
@@ -187,11 +188,39 @@ def test_an_animated_webp_says_that_it_is_not_read(decode_server: DecodeServer, 
         read(decode_server, tmp_path / "moving.webp")
 
 
-def test_one_tile_is_not_taken_for_a_picture(decode_server: DecodeServer, tmp_path: Path) -> None:
-    path = tmp_path / "grid.avif"
-    media.tiled_picture(path)
-    with pytest.raises(DecodeError, match=r"tiled picture .* of 4 tiles"):
+@pytest.mark.parametrize("suffix", ["avif", "heic"])
+@pytest.mark.parametrize(("tiles", "turn"), [(2, 0), (4, 90), (3, 180), (2, 270)])
+def test_a_picture_in_tiles_is_composed(
+    suffix: str, tiles: int, turn: int, decode_server: DecodeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / f"grid.{suffix}"
+    picture = np.ascontiguousarray(skimage.data.astronaut()[:504, :504])
+    media.tiled_picture(path, picture, tiles, turn)
+    result = read(decode_server, path)
+    (image,) = result.images
+    assert result.info.duration_s is None
+    assert result.info.decoder.startswith("libheif" if suffix == "heic" else "pillow")
+    expected = np.rot90(picture, turn // 90).astype(int)
+    assert image.shape == expected.shape
+    assert np.abs(image - expected).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", ["avif", "heic"])
+def test_a_picture_in_tiles_that_is_damaged_or_too_large(
+    suffix: str, decode_server: DecodeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / f"grid.{suffix}"
+    media.tiled_picture(path, np.ascontiguousarray(skimage.data.astronaut()[:256, :256]))
+    with pytest.raises(DecodeError, match="256 x 256 px; at most 65535") as error:
+        read(decode_server, path, limits=Limits(max_pixels=256 * 256 - 1))
+    assert error.value.outcome == "over_limit"
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    content[start:] = bytes(len(content) - start)
+    path.write_bytes(content)
+    with pytest.raises(DecodeError, match="tiled picture that cannot be composed") as error:
         read(decode_server, path)
+    assert error.value.outcome == "undecodable"
 
 
 def test_the_largest_of_several_video_streams_is_read(decode_server: DecodeServer, tmp_path: Path) -> None:
