@@ -122,6 +122,8 @@ def make_kinds(folder: Path, count: int, seed: int = 0) -> list[Kind]:
         faces, size, turn = rng.choice([0, 1, 1, 1, 2]), rng.choice(_SIZES), rng.choice([0, 0, 0, 1, 2, 3])
         if suffix not in ("mp4", "mov"):
             turn = 0
+        if size[0] < size[1]:
+            faces = min(faces, 1)  # two are at the sides, and would be cut off
         path = folder / f"{number:03}.{suffix}"
         upright = (np.ascontiguousarray(np.rot90(_fitted(image, size), turn)) for image in _pictures(faces))
         times = ((n / _FPS, image) for n, image in enumerate(upright))

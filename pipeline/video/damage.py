@@ -34,6 +34,7 @@ class DamageLog:
     Attributes:
         lost: frames and packets that were given up.
         ranges: stretches without a clean frame, in seconds, growing.
+        last_s: time of the last frame, clean or not.
     """
 
     def __init__(self, period_s: float, delay: int) -> None:
@@ -52,7 +53,7 @@ class DamageLog:
         self._pending: list[_Loss] = []
         self._key_numbers: dict[int, int] = {}
         self._waiting = self._open = False
-        self._clean_end_s = self._last_s = 0.0
+        self._clean_end_s = self.last_s = 0.0
 
     def packet(self, pts: int | None, dts: int | None, *, key: bool, corrupt: bool) -> None:
         """A packet goes to the decoder; `corrupt`: its container says that a part of it is missing."""
@@ -81,7 +82,7 @@ class DamageLog:
             clean = True
         else:
             clean = self._is_clean_now(pts, key=key, corrupt=corrupt)
-        self._last_s = t_s
+        self.last_s = t_s
         if not clean:
             self.lost += 1
             self._open = True
@@ -107,7 +108,7 @@ class DamageLog:
         """The stream is at its end, or its file is."""
         end_s = self._clean_end_s
         if self._open:
-            self._add(end_s, max(duration_s or 0.0, self._last_s + self._period_s))
+            self._add(end_s, max(duration_s or 0.0, self.last_s + self._period_s))
         elif truncated and duration_s is not None and duration_s - end_s > max(_TAIL_S, 2 * self._period_s):
             self._add(end_s, duration_s)
         self._open = False

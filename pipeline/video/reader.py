@@ -44,6 +44,12 @@ _AUDIO_FORMATS = ("mp3", "wav", "flac", "aac")
 _CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"})
 # A demuxer that failed this often will not recover.
 _MAX_DEMUX_ERRORS = 32
+# Share of a file behind the last packet of its video from which something is missing; in containers whose index, if
+# any, is in front or small.
+_UNREAD = 0.1
+_INDEX_FREE = frozenset({"matroska", "mpegts", "mpeg", "flv", "nut", "ogg"})
+# Those without a duration: libav takes the last time that it finds.
+_UNDECLARED = frozenset({"mpegts", "mpeg"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,7 @@ class VideoReader:
         self._streams = 1
         self.frames_decoded = 0
         self._failed_reads = 0
+        self._read_to = 0
         self.truncated = is_truncated(fd)
         self._container = self._open()
         try:
@@ -164,7 +171,8 @@ class VideoReader:
         if self._sampling.total is not None and taken < self._sampling.total and rest is not None:
             # The last instants are after the last frame, which is still shown then.
             yield rest
-        self._damage.finish(self._duration_s, truncated=self.truncated)
+        end_s = self._end_s()
+        self._damage.finish(end_s, truncated=self.truncated)
 
     @property
     def frames_corrupt(self) -> int:
@@ -265,6 +273,23 @@ class VideoReader:
                 return None  # it needs exact frame numbers
         return index
 
+    def _end_s(self) -> float | None:
+        """The declared duration; where the demuxer left much of the file unread, `truncated` is set, and what a
+        transport stream does not declare is estimated from its bytes.
+
+        The sound may be longer than the picture, and an index may be behind both: neither counts as unread.
+        """
+        stream, duration_s = self._stream, self._duration_s
+        name, size = self._container.format.name.partition(",")[0], os.lseek(self._fd, 0, os.SEEK_END)
+        unread = self._read_to and size - self._read_to > _UNREAD * size
+        alone = len(self._container.streams) == 1
+        if not unread or name not in _INDEX_FREE or not (alone or "DURATION" in stream.metadata):
+            return duration_s
+        self.truncated = True
+        if name in _UNDECLARED:
+            return max(duration_s or 0.0, self._damage.last_s * size / self._read_to)
+        return duration_s
+
     def _open(self) -> av.container.InputContainer:
         os.lseek(self._fd, 0, os.SEEK_SET)
         options = {
@@ -351,10 +376,14 @@ class VideoReader:
                 for packet in self._container.demux(self._stream):
                     self._heartbeat()
                     if packet.size:  # the empty packet at the end flushes the decoder
+                        # Of what a parser splits, not every packet has a place.
+                        self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
                         yield packet
                 return
-            except av.error.FFmpegError as error:
-                _raise_shortage(error)
+            except MemoryError:
+                raise
+            except av.error.FFmpegError:
+                # MPEG-TS without a packet in 64 kB is EAGAIN, which elsewhere means that no thread could be started.
                 self._failed_reads += 1
                 errors += 1
                 if errors == _MAX_DEMUX_ERRORS:

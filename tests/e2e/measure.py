@@ -259,6 +259,8 @@ def kinds(folder: Path, count: int, seed: int) -> bool:
         elif kind.damage in ("none", "tail") and verdict.outcome is not expected:
             say(f"unexpected: {kind.path.name} {kind.text}: {verdict.outcome}: {verdict.error}")
             good = False
+        elif kind.faces and verdict.outcome is Outcome.NO_FACE:
+            say(f"lost its face: {kind.path.name} {kind.text}: {verdict.error}")
     for (damage, outcome), number in sorted(table.items()):
         say(f"{damage:>8}: {number:3} {outcome}")
     left = [process.pid for process in psutil.process_iter() if _session(process.pid) == scan.pid]

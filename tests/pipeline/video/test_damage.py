@@ -109,6 +109,29 @@ def _frames(server: DecodeServer, path: Path) -> list[tuple[float, np.ndarray]]:
     return list(zip(result.times_s, result.images, strict=True))
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "flv", "ts", "mpg"])
+@pytest.mark.parametrize("fill", [b"\0", b"\xff"])
+def test_a_file_whose_rest_is_no_video_ends_early(
+    suffix: str, fill: bytes, decode_server: DecodeServer, tmp_path: Path
+) -> None:
+    """As of a download that was allocated, and not finished: its length and its header say that it is whole."""
+    path = tmp_path / f"part.{suffix}"
+    codec = {"webm": "libvpx", "mpg": "mpeg2video"}.get(suffix)
+    media.make_clip(path, seconds=6, size=(320, 180), codec=codec)
+    assert not read(decode_server, path).info.truncated
+    data = path.read_bytes()
+    kept = len(data) * 3 // 10
+    path.write_bytes(data[:kept] + fill * (len(data) - kept))
+    info = read(decode_server, path).info
+    assert info.truncated
+    (start_s, end_s) = info.damaged[-1]
+    assert start_s < 3
+    if suffix in ("ts", "mpg"):  # estimated from the bytes
+        assert end_s > 2 * start_s
+    else:
+        assert end_s == pytest.approx(6.0, abs=0.2)
+
+
 def test_a_window_knows_its_own_damage(decode_server: DecodeServer, clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "zeroed.mp4"
     data = bytearray(clip.read_bytes())
