@@ -98,9 +98,9 @@ class Segment(Contract):
 class StreamVerdict(Contract):
     """One of several video streams of a clip."""
 
-    width: int = Field(ge=1, description="px, upright, with square pixels")
-    height: int = Field(ge=1)
-    codec: str
+    width: int | None = Field(ge=1, description="px, upright, with square pixels; null where it cannot be read")
+    height: int | None = Field(ge=1)
+    codec: str | None
     outcome: Outcome
     probability: Probability | None
     error: str | None

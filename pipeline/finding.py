@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.sources import HTTP, OPEN_FLAGS, Source, check_uri, is_uri
 
 # Containers and pictures in the reader's allow-list of demuxers.
-_CONTAINERS = "mp4 m4v mov qt 3gp 3g2 mkv webm avi ts mts m2ts mpg mpeg vob flv f4v wmv asf ogv ogg mxf"
+_CONTAINERS = "mp4 m4v mov qt 3gp 3g2 mkv webm avi ts mts m2ts mpg mpeg vob flv f4v wmv asf ogv ogg mxf nut"
 _PICTURES = "gif jpg jpeg jfif png apng webp bmp tif tiff heic heif avif"
 MEDIA_SUFFIXES = frozenset(f".{name}" for name in f"{_CONTAINERS} {_PICTURES}".split())
 # Sound in a container that may hold video; lists that name other files.
@@ -30,6 +30,7 @@ _MAGIC = (
     (0, b"\x30\x26\xb2\x75"),  # ASF
     (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01"),  # MXF
     (0, b"DKIF"),  # IVF
+    (0, b"nut/multimedia container"),
     (0, b"YUV4MPEG2"),
     (0, b"GIF8"),
     (0, b"\xff\xd8\xff"),  # JPEG

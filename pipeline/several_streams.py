@@ -19,11 +19,11 @@ MAX_STREAMS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class StreamShape:
-    """What the record says of a stream besides its verdict; the defaults are those of one that cannot be read."""
+    """What the record says of a stream besides its verdict; None where it cannot be read."""
 
-    width: int = 1
-    height: int = 1
-    codec: str = "unknown"
+    width: int | None = None
+    height: int | None = None
+    codec: str | None = None
 
 
 def on_all_streams(

@@ -12,6 +12,8 @@ from typing import Final
 MAX_RANGES: Final = 100
 # A video that ends this much before its duration, in seconds, is not cut off by rounding.
 _TAIL_S = 0.5
+# Share of a file that may be padding behind its boxes.
+_PADDING = 0.1
 _MAX_PENDING = 4096
 _MAX_BOXES = 200_000
 # Types of boxes at the top level of MP4 and QuickTime files (ISO/IEC 14496-12, QuickTime File Format).
@@ -104,12 +106,16 @@ class DamageLog:
             self._waiting = True
         return not self._waiting
 
+    def ends_before(self, end_s: float) -> bool:
+        """Whether the last clean frame is clearly before this time."""
+        return end_s - self._clean_end_s > max(_TAIL_S, 2 * self._period_s)
+
     def finish(self, duration_s: float | None, *, truncated: bool) -> None:
         """The stream is at its end, or its file is."""
         end_s = self._clean_end_s
         if self._open:
             self._add(end_s, max(duration_s or 0.0, self.last_s + self._period_s))
-        elif truncated and duration_s is not None and duration_s - end_s > max(_TAIL_S, 2 * self._period_s):
+        elif truncated and duration_s is not None and self.ends_before(duration_s):
             self._add(end_s, duration_s)
         self._open = False
 
@@ -137,8 +143,11 @@ def _boxes_end_early(fd: int, size: int) -> bool:
     at = 0
     for _ in range(_MAX_BOXES):
         header = os.pread(fd, 16, at)
-        if len(header) < 8 or header[4:8] not in _BOXES:
-            return 0 < len(header) < 8
+        if len(header) < 8:
+            return len(header) > 0
+        if header[4:8] not in _BOXES:
+            # Padding may follow; a rest that is not made of boxes is data that was lost.
+            return not header[4:8].isalnum() and size - at > _PADDING * size
         length = int.from_bytes(header[:4], "big")
         if length == 0:  # to the end of the file
             return False

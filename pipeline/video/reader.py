@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import av
 import av.error
@@ -24,7 +25,7 @@ from pipeline.video.damage import DamageLog, is_truncated
 from pipeline.video.pixels import square_size, used_aspect
 from pipeline.video.sampling import TOLERANCE_S, Even, Every, Keyframes, Sampling
 from pipeline.video.seeking import Beginning, SeekIndex, VideoPacket, load_index
-from pipeline.video.streams import check_colours, ranked_streams, why_no_frame
+from pipeline.video.streams import check_readable, declared_end_s, ranked_streams, why_no_frame
 from pipeline.video.window import Window
 
 # Demuxers that read the one file they are given. Absent on purpose: whatever opens other files or addresses (hls,
@@ -44,8 +45,8 @@ _AUDIO_FORMATS = ("mp3", "wav", "flac", "aac")
 _CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"})
 # A demuxer that failed this often will not recover.
 _MAX_DEMUX_ERRORS = 32
-# Share of a file behind the last packet of its video from which something is missing; in containers whose index, if
-# any, is in front or small.
+# Share of a file behind its last packet from which something is missing; in containers whose index, if any, is in front
+# or small.
 _UNREAD = 0.1
 _INDEX_FREE = frozenset({"matroska", "mpegts", "mpeg", "flv", "nut", "ogg"})
 # Those without a duration: libav takes the last time that it finds.
@@ -274,21 +275,21 @@ class VideoReader:
         return index
 
     def _end_s(self) -> float | None:
-        """The declared duration; where the demuxer left much of the file unread, `truncated` is set, and what a
-        transport stream does not declare is estimated from its bytes.
+        """Where the stream should end. Sets `truncated` where the demuxer left much of the file unread before that.
 
-        The sound may be longer than the picture, and an index may be behind both: neither counts as unread.
+        What a transport stream does not declare is estimated from its bytes. Attachments may be behind all packets: a
+        declared end that was reached is an end.
         """
-        stream, duration_s = self._stream, self._duration_s
         name, size = self._container.format.name.partition(",")[0], os.lseek(self._fd, 0, os.SEEK_END)
-        unread = self._read_to and size - self._read_to > _UNREAD * size
-        alone = len(self._container.streams) == 1
-        if not unread or name not in _INDEX_FREE or not (alone or "DURATION" in stream.metadata):
-            return duration_s
-        self.truncated = True
+        if not self._read_to or size - self._read_to <= _UNREAD * size or name not in _INDEX_FREE:
+            return self._duration_s
         if name in _UNDECLARED:
-            return max(duration_s or 0.0, self._damage.last_s * size / self._read_to)
-        return duration_s
+            self.truncated = True
+            return max(self._duration_s or 0.0, self._damage.last_s * size / self._read_to)
+        # The duration of the container is that of its longest stream.
+        end_s = declared_end_s(self._stream) or self._duration_s
+        self.truncated = self.truncated or (end_s is not None and self._damage.ends_before(end_s))
+        return end_s
 
     def _open(self) -> av.container.InputContainer:
         os.lseek(self._fd, 0, os.SEEK_SET)
@@ -317,7 +318,7 @@ class VideoReader:
         if self._number >= len(ranked):
             raise DecodeError("undecodable", f"there is no video stream number {self._number + 1}")
         best = ranked[self._number]
-        check_colours(best)
+        check_readable(best)
         self._check_pixels(best.width, best.height)
         if len(ranked) == 1 or not best.width * best.height:
             self._check_pixels(*self._refused)
@@ -373,12 +374,14 @@ class VideoReader:
         errors = 0
         while True:
             try:
-                for packet in self._container.demux(self._stream):
+                # Packets of all streams show how far the file was read.
+                for packet in self._container.demux():
                     self._heartbeat()
                     if packet.size:  # the empty packet at the end flushes the decoder
                         # Of what a parser splits, not every packet has a place.
                         self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
-                        yield packet
+                        if packet.stream_index == self._stream.index:
+                            yield cast(VideoPacket, packet)
                 return
             except MemoryError:
                 raise

@@ -12,6 +12,7 @@ from pipeline.video.hdr import TRANSFERS
 
 # Tags of Dolby Vision in MP4.
 _DOLBY_VISION = frozenset({"dvh1", "dvhe", "dva1", "dvav", "dav1"})
+_UNKNOWN = "the video stream's codec is unknown to this libav"
 
 
 class TilesError(DecodeError):
@@ -19,7 +20,7 @@ class TilesError(DecodeError):
 
 
 def ranked_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """The streams that may be read, the largest first.
+    """The streams that may be read, the largest first; those of unknown codecs, which have no size, are the last.
 
     Raises:
         TilesError: they are tiles of one picture.
@@ -32,7 +33,7 @@ def ranked_streams(container: av.container.InputContainer) -> list[av.VideoStrea
     # Without a context PyAV 18 crashes instead of raising (PyAV#2344).
     decodable = [s for s in videos if s.codec_context is not None]
     if not decodable:
-        raise DecodeError("undecodable", "the video stream's codec is unknown to this libav")
+        raise DecodeError("undecodable", _UNKNOWN)
     tiles = [s for s in videos if s.disposition & Disposition.dependent]
     if len(tiles) > 1:
         # One tile would be taken for the picture.
@@ -45,15 +46,27 @@ def ranked_streams(container: av.container.InputContainer) -> list[av.VideoStrea
     ranked = sorted(decodable, key=rank, reverse=True)
     # A second picture of a still is its transparency or its thumbnail.
     moving = [s for s in ranked[1:] if s.frames != 1]
-    return [ranked[0], *moving]
+    return [ranked[0], *moving, *(s for s in videos if s.codec_context is None)]
 
 
-def check_colours(stream: av.VideoStream) -> None:
-    """Refuse a stream whose colours would be wrong.
+def declared_end_s(stream: av.VideoStream) -> float | None:
+    """The duration that writers of Matroska tag a stream with, in seconds; None if they did not."""
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def check_readable(stream: av.VideoStream) -> None:
+    """Refuse a stream that libav cannot decode, or whose colours would be wrong.
 
     Raises:
-        DecodeError: it is Dolby Vision without a picture for other screens.
+        DecodeError: its codec is unknown, or it is Dolby Vision without a picture for other screens.
     """
+    if stream.codec_context is None:
+        raise DecodeError("undecodable", _UNKNOWN)
     if stream.codec_context.codec_tag in _DOLBY_VISION and stream.codec_context.color_trc not in TRANSFERS:
         # Profile 5 has no picture that other screens could show; later profiles tag theirs as PQ or HLG.
         raise DecodeError("undecodable", "Dolby Vision profile 5, whose colours this libav does not read")

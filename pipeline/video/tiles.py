@@ -15,11 +15,13 @@ import numpy as np
 import PIL
 import PIL.TiffImagePlugin  # Pillow imports it late, for orientations; a child in its cage can open no file
 import pillow_heif
+from av.stream import Disposition
 from PIL import AvifImagePlugin, ImageOps
 
 from pipeline.types import Image
 from pipeline.video.clip import ClipInfo, DecodeError, Limits
 from pipeline.video.colour import Orientation
+from pipeline.video.damage import is_truncated
 from pipeline.video.reader import Picture
 
 _UPRIGHT = Orientation()
@@ -47,6 +49,9 @@ class TiledPicture:
             DecodeError: it cannot be composed, or a limit is passed.
             MemoryError: the process may not allocate enough memory.
         """
+        if is_truncated(fd):
+            raise DecodeError("undecodable", "a tiled picture whose file ends early")
+        _check_tiles(fd)
         content = io.BytesIO(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))
         is_avif = b"avif" in content.getvalue()[:64]
         try:
@@ -76,6 +81,30 @@ class TiledPicture:
     def write(self, picture: Picture, out: Image) -> None:
         """Copy it into `out`, uint8 [H, W, 3], RGB."""
         out[:] = self._pixels
+
+
+def _check_tiles(fd: int) -> None:
+    """libheif shows tiles that it cannot decode as plain areas; libav says which those are.
+
+    Raises:
+        DecodeError: tiles are damaged.
+    """
+    os.lseek(fd, 0, os.SEEK_SET)
+    options = {"fd": str(fd), "protocol_whitelist": "fd", "format_whitelist": "mov"}
+    with av.open("fd:", options=options) as container:
+        tiles = [stream for stream in container.streams.video if stream.disposition & Disposition.dependent]
+        good = sum(_is_whole(container, stream) for stream in tiles)
+    if good < len(tiles):
+        raise DecodeError("undecodable", f"a tiled picture with damage: tiles {good} of {len(tiles)} can be decoded")
+
+
+def _is_whole(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    try:
+        container.seek(0)
+        frames = [frame for packet in container.demux(stream) for frame in stream.codec_context.decode(packet)]
+    except av.error.FFmpegError:
+        return False
+    return bool(frames) and not frames[0].is_corrupt
 
 
 def _check_pixels(width: int, height: int, limits: Limits) -> None:

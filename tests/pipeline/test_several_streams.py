@@ -149,6 +149,17 @@ def test_a_stream_that_cannot_be_read_does_not_hide_the_others(
     assert (verdict.outcome, verdict.error) == (Outcome.SCORED, None)
 
 
+def test_a_stream_of_an_unknown_codec_is_named(scanner: Scanner, folder: Path, tmp_path: Path) -> None:
+    path = together(folder, ["camera", "dark"], tmp_path / "both.mkv")
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/ZZZ", 1))
+    verdict = judged(scanner, path)
+    assert verdict.outcome is Outcome.SCORED
+    readable, unknown = verdict.streams
+    assert (readable.outcome, readable.codec) == (Outcome.SCORED, "h264")
+    assert (unknown.outcome, unknown.width, unknown.height, unknown.codec) == (Outcome.UNDECODABLE, None, None, None)
+    assert "codec is unknown" in (unknown.error or "")
+
+
 def test_a_file_that_changes_has_no_verdict_on_any_stream(scanner: Scanner, folder: Path, tmp_path: Path) -> None:
     path = together(folder, ["camera", "dark"], tmp_path / "both.mkv")
 

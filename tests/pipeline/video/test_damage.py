@@ -109,15 +109,27 @@ def _frames(server: DecodeServer, path: Path) -> list[tuple[float, np.ndarray]]:
     return list(zip(result.times_s, result.images, strict=True))
 
 
-@pytest.mark.parametrize("suffix", ["mkv", "webm", "flv", "ts", "mpg"])
+@pytest.mark.parametrize(
+    ("suffix", "sound"),
+    [
+        ("mkv", False),
+        ("mkv", True),
+        ("webm", False),
+        ("flv", False),
+        ("flv", True),
+        ("ts", False),
+        ("ts", True),
+        ("mpg", False),
+    ],
+)
 @pytest.mark.parametrize("fill", [b"\0", b"\xff"])
 def test_a_file_whose_rest_is_no_video_ends_early(
-    suffix: str, fill: bytes, decode_server: DecodeServer, tmp_path: Path
+    suffix: str, sound: bool, fill: bytes, decode_server: DecodeServer, tmp_path: Path
 ) -> None:
     """As of a download that was allocated, and not finished: its length and its header say that it is whole."""
     path = tmp_path / f"part.{suffix}"
     codec = {"webm": "libvpx", "mpg": "mpeg2video"}.get(suffix)
-    media.make_clip(path, seconds=6, size=(320, 180), codec=codec)
+    media.make_clip(path, seconds=6, size=(320, 180), codec=codec, audio=sound)
     assert not read(decode_server, path).info.truncated
     data = path.read_bytes()
     kept = len(data) * 3 // 10
@@ -130,6 +142,23 @@ def test_a_file_whose_rest_is_no_video_ends_early(
         assert end_s > 2 * start_s
     else:
         assert end_s == pytest.approx(6.0, abs=0.2)
+
+
+def test_sound_and_data_behind_the_last_frame_are_no_damage(decode_server: DecodeServer, tmp_path: Path) -> None:
+    media.make_clip(tmp_path / "long.mkv", seconds=6, size=(320, 180), audio=True)
+    path = tmp_path / "short.mkv"
+    with av.open(str(tmp_path / "long.mkv")) as source, av.open(str(path), "w") as target:
+        copies = {s.index: target.add_stream_from_template(s, opaque=True) for s in source.streams}
+        for packet in source.demux():
+            if packet.size and (packet.stream.type == "audio" or packet.pts * packet.time_base < 2):
+                packet.stream = copies[packet.stream_index]
+                target.mux(packet)
+    padding = bytes(path.stat().st_size)
+    with path.open("ab") as file:  # an element Void of EBML (RFC 8794)
+        file.write(b"\xec\x01" + len(padding).to_bytes(7, "big") + padding)
+    info = read(decode_server, path).info
+    assert info.duration_s == pytest.approx(6.0, abs=0.2)
+    assert (info.damaged, info.truncated) == ((), False)
 
 
 def test_a_window_knows_its_own_damage(decode_server: DecodeServer, clip: Path, tmp_path: Path) -> None:

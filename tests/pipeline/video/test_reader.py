@@ -214,13 +214,17 @@ def test_a_picture_in_tiles_that_is_damaged_or_too_large(
     with pytest.raises(DecodeError, match="256 x 256 px; at most 65535") as error:
         read(decode_server, path, limits=Limits(max_pixels=256 * 256 - 1))
     assert error.value.outcome == "over_limit"
-    content = bytearray(path.read_bytes())
+    content = path.read_bytes()
     start = content.index(b"mdat") + 4
-    content[start:] = bytes(len(content) - start)
-    path.write_bytes(content)
-    with pytest.raises(DecodeError, match="tiled picture that cannot be composed") as error:
-        read(decode_server, path)
-    assert error.value.outcome == "undecodable"
+    for damaged, reason in (
+        (content[:start] + bytes(len(content) - start), "tiles 0 of 4"),
+        (content[:start] + bytes(500) + content[start + 500 :], "tiles 3 of 4"),
+        (content[: start + 3000], "ends early"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(DecodeError, match=reason) as error:
+            read(decode_server, path)
+        assert error.value.outcome == "undecodable"
 
 
 def test_the_largest_of_several_video_streams_is_read(decode_server: DecodeServer, tmp_path: Path) -> None:
