@@ -85,7 +85,7 @@ def _new_head(content: bytes, rng: random.Random) -> bytes:
 
 
 def _tail(content: bytes, rng: random.Random) -> bytes:
-    return content + rng.randbytes(rng.randrange(1, 100_000))
+    return content + rng.randbytes(rng.randrange(1, 5_000))
 
 
 def _stub(content: bytes, rng: random.Random) -> bytes:
