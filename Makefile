@@ -33,7 +33,9 @@ endif
 	@echo "Open $(DEMO)/report.html in a browser."
 
 # A process for each core; which tests stay in one process: tests/conftest.py.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations 15
+# One that dies ends the run: another in its place may hang.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 0 \
+	--dist loadscope --no-loadscope-reorder --durations 15
 test: setup
 	deploy/local/packages.sh
 	$(PYTEST) -m "not cuda and not slow"

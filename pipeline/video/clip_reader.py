@@ -12,10 +12,9 @@ from io import FileIO
 from types import TracebackType
 from typing import NoReturn, Self
 
-import psutil
-
 from pipeline.types import Frame
 from pipeline.video import wire
+from pipeline.video.child_process import ChildProcess
 from pipeline.video.clip import ClipInfo, DecodeError, Failure, Limits
 from pipeline.video.damage import MAX_RANGES
 from pipeline.video.pixels import MAX_ASPECT
@@ -61,10 +60,7 @@ class ClipReader:
         self._channel = channel
         self._report = report
         self._status: int | None = None
-        try:
-            self._process: psutil.Process | None = psutil.Process(pid)
-        except psutil.NoSuchProcess:
-            self._process = None
+        self._process = ChildProcess(pid)
         self._ring: Ring | None = None
         self._held: int | None = None
         self._window: Window | None = None
@@ -151,7 +147,7 @@ class ClipReader:
         try:
             fd = allocate(slots * slot_bytes)
         except OSError as error:
-            self._kill()
+            self._process.kill()
             self._fail(DecodeError("over_limit", f"no memory for {slots} frames of {slot_bytes} bytes: {error}"))
         try:
             self._ring = Ring(fd, slots, slot_bytes)
@@ -200,7 +196,7 @@ class ClipReader:
         raise self._error
 
     def _distrust(self, error: ProtocolError) -> NoReturn:
-        self._kill()
+        self._process.kill()
         self._fail(DecodeError("undecodable", f"the decoder sent an invalid message: {error}"))
 
     def _cause_of_death(self) -> DecodeError:
@@ -225,30 +221,17 @@ class ClipReader:
             self._sentence(f"the decoder sent no heartbeat for {limits.stall_s:g} s")
         elif self._waited_s + stalled_s > limits.wall_s:
             self._sentence(f"decoding takes more than {limits.wall_s:g} s")
-        elif self._rss_bytes() > limits.rss_bytes:
+        elif self._process.rss_bytes() > limits.rss_bytes:
             self._sentence(f"decoding takes more than {limits.rss_bytes} bytes of memory")
 
     def _sentence(self, message: str) -> None:
         self._error = self._error or DecodeError("over_limit", message, died=True)
-        self._kill()
+        self._process.kill()
 
     def abort(self) -> None:
         """End the child; the reader of the clip gets DecodeError and closes it. Callable from any thread."""
         self._error = self._error or DecodeError("unavailable", "the decode server was closed")
-        self._kill()
-
-    def _rss_bytes(self) -> int:
-        if self._process is None:
-            return 0
-        try:
-            return int(self._process.memory_info().rss)
-        except psutil.Error:
-            return 0
-
-    def _kill(self) -> None:
-        if self._process is not None:
-            with suppress(psutil.NoSuchProcess):
-                self._process.kill()
+        self._process.kill()
 
     def _reap(self) -> None:
         """Wait until the fork server reports the child's exit status, or is gone."""
@@ -259,13 +242,16 @@ class ClipReader:
             status = self._report.read(REPORT.size) if selector.select(_REAP_S) else b""
         if status:
             (self._status,) = REPORT.unpack(status)
+            # It was waited for, so its number may belong to another process.
+            self._process.close()
         self._report.close()
 
     def close(self) -> None:
         """End the child in any state, and free the clip's resources. Idempotent."""
         self._ended = True
-        self._kill()
+        self._process.kill()
         self._reap()
+        self._process.close()
         self._channel.close()
         self._ring = None
 

@@ -256,6 +256,44 @@ def test_closing_the_server_ends_running_clips(long_clip: Path) -> None:
         server.open(long_clip, "late")
 
 
+@pytest.mark.parametrize("pidfd", [True, False])
+def test_another_process_with_the_number_of_an_ended_child_lives(
+    pidfd: bool, no_face: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers are used again after 32,768 processes, or threads: one of this process would end all of it."""
+    if not pidfd:
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
+    server = DecodeServer()
+    clip = server.open(no_face, "clip", Every(10))
+    assert len(list(clip)) == 3
+    clip.close()
+    clip.close()
+    other = process_with_number(clip.pid)
+    try:
+        clip.close()
+        clip.abort()
+        server.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.2)
+    finally:
+        other.kill()
+        other.wait()
+
+
+def process_with_number(pid: int) -> subprocess.Popen[bytes]:
+    last = Path("/proc/sys/kernel/ns_last_pid")
+    if not os.access(last, os.W_OK):
+        pytest.skip("this user cannot choose the number of a process")
+    for _ in range(100):  # another process may take it first
+        last.write_text(str(pid - 1))
+        process = subprocess.Popen(["sleep", "600"])
+        if process.pid == pid:
+            return process
+        process.kill()
+        process.wait()
+    raise AssertionError(f"no process got the number {pid}")
+
+
 def test_children_die_with_a_killed_parent(long_clip: Path, tmp_path: Path) -> None:
     program = """
 import sys, time
