@@ -7,7 +7,7 @@ DEMO := demo
 # Python keeps what it compiles in .venv: otherwise each process would compile torch again, for six seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow check bench stack-up stack-down lock clean
+.PHONY: setup demo test test-slow check bench images stack-up stack-down lock clean
 
 setup: $(STAMP)
 
@@ -51,9 +51,15 @@ check: setup
 	$(BIN)/python .ci/plain_english.py
 	$(BIN)/mypy
 
-# Measures the clips of UNMASK_DATA, if any, or yours: make bench VIDEO=path
+# Measures the clips of UNMASK_DATA, if any, or yours (make bench VIDEO=path), and keeps the figures as this machine's
+# baseline: unmask bench --against .bench.json compares with it later.
 bench: setup
-	$(BIN)/unmask bench $(VIDEO)
+	$(BIN)/unmask bench $(VIDEO) --rounds 5 --json .bench.json
+
+# Builds the CPU image without a Docker daemon and runs it; needs root.
+images: setup
+	deploy/local/packages.sh --images
+	deploy/docker/build_check.sh
 
 # Apache Kafka and Redis on free ports of this machine, without Docker; .stack/env has the settings.
 stack-up: setup
@@ -68,9 +74,11 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
 lock: | $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra remote --extra train $(LOCK) \
 		--constraints constraints.txt --upgrade --output-file requirements.lock
-	# The subset that the images run on, and what builds the wheel.
-	$(BIN)/uv pip compile pyproject.toml --extra remote $(LOCK) \
+	# The subsets that the images run on: on CPUs without torch and what depends on it. And what builds the wheel.
+	$(BIN)/python deploy/docker/serving_requirements.py | $(BIN)/uv pip compile - $(LOCK) \
 		--constraints requirements.lock --output-file deploy/docker/requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra remote $(LOCK) \
+		--constraints requirements.lock --output-file deploy/docker/cuda.lock
 	# uv itself, which pip installs.
 	echo uv | $(BIN)/uv pip compile - $(LOCK) --upgrade --output-file deploy/local/installer.lock
 	echo 'hatchling>=1.24' | $(BIN)/uv pip compile - $(LOCK) \

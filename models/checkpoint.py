@@ -22,6 +22,15 @@ import safetensors.torch
 import torch
 
 from models.atomic import atomic_write, durable_rename
+from models.checkpoint_header import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    CheckpointError,
+    parse_header,
+    read_info,
+    read_metadata,
+    state_path,
+)
 from models.checkpoint_info import (
     MAX_PEOPLE,
     Calibration,
@@ -30,7 +39,6 @@ from models.checkpoint_info import (
     git_revision,
     library_versions,
 )
-from models.errors import UnmaskError
 
 __all__ = [
     "FORMAT_VERSION",
@@ -49,19 +57,9 @@ __all__ = [
     "read_metadata",
     "read_state",
     "save_checkpoint",
+    "state_path",
     "weights_sha256",
 ]
-
-FORMAT_VERSION = 1
-
-# A single key: safetensors writes several in random order, and equal contents must give equal bytes.
-METADATA_KEY = "unmask"
-# The limit of safetensors itself: a file that claims a long header cannot make us allocate more.
-_MAX_HEADER_BYTES = 100_000_000
-
-
-class CheckpointError(UnmaskError):
-    """A checkpoint that cannot be written or is not accepted; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,44 +127,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    header, info = _parse_header(path, data, len(data))
+    header, info = parse_header(path, data, len(data))
     try:
         weights = safetensors.torch.load(data)
         weights |= {name: weights[stored] for name, stored in header["tied"].items()}
     except (safetensors.SafetensorError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
     return Checkpoint(info, weights, hashlib.sha256(data).hexdigest())
-
-
-def read_info(path: str | os.PathLike[str]) -> CheckpointInfo:
-    """Read the header alone, which is quick whatever the size of the file.
-
-    Raises:
-        CheckpointError: as `read_checkpoint`, except for damage within the tensors.
-    """
-    path = Path(path)
-    return _parse_header(path, *_read_start(path))[1]
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON object in the header, of a whole checkpoint or of a difference (`models.difference`).
-
-    Raises:
-        CheckpointError: neither of the two, truncated, damaged, or of a newer format.
-    """
-    path = Path(path)
-    return _parse_metadata(path, *_read_start(path))
-
-
-def _read_start(path: Path) -> tuple[bytes, int]:
-    """The header's bytes with the length before them, and the size of the file."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            start += file.read(min(int.from_bytes(start, "little"), _MAX_HEADER_BYTES))
-            return start, os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -212,16 +179,6 @@ def halved(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     half = tensor.half()
     return half if bool(half.isfinite().all()) else tensor
-
-
-# Of weights; anything else behind a dot is a part of the name.
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-
-
-def state_path(path: Path) -> Path:
-    """Where the training state of a checkpoint is: `last.state` for `last.safetensors`, `run.e1.state` for `run.e1`."""
-    stem = path.stem if path.suffix in _SUFFIXES else path.name
-    return path.with_name(f"{stem}.state")
 
 
 def _next_state_path(path: Path) -> Path:
@@ -286,55 +243,3 @@ def _load_state(path: Path, *, read_from: Path | None = None) -> dict[str, Any]:
     if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict) or "weights_sha256" not in saved:
         raise CheckpointError(f"{path}: not a training state written by save_checkpoint")
     return saved
-
-
-def _parse_header(path: Path, start: bytes, size_bytes: int) -> tuple[dict[str, Any], CheckpointInfo]:
-    """The JSON header and the info in it, from the first bytes of a file that has `size_bytes`."""
-    header = _parse_metadata(path, start, size_bytes)
-    if "base" in header:
-        raise CheckpointError(
-            f"{path}: a difference, not a whole detector: `unmask models build` makes the detector from it and its base"
-        )
-    try:
-        return header, CheckpointInfo.from_dict(header)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def _parse_metadata(path: Path, start: bytes, size_bytes: int) -> dict[str, Any]:
-    """Unmask's JSON object in a safetensors header."""
-    if not start:
-        raise CheckpointError(f"{path}: the file is empty")
-    length = int.from_bytes(start[:8], "little")
-    if start[8:9] != b"{" or length > _MAX_HEADER_BYTES:
-        raise CheckpointError(f"{path}: {_foreign_kind(start)}, not an Unmask checkpoint; it was not loaded")
-    if 8 + length > size_bytes:
-        raise CheckpointError(f"{path}: truncated within its header; fetch or save it again")
-    try:
-        raw = json.loads(start[8 : 8 + length])
-        text = raw.pop("__metadata__", {}).get(METADATA_KEY)
-        header = None if text is None else json.loads(text)
-        expected_bytes = 8 + length + max((entry["data_offsets"][1] for entry in raw.values()), default=0)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged header: {error}") from error
-    if header is None:
-        raise CheckpointError(f"{path}: bare safetensors weights without Unmask's header, not a whole detector")
-    if not isinstance(header, dict) or not isinstance(header.get("format_version"), int):
-        raise CheckpointError(f"{path}: damaged header: it names no format version")
-    if header["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: has format {header['format_version']}, and this version of Unmask reads up to "
-            f"{FORMAT_VERSION}; update Unmask"
-        )
-    if size_bytes != expected_bytes:
-        raise CheckpointError(f"{path}: {size_bytes} bytes instead of {expected_bytes}: truncated or damaged")
-    return header
-
-
-def _foreign_kind(start: bytes) -> str:
-    if start.startswith(b"PK\x03\x04"):
-        return "a zip archive, such as torch.save writes"
-    if start.startswith(b"\x80") and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "a Python pickle"
-    printable = start[:256].isascii() and b"\0" not in start[:256]
-    return "a text file" if printable else "a file of an unknown kind"

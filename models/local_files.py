@@ -12,9 +12,14 @@ class WeightsUnavailableError(UnmaskError, RuntimeError):
     """Pretrained weights are not available; the message names the file to place."""
 
 
+def cache_dir() -> Path:
+    """Folder of everything that can be made or fetched again: `$UNMASK_CACHE`, or `~/.cache/unmask`."""
+    return Path(os.environ.get("UNMASK_CACHE") or "~/.cache/unmask").expanduser()
+
+
 def weights_dir() -> Path:
-    """Folder of pulled and built weights: `weights` in `$UNMASK_CACHE`, or in `~/.cache/unmask`."""
-    return Path(os.environ.get("UNMASK_CACHE") or "~/.cache/unmask").expanduser() / "weights"
+    """Folder of pulled and built weights: `weights` in `cache_dir`."""
+    return cache_dir() / "weights"
 
 
 def is_offline() -> bool:

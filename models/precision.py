@@ -7,13 +7,20 @@ from typing import Literal
 
 import torch
 
-from models.errors import UnmaskError
+from models.devices import DeviceError
+
+__all__ = [
+    "Capability",
+    "DeviceError",
+    "DeviceType",
+    "Precision",
+    "available_devices",
+    "best_device",
+    "precision_for",
+    "probe",
+]
 
 DeviceType = Literal["cuda", "mps", "cpu"]
-
-
-class DeviceError(UnmaskError, ValueError):
-    """A device was asked for that does not exist here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +129,6 @@ def precision_for(device: torch.device | str, capability: Capability | None = No
     # NHWC is what cuDNN's and oneDNN's convolution kernels want; on MPS it only adds copies.
     layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
     return Precision(device, dtype, layout, needs_scaler=dtype is torch.float16)
-
-
-def openvino_precision(capability: Capability | None = None) -> Literal["bf16", "f32"]:
-    """The inference precision to ask of OpenVINO's CPU plugin.
-
-    The chip decides: on AVX-512 without the bf16 instructions OpenVINO takes bf16 too, but simulates it, slower
-    than f32 (its documentation of bfloat16 inference).
-
-    Args:
-        capability: the result of `probe("cpu")`, or what to assume instead.
-    """
-    return "bf16" if (capability or probe("cpu")).bf16 else "f32"
 
 
 def _probe_cuda(device: torch.device) -> Capability:

@@ -6,6 +6,7 @@ function), so that `unmask --help` answers at once. Only the called command is l
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
@@ -13,6 +14,14 @@ from typing import Any
 import typer
 
 GROUP = "unmask.commands"
+# Modules of the declared dependencies that a torch-free installation lacks, and how they are installed.
+_OPTIONAL = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "safetensors": "safetensors",
+    "facenet_pytorch": "facenet-pytorch==2.5.3",
+}
 DESCRIPTION = "Unmask: streaming deepfake detection, from a video to a calibrated, typed verdict."
 
 
@@ -67,8 +76,18 @@ def build(arguments: list[str]) -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script."""
+    if sys.argv[1:2] == ["scan"]:
+        # numpy's BLAS would start a thread for each core, and nothing here uses them.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app = build(sys.argv[1:])
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        # Serving on a CPU does without these; most other things do not.
+        if error.name not in _OPTIONAL:
+            raise
+        typer.echo(f"This needs {error.name}, which is not installed: pip install {_OPTIONAL[error.name]}", err=True)
+        sys.exit(2)

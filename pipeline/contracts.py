@@ -291,6 +291,13 @@ CHANGED_CHANNEL: Final = "unmask:model:changed"
 HISTORY_KEY: Final = "unmask:model:history"
 
 
+class GraphFile(Contract):
+    """The graph of announced weights: what OpenVINO runs on a CPU without torch."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the file, which the registry has by it")
+    size_bytes: int = Field(gt=0, description="of the file: workers fetch no more")
+
+
 class Announcement(Contract):
     """The weights that workers must use: the value of `unmask:model:active`."""
 
@@ -302,6 +309,7 @@ class Announcement(Contract):
     previous: str | None = Field(description="sha256 of the weights that these replaced; null for the first ones")
     forced: bool = Field(description="whether the gate was passed over")
     size_bytes: int | None = Field(default=None, gt=0, description="of the checkpoint; null from earlier versions")
+    graph: GraphFile | None = Field(default=None, description="its graph in the registry; null: it has no graph")
 
     def to_json(self) -> str:
         """The value as one line of JSON."""

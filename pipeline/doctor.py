@@ -28,7 +28,9 @@ CODECS = {
 }
 # Most clips need one of these.
 REQUIRED_CODECS = frozenset({"h264", "mpeg4"})
-LIBRARIES = ("unmask", "torch", "torchvision", "timm", "av", "numpy", "safetensors", "facenet-pytorch")
+LIBRARIES = ("unmask", "openvino", "av", "numpy")
+# Of training, of GPUs and of detectors without a graph.
+TORCH = ("torch", "torchvision", "timm", "safetensors", "facenet-pytorch")
 # Any of these distributions provides cv2.
 OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 
@@ -76,11 +78,13 @@ def _versions() -> Iterator[Finding]:
             yield Finding(distributions[0], "missing", "not installed", f"pip install {distributions[0]}")
         else:
             yield Finding(distributions[0], "ok", version)
-    openvino = _version("openvino")
-    if openvino is None:
-        yield Finding("openvino", "optional", "not installed", "pip install openvino: 3 to 5 times faster on a CPU")
-    else:
-        yield Finding("openvino", "ok", openvino)
+    for distribution in TORCH:
+        version = _version(distribution)
+        if version is None:
+            advice = f"pip install {distribution}: for training, GPUs and weights without a graph"
+            yield Finding(distribution, "optional", "not installed", advice)
+        else:
+            yield Finding(distribution, "ok", version)
 
 
 def _machine() -> Iterator[Finding]:
@@ -96,24 +100,34 @@ def _machine() -> Iterator[Finding]:
 
 
 def _compute() -> Iterator[Finding]:
-    import torch
-
-    from models.precision import available_devices, best_device, precision_for, probe
+    from models.device_choice import choose_device
+    from models.devices import openvino_precision
     from pipeline.scoring.backends import backend_names
 
-    device = best_device()
-    capability = probe(device)
-    backend = backend_names(device)[0]
-    yield Finding("device", "ok", f"{device}, of: {', '.join(available_devices())}")
+    device = choose_device()
+    available = backend_names(device)
+    if not available:
+        yield Finding("backend", "missing", f"no library that can score on {device}", "pip install openvino")
+        return
+    backend = available[0]
+    yield Finding("device", "ok", device)
     why = {
         "openvino": "installed, and the fastest on a CPU",
         "torch-compiled": "CUDA graphs remove the launch cost of small batches",
-        "torch": "the only one for this device" if device.type != "cpu" else "OpenVINO is not installed",
+        "torch": "the only one for this device" if device != "cpu" else "OpenVINO is not installed",
     }
     yield Finding("backend", "ok", f"{backend}: {why[backend]}")
+    if backend == "openvino":
+        fast = openvino_precision()
+        has = "with" if fast == "bf16" else "without"
+        yield Finding("precision", "ok", f"{fast}: CPU {has} AVX512-BF16 or AMX")
+        return
+    from models.precision import precision_for, probe
+
+    capability = probe(device)
     dtype = precision_for(device, capability).autocast_dtype
-    fast = {None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]
-    yield Finding("precision", "ok", f"{fast}: {capability.reason}")
+    fast_dtype = "fp32" if dtype is None else str(dtype).removeprefix("torch.")
+    yield Finding("precision", "ok", f"{fast_dtype}: {capability.reason}")
 
 
 def _codecs() -> Iterator[Finding]:
@@ -208,7 +222,7 @@ def _faces() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from models.zoo import ZooError, list_entries, locate
+    from models.zoo import ZooError, commands, list_entries, locate
     from pipeline.settings import data_dir
 
     for entry in list_entries():
@@ -218,7 +232,9 @@ def _weights() -> Iterator[Finding]:
             yield Finding(entry.name, "optional", "damaged", str(error))
             continue
         if path is None:
-            yield Finding(entry.name, "optional", "not pulled", f"unmask models pull {entry.name}: {entry.description}")
+            yield Finding(
+                entry.name, "optional", "not here", f"{commands(entry)}: {entry.description}".replace("`", "")
+            )
         else:
             yield Finding(entry.name, "ok", str(path))
     data = data_dir()
@@ -240,9 +256,9 @@ _DECODE_ADVICE = "clips are decoded in child processes: allow this user to start
 EXAMINATIONS: tuple[tuple[str, Callable[[], Iterator[Finding]], str], ...] = (
     ("versions", _versions, "pip install unmask"),
     ("machine", _machine, "pip install psutil"),
-    ("compute", _compute, "pip install torch timm"),
+    ("compute", _compute, "pip install openvino"),
     ("codecs", _codecs, "pip install av"),
     ("decode child", _decoding, _DECODE_ADVICE),
-    ("face detector", _faces, "pip install facenet-pytorch==2.5.3: MTCNN's weights are in its wheel"),
+    ("face detector", _faces, "its graph comes with the package: reinstall it"),
     ("weights", _weights, "see `unmask models list`"),
 )

@@ -41,3 +41,12 @@ def core() -> Any:
         if _core is None:
             _core = load().Core()
         return _core
+
+
+def read(xml: bytes, weights: bytes) -> Any:
+    """An `openvino.Model` from the two parts of an intermediate representation in memory.
+
+    Raises:
+        RuntimeError: OpenVINO cannot read it.
+    """
+    return core().read_model(xml, weights)

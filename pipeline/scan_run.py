@@ -25,7 +25,7 @@ from pipeline.finding import Found, expand
 from pipeline.logs import configure_logging
 from pipeline.outputs import Output, OutputError, check_outputs
 from pipeline.results.jsonl import JsonlError, VerdictLog, begins_with_record, read_verdicts
-from pipeline.results.report import ReportClips, RunSummary, begins_as_report, write_report
+from pipeline.results.report_clips import ReportClips, RunSummary, begins_as_report
 from pipeline.results.terminal import ScanProgress, summary
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings, describe_invalid
@@ -54,7 +54,7 @@ class Options:
         recursive: include sub-folders.
         follow_links: include linked sub-folders.
         quiet_s: wait until a file has not changed for this long.
-        architecture: see `pipeline.assembly.load`, as `weights` and `untrained`.
+        architecture: see `pipeline.detectors.load`, as `weights` and `untrained`.
         jsonl: file for the records; "-" is standard output.
         report: file for the HTML report.
         skipped: file that lists what was left out of folders.
@@ -172,12 +172,19 @@ class _Run:
 
     @contextmanager
     def _scanner(self, progress: ScanProgress) -> Iterator[Scanner]:
-        from pipeline import assembly
+        from pipeline.video.sandbox import DecodeServer
 
         options = self.options
         with ExitStack() as stack:
+            # It imports the decoders in its own process, while this one imports the rest.
+            server = stack.enter_context(DecodeServer())
+            server.start()
+
+            from pipeline import assembly
+            from pipeline.detectors import load_all
+
             try:
-                detectors = assembly.load_all(
+                detectors = load_all(
                     architecture=options.architecture, weights=options.weights, untrained=options.untrained
                 )
                 scanner = stack.enter_context(
@@ -188,6 +195,7 @@ class _Run:
                         min_coverage=self.settings.min_coverage,
                         portraits=options.report is not None,
                         progress=progress.frame,
+                        server=server,
                     )
                 )
             except (UnmaskError, ValueError) as error:
@@ -264,6 +272,8 @@ class _Run:
     def _finish(self, elapsed_s: float) -> None:
         options = self.options
         if options.report is not None:
+            from pipeline.results.report import write_report
+
             if self.kept and options.jsonl is not None:
                 for verdict in read_verdicts(options.jsonl):
                     if verdict.id in self.kept:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.environment import FromEnvironment
 
 # Below the cache folder: weights fetched from a registry. Separate from those that were pulled by name.
 REGISTRY_CACHE: Final = "registry"
 
 
-class Settings(BaseSettings):
+class Settings(FromEnvironment):
     """Settings of a machine rather than of a call."""
 
-    model_config = SettingsConfigDict(env_prefix="UNMASK_", extra="ignore", frozen=True)
+    prefix: ClassVar[str] = "UNMASK_"
 
     data: Path | None = Field(default=None, description="folder of research data for tests and measurements")
     cache: Path = Field(default=Path("~/.cache/unmask"), description="pulled weights, compiled graphs, fetched clips")

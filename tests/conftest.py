@@ -71,6 +71,14 @@ def _log_plainly() -> None:
 _log_plainly()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache for the test run: what is made, compiled or pulled stays out of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNMASK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _restore_logging() -> Iterator[None]:
     """Undo logging changes: commands run by a test configure the logging of the whole process."""

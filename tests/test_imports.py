@@ -16,7 +16,7 @@ UNMASK = Path(sys.executable).with_name("unmask")
 # Each package may import itself and earlier ones.
 ORDER = ("models", "pipeline", "trainers", "tests")
 HEAVY = ("torch", "torchvision", "timm", "cv2", "av", "openvino", "facenet_pytorch", "numpy")
-SERVING_ONLY = ("pydantic", "pydantic_settings", "structlog", "typer", "fsspec", "openvino", "av", "jinja2")
+SERVING_ONLY = ("pydantic", "structlog", "typer", "fsspec", "openvino", "av", "jinja2")
 
 
 # The rooms of each package (its folders and single files); each may import itself and earlier ones.
@@ -29,9 +29,12 @@ ROOMS = {
         "spec",
         "param_groups",
         "config",
+        "devices",
         "precision",
+        "device_choice",
         "local_files",
         "checkpoint_info",
+        "checkpoint_header",
         "checkpoint",
         "ensemble",
         "pretrained",
@@ -48,9 +51,12 @@ ROOMS = {
     "pipeline": (
         "types",
         "quiet_openvino",
+        "graphs",
+        "detectors",
         "visible",
         "logs",
         "contracts",
+        "environment",
         "settings",
         "outputs",
         "http_fetch",

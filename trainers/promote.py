@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from models.architectures import load_detector
+from models.architectures import LoadedDetector, load_detector
 from models.checkpoint import CheckpointError
 from models.config import ConfigError
 from models.errors import UnmaskError
@@ -22,7 +23,7 @@ from models.zoo import resolve
 from pipeline.weights.registry import NotInRegistryError, Registry
 
 if TYPE_CHECKING:
-    from pipeline.contracts import Announcement
+    from pipeline.contracts import Announcement, GraphFile
     from pipeline.weights.announced import ActiveWeights
 
 # Of concurrent promotions, one wins each round.
@@ -196,7 +197,9 @@ def promote(
     from pipeline.weights.announced import AnnouncementError, ChangedMeanwhileError
 
     path = resolve(weights)
-    sha256, name = _valid(path)
+    detector = _valid(path)
+    sha256, name = detector.sha256, detector.info.name or detector.info.architecture
+    graph: GraphFile | None = None
     for _ in range(_ROUNDS):
         try:
             now = active.read()
@@ -216,9 +219,17 @@ def promote(
             if isinstance(error, EvaluationError) and not _belongs(sha256, evaluation):
                 own = None
         uri = registry.put(path, sha256, own)
+        if graph is None:
+            graph = _put_graph(registry, detector)
         try:
             announcement = active.announce(
-                sha256=sha256, name=name, uri=uri, forced=forced, replacing=now, size_bytes=path.stat().st_size
+                sha256=sha256,
+                name=name,
+                uri=uri,
+                forced=forced,
+                replacing=now,
+                size_bytes=path.stat().st_size,
+                graph=graph,
             )
             return Promoted(announcement, True, message)
         except ChangedMeanwhileError:
@@ -226,8 +237,20 @@ def promote(
     raise RefusedError(f"other promotions won {_ROUNDS} times in a row; try again")
 
 
-def _valid(path: Path) -> tuple[str, str]:
-    """Sha256 and name of a checkpoint that can score."""
+def _put_graph(registry: Registry, detector: LoadedDetector) -> GraphFile | None:
+    """Store the graph of weights, for workers without torch; None where OpenVINO, which makes it, is not installed."""
+    if find_spec("openvino") is None:
+        return None
+    from pipeline.contracts import GraphFile
+    from pipeline.graphs.format import pack
+    from pipeline.graphs.make import make_graph
+
+    packed = pack(make_graph(detector.model, detector.sha256))
+    return GraphFile(sha256=registry.put_graph(packed), size_bytes=len(packed))
+
+
+def _valid(path: Path) -> LoadedDetector:
+    """A checkpoint that can score."""
     try:
         detector = load_detector(path)
     except (CheckpointError, ConfigError) as error:
@@ -235,7 +258,7 @@ def _valid(path: Path) -> tuple[str, str]:
     bad = [name for name, tensor in detector.model.state_dict().items() if not bool(tensor.isfinite().all())]
     if bad:
         raise InvalidWeightsError(f"{path}: {bad[0]} is not finite")
-    return detector.sha256, detector.info.name or detector.info.architecture
+    return detector
 
 
 def _of(sha256: str, evaluation: bytes | None) -> Evaluation:

@@ -4,6 +4,7 @@
 #
 #   packages.sh            install what is missing; fast when nothing is
 #   packages.sh --check    print what is missing, change nothing; exit 1 when something is
+#   packages.sh --images   also install what builds images without a Docker daemon
 #
 # With CI=true a package that is still missing at the end is an error (exit 1); otherwise it is only named,
 # because tests that need it are skipped.
@@ -16,6 +17,9 @@ g++ | g++ c++ clang++ | g++ | the code that torch.compile generates for a CPU
 redis-server | redis-server | redis-server | tests of verdicts in Redis
 java | java | default-jre-headless | tests with Apache Kafka
 mvn | mvn | maven | the jars of Apache Kafka
+'
+[ "${1:-}" != --images ] || NEEDS+='buildah | buildah | buildah | images without a Docker daemon
+debootstrap | debootstrap /usr/sbin/debootstrap | debootstrap | a base image from Debian packages
 '
 
 # A command counts only if it runs: Ubuntu's chromium-browser is a script that asks for the snap.
@@ -81,9 +85,9 @@ install() {
 }
 
 case "${1:-}" in
-    "" | --check) ;;
+    "" | --check | --images) ;;
     *)
-        echo "usage: ${0##*/} [--check]" >&2
+        echo "usage: ${0##*/} [--check|--images]" >&2
         exit 2
         ;;
 esac

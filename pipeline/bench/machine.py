@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
 from models.cores import available_cores
-from models.precision import openvino_precision
+from models.devices import cpu_name, openvino_precision
 
 
 def describe() -> str:
     """CPU, cores, memory, fast precision and versions, which every figure needs."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "openvino", "av", "timm"))
+    libraries = ", ".join(
+        f"{name} {found}" for name in ("torch", "openvino", "av", "timm") if (found := _version(name))
+    )
     return (
-        f"{_cpu()}, {available_cores()} cores, {psutil.virtual_memory().total >> 30} GiB, fast in "
+        f"{cpu_name()}, {available_cores()} cores, {psutil.virtual_memory().total >> 30} GiB, fast in "
         f"{openvino_precision()}; Python {platform.python_version()}, {libraries}"
     )
 
 
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -11,7 +11,7 @@ import torch
 
 from models.base import BaseModel
 from pipeline.faces.crop import cut_crops
-from pipeline.scoring.backends import ScoringGraph
+from pipeline.graphs.make import ScoringGraph
 from pipeline.types import Faces
 
 

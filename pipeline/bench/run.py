@@ -14,6 +14,7 @@ from typing import Any
 from pipeline import assembly
 from pipeline.bench import plain
 from pipeline.bench.stages import CountingDetector, Material, StageTimes, collect, measure
+from pipeline.detectors import load_all
 from pipeline.scan import Scanner
 from pipeline.scan_many import scan_all
 from pipeline.scanner_options import ScannerOptions
@@ -107,8 +108,8 @@ def bench(
     Raises:
         ValueError: the clip shows no face, or a name is unknown.
     """
-    detectors = assembly.load_all(architecture=architecture, weights=weights, untrained=weights is None)
-    scored = "+".join(detector.model.architecture for detector in detectors)
+    detectors = load_all(architecture=architecture, weights=weights, untrained=weights is None)
+    scored = "+".join(detector.architecture for detector in detectors)
     workers = options.clips_at_once
     with assembly.scanner(detectors, options, portraits=False) as scanner:
         material = collect(scanner, clip)
@@ -119,7 +120,7 @@ def bench(
             stages.append(measure(scanner, material, workers))
             wholes.append(_timed(scanner, clip, workers))
             if with_plain:
-                plains.append(plain.seconds_a_frame(detectors[0].model, clip, frames=PLAIN_FRAMES))
+                plains.append(plain.seconds_a_frame(detectors[0].model(), clip, frames=PLAIN_FRAMES))
         live = {f"{fps:g}": _streams(scanner, clip, workers, fps) for fps in STREAM_FPS} if streams else {}
         return _result(clip, scored, scanner, material, workers, stages, wholes, live, plains)
 

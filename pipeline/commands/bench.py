@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import Backend, ClipsAtOnce, Device, FaceWeights, LooksOption, clips_at_once, parse_looks
+from pipeline.commands.errors import exit_on_error
+from pipeline.commands.options import (
+    Backend,
+    ClipsAtOnce,
+    Device,
+    FaceWeights,
+    JsonTo,
+    LooksOption,
+    clips_at_once,
+    parse_looks,
+)
+from pipeline.commands.output import written_as_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,33 +50,35 @@ def run(
     backend: Backend = "auto",
     device: Device = "auto",
     workers: ClipsAtOnce = "auto",
-    rounds: Annotated[int, typer.Option(help="Repeats; the medians are shown.", min=1)] = 3,
+    rounds: Annotated[
+        int | None, typer.Option(help="Repeats; the medians are shown.", min=1, show_default="3, or 5 with --against")
+    ] = None,
     plain: Annotated[bool, typer.Option(help="Also measure the plain way, for comparison.")] = True,
     streams: Annotated[bool, typer.Option(help="Also live streams at 1, 2 and 5 scored frames a second.")] = True,
     compare_refine: Annotated[
         bool, typer.Option("--compare-refine", help="Only compare refinement with full detection on the clips.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="What --json wrote earlier here: print ratios, and fail if one is slower by over 10 %."),
+    ] = None,
+    json_to: JsonTo = None,
 ) -> None:
     """Measure every stage alone and the whole pipeline, each sampled frame scored, in one run.
 
     The bound is the sum of the stages, each measured alone on all cores; the whole cannot be faster. Weights are random
     (they take the same time) unless some are named. Run nothing else at the same time.
+
+    Exit codes: 0 measured, 3 slower than --against allows, 2 bad options or no such clip.
     """
-    import json
-    from dataclasses import asdict
-
-    from rich.console import Console
-
-    from pipeline.bench.machine import describe
-    from pipeline.bench.refine import compare
-    from pipeline.bench.run import bench
-    from pipeline.scanner_options import ScannerOptions
+    from pipeline.faces.detector import DETECTORS
     from pipeline.settings import data_dir
-    from pipeline.video.sampling import Every
 
-    # Wide tables would lose columns at the default width of a pipe.
-    console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 140)
+    # Options first: what follows imports torch.
+    chosen_looks, clips_in_parallel = parse_looks(looks), clips_at_once(workers)
+    detectors = detector.split(",")
+    if unknown := sorted(set(detectors) - set(DETECTORS)):
+        raise typer.BadParameter(f"--detector: no {', '.join(unknown)}; there are: {', '.join(DETECTORS)}")
     data = data_dir()
     if not clips:
         if data is None:
@@ -75,21 +88,34 @@ def run(
         raise typer.BadParameter(f"no such file: {', '.join(missing)}")
     if detector_weights is None and data is not None:
         detector_weights = next(iter(sorted((data / "weights").glob("yunet_n_dynamic.onnx"))), None)
-    chosen_looks = parse_looks(looks)
+
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from pipeline.bench import against as baselines
+    from pipeline.bench.machine import describe
+    from pipeline.bench.refine import compare
+    from pipeline.bench.run import bench
+    from pipeline.scanner_options import ScannerOptions
+    from pipeline.video.sampling import Every
+
+    # Wide tables would lose columns at the default width of a pipe.
+    console = Console(stderr=str(json_to) == "-", width=None if sys.stdout.isatty() else 140)
+    with exit_on_error():
+        baseline = None if against is None else baselines.read_baseline(against)
     machine = describe()
-    if not as_json:
-        console.print(machine, soft_wrap=True)
+    console.print(machine, soft_wrap=True)
     if compare_refine:
-        compared = list(compare(clips, detector.split(","), detector_weights))
-        if as_json:
-            typer.echo(json.dumps({"machine": machine, "refine": [asdict(each) for each in compared]}, indent=2))
-        else:
-            console.print(_refine_table(compared))
+        compared = list(compare(clips, detectors, detector_weights))
+        console.print(_refine_table(compared))
+        with exit_on_error():
+            written_as_json(json_to, {"machine": machine, "refine": [asdict(each) for each in compared]})
         return
     results: list[Result] = []
     for clip in clips:
         for name in [None] if weights else architecture.split(","):
-            for faces in detector.split(","):
+            for faces in detectors:
                 with console.status(f"{clip.name}: {name or weights}, {faces}"):
                     result = bench(
                         clip,
@@ -102,18 +128,29 @@ def run(
                             looks=chosen_looks,
                             backend=backend,
                             device=device,
-                            workers=clips_at_once(workers),
+                            workers=clips_in_parallel,
                         ),
-                        rounds=rounds,
+                        rounds=rounds or (3 if baseline is None else baselines.ROUNDS),
                         streams=streams,
                         # It does not depend on the pipeline's face detector.
-                        with_plain=plain and faces == detector.split(",")[0],
+                        with_plain=plain and faces == detectors[0],
                     )
                 results.append(result)
-                if not as_json:
-                    console.print(_table(result))
-    if as_json:
-        typer.echo(json.dumps({"machine": machine, "results": [result.to_dict() for result in results]}, indent=2))
+                console.print(_table(result))
+    with exit_on_error():
+        written_as_json(json_to, {"machine": machine, "results": [result.to_dict() for result in results]})
+        if baseline is not None:
+            ratios = baselines.compare(results, baseline)
+            for each in ratios:
+                verdict = "SLOWER" if each.slower else "as before" if each.ratio < 1 + baselines.ALLOWED else "faster"
+                console.print(
+                    f"{each.name}: {each.whole_fps:.1f} frames/s, {each.ratio:.2f} of the baseline's "
+                    f"{each.baseline_fps:.1f}: {verdict}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+            if any(each.slower for each in ratios):
+                raise typer.Exit(3)
 
 
 def _table(result: Result) -> Table:

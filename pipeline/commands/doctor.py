@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
+from pipeline.commands.options import JsonTo
 
-def run(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+
+def run(json_to: JsonTo = None) -> None:
     """Show what this machine computes with, what is missing, and how to get it.
 
     Exit codes: 0 clips can be scanned, 1 something that scanning needs is missing.
     """
     import dataclasses
-    import json
 
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from pipeline.commands.errors import exit_on_error
+    from pipeline.commands.output import written_as_json
     from pipeline.doctor import can_scan, examine
 
     findings = examine()
     ready = can_scan(findings)
-    if as_json:
-        listed = [dataclasses.asdict(finding) for finding in findings]
-        typer.echo(json.dumps({"can_scan": ready, "findings": listed}, indent=2))
-    else:
+    listed = [dataclasses.asdict(finding) for finding in findings]
+    with exit_on_error():
+        printed = written_as_json(json_to, {"can_scan": ready, "findings": listed})
+    if not printed:
         marks = {"ok": ("ok", "green"), "optional": ("absent", "yellow"), "missing": ("MISSING", "bold red")}
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(no_wrap=True)

@@ -1,8 +1,7 @@
-"""List, show, fetch, build, import and export architectures and weights."""
+"""List, show, fetch, build, convert, import and export architectures and weights."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import typer
 
 from pipeline.commands.errors import exit_on_error, fail
-from pipeline.commands.output import echo
+from pipeline.commands.options import JsonTo
+from pipeline.commands.output import echo, written_as_json
 from pipeline.interop import Format
 
 if TYPE_CHECKING:
@@ -20,22 +20,20 @@ if TYPE_CHECKING:
     from models.base import BaseModel
     from models.zoo import ZooEntry
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-app = typer.Typer(help="List, show, fetch, build, import and export architectures and weights.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, fetch, build, convert, import and export architectures and weights.", no_args_is_help=True
+)
 
 
 @app.command("list")
-def list_all(as_json: AsJson = False) -> None:
+def list_all(json_to: JsonTo = None) -> None:
     """List architectures with their defaults, and named weights with their location."""
-    from models.architectures import list_architectures
     from models.zoo import commands, list_entries
 
-    architectures = [_describe_architecture(name) for name in list_architectures()]
+    architectures = [_describe_architecture(name) for name in _architectures()]
     entries = list_entries()
     weights = [_describe_entry(entry) for entry in entries]
-    if as_json:
-        echo(json.dumps({"architectures": architectures, "weights": weights}, indent=2))
+    if _written(json_to, {"architectures": architectures, "weights": weights}):
         return
     from rich.table import Table
 
@@ -46,7 +44,10 @@ def list_all(as_json: AsJson = False) -> None:
     for row in architectures:
         millions = f"{row['parameters'] / 1e6:.1f} M"
         table.add_row(row["architecture"], row["backbone"], str(row["input_size"]), millions)
-    console.print(table)
+    if architectures:
+        console.print(table)
+    else:
+        console.print("Architectures need torch, which is not installed; weights with a graph do not.")
     table = Table("name", "kind", "network", "licence", title="Named weights", title_justify="left")
     table.add_column("here", overflow="fold")
     for entry, row in zip(entries, weights, strict=True):
@@ -58,16 +59,15 @@ def list_all(as_json: AsJson = False) -> None:
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Architecture, named weights or checkpoint.")],
-    as_json: AsJson = False,
+    json_to: JsonTo = None,
 ) -> None:
     """Show the details of an architecture, of named weights or of a checkpoint."""
-    from models.architectures import list_architectures
-    from models.checkpoint import CheckpointError
+    from models.checkpoint_header import CheckpointError
     from models.zoo import ZooError, list_entries, resolve
 
     entries = {entry.name: entry for entry in list_entries()}
     try:
-        if name in list_architectures():
+        if name in _architectures():
             described = _describe_architecture(name)
         elif name in entries:
             described = _describe_entry(entries[name])
@@ -78,13 +78,11 @@ def show(
     except ZooError:
         fail(
             f"no architecture, weights or file {name!r}; "
-            f"architectures: {', '.join(list_architectures())}; weights: {', '.join(entries)}"
+            f"architectures: {', '.join(_architectures())}; weights: {', '.join(entries)}"
         )
     except CheckpointError as error:
         fail(error)
-    if as_json:
-        echo(json.dumps(described, indent=2))
-    else:
+    if not _written(json_to, described):
         _print_fields(_console(), described)
 
 
@@ -94,7 +92,7 @@ def pull(
     source: Annotated[
         str | None, typer.Option("--from", metavar="PATH_OR_URI", help="Take the file from here instead.")
     ] = None,
-    as_json: AsJson = False,
+    json_to: JsonTo = None,
 ) -> None:
     """Fetch named weights into the cache, checked against their sha256.
 
@@ -114,13 +112,13 @@ def pull(
             path = zoo.pull(name, source=source, progress=lambda received, _: progress.update(task, completed=received))
     except zoo.ZooError as error:
         fail(error, code=1)
-    _show_placed(entry, path, as_json)
+    _show_placed(entry, path, json_to)
 
 
 @app.command()
 def build(
     name: Annotated[str, typer.Argument(help="Name of the weights: see `unmask models list`.")],
-    as_json: AsJson = False,
+    json_to: JsonTo = None,
 ) -> None:
     """Build named weights from a pinned package and the difference that Unmask ships. Nothing is downloaded.
 
@@ -136,7 +134,7 @@ def build(
         path = zoo.build(name)
     except zoo.ZooError as error:
         fail(error, code=1)
-    _show_placed(entry, path, as_json)
+    _show_placed(entry, path, json_to)
 
 
 @app.command()
@@ -146,7 +144,7 @@ def difference(
     base: Annotated[
         str | None, typer.Option(help="Name of the base.", show_default="that of the checkpoint's backbone")
     ] = None,
-    as_json: AsJson = False,
+    json_to: JsonTo = None,
 ) -> None:
     """For maintainers: write the difference of a checkpoint to its base, and check that it restores the checkpoint.
 
@@ -171,8 +169,7 @@ def difference(
         "base": chosen.name,
         "whole": {"sha256": sha256, "size_bytes": checkpoint.stat().st_size},
     }
-    if as_json:
-        echo(json.dumps(described, indent=2))
+    if _written(json_to, described):
         return
     echo(
         f"{out}: {out.stat().st_size / 2**20:.2f} MiB beyond {chosen.name}, sha256 {difference_sha256}\n"
@@ -185,7 +182,7 @@ def import_weights(
     file: Annotated[Path, typer.Argument(help="A checkpoint of another program.")],
     layout: Annotated[str, typer.Option(help="Its layout: deepfakebench-xception.")],
     out: Annotated[Path, typer.Option(help="The detector to write.")],
-    as_json: AsJson = False,
+    json_to: JsonTo = None,
 ) -> None:
     """Make a detector from weights that were trained elsewhere. It has the same logits, and no thresholds yet.
 
@@ -198,8 +195,7 @@ def import_weights(
         detector = import_detector(file, layout)
         save_checkpoint(out, weights=detector.model.state_dict(), info=detector.info)
     described = _describe_checkpoint(out)
-    if as_json:
-        echo(json.dumps(described, indent=2))
+    if _written(json_to, described):
         return
     echo(
         f"{out}: {detector.info.architecture} of {described['values'] / 1e6:.1f} M values from {layout}, "
@@ -221,7 +217,7 @@ def export_weights(
     images: Annotated[
         Path | None, typer.Option(help="A face crop or a folder of them for the check, besides noise.", exists=True)
     ] = None,
-    as_json: AsJson = False,
+    json_to: JsonTo = None,
 ) -> None:
     """Write a detector for other programs, and check that the file scores like it.
 
@@ -243,18 +239,69 @@ def export_weights(
         count = None if batch == "dynamic" else int(batch)
         exported = export(detector, to, out, crops, fp16=fp16, batch=count)
     check, noise = exported.check, len(crops) - len(faces)
-    if as_json:
-        files = [str(file) for file in exported.files]
-        scored = {"reader": check.reader, "random_crops": noise, "face_crops": len(faces)}
-        distance = {"largest_difference": check.difference, "tolerance": check.tolerance}
-        described = {"files": files, "size_bytes": exported.size_bytes, "check": scored | distance}
-        echo(json.dumps(described, indent=2))
+    files = [str(file) for file in exported.files]
+    scored = {"reader": check.reader, "random_crops": noise, "face_crops": len(faces)}
+    distance = {"largest_difference": check.difference, "tolerance": check.tolerance}
+    described = {"files": files, "size_bytes": exported.size_bytes, "check": scored | distance}
+    if _written(json_to, described):
         return
     echo(f"{', '.join(map(str, exported.files))}: {exported.size_bytes / 2**20:.1f} MiB")
     echo(
         f"Log-odds by {check.reader} on {noise} random and {len(faces)} face crops differ from torch's by at most "
         f"{check.difference:.2g}; tolerance {check.tolerance:.2g}, relative beyond 1."
     )
+
+
+@app.command()
+def graph(
+    weights: Annotated[
+        str, typer.Argument(metavar="NAME|PATH", help="Named weights or a checkpoint; or mtcnn, the face detector.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The graph to write.", show_default="in the cache, where scans find it")
+    ] = None,
+    json_to: JsonTo = None,
+) -> None:
+    """Make the graph of a detector: OpenVINO runs it on a CPU without torch. Making it needs torch.
+
+    A scan finds a graph in the cache, or next to the weights under the same name with the suffix .graph.
+
+    Exit codes: 0 written, 2 it cannot be made.
+    """
+    import hashlib
+
+    from pipeline.detectors import load
+    from pipeline.faces.mtcnn_graph import make_mtcnn_graph
+    from pipeline.graphs.format import graphs_dir, pack, write_graph
+    from pipeline.graphs.make import make_graph
+
+    with exit_on_error():
+        if weights == "mtcnn":
+            made = make_mtcnn_graph()
+        else:
+            detector = load(architecture=None, weights=weights, untrained=False)
+            made = make_graph(detector.model(), detector.sha256)
+        path = out or graphs_dir() / made.info.filename
+        try:
+            write_graph(path, made)
+        except OSError as error:
+            fail(f"{path}: cannot be written: {error.strerror}", code=1)
+    described = {"path": str(path), "size_bytes": path.stat().st_size, **made.info.to_dict()}
+    if _written(json_to, described | {"sha256": hashlib.sha256(pack(made)).hexdigest()}):
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in made.info.converter.items())
+    echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, by {versions}, of weights {made.info.weights_sha256}")
+
+
+def _architectures() -> list[str]:
+    """The architectures that can be built here."""
+    from models.devices import torch_installed
+
+    if not torch_installed():
+        return []
+    from models.architectures import list_architectures
+
+    return list_architectures()
 
 
 def _describe_architecture(name: str) -> dict[str, Any]:
@@ -291,14 +338,20 @@ def _on_no_device(name: str) -> BaseModel:
         return get_model(name, pretrained=False)
 
 
-def _show_placed(entry: ZooEntry, path: Path, as_json: bool) -> None:
-    echo(json.dumps(_describe_entry(entry), indent=2) if as_json else f"{entry.name}: {path}")
+def _show_placed(entry: ZooEntry, path: Path, json_to: Path | None) -> None:
+    if not _written(json_to, _describe_entry(entry)):
+        echo(f"{entry.name}: {path}")
+
+
+def _written(json_to: Path | None, value: object) -> bool:
+    with exit_on_error():
+        return written_as_json(json_to, value)
 
 
 def _describe_entry(entry: ZooEntry) -> dict[str, Any]:
     import dataclasses
 
-    from models.checkpoint import CheckpointError, read_info
+    from models.checkpoint_header import CheckpointError, read_info
     from models.zoo import ZooError, locate
 
     problem = network = None
@@ -318,18 +371,23 @@ def _describe_entry(entry: ZooEntry) -> dict[str, Any]:
 
 
 def _describe_checkpoint(path: Path) -> dict[str, Any]:
-    from models.checkpoint import read_checkpoint, state_path
+    import hashlib
+    import math
 
-    checkpoint = read_checkpoint(path)
+    from models.checkpoint_header import read_info, read_shapes, state_path
+
+    info, shapes = read_info(path), read_shapes(path)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "path": str(path),
         "size_bytes": path.stat().st_size,
-        "sha256": checkpoint.sha256,
-        "tensors": len(checkpoint.weights),
-        "values": sum(tensor.numel() for tensor in checkpoint.weights.values()),
+        "sha256": sha256,
+        "tensors": len(shapes),
+        "values": sum(math.prod(shape) for shape in shapes.values()),
         "resumable": state_path(path).is_file(),
-        "network": checkpoint.info.network,
-        **checkpoint.info.to_dict(),
+        "network": info.network,
+        **info.to_dict(),
     }
 
 

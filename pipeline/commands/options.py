@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
 Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
 
+JsonTo = Annotated[
+    Path | None, typer.Option("--json", metavar="PATH|-", help="Write JSON to this file; - is standard output.")
+]
+
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="With --recursive: include linked folders, each once.")
 ]

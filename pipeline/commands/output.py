@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import typer
 
+from models.atomic import atomic_write
 from pipeline.visible import masked, visible, visible_lines
 
 
 def echo_record(record: str) -> None:
     """Print a record as it is; on a terminal, characters that would control it become JSON's escapes."""
     typer.echo(visible(record) if sys.stdout.isatty() else record)
+
+
+def written_as_json(target: Path | None, value: object) -> bool:
+    """Write a value for `--json`; True if it went to standard output, which then holds nothing else.
+
+    Args:
+        target: a file, or `-` for standard output; None: nothing is written.
+        value: what `json` can write.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if target is None:
+        return False
+    text = json.dumps(value, indent=2)
+    if str(target) == "-":
+        echo(text)
+        return True
+    with atomic_write(target) as file:
+        file.write(f"{text}\n".encode())
+    return False
 
 
 def echo(text: object = "", *, err: bool = False) -> None:

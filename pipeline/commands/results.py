@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.commands.errors import exit_on_error
-from pipeline.commands.options import Kafka, Redis
+from pipeline.commands.options import JsonTo, Kafka, Redis
 from pipeline.commands.output import echo, echo_record
 from pipeline.visible import markup, visible
 
@@ -22,7 +23,7 @@ app = typer.Typer(help="Verdicts of the workers.", no_args_is_help=True)
 @app.command()
 def show(
     clip_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a clip.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record itself.")] = False,
+    json_to: JsonTo = None,
     redis: Redis = None,
 ) -> None:
     """Show the verdict or state of a clip. Exit codes: 0 it has its verdict, 3 not yet, 1 it is unknown."""
@@ -35,7 +36,10 @@ def show(
         store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
         record, state = store.record(clip_id), store.state(clip_id)
     if record is not None:
-        if as_json:
+        if json_to is not None and str(json_to) != "-":
+            with exit_on_error():
+                json_to.write_bytes(record + b"\n")
+        if str(json_to) == "-":
             echo_record(record.decode())
         else:
             _show(Verdict.model_validate_json(record))
@@ -50,7 +54,7 @@ def show(
 @app.command()
 def tail(
     beginning: Annotated[bool, typer.Option("--from-beginning", help="First show all existing ones.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the records themselves.")] = False,
+    json_to: JsonTo = None,
     kafka: Kafka = None,
 ) -> None:
     """Show verdicts as they come, until interrupted."""
@@ -61,9 +65,16 @@ def tail(
 
     settings = services(kafka=kafka)
     try:
-        with exit_on_error(), reaching():
+        with ExitStack() as stack:
+            stack.enter_context(exit_on_error())
+            stack.enter_context(reaching())
+            in_file = json_to is not None and str(json_to) != "-"
+            file = stack.enter_context(json_to.open("ab")) if json_to is not None and in_file else None
             for message in read_topic(settings.kafka, Topic.VERDICTS, follow=True, beginning=beginning):
-                if as_json:
+                if file is not None:
+                    file.write((message.value or b"") + b"\n")
+                    file.flush()
+                if str(json_to) == "-":
                     echo_record((message.value or b"").decode("utf-8", "replace"))
                 else:
                     echo(visible(record_line(message)))

@@ -6,7 +6,10 @@ import importlib.util
 from pathlib import Path
 from typing import get_args
 
+from models.devices import torch_installed
+from models.zoo import packaged_dir, resolve
 from pipeline.faces.detector import DETECTORS, MIN_FACE_PX, Backend, DetectorError, FaceDetector
+from pipeline.graphs.format import SUFFIX, GraphError, read_graph
 
 
 def create_detector(
@@ -62,23 +65,32 @@ def create_detector(
 
 def _create_mtcnn(min_face_px: float, backend: str, device: str, threads: int | None, streams: int) -> FaceDetector:
     from pipeline.faces.mtcnn import Mtcnn
-    from pipeline.faces.nets import MtcnnNets, OpenVinoNets, TorchNets, load_weights
+    from pipeline.faces.nets import MtcnnNets, OpenVinoNets
 
-    weights, sha256 = load_weights()
     nets: MtcnnNets
     if backend == "openvino":
-        nets = OpenVinoNets(weights, threads=threads, streams=streams)
+        try:
+            graph = read_graph(packaged_dir() / f"mtcnn{SUFFIX}")
+        except GraphError as error:
+            raise DetectorError(f"MTCNN's graph comes with the package; reinstall it: {error}") from error
+        nets, sha256 = OpenVinoNets(graph, threads=threads, streams=streams), graph.info.weights_sha256
     else:
+        if not torch_installed():
+            raise DetectorError(
+                "the face detector's backend 'torch' needs torch and facenet-pytorch, or take 'openvino'"
+            )
         import torch
+
+        from pipeline.faces.torch_nets import TorchNets, load_weights
 
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise DetectorError(f"device {device}: torch sees no CUDA device here; take device 'cpu'")
+        weights, sha256 = load_weights()
         nets = TorchNets(weights, device=torch.device(device))
     return Mtcnn(nets, min_face_px=min_face_px, weights_sha256=sha256)
 
 
 def _create_yunet(min_face_px: float, weights: str | Path | None, threads: int | None, streams: int) -> FaceDetector:
-    from models.zoo import resolve
     from pipeline.faces.yunet import YuNet
 
     path = Path(weights) if weights is not None else resolve("yunet")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy as np
 
 from models.cores import available_cores
 from pipeline import quiet_openvino
+from pipeline.graphs.compiled import compile_network
+from pipeline.graphs.format import Network
 from pipeline.types import Floats, Image
 
 
@@ -16,12 +17,12 @@ class OpenVinoNet:
     """A network compiled once for the CPU, with an infer request for each calling thread.
 
     Args:
-        model: an `openvino.Model` with one input of any batch size.
+        network: with one input of any batch size.
         threads: threads of the network in all; None takes two, or one where there is only one core.
         streams: how many threads will call it at once.
     """
 
-    def __init__(self, model: Any, *, threads: int | None, streams: int) -> None:
+    def __init__(self, network: Network, *, threads: int | None, streams: int) -> None:
         ov = quiet_openvino.load()
         config = {
             # The detectors' thresholds were chosen in fp32.
@@ -32,8 +33,8 @@ class OpenVinoNet:
             "NUM_STREAMS": streams,
         }
         self._tensor = ov.Tensor
-        self._compiled = quiet_openvino.core().compile_model(model, "CPU", config)
-        self._outputs = range(len(model.outputs))
+        self._compiled = compile_network(network, None, config)
+        self._outputs = range(len(self._compiled.outputs))
         self._local = threading.local()
 
     def __call__(self, batch: Image) -> tuple[Floats, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +13,8 @@ from pipeline.faces.boxes import grown, iou, squares, suppressed_by_iou
 from pipeline.faces.detector import DetectorError
 from pipeline.faces.openvino_net import OpenVinoNet
 from pipeline.faces.pyramid import Pyramid
+from pipeline.graphs.format import Network
+from pipeline.graphs.serialize import serialize
 from pipeline.types import Faces, Floats, Image, Ints
 
 STRIDES = (8, 16, 32)
@@ -48,8 +49,8 @@ class YuNet:
     """
 
     def __init__(self, onnx: bytes, *, min_face_px: float, threads: int | None, streams: int) -> None:
-        graph, self._outputs = _graph(onnx)
-        self._net = OpenVinoNet(graph, threads=threads, streams=streams)
+        network, self._outputs = _network(onnx)
+        self._net = OpenVinoNet(network, threads=threads, streams=streams)
         self._min_face_px = min_face_px
         sha256 = hashlib.sha256(onnx).hexdigest()
         self._name = (
@@ -128,8 +129,8 @@ def _mapped(faces: Faces, scale: Floats, shift: Floats) -> Faces:
     return Faces.of(boxes.reshape(-1, 4), faces.scores, faces.landmarks * scale + shift)
 
 
-def _graph(onnx: bytes) -> tuple[Any, list[str]]:
-    """An `openvino.Model` that takes uint8 NHWC RGB (the network was trained on BGR), and the names of its outputs."""
+def _network(onnx: bytes) -> tuple[Network, list[str]]:
+    """The network, which takes uint8 NHWC RGB (the network was trained on BGR), and the names of its outputs."""
     ov, preprocess = quiet_openvino.load(), quiet_openvino.load("preprocess")
     try:
         model = quiet_openvino.core().read_model(onnx)
@@ -144,4 +145,4 @@ def _graph(onnx: bytes) -> tuple[Any, list[str]]:
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(rgb)
     steps.input().model().set_layout(ov.Layout("NCHW"))
     steps.input().preprocess().convert_element_type(ov.Type.f32).convert_color(bgr)
-    return steps.build(), names
+    return serialize(steps.build(), "yunet"), names

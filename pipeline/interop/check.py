@@ -17,8 +17,8 @@ from models.base import BaseModel
 from models.errors import UnmaskError
 from pipeline import quiet_openvino
 from pipeline.faces.crop import resized
+from pipeline.graphs.make import ScoringGraph
 from pipeline.interop import Format
-from pipeline.scoring.backends import ScoringGraph
 from pipeline.types import Floats, Image
 
 Scorer = Callable[[Image], Floats]

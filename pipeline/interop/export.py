@@ -26,9 +26,9 @@ from models.calibration import Calibration
 from models.checkpoint import halved, library_versions, save_checkpoint
 from models.errors import UnmaskError
 from pipeline import quiet_openvino
+from pipeline.graphs.make import ScoringGraph, convert
 from pipeline.interop import Format
 from pipeline.interop.check import Check, checked
-from pipeline.scoring.backends import ScoringGraph, convert
 from pipeline.types import Image
 
 if TYPE_CHECKING:

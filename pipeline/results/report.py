@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import heapq
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -22,75 +21,17 @@ from pipeline.contracts import Person, Segment, Verdict
 from pipeline.faces.flaws import flaws_text
 from pipeline.portraits import Portrait
 from pipeline.results import wording
+from pipeline.results.report_clips import MAX_DETAILED_CLIPS, RunSummary, interest
 from pipeline.results.timeline import Timeline, sampling_step_s, timeline_of
 from pipeline.verdict.aggregate import support_needed
 from pipeline.verdict.coverage import describe
 from pipeline.visible import visible
 
 # Limits that keep the page below about 15 MB, whatever the run: most of it pictures, at up to 12 kB each.
-MAX_DETAILED_CLIPS = 30
 MAX_CHARTS_PER_CLIP = 6
 MAX_PORTRAITS_PER_KIND = 3
 MAX_ROWS = 2000
 MAX_PEOPLE_LISTED = 40
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """What one run did.
-
-    Attributes:
-        started_at: Unix time in seconds.
-        elapsed_s: wall time.
-        clips: judged, whatever the outcome.
-        frames_sampled: of all clips.
-        frames_scored: sampled frames with at least one scored face, of all clips.
-        command: the command line, as given.
-        skipped_files: what was left out of folders.
-        software: name and version.
-    """
-
-    started_at: float
-    elapsed_s: float
-    clips: int
-    frames_sampled: int
-    frames_scored: int
-    command: str
-    skipped_files: int
-    software: str
-
-
-class ReportClips(Sequence[ClipReport]):
-    """The clips of a run, collected as they end; those that the page will not show in detail are reduced.
-
-    Only `MAX_DETAILED_CLIPS` keep frames and pictures, so memory grows by about a kilobyte a clip.
-    """
-
-    def __init__(self) -> None:
-        self._clips: list[ClipReport] = []
-        self._detailed: list[tuple[tuple[int, float], int]] = []
-
-    def add(self, clip: ClipReport) -> None:
-        """Add one clip."""
-        position = len(self._clips)
-        self._clips.append(clip)
-        # A heap whose smallest element is the least interesting clip; among equals, the last one.
-        least = (interest(clip.verdict), -position)
-        heapq.heappush(self._detailed, least)
-        if len(self._detailed) > MAX_DETAILED_CLIPS:
-            _, negated = heapq.heappop(self._detailed)
-            thin = self._clips[-negated].verdict.model_copy(update={"frames": []})
-            self._clips[-negated] = ClipReport(thin)
-
-    @overload
-    def __getitem__(self, index: int) -> ClipReport: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ClipReport]: ...
-    def __getitem__(self, index: int | slice) -> ClipReport | Sequence[ClipReport]:
-        return self._clips[index]
-
-    def __len__(self) -> int:
-        return len(self._clips)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +53,6 @@ class _ClipView:
     others: tuple[Person, ...] = ()
     others_left_out: int = 0
     anchor: str | None = None
-
-
-def interest(verdict: Verdict) -> tuple[int, float]:
-    """Sort key of a clip's interest, greater is more: by probability, then clips that were not judged."""
-    return (0, 0.0) if verdict.suspicion is None else (1, verdict.suspicion)
-
-
-def begins_as_report(beginning: bytes) -> bool:
-    """Whether the beginning of a file is that of a report of `unmask scan`, of any version."""
-    return beginning.lstrip().startswith(b"<!doctype html>") and b"Unmask report</title>" in beginning
 
 
 def write_report(path: Path, clips: Sequence[ClipReport], *, title: str | None = None, run: RunSummary) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from models.errors import UnmaskError
-from pipeline.scoring.backends import Backend
+from pipeline.scoring.backend import Backend
 from pipeline.scoring.batcher import MicroBatcher
 from pipeline.types import Floats, Image
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, FilePath, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import ConfigDict, Field, FilePath, SecretStr, model_validator
+
+from pipeline.environment import FromEnvironment
 
 
-class KafkaSecurity(BaseSettings):
+class KafkaSecurity(FromEnvironment):
     """From the environment alone: a password has no place on a command line."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="UNMASK_KAFKA_", extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    prefix: ClassVar[str] = "UNMASK_KAFKA_"
+    ignore_empty: ClassVar[bool] = True
 
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT", description="the protocol of the brokers' listener"

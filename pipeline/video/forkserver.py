@@ -44,7 +44,10 @@ def main() -> None:
     no_network = _leave_network()
     # Keeps the collector from touching, and thereby copying, the pages that children share.
     gc.freeze()
-    channel.send({"no_network": no_network, "layers": _layers()})
+    try:
+        channel.send({"no_network": no_network, "layers": _layers()})
+    except (BrokenPipeError, ConnectionResetError):  # no clip was opened in the end
+        return
     _Server(channel).serve()
 
 

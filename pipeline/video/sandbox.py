@@ -88,6 +88,7 @@ class DecodeServer:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
+        self._greeted = False
         self._isolation = Isolation(no_network=False)
         self._clips: weakref.WeakSet[ClipReader] = weakref.WeakSet()
         self._watchman: threading.Thread | None = None
@@ -99,6 +100,18 @@ class DecodeServer:
         with self._lock:
             self._connect()
             return self._isolation
+
+    def start(self) -> None:
+        """Start the fork server without waiting for it, so that it imports its decoders while others load.
+
+        Raises:
+            RuntimeError: this server is closed.
+        """
+        with self._lock:
+            if self._closed.is_set():
+                raise RuntimeError("this DecodeServer is closed")
+            if self._process is None:
+                self._launch()
 
     def open(
         self,
@@ -202,9 +215,16 @@ class DecodeServer:
     def _connect(self) -> Channel:
         if self._closed.is_set():
             raise RuntimeError("this DecodeServer is closed")
-        if self._channel is not None and self._process is not None and self._process.poll() is None:
-            return self._channel
-        self._disconnect()
+        if self._channel is None or self._process is None or self._process.poll() is not None:
+            self._disconnect()
+            self._launch()
+        assert self._channel is not None
+        if not self._greeted:
+            self._greet(self._channel)
+        return self._channel
+
+    def _launch(self) -> None:
+        """Start the process; it says hello once it has imported its decoders."""
         ours, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         path = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -218,10 +238,14 @@ class DecodeServer:
             start_new_session=True,
         )
         theirs.close()
-        ours.settimeout(_START_TIMEOUT_S)
-        self._channel = Channel(ours)
+        self._channel, self._greeted = Channel(ours), False
+
+    def _greet(self, channel: Channel) -> None:
+        """Wait for the hello, which says how isolated children are."""
+        assert self._process is not None
+        channel.set_timeout(_START_TIMEOUT_S)
         try:
-            hello = self._channel.receive()
+            hello = channel.receive()
         except TimeoutError as error:
             self._disconnect()
             raise RuntimeError(f"the decode server did not answer within {_START_TIMEOUT_S:g} s") from error
@@ -229,10 +253,10 @@ class DecodeServer:
             code = self._process.wait()
             self._disconnect()
             raise RuntimeError(f"the decode server ended with exit code {code}; see its standard error")
-        ours.settimeout(None)
+        channel.set_timeout(None)
         self._isolation = Isolation(bool(hello[0].get("no_network")), Layers(**hello[0]["layers"]))
         self._check_cage()
-        return self._channel
+        self._greeted = True
 
     def _check_cage(self) -> None:
         if not (missing := self._isolation.layers.missing):

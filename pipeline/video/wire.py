@@ -37,6 +37,10 @@ class Channel:
         """File descriptor of the socket, for select."""
         return self._sock.fileno()
 
+    def set_timeout(self, timeout_s: float | None) -> None:
+        """How long the peer may take for each step of a message; None: any time. TimeoutError is raised after it."""
+        self._sock.settimeout(timeout_s)
+
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message and duplicates of `fds`.
 

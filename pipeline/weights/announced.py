@@ -11,7 +11,7 @@ import redis
 from pydantic import ValidationError
 
 from models.errors import UnmaskError
-from pipeline.contracts import ACTIVE_KEY, CHANGED_CHANNEL, HISTORY_KEY, Announcement
+from pipeline.contracts import ACTIVE_KEY, CHANGED_CHANNEL, HISTORY_KEY, Announcement, GraphFile
 
 # Announcements that can be rolled back to; only the last few are needed.
 HISTORY_LENGTH: Final = 50
@@ -102,6 +102,7 @@ class ActiveWeights:
         forced: bool,
         replacing: Active | None,
         size_bytes: int | None = None,
+        graph: GraphFile | None = None,
     ) -> Announcement:
         """Announce weights, and keep the previous ones for a rollback.
 
@@ -112,6 +113,7 @@ class ActiveWeights:
             forced: whether the gate was overridden.
             replacing: the value that was active when the caller decided.
             size_bytes: of the checkpoint: workers fetch no more.
+            graph: its graph in the registry.
 
         Raises:
             ChangedMeanwhileError: another value is active now.
@@ -124,6 +126,7 @@ class ActiveWeights:
             previous=None if replacing is None else replacing.announcement.sha256,
             forced=forced,
             size_bytes=size_bytes,
+            graph=graph,
         )
         expected = b"" if replacing is None else replacing.raw
         done = self._announce(

@@ -19,15 +19,15 @@ import redis
 import structlog
 from redis.client import PubSub
 
-from models.base import BaseModel
-from models.checkpoint import CheckpointError
+from models.checkpoint_header import CheckpointError
 from models.config import ConfigError
 from models.errors import UnmaskError
 from models.zoo import ZooError
-from pipeline import assembly
+from pipeline import assembly, detectors
 from pipeline.contracts import CHANGED_CHANNEL, Announcement
+from pipeline.graphs.format import GraphError
 from pipeline.scan import Scanner
-from pipeline.scoring.backends import Backend
+from pipeline.scoring.backend import Backend
 from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.telemetry import Metrics
 from pipeline.weights.announced import ActiveWeights, AnnouncementError, parse
@@ -63,7 +63,7 @@ class UnavailableError(UnmaskError):
 class Loaded:
     """Weights that were fetched, checked and warmed up."""
 
-    detector: assembly.Detector
+    detector: detectors.Detector
     engine: Engine
 
 
@@ -73,12 +73,12 @@ class Loader:
 
     Attributes:
         cache: folder for fetched weights.
-        create: makes the backend of a model.
+        create: makes the backend of a detector.
         registry: where weights are read; None: announced ones are refused, since the announcement must not choose.
     """
 
     cache: Path
-    create: Callable[[BaseModel], Backend]
+    create: Callable[[detectors.Detector], Backend]
     registry: str | None = None
 
     def __call__(self, announcement: Announcement) -> Loaded:
@@ -98,14 +98,19 @@ class Loader:
             raise RefusedError(str(error)) from error
         except RegistryError as error:
             raise UnavailableError(str(error)) from error
+        self._fetch_graph(registry, announcement)
         try:
-            detector = assembly.load(architecture=None, weights=path, untrained=False)
+            detector = detectors.load(architecture=None, weights=path, untrained=False)
+        except GraphError as error:
+            raise UnavailableError(f"{error}") from error
         except (CheckpointError, ConfigError, ZooError, ValueError) as error:
             raise RefusedError(f"{type(error).__name__}: {error}") from error
         if detector.sha256 != announcement.sha256:
             raise RefusedError(f"{path}: has sha256 {detector.sha256}, not {announcement.sha256}")
         try:
-            backend = self.create(detector.model)
+            backend = self.create(detector)
+        except (CheckpointError, ConfigError) as error:
+            raise RefusedError(f"{type(error).__name__}: {error}") from error
         except Exception as error:  # compiling may raise anything; lack of memory or of a driver may be transient
             raise UnavailableError(f"no backend: {type(error).__name__}: {error}") from error
         engine = Engine(backend, warm_up=True)
@@ -115,6 +120,17 @@ class Loader:
             engine.close()
             raise RefusedError(str(error)) from error
         return Loaded(detector, engine)
+
+    def _fetch_graph(self, registry: Registry, announcement: Announcement) -> None:
+        """Put the announced graph next to the weights; where that fails, it is made from them, which needs torch."""
+        if announcement.graph is None:
+            return
+        try:
+            registry.get_graph(
+                announcement.graph.sha256, announcement.graph.size_bytes, weights_sha256=announcement.sha256
+            )
+        except (RegistryError, ValueError) as error:
+            log.warning("the graph of the announced weights cannot be fetched", error=str(error))
 
 
 class Follower:
@@ -281,7 +297,7 @@ class Follower:
 
     def _shadow(self, running: Scanner, loaded: Loaded, crops: LiveCrops) -> Differences | None:
         """Compare with the weights in use, if both take the same crops."""
-        spec, info = loaded.detector.model.input_spec, loaded.detector.info
+        spec, info = loaded.detector.input_spec, loaded.detector.info
         if not self._shadow_crops:
             return None
         if spec.hash != running.spec.hash:

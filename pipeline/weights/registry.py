@@ -2,6 +2,7 @@
 
     weights/<sha256>.safetensors          a checkpoint
     weights/<sha256>.evaluation.json      output of `unmask evaluate --json`
+    graphs/<sha256>.graph                 the graph of a checkpoint, by its own sha256
 
 Files are written atomically. Fetched weights are checked against their sha256: a file that does not match its name is
 never used.
@@ -18,8 +19,10 @@ from typing import IO, Final
 
 from models.atomic import atomic_write
 from models.errors import UnmaskError
+from pipeline.graphs.format import SUFFIX
 
 _FOLDER: Final = "weights"
+_GRAPHS: Final = "graphs"
 _CHUNK_BYTES: Final = 1 << 20
 # Where an announcement has no size: the largest architecture has half a gigabyte.
 MAX_WEIGHTS_BYTES: Final = 8 << 30
@@ -128,30 +131,64 @@ class Registry:
             RegistryUnavailableError: the registry cannot be reached, or the cache cannot be written.
         """
         name = f"{_checked(sha256)}.safetensors"
-        kept = self._cache / name
+        return self._fetched(self._path(name), self._cache / name, sha256, max_bytes)
+
+    def put_graph(self, graph: bytes) -> str:
+        """Store the graph of weights; returns its sha256.
+
+        Raises:
+            RegistryUnavailableError: the registry cannot be written.
+        """
+        sha256 = hashlib.sha256(graph).hexdigest()
+        with (
+            _unavailable(f"a graph cannot be written to {self.uri}"),
+            self._writing(f"{sha256}{SUFFIX}", _GRAPHS) as target,
+        ):
+            target.write(graph)
+        return sha256
+
+    def get_graph(self, sha256: str, max_bytes: int, *, weights_sha256: str) -> Path:
+        """The graph with this sha256 as a local file next to the weights that it belongs to; cached as they are.
+
+        Args:
+            sha256: of the graph's file.
+            max_bytes: no more is fetched.
+            weights_sha256: of the weights that `get` fetched.
+
+        Raises:
+            NotInRegistryError: as `get`.
+            DamagedError: as `get`.
+            RegistryUnavailableError: as `get`.
+        """
+        kept = self._cache / f"{_checked(weights_sha256)}{SUFFIX}"
+        return self._fetched(self._path(f"{_checked(sha256)}{SUFFIX}", _GRAPHS), kept, sha256, max_bytes)
+
+    def _fetched(self, path: str, kept: Path, sha256: str, max_bytes: int) -> Path:
+        """The file `kept`, fetched if it does not have this sha256."""
+        name = path.rpartition("/")[2]
         with _unavailable(f"{name} cannot be read from {self.uri}"):
             if kept.is_file():
                 with kept.open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
                         return kept
-            with self._files.open(self._path(name), "rb") as source, atomic_write(kept) as target:
+            with self._files.open(path, "rb") as source, atomic_write(kept) as target:
                 if (found := _copy(source, target, max_bytes)) != sha256:
-                    raise DamagedError(f"{self.uri_of(sha256)}: has sha256 {found}; nothing was kept")
+                    raise DamagedError(f"{path}: has sha256 {found}; nothing was kept")
         return kept
 
     def _put_evaluation(self, sha256: str, evaluation: bytes) -> None:
         with self._writing(f"{_checked(sha256)}.evaluation.json") as target:
             target.write(evaluation)
 
-    def _path(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{_FOLDER}/{name}"
+    def _path(self, name: str, folder: str = _FOLDER) -> str:
+        return f"{self._root.rstrip('/')}/{folder}/{name}"
 
     @contextmanager
-    def _writing(self, name: str) -> Iterator[IO[bytes]]:
+    def _writing(self, name: str, folder: str = _FOLDER) -> Iterator[IO[bytes]]:
         """A file that appears under its name only if the block succeeds."""
         from fsspec.implementations.local import LocalFileSystem
 
-        path = self._path(name)
+        path = self._path(name, folder)
         if isinstance(self._files, LocalFileSystem):
             with atomic_write(Path(path)) as file:
                 yield file

@@ -14,6 +14,7 @@ import structlog
 
 from pipeline import assembly
 from pipeline.contracts import VIDEO_TOPICS, Topic
+from pipeline.detectors import load_all
 from pipeline.live.store import StreamStore
 from pipeline.parts.store import PartStore
 from pipeline.results.store import VerdictStore, connect
@@ -72,7 +73,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
         )
         announced = None if follower is None else follower.first()
         if announced is None:
-            detectors, scoring = assembly.load_all(architecture=None, weights=weights, untrained=False), None
+            detectors, scoring = load_all(architecture=None, weights=weights, untrained=False), None
         else:
             detectors, scoring = (announced.detector,), announced.engine
         log.info(
@@ -144,7 +145,7 @@ def _follower(
         return None
     load = Loader(
         settings.cache_dir / REGISTRY_CACHE,
-        lambda model: create_backend(model, backend=options.backend, device=options.device),
+        lambda detector: create_backend(detector, backend=options.backend, device=options.device),
         settings.registry,
     )
     return Follower(client, load, metrics, shadow_crops=settings.shadow_crops, shadow_s=settings.shadow_s)

@@ -1,6 +1,6 @@
 """Images, without a Docker engine: the content of their files and the behaviour of their scripts.
 
-`deploy/docker/install_check.sh` installs what the images install; it takes minutes, so it is not a test.
+`make images` builds and runs one; it takes minutes and needs root, so it is not a test.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deploy.docker import health
+from deploy.docker.serving_requirements import WITHOUT
 from tests.deploy.images import DOCKER, DOCKERFILES, ROOT, absent, copied, stages
 
 every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.suffix[1:])
@@ -80,11 +81,9 @@ def test_no_variable_of_an_image_looks_like_a_secret(path):
         assert not re.search(r"(?i)\w*(token|passw|secret|credential|api_?key)\w*=", named)
 
 
-def test_both_images_install_the_same_and_install_check_can_run_it():
+def test_both_images_install_in_the_same_way():
     cpu, cuda = (stages(path)[0] for path in DOCKERFILES)
-    assert cpu.steps[1:] == cuda.steps
-    assert cpu.steps[0] == ("ARG", 'TORCH_INDEX=""')
-    assert {name for name, _ in cpu.steps} <= {"ARG", "ENV", "WORKDIR", "COPY", "RUN"}
+    assert [(name, rest.replace("requirements.lock", "cuda.lock")) for name, rest in cpu.steps] == list(cuda.steps)
 
 
 # The build context
@@ -154,7 +153,7 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "build.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "cuda.lock", "build.lock"])
 def test_the_images_install_the_tested_versions(lock):
     tested, installed = locked(ROOT / "requirements.lock"), locked(DOCKER / lock)
     assert installed
@@ -163,7 +162,7 @@ def test_the_images_install_the_tested_versions(lock):
 
 
 def test_the_images_lock_has_no_test_or_training_dependencies(project):
-    installed = {name for name, _ in locked(DOCKER / "requirements.lock")}
+    installed = {name for name, _ in locked(DOCKER / "cuda.lock")}
     extras = project["project"]["optional-dependencies"]
     needed = names(project["project"]["dependencies"]) | names(extras["remote"])
     assert needed <= installed  # else: make lock
@@ -171,6 +170,14 @@ def test_the_images_lock_has_no_test_or_training_dependencies(project):
     only_here = (names(extras["dev"]) | names(extras["train"])) - {"packaging", "pyyaml"}
     assert not only_here & installed
     assert names(project["build-system"]["requires"]) <= {name for name, _ in locked(DOCKER / "build.lock")}
+
+
+def test_the_cpu_image_has_everything_but_torch_and_what_depends_on_it(project):
+    installed, with_torch = ({name for name, _ in locked(DOCKER / lock)} for lock in ("requirements.lock", "cuda.lock"))
+    assert installed < with_torch
+    needed = names(project["project"]["dependencies"]) | names(project["project"]["optional-dependencies"]["remote"])
+    assert needed - installed == names(sorted(WITHOUT))
+    assert not any(re.match("torch|nvidia-|cuda-|triton", name) for name in installed)
 
 
 # Calls of pip by install.sh: a stub `python` records its arguments and requirements
@@ -193,10 +200,10 @@ done
     return log
 
 
-def install(pip_log: Path, torch_index: str = "") -> list[tuple[list[str], set[str]]]:
+def install(pip_log: Path, lock: Path) -> list[tuple[list[str], set[str]]]:
     """(arguments, names with versions) of each call of pip."""
-    environment = {"PATH": f"{pip_log.parent}/bin:/usr/bin:/bin", "TORCH_INDEX": torch_index}
-    subprocess.run([DOCKER / "install.sh", "dependencies", pip_log.parent / "venv"], env=environment, check=True)
+    environment = {"PATH": f"{pip_log.parent}/bin:/usr/bin:/bin"}
+    subprocess.run([DOCKER / "install.sh", "dependencies", lock, pip_log.parent / "venv"], env=environment, check=True)
     calls = []
     for call in pip_log.read_text().split("pip -m ")[1:]:
         arguments, _, requirements = call.partition("\n")
@@ -204,26 +211,11 @@ def install(pip_log: Path, torch_index: str = "") -> list[tuple[list[str], set[s
     return calls
 
 
-def pins() -> set[str]:
-    return {"==".join(pin) for pin in locked(DOCKER / "requirements.lock")}
-
-
-def test_dependencies_come_from_the_lock_as_hashed_wheels(pip_log):
-    ((arguments, requirements),) = install(pip_log)
+@pytest.mark.parametrize("lock", ["requirements.lock", "cuda.lock"])
+def test_dependencies_come_from_the_lock_as_hashed_wheels(pip_log, lock):
+    ((arguments, requirements),) = install(pip_log, DOCKER / lock)
     assert {"--require-hashes", "--no-deps", "--only-binary"} <= set(arguments)
-    assert requirements == pins()
-
-
-def test_a_torch_index_leaves_out_cuda_and_keeps_versions(pip_log):
-    (hashed, rest), (torch, own) = install(pip_log, torch_index="https://example.org/cpu")
-    assert "--require-hashes" in hashed
-    assert torch[torch.index("--index-url") + 1] == "https://example.org/cpu"
-    assert {pin.split("==")[0] for pin in own} == {"torch", "torchvision"}
-    left_out = pins() - rest - own
-    assert left_out
-    assert own <= pins()
-    assert all(re.match("nvidia-|cuda-|triton==", pin) for pin in left_out)
-    assert not any(re.match("nvidia-|cuda-|triton==|torch", pin) for pin in rest)
+    assert requirements == {"==".join(pin) for pin in locked(DOCKER / lock)}
 
 
 # The health check

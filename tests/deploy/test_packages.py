@@ -78,3 +78,13 @@ def test_a_command_that_fails_counts_as_missing(path):
 
 def test_an_unknown_option_is_refused(path):
     assert packages(path, "--frobnicate")[0] == 2
+
+
+def test_building_images_needs_more(path):
+    stub(path, "apt-get", "echo apt-get was called")
+    stub(path, "id", "echo 0")
+    assert packages(path, present=NEEDED) == (0, "")
+    _, said = packages(path, "--images", present=NEEDED)
+    assert "buildah: for images without a Docker daemon" in said
+    stub(path, "debootstrap")
+    assert packages(path, "--images", present=["buildah"]) == (0, "")

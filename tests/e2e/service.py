@@ -35,13 +35,20 @@ PATIENCE_S = 120
 class WorkerProcess:
     """`unmask worker` as a process; its log goes to a file."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *options: str, core: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        *options: str,
+        core: int | None = None,
+        unmask: str | Path = UNMASK,
+    ) -> None:
         self.port = free_port()
         self.log = folder / f"worker-{self.port}.log"
         pin = [] if core is None else ["taskset", "-c", str(core)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*pin, UNMASK, "worker", *options],
+                [*pin, str(unmask), "worker", *options],
                 env={"UNMASK_URI_ALLOW": "/", **os.environ, **environment, "UNMASK_HTTP_PORT": str(self.port)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -100,8 +107,8 @@ class Platform:
         self.kafka.stop()
         self.redis.stop()
 
-    def start_worker(self, core: int | None = None) -> WorkerProcess:
-        worker = WorkerProcess(self.folder, self.environment, *self._options, core=core)
+    def start_worker(self, core: int | None = None, unmask: str | Path = UNMASK) -> WorkerProcess:
+        worker = WorkerProcess(self.folder, self.environment, *self._options, core=core, unmask=unmask)
         self.workers.append(worker)
         return worker
 

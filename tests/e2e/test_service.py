@@ -78,7 +78,7 @@ def test_a_folder_is_submitted_watched_and_read(platform: Platform, worker: Work
     shown = platform.unmask("results", "show", face.id)
     assert shown.returncode == 0
     assert f"P(fake) {face.probability:.3f}" in shown.stdout
-    assert platform.unmask("results", "show", face.id, "--json").stdout.encode().strip() == records[face.id]
+    assert platform.unmask("results", "show", face.id, "--json", "-").stdout.encode().strip() == records[face.id]
     assert platform.unmask("results", "show", "unknown-id").returncode == 1
 
 

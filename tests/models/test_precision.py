@@ -11,7 +11,6 @@ from models.precision import (
     DeviceType,
     available_devices,
     best_device,
-    openvino_precision,
     precision_for,
     probe,
 )
@@ -60,11 +59,6 @@ def test_scaler_passes_through_if_not_needed() -> None:
     assert scaler.scale(loss) is loss
 
 
-@pytest.mark.parametrize("bf16", [True, False])
-def test_openvino_uses_bf16_only_if_native(bf16: bool) -> None:
-    assert openvino_precision(capability("cpu", bf16=bf16)) == ("bf16" if bf16 else "f32")
-
-
 @pytest.mark.parametrize(
     ("onednn", "avx512_bf16", "amx", "bf16"),
     [
@@ -85,7 +79,6 @@ def test_cpu_bf16_needs_both_the_chip_and_the_library(
     found = probe("cpu")
     assert (found.device_type, found.bf16, found.fp16) == ("cpu", bf16, False)
     assert found.reason
-    assert openvino_precision() == ("bf16" if bf16 else "f32")
 
 
 @pytest.mark.parametrize(

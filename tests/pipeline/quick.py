@@ -12,7 +12,7 @@ from models.spec import InputSpec
 from pipeline.faces.create import create_detector
 from pipeline.faces.detector import FaceDetector
 from pipeline.scan import Scanner
-from pipeline.scoring.backends import Done
+from pipeline.scoring.backend import Done
 from pipeline.scoring.engine import Engine
 from pipeline.types import Floats, Image
 from pipeline.video.sampling import Sampling

@@ -14,8 +14,9 @@ from models.checkpoint import Calibration, CheckpointError, read_checkpoint
 from models.config import ConfigError
 from models.zoo import ZooError, default_detector
 from pipeline import assembly
-from pipeline.assembly import load, scanner
+from pipeline.assembly import scanner
 from pipeline.contracts import Outcome
+from pipeline.detectors import load
 from pipeline.faces.create import create_detector
 from pipeline.faces.detector import FaceDetector
 from pipeline.scanner_options import ScannerOptions
@@ -52,10 +53,10 @@ def test_untrained_weights_are_the_same_each_time() -> None:
 
 def test_weights_set_the_architecture_and_name(weights: Path) -> None:
     detector = load(architecture=None, weights=weights, untrained=False)
-    assert (detector.name, detector.model.architecture) == ("small", "xception")
-    assert detector.model.input_spec.size == 96
+    assert (detector.name, detector.architecture) == ("small", "xception")
+    assert detector.input_spec.size == 96
     assert detector.sha256 == read_checkpoint(weights).sha256
-    assert not detector.model.training
+    assert not detector.model().training
 
 
 def test_weights_cannot_be_untrained(weights: Path) -> None:
@@ -95,7 +96,7 @@ def test_verdicts_have_their_provenance(weights: Path, one_face: Path) -> None:
     provenance = verdict.provenance
     assert provenance.model == "small"
     assert provenance.weights_sha256 == [detector.sha256]
-    assert provenance.input_spec == detector.model.input_spec.hash
+    assert provenance.input_spec == detector.input_spec.hash
     assert provenance.detector.startswith("mtcnn")
     assert provenance.sampling == "frames=5"
     assert "torch-" in provenance.software
@@ -121,10 +122,10 @@ def test_faces_are_found_on_the_gpu_that_scores(
         asked.append(device)
         return create_detector("mtcnn")
 
-    monkeypatch.setattr(assembly, "best_device", lambda requested: torch.device("cuda:0"))
+    monkeypatch.setattr(assembly, "choose_device", lambda requested: "cuda:0")
     monkeypatch.setattr(assembly, "create_detector", create)
     detector = load(architecture=None, weights=weights, untrained=False)
-    engine = Engine(create_backend(detector.model, backend="torch", device="cpu"))
+    engine = Engine(create_backend(detector, backend="torch", device="cpu"))
     with scanner(detector, options, scoring=engine):
         assert asked == [device]
 

@@ -34,7 +34,7 @@ def only(monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[[], dict[str, F
 
 
 def test_this_machine_can_scan() -> None:
-    result = CliRunner().invoke(app, ["--json"])
+    result = CliRunner().invoke(app, ["--json", "-"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.output)
     assert report["can_scan"]
@@ -66,10 +66,10 @@ def test_output_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
     ("examination", "module", "advice"),
     [
         ("codecs", "av", "pip install av"),
-        ("face detector", "pipeline.faces.mtcnn", "pip install facenet-pytorch"),
+        ("face detector", "pipeline.faces.mtcnn", "reinstall"),
         ("decode child", "av", "child processes"),
         ("machine", "psutil", "pip install psutil"),
-        ("compute", "models.precision", "pip install torch"),
+        ("compute", "pipeline.scoring.backends", "pip install openvino"),
     ],
 )
 def test_a_part_that_cannot_be_imported_is_missing(
@@ -112,7 +112,7 @@ def test_absent_codecs_are_named(monkeypatch: pytest.MonkeyPatch, absent: str, s
     assert finding.value == ("h264" if status == "missing" else "av1")
 
 
-@pytest.mark.parametrize(("distribution", "status"), [("timm", "missing"), ("openvino", "optional")])
+@pytest.mark.parametrize(("distribution", "status"), [("timm", "optional"), ("openvino", "missing")])
 def test_absent_libraries_are_named(monkeypatch: pytest.MonkeyPatch, distribution: str, status: str) -> None:
     look = only(monkeypatch, "versions")
     real = doctor._version
@@ -129,14 +129,22 @@ def test_container_cores_differ_from_host_cores(monkeypatch: pytest.MonkeyPatch)
     assert look()["cores"].value.startswith("3 of the 64")
 
 
-@pytest.mark.parametrize("bf16", [True, False])
-def test_precision_follows_the_chip(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
+@pytest.mark.parametrize(("flag", "precision"), [("avx512_bf16", "bf16: CPU with"), ("avx2", "f32: CPU without")])
+def test_precision_follows_the_chip(monkeypatch: pytest.MonkeyPatch, flag: str, precision: str) -> None:
+    look = only(monkeypatch, "compute")
+    monkeypatch.setattr("models.device_choice.choose_device", lambda: "cpu")
+    monkeypatch.setattr("models.devices.cpu_flags", lambda: frozenset({flag}))
+    assert look()["precision"].value.startswith(precision)
+
+
+def test_torch_on_the_cpu_probes_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     from models.precision import Capability
 
     look = only(monkeypatch, "compute")
-    monkeypatch.setattr("models.precision.best_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr("models.precision.probe", lambda _: Capability("cpu", bf16, False, "because"))
-    assert look()["precision"].value == ("bf16: because" if bf16 else "fp32: because")
+    monkeypatch.setattr("pipeline.scoring.backends.backend_names", lambda _: ("torch",))
+    monkeypatch.setattr("models.device_choice.choose_device", lambda: "cpu")
+    monkeypatch.setattr("models.precision.probe", lambda _: Capability("cpu", True, False, "because"))
+    assert look()["precision"].value == "bfloat16: because"
 
 
 @pytest.mark.parametrize("named", [None, "nowhere"])
@@ -158,3 +166,15 @@ def test_damaged_weights_are_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     finding = look()["yunet"]
     assert finding.value == "damaged"
     assert "unmask models pull yunet" in finding.advice
+
+
+def test_json_goes_to_a_file_next_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: [Finding("av", "ok", "18")])
+    out = tmp_path / "doctor.json"
+    result = CliRunner().invoke(app, ["--json", str(out)])
+    assert result.exit_code == 0
+    assert "Ready to scan" in result.output
+    assert json.loads(out.read_text())["findings"][0]["name"] == "av"
+    result = CliRunner().invoke(app, ["--json", "/dev/null/doctor.json"])
+    assert result.exit_code == 2
+    assert "/dev/null" in result.stderr

@@ -16,6 +16,7 @@ from models.zoo import ZooError
 from pipeline import assembly
 from pipeline.cli import build
 from pipeline.contracts import Outcome, Verdict
+from pipeline.detectors import load, load_all
 from pipeline.faces.views import Looks
 from pipeline.scan import Scanner
 from pipeline.scanner_options import ScannerOptions
@@ -49,7 +50,7 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def scanned(clip: Path, *weights: Path, looks: Looks | None = None, part: bool = False) -> Verdict:
-    detectors = assembly.load_all(architecture=None, weights=",".join(map(str, weights)), untrained=False)
+    detectors = load_all(architecture=None, weights=",".join(map(str, weights)), untrained=False)
     options = ScannerOptions(Even(5), looks=looks or Looks(), backend="torch", device="cpu", workers=1)
     with assembly.scanner(detectors, options) as scanner:
         report = scanner.scan(Source(str(clip)))
@@ -85,7 +86,7 @@ def test_the_record_names_all_members(members: tuple[Path, Path], one_face: Path
 
 
 def test_thresholds_of_an_ensemble_are_the_mean_in_log_odds(members: tuple[Path, Path]) -> None:
-    detectors = assembly.load_all(architecture=None, weights=",".join(map(str, members)), untrained=False)
+    detectors = load_all(architecture=None, weights=",".join(map(str, members)), untrained=False)
     with assembly.scanner(detectors, ScannerOptions(Even(5), backend="torch", device="cpu", workers=1)) as scanner:
         assert scanner.thresholds is not None
         real, fake = scanner.thresholds.of(1)
@@ -106,7 +107,7 @@ def test_looks_change_the_score_and_are_in_the_record(members: tuple[Path, Path]
 
 
 def test_a_crop_and_its_mirror_image_count_alike(members: tuple[Path, Path]) -> None:
-    detectors = assembly.load_all(architecture=None, weights=members[0], untrained=False)
+    detectors = load_all(architecture=None, weights=members[0], untrained=False)
     options = ScannerOptions(Even(2), looks=Looks(flip=True), backend="torch", device="cpu", workers=1)
     with assembly.scanner(detectors, options) as scanner:
         assert isinstance(scanner.engine, EngineGroup)
@@ -118,7 +119,7 @@ def test_a_crop_and_its_mirror_image_count_alike(members: tuple[Path, Path]) -> 
 
 
 def test_a_part_of_a_long_clip_is_scored_by_all_members(members: tuple[Path, Path], one_face: Path) -> None:
-    detectors = assembly.load_all(architecture=None, weights=",".join(map(str, members)), untrained=False)
+    detectors = load_all(architecture=None, weights=",".join(map(str, members)), untrained=False)
     with assembly.scanner(detectors, ScannerOptions(Fps(2.0), backend="torch", device="cpu", workers=1)) as scanner:
         whole = scanner.scan(Source(str(one_face)))
         part = scanner.scan_part(Source(str(one_face)), Window(0.0, 2.0))
@@ -130,9 +131,9 @@ def test_a_part_of_a_long_clip_is_scored_by_all_members(members: tuple[Path, Pat
 
 
 def test_a_failed_member_fails_the_clip(members: tuple[Path, Path], one_face: Path) -> None:
-    detectors = list(assembly.load_all(architecture=None, weights=",".join(map(str, members)), untrained=False))
+    detectors = list(load_all(architecture=None, weights=",".join(map(str, members)), untrained=False))
     with torch.no_grad():
-        detectors[1].model.head.linear.bias.fill_(torch.nan)
+        detectors[1].model().head.linear.bias.fill_(torch.nan)
     with assembly.scanner(detectors, ScannerOptions(Even(3), backend="torch", device="cpu", workers=1)) as scanner:
         report = scanner.scan(Source(str(one_face)))
     assert report is not None
@@ -143,7 +144,7 @@ def test_bad_ensembles_are_refused(members: tuple[Path, Path]) -> None:
     first = members[0]
 
     def load(weights: str, **options: str) -> None:
-        assembly.load_all(architecture=options.get("architecture"), weights=weights, untrained=False)
+        load_all(architecture=options.get("architecture"), weights=weights, untrained=False)
 
     with pytest.raises(ValueError, match="named twice"):
         load(f"{first},{first}")
@@ -158,11 +159,11 @@ def test_bad_ensembles_are_refused(members: tuple[Path, Path]) -> None:
 def test_a_path_with_a_comma_is_one_file(members: tuple[Path, Path], tmp_path: Path) -> None:
     path = tmp_path / "a,b.safetensors"
     path.write_bytes(members[0].read_bytes())
-    assert len(assembly.load_all(architecture=None, weights=str(path), untrained=False)) == 1
+    assert len(load_all(architecture=None, weights=str(path), untrained=False)) == 1
 
 
 def test_other_weights_keep_the_looks(members: tuple[Path, Path], one_face: Path) -> None:
-    first, second = (assembly.load(architecture=None, weights=member, untrained=False) for member in members)
+    first, second = (load(architecture=None, weights=member, untrained=False) for member in members)
     options = ScannerOptions(Even(3), looks=Looks(flip=True), backend="torch", device="cpu", workers=1)
 
     def score(scanner: Scanner) -> Verdict:
@@ -171,9 +172,7 @@ def test_other_weights_keep_the_looks(members: tuple[Path, Path], one_face: Path
         return report.verdict
 
     with assembly.scanner(first, options) as scanner:
-        swapped = assembly.with_detector(
-            scanner, second, Engine(create_backend(second.model, backend="torch", device="cpu"))
-        )
+        swapped = assembly.with_detector(scanner, second, Engine(create_backend(second, backend="torch", device="cpu")))
         with swapped.engine:
             found = score(swapped)
     with assembly.scanner(second, options) as scanner:

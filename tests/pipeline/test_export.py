@@ -245,7 +245,7 @@ def call(*arguments: str) -> tuple[int, str, str]:
 
 def test_the_export_command_prints_what_it_measured(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "small.xml"
-    code, output, _ = call("export", str(checkpoint), "--to", "openvino", "--out", str(out), "--json")
+    code, output, _ = call("export", str(checkpoint), "--to", "openvino", "--out", str(out), "--json", "-")
     assert code == 0
     described = json.loads(output)
     assert described["files"] == [str(out), str(out.with_suffix(".bin"))]

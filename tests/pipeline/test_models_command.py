@@ -21,6 +21,8 @@ from models.bases import Base, register_base, unregister_base
 from models.checkpoint import CheckpointInfo, Thresholds, save_checkpoint
 from models.spec import InputSpec
 from pipeline.commands.models import app
+from pipeline.detectors import load
+from tests.weights import small_weights
 
 YUNET = zoo.find_entry("yunet")
 CONTENTS = b"placeholder of a network" * 100
@@ -56,7 +58,7 @@ def call(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_list_shows_all_with_correct_values() -> None:
-    code, output, _ = call("list", "--json")
+    code, output, _ = call("list", "--json", "-")
     assert code == 0
     listed = json.loads(output)
     assert [row["architecture"] for row in listed["architectures"]] == list_architectures()
@@ -79,9 +81,9 @@ def test_list_shows_paths_and_errors_of_weights(cache: Path) -> None:
     cache.mkdir(parents=True)
     file = cache / ENTRY.filename
     file.write_bytes(CONTENTS)
-    assert json.loads(call("list", "--json")[1])["weights"][0]["path"] == str(file)
+    assert json.loads(call("list", "--json", "-")[1])["weights"][0]["path"] == str(file)
     file.write_bytes(b"damaged")
-    row = json.loads(call("list", "--json")[1])["weights"][0]
+    row = json.loads(call("list", "--json", "-")[1])["weights"][0]
     assert row["path"] is None
     assert "pull yunet" in row["problem"]
 
@@ -90,14 +92,14 @@ def test_show_an_architecture() -> None:
     code, output, _ = call("show", "xception")
     assert code == 0
     assert "pooling = avg  (avg | max | gem | attention)" in output
-    described = json.loads(call("show", "xception", "--json")[1])
+    described = json.loads(call("show", "xception", "--json", "-")[1])
     config = get_model("xception", pretrained=False).config
     assert {name: option["default"] for name, option in described["options"].items()} == config.to_dict()
 
 
 @pytest.mark.parametrize("name", list_architectures())
 def test_every_architecture_can_be_shown(name: str) -> None:
-    assert json.loads(call("show", name, "--json")[1])["architecture"] == name
+    assert json.loads(call("show", name, "--json", "-")[1])["architecture"] == name
 
 
 def test_show_named_weights() -> None:
@@ -113,7 +115,7 @@ def test_show_a_checkpoint(checkpoint: tuple[Path, str]) -> None:
     assert code == 0
     for text in (sha256, "xception [gem]", "pooling: gem", "auc: 0.875", "eer: -", "tensors: 2", "values: 14"):
         assert text in output
-    described = json.loads(call("show", str(path), "--json")[1])
+    described = json.loads(call("show", str(path), "--json", "-")[1])
     assert described["sha256"] == sha256
     assert described["thresholds"]["fpr"] == 0.01
     assert described["input_spec_hash"] == InputSpec(size=299).hash
@@ -128,9 +130,9 @@ def test_show_a_named_detector_with_its_checkpoint(
         ENTRY, name="house", kind="detector", filename=path.name, sha256=sha256, size_bytes=path.stat().st_size
     )
     monkeypatch.setattr(zoo, "list_entries", lambda: (entry,))
-    assert "checkpoint" not in json.loads(call("show", "house", "--json")[1])
+    assert "checkpoint" not in json.loads(call("show", "house", "--json", "-")[1])
     assert call("pull", "house", "--from", str(path))[0] == 0
-    assert json.loads(call("show", "house", "--json")[1])["checkpoint"]["name"] == "xception [gem]"
+    assert json.loads(call("show", "house", "--json", "-")[1])["checkpoint"]["name"] == "xception [gem]"
 
 
 def test_pull_from_a_file(tmp_path: Path, cache: Path) -> None:
@@ -140,7 +142,7 @@ def test_pull_from_a_file(tmp_path: Path, cache: Path) -> None:
     assert code == 0
     assert str(cache / ENTRY.filename) in output
     assert (cache / ENTRY.filename).read_bytes() == CONTENTS
-    assert json.loads(call("pull", "yunet", "--json")[1])["path"] == str(cache / ENTRY.filename)
+    assert json.loads(call("pull", "yunet", "--json", "-")[1])["path"] == str(cache / ENTRY.filename)
 
 
 def test_a_failed_pull_says_what_to_do(cache: Path) -> None:
@@ -197,7 +199,7 @@ def test_a_difference_is_made_and_built_again(
 ) -> None:
     packaged = tmp_path / "packaged"
     packaged.mkdir()
-    code, output, _ = call("difference", str(large), "--out", str(packaged / "large.difference"), "--json")
+    code, output, _ = call("difference", str(large), "--out", str(packaged / "large.difference"), "--json", "-")
     assert code == 0
     made = json.loads(output)
     assert made["base"] == "tiny"
@@ -217,11 +219,11 @@ def test_a_difference_is_made_and_built_again(
     # The table may break lines anywhere.
     listed = re.sub(r"[│\s]+", "", call("list")[1])
     assert "no:`unmaskmodelsbuildlarge`(after`pipinstalltiny`)" in listed
-    code, output, _ = call("build", "large", "--json")
+    code, output, _ = call("build", "large", "--json", "-")
     assert code == 0
     assert json.loads(output)["path"] == str(cache / "large.safetensors")
     assert (cache / "large.safetensors").read_bytes() == large.read_bytes()
-    assert json.loads(call("show", "large", "--json")[1])["delivery"] == "built"
+    assert json.loads(call("show", "large", "--json", "-")[1])["delivery"] == "built"
 
 
 def test_a_failed_build_says_why(large: Path) -> None:
@@ -238,3 +240,27 @@ def test_a_difference_needs_a_base(large: Path, checkpoint: tuple[Path, str], tm
     assert "no base holds the backbone" in error
     assert call("difference", str(large), "--out", out, "--base", "nowhere")[0] == 2
     assert not Path(out).exists()
+
+
+def test_a_graph_is_made_where_scans_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "small.safetensors"
+    sha256 = small_weights(weights)
+    result = CliRunner().invoke(app, ["graph", str(weights), "--json", "-"])
+    assert result.exit_code == 0, result.output
+    described = json.loads(result.stdout)
+    assert described["weights_sha256"] == sha256
+    assert hashlib.sha256(Path(described["path"]).read_bytes()).hexdigest() == described["sha256"]
+    assert load(architecture=None, weights=weights, untrained=False).graph_file == Path(described["path"])
+    beside = weights.with_suffix(".graph")
+    result = CliRunner().invoke(app, ["graph", str(weights), "--out", str(beside)])
+    assert result.exit_code == 0, result.output
+    assert sha256 in result.stdout
+    assert load(architecture=None, weights=weights, untrained=False).graph_file == beside
+
+
+def test_a_graph_that_cannot_be_made_or_written_is_an_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["graph", "nowhere"])
+    assert (result.exit_code, "nowhere" in result.stderr) == (2, True)
+    result = CliRunner().invoke(app, ["graph", "mtcnn", "--out", "/dev/null/mtcnn.graph"])
+    assert (result.exit_code, "cannot be written" in result.stderr) == (1, True)

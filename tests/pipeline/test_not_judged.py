@@ -17,7 +17,8 @@ from pipeline.faces.flaws import Flaw, flaw_counts, flaws_text
 from pipeline.live.state import StreamState
 from pipeline.parts.join import judge_parts
 from pipeline.parts.result import PartResult
-from pipeline.results.report import RunSummary, render_report
+from pipeline.results.report import render_report
+from pipeline.results.report_clips import RunSummary
 from pipeline.scan import Scanner
 from pipeline.sources import Source
 from pipeline.video.sampling import Fps

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import assembly, scan_run
+from pipeline import detectors, scan_run
 from pipeline.scan_run import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_NOT_WRITTEN, EXIT_SOME_OUTCOME, Options
 from pipeline.scanner_options import ScannerOptions
 
@@ -210,6 +210,6 @@ def test_an_interrupt_while_the_model_loads(
     def interrupted(**_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(assembly, "load", interrupted)
+    monkeypatch.setattr(detectors, "load", interrupted)
     assert scan_run.run(options) == EXIT_INTERRUPTED
     assert "Interrupted" in capsys.readouterr().err

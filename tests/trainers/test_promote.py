@@ -18,6 +18,7 @@ from models.checkpoint import read_checkpoint, save_checkpoint
 from models.zoo import ZooError
 from pipeline.cli import build
 from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY
+from pipeline.graphs.format import read_graph
 from pipeline.weights.announced import ActiveWeights
 from pipeline.weights.registry import NotInRegistryError, Registry
 from tests.weights import HEAD_BIAS, shifted, small_weights
@@ -124,6 +125,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shelf(folder: Path, announcements: redis.Redis, tmp_path: Path) -> Shelf:
     return Shelf(folder, Registry(str(tmp_path / "registry"), tmp_path / "cache"), ActiveWeights(announcements))
+
+
+def test_the_graph_is_stored_and_announced(shelf: Shelf) -> None:
+    sha256 = shelf.promote(0)
+    active = shelf.active.read()
+    assert active is not None
+    announced = active.announcement.graph
+    assert announced is not None
+    path = shelf.registry.get_graph(announced.sha256, announced.size_bytes, weights_sha256=sha256)
+    assert path.stat().st_size == announced.size_bytes
+    assert read_graph(path).info.weights_sha256 == sha256
+
+
+def test_without_openvino_weights_are_announced_without_a_graph(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.promote.find_spec", lambda name: None)
+    shelf.promote(0)
+    active = shelf.active.read()
+    assert active is not None
+    assert active.announcement.graph is None
 
 
 def test_passing_weights_are_stored_and_announced(shelf: Shelf) -> None:

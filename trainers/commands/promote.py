@@ -45,3 +45,5 @@ def run(
     else:
         echo(done.message)
     echo(f"active: {announcement.name}, sha256 {announcement.sha256}")
+    if announcement.graph is None:
+        echo("Without a graph: workers need torch. `pip install openvino` lets promote make it.", err=True)

@@ -68,6 +68,7 @@ def scan_clips(
     """
     try:
         from pipeline import assembly
+        from pipeline.detectors import Detector
         from pipeline.faces.detector import DetectorError
         from pipeline.scan_many import scan_all
         from pipeline.sources import Source
@@ -81,7 +82,7 @@ def scan_clips(
         try:
             scanner = stack.enter_context(
                 assembly.scanner(
-                    [assembly.Detector(each.model, each.info, each.sha256) for each in detector.members],
+                    [Detector.of(each.model, each.info, each.sha256) for each in detector.members],
                     replace(options, looks=detector.looks),
                     portraits=False,
                 )

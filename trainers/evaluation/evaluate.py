@@ -13,7 +13,7 @@ import numpy as np
 
 from models.checkpoint_info import CheckpointInfo, library_versions
 from pipeline.scanner_options import ScannerOptions
-from pipeline.scoring.backends import Backend
+from pipeline.scoring.backend import Backend
 from trainers.data.actors import unseen
 from trainers.evaluation import clips as clip_scan
 from trainers.evaluation.clips import ClipVerdict

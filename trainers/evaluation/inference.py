@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.scoring.backends import Backend, BackendError
+from pipeline.scoring.backend import Backend, BackendError
 from pipeline.types import Floats, Image
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint_info import CheckpointInfo
-from pipeline.scoring.backends import Backend
+from pipeline.scoring.backend import Backend
 from pipeline.types import Image, Ints
 from trainers.augment import degrade
 from trainers.data.images import ImageError

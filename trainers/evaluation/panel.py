@@ -13,7 +13,8 @@ from models.checkpoint import CheckpointError, CheckpointInfo
 from models.ensemble import Combination, combined_thresholds
 from models.zoo import split_names
 from pipeline.faces.views import Looks, View
-from pipeline.scoring.backends import Backend, create_backend
+from pipeline.scoring.backend import Backend
+from pipeline.scoring.backends import create_backend
 from pipeline.types import Floats, Image
 from trainers.evaluation.inference import infer
 

@@ -18,7 +18,8 @@ from models.spec import InputSpec
 from pipeline.faces.clarity import PATCH_PX, clarity
 from pipeline.faces.crop import resized
 from pipeline.faces.views import View
-from pipeline.scoring.backends import Backend, BackendError, create_backend
+from pipeline.scoring.backend import Backend, BackendError
+from pipeline.scoring.backends import create_backend
 from pipeline.types import Floats, Image
 from trainers.augment.degrade import jpeg_size_bytes
 from trainers.data.images import ImageError, ImageStore

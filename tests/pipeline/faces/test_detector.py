@@ -62,7 +62,8 @@ def test_without_facenet_pytorch_the_message_names_it(monkeypatch: pytest.Monkey
         create.importlib.util, "find_spec", lambda name: None if name == "facenet_pytorch" else installed(name)
     )
     with pytest.raises(DetectorError, match=r"facenet-pytorch.*2\.5\.3"):
-        create_detector()
+        create_detector(backend="torch")
+    assert "backend=openvino" in create_detector().name
 
 
 def test_the_name_has_the_settings_that_change_results(mtcnn: FaceDetector) -> None:

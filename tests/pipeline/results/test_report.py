@@ -19,7 +19,8 @@ from playwright.sync_api import Browser, Page
 from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Label, Outcome, Person, ScoredFace, Segment, Verdict, clip_id_of
 from pipeline.portraits import Portrait, encode_portrait
-from pipeline.results.report import MAX_DETAILED_CLIPS, MAX_ROWS, ReportClips, RunSummary, render_report, write_report
+from pipeline.results.report import MAX_ROWS, render_report, write_report
+from pipeline.results.report_clips import MAX_DETAILED_CLIPS, ReportClips, RunSummary
 from pipeline.results.wording import OUTCOMES
 from tests.browser import browser_for_tests
 from tests.pipeline.records import PROVENANCE, record

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.scoring.backends import Done
+from pipeline.scoring.backend import Done
 from pipeline.scoring.batcher import QueueClosedError
 from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.types import Floats, Image

@@ -49,6 +49,7 @@ def test_an_announcement_is_stored_and_published_by_contract(announcements: redi
         "previous": sha256(1),
         "forced": True,
         "size_bytes": None,
+        "graph": None,
     }
     assert json.loads(heard[0])["previous"] is None
     assert announcements.lrange(HISTORY_KEY, 0, -1) == [heard[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,20 +18,25 @@ import torch
 from structlog.testing import capture_logs
 
 from deploy.local.services import RedisServer
-from models.base import BaseModel
+from models.architectures import load_detector
 from models.checkpoint import read_checkpoint, save_checkpoint
-from pipeline.contracts import ACTIVE_KEY, CHANGED_CHANNEL, Announcement, Outcome, Verdict
+from pipeline import detectors
+from pipeline.contracts import ACTIVE_KEY, CHANGED_CHANNEL, Announcement, GraphFile, Outcome, Verdict
+from pipeline.detectors import Detector
 from pipeline.faces.create import create_detector
+from pipeline.graphs.format import graphs_dir, pack
+from pipeline.graphs.make import make_graph
 from pipeline.results.store import connect
 from pipeline.scan import Scanner
-from pipeline.scoring.backends import Backend
+from pipeline.scoring.backend import Backend
+from pipeline.scoring.backends import create_backend
 from pipeline.scoring.engine import Engine
 from pipeline.sources import Source
 from pipeline.telemetry import Metrics
 from pipeline.video.sampling import Even
 from pipeline.video.sandbox import DecodeServer
 from pipeline.weights.announced import ActiveWeights
-from pipeline.weights.follow import Follower, Loaded, Loader, RefusedError
+from pipeline.weights.follow import Follower, Loaded, Loader, RefusedError, UnavailableError
 from pipeline.weights.leases import Scanners
 from pipeline.weights.registry import Registry
 from tests.conftest import required_service
@@ -43,10 +49,10 @@ from tests.weights import HEAD_BIAS, shifted, small_weights
 class BiasNetwork(QuickNetwork):
     """Scores every crop with the bias of the model's head, so that scores identify their weights."""
 
-    def __init__(self, model: BaseModel) -> None:
+    def __init__(self, detector: Detector) -> None:
         super().__init__()
-        real, fake = (float(value) for value in model.state_dict()[HEAD_BIAS])
-        self.input_size = model.input_spec.size
+        real, fake = (float(value) for value in detector.model().state_dict()[HEAD_BIAS])
+        self.input_size = detector.input_spec.size
         self.shift = fake - real
         self.log_odds = lambda pixels: np.full(len(pixels), self.shift, np.float32)
 
@@ -69,13 +75,13 @@ class Bench:
     cache: Path
     metrics: Metrics = field(default_factory=Metrics)
     clock: Clock = field(default_factory=Clock)
-    create: Callable[[BaseModel], Backend] = BiasNetwork
+    create: Callable[[Detector], Backend] = BiasNetwork
     shadow_crops: int = 0
 
     def __post_init__(self) -> None:
         self.registry = Registry(str(self.cache / "registry"), self.cache / "unused")
         self.active = ActiveWeights(self.client)
-        self.loader = Loader(self.cache / "weights", lambda model: self.create(model), self.registry.uri)
+        self.loader = Loader(self.cache / "weights", lambda detector: self.create(detector), self.registry.uri)
 
     @property
     def small(self) -> Path:
@@ -290,7 +296,7 @@ def test_a_failed_fetch_is_retried_later(bench: Bench, scanners: Scanners) -> No
 
 
 def test_a_failed_backend_is_retried(bench: Bench, scanners: Scanners) -> None:
-    def no_memory(model: BaseModel) -> Backend:
+    def no_memory(detector: Detector) -> Backend:
         raise RuntimeError("out of memory")
 
     with bench.follower().following(scanners):
@@ -411,3 +417,51 @@ def test_without_a_registry_announced_weights_are_refused(bench: Bench, tmp_path
     with pytest.raises(RefusedError, match="UNMASK_REGISTRY is not set"):
         loader(bench.announcement(bench.put(1)))
     assert not (tmp_path / "cache").exists()
+
+
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detectors, "torch_installed", lambda: False)
+
+
+def with_graph(bench: Bench, sha256: str, packed: bytes) -> Announcement:
+    graph = GraphFile(sha256=bench.registry.put_graph(packed), size_bytes=len(packed))
+    return bench.announcement(sha256).model_copy(update={"graph": graph})
+
+
+def openvino(detector: Detector) -> Backend:
+    return create_backend(detector, backend="openvino", device="cpu")
+
+
+def graph_of(bench: Bench, shift: float) -> bytes:
+    loaded = load_detector(bench.folder / f"shifted-{shift}.safetensors")
+    return pack(make_graph(loaded.model, loaded.sha256))
+
+
+def test_announced_weights_with_a_graph_need_no_torch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = bench.put(3)
+    announced = with_graph(bench, sha256, graph_of(bench, 3))
+    without_torch(monkeypatch)
+    bench.create = openvino
+    with pytest.raises(UnavailableError, match="torch"):
+        bench.loader(bench.announcement(sha256))
+    loaded = bench.loader(announced)
+    assert loaded.detector.sha256 == sha256
+    loaded.engine.close()
+
+
+def test_a_damaged_graph_in_the_registry_is_made_again_with_torch_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = bench.put(4)
+    packed = graph_of(bench, 4)
+    announced = with_graph(bench, sha256, packed)
+    stored = bench.cache / "registry" / "graphs" / f"{hashlib.sha256(packed).hexdigest()}.graph"
+    stored.write_bytes(packed[:1000])
+    bench.create = openvino
+    loaded = bench.loader(announced)
+    loaded.engine.close()
+    (bench.cache / "weights").joinpath(f"{sha256}.graph").unlink(missing_ok=True)
+    shutil.rmtree(graphs_dir())
+    without_torch(monkeypatch)
+    with pytest.raises(UnavailableError, match="torch"):
+        bench.loader(announced)

@@ -95,3 +95,20 @@ def test_missing_files_and_failed_writes_are_errors(open_registry: Open, weights
         registry.get("../../etc/passwd")
     with pytest.raises(ValueError, match="nonsense"):
         Registry("nonsense://x", tmp_path)
+
+
+def test_a_graph_is_fetched_next_to_its_weights(open_registry: Open, weights: Path, tmp_path: Path) -> None:
+    graph = b"graph" * 1000
+    sha256 = open_registry("one").put_graph(graph)
+    assert sha256 == hashlib.sha256(graph).hexdigest()
+    other = open_registry("two")
+    open_registry("one").put(weights, SHA256, None)
+    path = other.get_graph(sha256, len(graph), weights_sha256=SHA256)
+    assert path.read_bytes() == graph
+    assert path == other.get(SHA256).with_suffix(".graph")
+    path.write_bytes(b"damaged")
+    assert other.get_graph(sha256, len(graph), weights_sha256=SHA256).read_bytes() == graph
+    with pytest.raises(DamagedError, match="more than the 10 bytes"):
+        other.get_graph(open_registry("one").put_graph(b"x" * 11), 10, weights_sha256=SHA256)
+    with pytest.raises(NotInRegistryError):
+        other.get_graph("0" * 64, 10, weights_sha256=SHA256)

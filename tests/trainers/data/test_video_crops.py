@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.faces.detector import FaceDetector
 from pipeline.scan import Scanner
-from pipeline.scoring.backends import Done
+from pipeline.scoring.backend import Done
 from pipeline.scoring.engine import Engine
 from pipeline.sources import Source
 from pipeline.types import Image

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from models.architectures import LoadedDetector, get_model, load_detector
 from models.checkpoint import Calibration, Thresholds
-from pipeline.scoring.backends import Backend, create_backend
+from pipeline.scoring.backend import Backend
+from pipeline.scoring.backends import create_backend
 from pipeline.types import Image
 from tests.media import face_picture
 from trainers.commands import evaluate as command

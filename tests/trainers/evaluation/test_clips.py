@@ -13,6 +13,7 @@ from click.testing import Result
 
 from models.architectures import LoadedDetector
 from pipeline import assembly
+from pipeline.detectors import Detector
 from pipeline.scanner_options import ScannerOptions
 from pipeline.sources import Source
 from pipeline.video.sampling import Fps
@@ -60,7 +61,7 @@ Run = tuple[Result, dict[str, Any], list[dict[str, str]], str]
 def test_clips_get_the_verdicts_of_scan(run: Run, folder: Path, detector: LoadedDetector) -> None:
     _, found, _, _ = run
     clips = {clip["file"]: clip for clip in found["sets"][0]["clips"]}
-    of = assembly.Detector(detector.model, detector.info, detector.sha256)
+    of = Detector.of(detector.model, detector.info, detector.sha256)
     with assembly.scanner(of, ScannerOptions(Fps(2.0), backend="torch", workers=1), portraits=False) as scanner:
         for name in ("one_fake.mp4", "two.mp4", "no_face.mp4"):
             report = scanner.scan(Source(str(folder / name)))

@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from models.architectures import LoadedDetector
-from pipeline.scoring.backends import Backend
+from pipeline.scoring.backend import Backend
 from pipeline.verdict.calibration import label, probability
 from pipeline.verdict.evidence import track_probability
 from tests.trainers.evaluation.conftest import Evaluate, Evaluation, crop, encoded

@@ -18,7 +18,7 @@ from trainers.evaluation.sets import CropSet, SetError, find_sets
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVING_ONLY = (
-    "pydantic", "pydantic_settings", "structlog", "typer", "rich", "fsspec", "openvino", "av", "jinja2", "matplotlib",
+    "pydantic", "structlog", "typer", "rich", "fsspec", "openvino", "av", "jinja2", "matplotlib",
 )  # fmt: skip
 
 

@@ -14,7 +14,9 @@ from models.architectures import LoadedDetector, load_detector
 from models.precision import Precision
 from pipeline.faces.clarity import PATCH_PX, clarity
 from pipeline.faces.crop import resized
-from pipeline.scoring.backends import Backend, BackendError, TorchBackend, create_backend
+from pipeline.scoring.backend import Backend, BackendError
+from pipeline.scoring.backends import create_backend
+from pipeline.scoring.torch_backend import TorchBackend
 from pipeline.types import Image
 from tests.trainers.evaluation.conftest import SIZE_PX
 from trainers.data.images import ImageStore
