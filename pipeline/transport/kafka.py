@@ -27,6 +27,8 @@ _MAX_REQUEST_BYTES = MAX_RECORD_BYTES + (1 << 20)
 # How long a send waits for a broker that never answered, and for the retries of a message.
 _BLOCK_S = 10.0
 _DELIVERY_S = 120.0
+# A broker that has just started, on a busy machine, took over 10 s to elect the leaders of a new topic.
+_TOPIC_READY_S = 60.0
 
 
 class TransportError(UnmaskError):
@@ -61,8 +63,9 @@ def ensure_topics(bootstrap: str, *, partitions: int = 8, replicas: int = -1, pa
             for topic in Topic:
                 try:
                     new = NewTopic(str(topic), partitions, replicas, topic_configs=_config(topic))
+                    admin.create_topics([new])
                     # A worker that joins before its topics are known gets nothing until it asks again.
-                    admin.create_topics([new], wait_for_metadata=True)
+                    admin.wait_for_topics([str(topic)], timeout_ms=int(_TOPIC_READY_S * 1000))
                     created.append(topic)
                 except TopicAlreadyExistsError:
                     pass
