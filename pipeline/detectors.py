@@ -82,13 +82,17 @@ class Detector:
             CheckpointError: as `model`.
             GraphError: it does not exist, or is damaged, and torch is not installed.
         """
-        if self.graph_file is not None:
+        damaged: GraphError | None = None
+        for path in (self.graph_file, find_graph(self.sha256, self.input_spec, [graphs_dir()])):
+            if path is None:
+                continue
             try:
-                return read_graph(self.graph_file)
+                return read_graph(path)
             except GraphError as error:
-                if not torch_installed():
-                    raise
-                log.warning("the graph cannot be read, it is made again: %s", error)
+                log.warning("a graph cannot be read: %s", error)
+                damaged = error
+        if damaged is not None and not torch_installed():
+            raise damaged
         from pipeline.graphs.make import make_graph
 
         made = make_graph(self.model(), self.sha256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from pipeline.graphs.compiled import compile_network
 from pipeline.graphs.format import Graph, GraphError
 from pipeline.scoring.backend import Done
 from pipeline.types import Floats, Image
+
+log = logging.getLogger(__name__)
 
 # Larger batches gain less on so few crops than compiling for them takes.
 _FEW_CROPS = 64
@@ -58,6 +61,7 @@ class OpenVinoBackend:
         self._preparing = threading.Lock()
         self._started = 0
         self._more: threading.Thread | None = None
+        self._closed = False
         self._prepare(self.shapes[-1])
         # Not ov.AsyncInferQueue: it never calls back for a failed inference, and refuses all work afterwards.
         self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="openvino")
@@ -76,6 +80,7 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """Wait for the last requests, and free all of them with their compiled networks."""
+        self._closed = True
         if self._more is not None:
             self._more.join()
         self._threads.shutdown()
@@ -83,7 +88,12 @@ class OpenVinoBackend:
 
     def _prepare_all(self) -> None:
         for batch in self.shapes:
-            self._prepare(batch)
+            if self._closed:
+                return
+            try:
+                self._prepare(batch)
+            except (GraphError, RuntimeError) as error:
+                log.warning("batches of %d crops cannot be prepared, smaller ones are used: %s", batch, error)
 
     def _prepare(self, batch: int) -> queue.SimpleQueue[Any]:
         """The requests of a shape, each used once: created later, they would grow the memory of a long run."""

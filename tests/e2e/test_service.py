@@ -221,7 +221,7 @@ def test_a_command_names_the_missing_setting() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(840)  # a disk that is slow to flush holds Kafka up for minutes
 def test_no_verdict_is_lost_or_doubled_during_failures(tmp_path: Path) -> None:
     with required_service():
         kafka_jars()

@@ -142,6 +142,18 @@ def test_a_damaged_graph_is_made_again(weights: Path, monkeypatch: pytest.Monkey
     read_graph(path)
 
 
+def test_a_damaged_graph_next_to_the_weights_gives_way_to_one_in_the_cache(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(made(weights).read_bytes())
+    data[-len(data) // 3] ^= 1
+    weights.with_suffix(".graph").write_bytes(data)
+    monkeypatch.setattr(detectors, "torch_installed", lambda: False)
+    detector = load(architecture=None, weights=weights, untrained=False)
+    assert detector.graph_file == weights.with_suffix(".graph")
+    assert len(score(OpenVinoBackend(detector.graph()), faces(64))) == 8
+
+
 def test_without_a_writable_cache_a_graph_is_still_made(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMASK_CACHE", "/dev/null/cache")
     detector = load(architecture=None, weights=weights, untrained=False)

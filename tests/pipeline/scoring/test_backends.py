@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -189,6 +190,41 @@ def test_openvino_survives_an_inference_that_fails(openvino_f32: Backend, crops:
         score(openvino_f32, np.zeros(shape, np.uint8))
     for _ in range(2 * openvino_f32.concurrency):
         assert score(openvino_f32, crops[:4]).shape == (4,)
+
+
+def test_larger_batches_are_prepared_beside_the_first_crops(model: BaseModel, crops: Image) -> None:
+    backend = OpenVinoBackend(make_graph(model, "0" * 64), precision="f32")
+    assert [backend.fit(waiting) for waiting in (1, 2, 9)] == [1, 1, 1]
+    with Engine(backend) as engine:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while (backend.fit(9), backend.fit(2)) != (4, 2) and time.monotonic() < deadline_s:
+            engine.submit(crops).result(PATIENCE_S)
+        assert [backend.fit(waiting) for waiting in (1, 2, 3, 9)] == [1, 2, 2, 4]
+
+
+def test_closing_does_not_wait_for_batches_that_nobody_needs(
+    model: BaseModel, crops: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = OpenVinoBackend(make_graph(model, "0" * 64), precision="f32")
+    prepared, started, go_on = [], threading.Event(), threading.Event()
+
+    def slowly(batch: int) -> None:
+        prepared.append(batch)
+        started.set()
+        assert go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(backend, "_prepare", slowly)
+    engine = Engine(backend)
+    for _ in range(6):
+        engine.submit(crops).result(PATIENCE_S)
+    assert started.wait(PATIENCE_S)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    while not backend._closed:
+        time.sleep(0.01)
+    go_on.set()
+    closing.join(PATIENCE_S)
+    assert prepared == [4]
 
 
 def test_converting_leaves_the_model_as_it_was(model: BaseModel, crops: Image) -> None:
