@@ -122,6 +122,14 @@ class Coverage(Contract):
         return self.share == 1 and not self.frames_lost and not self.truncated
 
 
+class Adapted(Contract):
+    """How adaptive sampling went."""
+
+    early: bool = Field(description="the verdict is that of few frames; false: they did not settle it")
+    looked_at: int = Field(ge=1, description="frames that were looked at to find out")
+    planned: int = Field(ge=1, description="frames of a whole scan, about")
+
+
 class Provenance(Contract):
     """Enough to compute the scores again."""
 
@@ -167,6 +175,7 @@ class Verdict(Contract):
     coverage: Coverage | None = Field(
         default=None, description="null for pictures, for streams, and where the video was not read to its end"
     )
+    adapted: Adapted | None = Field(default=None, description="null unless the sampling is adaptive and had a choice")
     streams: list[StreamVerdict] = Field(
         default_factory=list, description="the video streams, the largest first; empty where there is one"
     )

@@ -14,7 +14,8 @@ import structlog
 from models.checkpoint_info import Calibration, Thresholds
 from models.spec import InputSpec
 from pipeline.clip_report import AppliedThresholds, ClipReport
-from pipeline.contracts import Outcome, Provenance, Verdict, as_text
+from pipeline.contracts import Adapted, Outcome, Provenance, Verdict, as_text
+from pipeline.early_looks import EarlyLooks
 from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
 from pipeline.faces.tracker import FaceTracker
@@ -31,7 +32,9 @@ from pipeline.sources import Opened, ScanInterruptedError, Source, SourceError, 
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.aggregate import SUPPORT_FRAMES, ClipFacts, Failure, judge, supported_people
 from pipeline.verdict.coverage import MIN_COVERAGE, Damage, Range, coverage_of
-from pipeline.video.sampling import Even, Fps, Sampling
+from pipeline.verdict.sequential import is_settled
+from pipeline.video.clip import ClipInfo
+from pipeline.video.sampling import Adaptive, DecodedSampling, Even, Fps, Sampling, fixed
 from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits, Window
 
 log = structlog.get_logger(__name__)
@@ -231,14 +234,20 @@ class _Clip:
         self.damage: Damage | None = None
         self.pixel_aspect = 1.0
         self.scores = Scores.join(source.id, [])
+        self.looks: EarlyLooks | None = None  # of a clip whose sampling is adaptive
+        self.settled = False  # by them
+        self.spent: Counter[str] = Counter()  # seconds of readings that gave way to another
         self._begin(turn=0)
 
     def _begin(self, turn: int) -> None:
         """Start without frames, which are turned by so many degrees."""
-        scanner = self.scanner
         self.seen = []
-        self.picker = PortraitPicker() if scanner.portraits else None
-        self.scorer = FrameScorer(
+        self.picker = PortraitPicker() if self.scanner.portraits else None
+        self.scorer = self._new_scorer(turn)
+
+    def _new_scorer(self, turn: int = 0) -> FrameScorer:
+        scanner = self.scanner
+        return FrameScorer(
             self.source.id,
             FaceTracker(scanner.detector),
             cut=scanner.cut,
@@ -268,14 +277,43 @@ class _Clip:
 
     def _score(self, opened: Opened) -> None:
         """Decode, find, cut and submit all frames; once more where people turn out not to be upright."""
+        if self._look_early(opened):
+            return
         if not self._read(opened, self.longest_s):
             if self._can_be_split(opened):
                 raise LongClipError(self.duration_s or 0.0, self.overlap_s or 0.0)
             self._read(opened, None)
         if turn := self._finder.turn():
             self.scorer.finish()
+            self.spent.update(self.scorer.seconds)
             self._begin(turn)
             self._read(opened, None)
+
+    def _look_early(self, opened: Opened) -> bool:
+        """Whether few frames settle the verdict, where the sampling allows that."""
+        scanner, thresholds = self.scanner, self.scanner.thresholds
+        if not isinstance(scanner.sampling, Adaptive) or thresholds is None or self.window is not None or self.stream:
+            return False
+        self.looks = looks = EarlyLooks(
+            scanner.sampling,
+            open_clip=lambda look: self._opened_with(opened, look),
+            frames_of=self._until_stopped,
+            new_scorer=self._new_scorer,
+            new_finder=lambda: TurnFinder(scanner.detector),
+        )
+
+        def settles() -> bool:
+            assert looks.scores is not None
+            self.scores = looks.scores
+            verdict = judge(self._facts(0.0), self.scores, scanner.calibration, thresholds)
+            return is_settled(verdict, self.scores, looks.planned, scanner.calibration, thresholds)
+
+        self.settled = True
+        self.settled = looks.run(self._describe, settles)
+        self.spent.update(looks.seconds)
+        if not self.settled:
+            self._begin(turn=0)
+        return self.settled
 
     def _score_other(self, opened: Opened, number: int) -> None:
         """Score another stream of the same file; if it cannot be read, this is its own failure."""
@@ -305,6 +343,7 @@ class _Clip:
         """Of all its streams."""
         seconds: Counter[str] = Counter()
         for each in (self, *self.others):
+            seconds.update(each.spent)
             seconds.update(each.scorer.seconds)
         return ClipCost(dict(seconds), any(each.died for each in (self, *self.others)))
 
@@ -313,16 +352,12 @@ class _Clip:
         scanner = self.scanner
         self._finder = finder = TurnFinder(scanner.detector)
         with self._open(opened) as reader:
-            self.decoder = reader.info.decoder
-            self.duration_s = reader.info.duration_s
-            self.pixel_aspect = reader.info.pixel_aspect
-            self.shape = StreamShape(reader.info.width, reader.info.height, reader.info.codec)
-            self.streams = reader.info.streams
+            self._describe(reader.info)
             end_s = 0.0
             duration_s = self.duration_s
             # Parts hold one stream.
             if longest_s is not None and duration_s is not None and duration_s > longest_s and self.streams == 1:
-                self.overlap_s = overlap_for(scanner.sampling, duration_s, reader.info.fps, longest_s)
+                self.overlap_s = overlap_for(fixed(scanner.sampling), duration_s, reader.info.fps, longest_s)
                 if self.overlap_s is not None:
                     return False
             for frame in self._until_stopped(reader):
@@ -344,15 +379,9 @@ class _Clip:
 
     def _open(self, opened: Opened) -> ClipReader:
         """The clip; one that is too short for a verdict at the rate of samples gets as many frames as one needs."""
-        scanner = self.scanner
-
-        def opened_with(sampling: Sampling) -> ClipReader:
-            return scanner.server.open(
-                opened.fd, self.source.id, sampling, scanner.limits, self.window, stream=self.stream
-            )
-
-        reader = opened_with(scanner.sampling)
-        duration_s, sampling = reader.info.duration_s, scanner.sampling
+        sampling = fixed(self.scanner.sampling)
+        reader = self._opened_with(opened, sampling)
+        duration_s = reader.info.duration_s
         if (
             self.window is None
             and isinstance(sampling, Fps)
@@ -360,13 +389,24 @@ class _Clip:
             and duration_s * sampling.fps < SUPPORT_FRAMES
         ):
             reader.close()
-            return opened_with(Even(SUPPORT_FRAMES))
+            return self._opened_with(opened, Even(SUPPORT_FRAMES))
         return reader
+
+    def _opened_with(self, opened: Opened, sampling: DecodedSampling) -> ClipReader:
+        scanner = self.scanner
+        return scanner.server.open(opened.fd, self.source.id, sampling, scanner.limits, self.window, stream=self.stream)
+
+    def _describe(self, info: ClipInfo) -> None:
+        self.decoder = info.decoder
+        self.duration_s = info.duration_s
+        self.pixel_aspect = info.pixel_aspect
+        self.shape = StreamShape(info.width, info.height, info.codec)
+        self.streams = info.streams
 
     def _can_be_split(self, opened: Opened) -> bool:
         """Where a part had to decode all before it, the cost of all would grow with the square of the length."""
         scanner, start = self.scanner, Window(0.0, 1.0)
-        with scanner.server.open(opened.fd, self.source.id, scanner.sampling, scanner.limits, start) as reader:
+        with scanner.server.open(opened.fd, self.source.id, Fps(), scanner.limits, start) as reader:
             seek_s = reader.info.seek_s
         return seek_s is not None and self.longest_s is not None and seek_s <= _SEEK_SHARE * self.longest_s
 
@@ -386,7 +426,8 @@ class _Clip:
 
     def collect(self) -> None:
         """Wait for the scores that are still missing; keep a failure that was found before."""
-        self.scores = self.scorer.finish()
+        if not self.settled:
+            self.scores = self.scorer.finish()
         if self.scorer.error is not None and self.failure is None:
             self.failure = Failure(Outcome.MODEL_ERROR, str(self.scorer.error), transient=True)
 
@@ -402,23 +443,31 @@ class _Clip:
                 )
 
     def _facts(self, elapsed_s: float) -> ClipFacts:
+        seen: FrameScorer | EarlyLooks = self.looks if self.settled and self.looks is not None else self.scorer
         return ClipFacts(
             id=self.source.id,
             source=as_text(self.source.name),
             duration_s=self.duration_s,
-            frames_sampled=self.scorer.frames,
-            faces_seen=self.scorer.faces,
+            frames_sampled=seen.frames,
+            faces_seen=seen.faces,
             failure=self.failure,
             provenance=self.scanner.provenance.model_copy(
                 update={"decoder": self.decoder, "source_sha256": self.sha256}
             ),
             elapsed_s=elapsed_s,
-            not_judged=self.scorer.not_judged,
+            not_judged=seen.not_judged,
+            adapted=self._adapted(),
             coverage=None if self.damage is None else coverage_of(self.damage, self.duration_s),
             min_coverage=self.scanner.min_coverage,
             pixel_aspect=self.pixel_aspect,
             turn=self.scorer.turn,
         )
+
+    def _adapted(self) -> Adapted | None:
+        looks = self.looks
+        if looks is None or not looks.frames:
+            return None
+        return Adapted(early=self.settled, looked_at=looks.frames, planned=looks.planned)
 
     def part(self, window: Window, elapsed_s: float) -> PartResult:
         """What was collected."""

@@ -30,6 +30,7 @@ from pipeline.results.terminal import ScanProgress, summary
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings, describe_invalid
 from pipeline.sources import Source, SourceLimits
+from pipeline.video.sampling import Adaptive
 from pipeline.visible import markup, visible
 
 if TYPE_CHECKING:
@@ -200,6 +201,11 @@ class _Run:
                 )
             except (UnmaskError, ValueError) as error:
                 raise _BadOptionError(str(error)) from error
+            if isinstance(options.scanner.sampling, Adaptive) and scanner.thresholds is None:
+                raise _BadOptionError(
+                    "--adaptive needs weights with thresholds, which say when a verdict is settled; "
+                    f"{scanner.provenance.model} has none: unmask calibrate finds them"
+                )
             yield scanner
 
     def _check_outputs(self) -> None:

@@ -152,6 +152,19 @@ class Scores:
     def __len__(self) -> int:
         return len(self.logits)
 
+    def take(self, which: Ints) -> Scores:
+        """The scores at these indices, in this order."""
+        return Scores(
+            self.clip_id,
+            self.index[which],
+            self.t_s[which],
+            self.track_ids[which],
+            self.quality[which],
+            self.boxes[which],
+            self.logits[which],
+            self.probability[which],
+        )
+
     @classmethod
     def of(cls, crops: Crops, logits: Floats, probability: Floats) -> Scores:
         """The scores of these crops, without the pixels."""

@@ -73,6 +73,7 @@ ROOMS = {
         "transport",
         "parts",
         "frame_scorer",
+        "early_looks",
         "scanner_options",
         "several_streams",
         "scan",

@@ -23,6 +23,7 @@ from pipeline.faces.tracker import FaceTracker
 from pipeline.scan import Scanner
 from pipeline.sources import Source, open_source
 from pipeline.types import Crops, Faces, Floats, Frame, Image
+from pipeline.video.sampling import fixed
 
 # Frames held for the stages that work on pictures: 48 in 1080p are 300 MB.
 HELD_FRAMES = 48
@@ -108,7 +109,7 @@ def reading(scanner: Scanner, source: Source) -> Iterator[Iterator[Frame]]:
     """The sampled frames of a clip from the sandbox, as the whole pipeline reads them."""
     with (
         open_source(source, scanner.source_limits) as opened,
-        scanner.server.open(opened.fd, source.id, scanner.sampling, scanner.limits) as reader,
+        scanner.server.open(opened.fd, source.id, fixed(scanner.sampling), scanner.limits) as reader,
     ):
         yield iter(reader)
 

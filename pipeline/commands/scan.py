@@ -36,7 +36,15 @@ def run(
     ] = None,
     frames: Annotated[int | None, typer.Option(help="This many frames, spread over the whole clip.", min=1)] = None,
     every: Annotated[int | None, typer.Option(help="Every n-th frame.", min=1)] = None,
-    keyframes: Annotated[bool, typer.Option("--keyframes", help="Key frames only: fastest.")] = False,
+    keyframes: Annotated[
+        bool,
+        typer.Option(
+            "--keyframes", help="Key frames only: fastest, but their scores differ from those of other frames."
+        ),
+    ] = False,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Few frames where they settle the verdict, else all of these.")
+    ] = False,
     detector: FaceDetector = "mtcnn",
     detector_weights: FaceWeights = None,
     architecture: Annotated[
@@ -72,6 +80,10 @@ def run(
     chosen = {"--fps": fps, "--frames": frames, "--every": every, "--keyframes": keyframes or None}
     if len(given := [name for name, value in chosen.items() if value is not None]) > 1:
         raise typer.BadParameter(f"{' and '.join(given)} exclude each other: choose one way of sampling")
+    if adaptive and keyframes:
+        raise typer.BadParameter("--adaptive and --keyframes exclude each other: key frames are chosen by the encoder")
+    if adaptive and untrained:
+        raise typer.BadParameter("--adaptive and --untrained exclude each other: nothing settles a random verdict")
     if untrained and weights is not None:
         raise typer.BadParameter("--weights and --untrained exclude each other")
     if resume and (jsonl is None or str(jsonl) == "-"):
@@ -80,14 +92,13 @@ def run(
 
     from pipeline import scan_run
     from pipeline.scanner_options import ScannerOptions
-    from pipeline.video.sampling import Even, Every, Fps, Keyframes
+    from pipeline.video.sampling import Adaptive, Even, Every, Fps, Keyframes
 
     if frames is not None:
-        sampling: Even | Every | Fps | Keyframes = Even(frames)
-    elif every is not None:
-        sampling = Every(every)
+        counted: Even | Every | Fps = Even(frames)
     else:
-        sampling = Keyframes() if keyframes else Fps(fps or 2.0)
+        counted = Fps(fps or 2.0) if every is None else Every(every)
+    sampling = Keyframes() if keyframes else Adaptive(counted) if adaptive else counted
     options = scan_run.Options(
         paths=tuple(paths),
         scanner=ScannerOptions(

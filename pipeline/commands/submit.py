@@ -33,7 +33,11 @@ def run(
     recursive: Annotated[bool, typer.Option("--recursive", help="Include sub-folders.")] = False,
     follow_links: FollowLinks = False,
     sampling: Annotated[
-        str | None, typer.Option(help="fps=F, frames=N, every=N or keyframes.", show_default="the workers' own")
+        str | None,
+        typer.Option(
+            help="fps=F, frames=N, every=N or keyframes; the first three also with ,adaptive.",
+            show_default="the workers' own",
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the verdicts.")] = False,
     kafka: Kafka = None,

@@ -16,6 +16,7 @@ from pipeline.scan import Scanner
 from pipeline.sources import Guard, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
 from pipeline.transport.messages import Segment
 from pipeline.types import Frame, Scores
+from pipeline.video.sampling import fixed
 from pipeline.video.sandbox import DecodeError
 
 # The tracker's time between the last frame of a segment and the first of one that overlaps it.
@@ -96,7 +97,7 @@ def score_segment(
     try:
         with (
             _opened(segment, media, scanner.source_limits, guard, stop) as fd,
-            scanner.server.open(fd, segment.stream_id, scanner.sampling, scanner.limits) as reader,
+            scanner.server.open(fd, segment.stream_id, fixed(scanner.sampling), scanner.limits) as reader,
         ):
             decoder = reader.info.decoder
             tracker_start_s = clock_s

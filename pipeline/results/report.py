@@ -156,6 +156,7 @@ def _environment() -> jinja2.Environment:
         "short_name": wording.short_name,
         "flaws": flaws_text,
         "missing": describe,
+        "settled": wording.settled_text,
         "segments": wording.segments_text,
         "data_uri": lambda jpeg: Markup(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"),
     }

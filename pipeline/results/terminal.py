@@ -144,6 +144,8 @@ def summary(
         if first.likelihood_ratio is not None and first.suspicion == first.probability:
             name = f"{visible(first.source[len(folder) :])}: " if len(verdicts) > 1 else ""
             yield Text(name + wording.evidence_text(first.likelihood_ratio))
+    if text := wording.adaptive_summary(verdicts):
+        yield Text(text)
     if untrained:
         yield Panel(Text(UNTRAINED, justify="center", style="bold yellow"), border_style="yellow")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pipeline.contracts import Label, Outcome, Segment, Verdict
+from pipeline.contracts import Adapted, Label, Outcome, Segment, Verdict
 
 Kind = Literal["fake", "inconclusive", "real", "untrained", "unjudged"]
 
@@ -177,6 +177,32 @@ def run_headline(verdicts: Sequence[Verdict]) -> str:
         return f"{fake:,} of {total:,} clips likely forged{near.replace('close to it', 'close to fake')}"
     counted = f"{judged:,} judged clips" if judged < total else f"{total:,} clips"
     return f"None of {counted} is called fake{near}"
+
+
+def settled_text(adapted: Adapted, frames_sampled: int) -> str:
+    """What a verdict on few frames rests on."""
+    return (
+        f"{frames_sampled} of about {adapted.planned} frames settled this verdict; "
+        "a short forgery between them would not be seen"
+    )
+
+
+def adaptive_summary(verdicts: Sequence[Verdict]) -> str:
+    """What adaptive sampling did in a run; "" if no verdict has it."""
+    adapted = [verdict for verdict in verdicts if verdict.adapted is not None]
+    if not adapted:
+        return ""
+    early = [verdict for verdict in adapted if verdict.adapted is not None and verdict.adapted.early]
+    looked_at = sum(
+        verdict.adapted.looked_at + (0 if verdict.adapted.early else verdict.frames_sampled)
+        for verdict in adapted
+        if verdict.adapted is not None
+    )
+    planned = sum(verdict.adapted.planned for verdict in adapted if verdict.adapted is not None)
+    return (
+        f"adaptive: few frames settled {len(early)} of {len(adapted)} clips; "
+        f"{looked_at:,} frames were looked at in place of {planned:,}"
+    )
 
 
 def segments_text(segments: Sequence[Segment]) -> str:

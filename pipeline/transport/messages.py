@@ -104,7 +104,10 @@ class VideoTask(Contract):
     uri: str = Field(min_length=1, max_length=4096, description="a URI, or an absolute path on the worker's machine")
     source_class: SourceClass
     submitted_at: float = Field(ge=0, le=1e11, allow_inf_nan=False, description="Unix seconds")
-    sampling: str | None = Field(default=None, description="fps=F, frames=N, every=N or keyframes; null: the worker's")
+    sampling: str | None = Field(
+        default=None,
+        description="fps=F, frames=N, every=N or keyframes, the first three also with ,adaptive; null: the worker's",
+    )
     callback: str | None = Field(default=None, description="kept for the submitter; workers do not call it")
     part: Part | None = Field(
         default=None, description="part of a long video that a worker has split; submitters omit it"

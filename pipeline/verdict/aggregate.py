@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint_info import Calibration, Thresholds
-from pipeline.contracts import Coverage, Label, Outcome, Person, Provenance, ScoredFace, Segment, Verdict
+from pipeline.contracts import Adapted, Coverage, Label, Outcome, Person, Provenance, ScoredFace, Segment, Verdict
 from pipeline.faces.flaws import flaws_text
 from pipeline.types import Scores
 from pipeline.verdict.calibration import label
@@ -59,6 +59,7 @@ class ClipFacts:
         min_coverage: share of the duration below which there is no verdict.
         pixel_aspect: see `Verdict`.
         turn: degrees clockwise by which the frames were turned to make people upright.
+        adapted: see `Verdict`.
     """
 
     id: str
@@ -74,6 +75,7 @@ class ClipFacts:
     min_coverage: float = MIN_COVERAGE
     pixel_aspect: float = 1.0
     turn: int = 0
+    adapted: Adapted | None = None
 
 
 def support_needed(frames_sampled: int) -> int:
@@ -173,6 +175,7 @@ def conclude(
         frames=frames,
         segments=segments,
         coverage=facts.coverage,
+        adapted=facts.adapted,
         pixel_aspect=round(facts.pixel_aspect, 6),
         not_judged={name: count for name, count in sorted(facts.not_judged.items()) if count},
         provenance=facts.provenance,

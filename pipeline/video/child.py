@@ -20,7 +20,7 @@ from pipeline.video import cage
 from pipeline.video.clip import DecodeError, Limits
 from pipeline.video.reader import VideoReader
 from pipeline.video.ring import Ring
-from pipeline.video.sampling import parse_sampling
+from pipeline.video.sampling import parse_decoded
 from pipeline.video.streams import TilesError
 from pipeline.video.tiles import TiledPicture
 from pipeline.video.window import parse_window
@@ -123,7 +123,7 @@ class _Parent:
 
 
 def _decode(parent: _Parent, source: int, request: Message, limits: Limits) -> None:
-    sampling = parse_sampling(request["sampling"])
+    sampling = parse_decoded(request["sampling"])
     window = None if request["window"] is None else parse_window(request["window"])
     reader: VideoReader | TiledPicture
     try:

@@ -19,7 +19,7 @@ from pipeline.video.clip import ClipInfo, DecodeError, Failure, Limits
 from pipeline.video.damage import MAX_RANGES
 from pipeline.video.pixels import MAX_ASPECT
 from pipeline.video.ring import Ring, allocate, slots_for
-from pipeline.video.sampling import Sampling
+from pipeline.video.sampling import DecodedSampling
 from pipeline.video.window import Window
 from pipeline.video.wire import REPORT, Channel, Message, ProtocolError
 
@@ -70,7 +70,7 @@ class ClipReader:
         self._waiting_since_s: float | None = None
 
     def start(
-        self, source: int, sampling: Sampling, threads: int, window: Window | None = None, stream: int = 0
+        self, source: int, sampling: DecodedSampling, threads: int, window: Window | None = None, stream: int = 0
     ) -> None:
         """Send the request and wait until the first frame is decoded.
 

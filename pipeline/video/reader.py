@@ -23,7 +23,7 @@ from pipeline.video.clock import Clock
 from pipeline.video.colour import Orientation, ToRgb
 from pipeline.video.damage import DamageLog, is_truncated
 from pipeline.video.pixels import square_size, used_aspect
-from pipeline.video.sampling import TOLERANCE_S, Even, Every, Keyframes, Sampling
+from pipeline.video.sampling import TOLERANCE_S, DecodedSampling, Even, Every, Keyframes, Look
 from pipeline.video.seeking import Beginning, SeekIndex, VideoPacket, load_index
 from pipeline.video.streams import check_readable, declared_end_s, ranked_streams, why_no_frame
 from pipeline.video.window import Window
@@ -45,6 +45,8 @@ _AUDIO_FORMATS = ("mp3", "wav", "flac", "aac")
 _CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"})
 # A demuxer that failed this often will not recover.
 _MAX_DEMUX_ERRORS = 32
+# The index has times of decoding; frames are shown this much later at most, at usual rates.
+_REORDER_S = 0.5
 # Share of a file behind its last packet from which something is missing; in containers whose index, if any, is in front
 # or small.
 _UNREAD = 0.1
@@ -92,7 +94,7 @@ class VideoReader:
     def __init__(
         self,
         fd: int,
-        sampling: Sampling,
+        sampling: DecodedSampling,
         limits: Limits,
         threads: int = 1,
         heartbeat: Callable[[], None] = lambda: None,
@@ -124,6 +126,7 @@ class VideoReader:
         self._number = stream
         self._streams = 1
         self.frames_decoded = 0
+        self._lost_before = 0
         self._failed_reads = 0
         self._read_to = 0
         self.truncated = is_truncated(fd)
@@ -135,7 +138,8 @@ class VideoReader:
             if self._duration_s is not None and limits.max_duration_s is not None:
                 self._check_duration(self._duration_s)
 
-            self._index = self._load_index() if window is not None else None
+            seeks = window is not None or isinstance(sampling, Look)
+            self._index = self._load_index() if seeks else None
             self._targets = self._spread()
             self._prepare()
             self._to_rgb = ToRgb(self._stream.codec_context.name)
@@ -155,6 +159,9 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Picture]:
         """The sampled pictures. To be called once."""
+        if isinstance(self._sampling, Look):
+            yield from self._look()
+            return
         window = self._window or Window(0.0)
         taken = 0
         rest: Picture | None = None
@@ -178,7 +185,7 @@ class VideoReader:
     @property
     def frames_corrupt(self) -> int:
         """See the class."""
-        return self._damage.lost
+        return self._lost_before + self._damage.lost
 
     @property
     def damaged(self) -> list[tuple[float, float]]:
@@ -196,6 +203,8 @@ class VideoReader:
         A recorder that pauses, or whose clock jumps, leaves gaps: several instants in one would share a frame.
         """
         sampling, duration_s = self._sampling, self._duration_s
+        if isinstance(sampling, Look):
+            return [share * duration_s for share in sampling.shares] if duration_s else []
         if not isinstance(sampling, Even) or sampling.count == 1 or self._still or duration_s is None:
             return None
         clock, times = Clock(self._stream), set[float]()
@@ -242,9 +251,8 @@ class VideoReader:
         The one before the window shows which samples are already due.
         """
         clock = Clock(self._stream)
-        first_pts = self._first.frame.pts
-        if first_pts is None or clock.seconds(first_pts) != self._first.t_s or first_pts < (clock.start or 0):
-            return None  # the clock may have shifted permanently at the first frame
+        if self._is_shifted(clock):
+            return None
         self.frames_decoded = 0
         begin = index.begin(self._container, self._stream, self._packets, clock.last_before(window.start_s))
         if begin is None:
@@ -263,6 +271,42 @@ class VideoReader:
         if self.frames_corrupt:
             return None
         return itertools.chain([before], inside, pictures)
+
+    def _is_shifted(self, clock: Clock) -> bool:
+        """Whether the clock may have shifted permanently at the first frame."""
+        first_pts = self._first.frame.pts
+        return first_pts is None or clock.seconds(first_pts) != self._first.t_s or first_pts < (clock.start or 0)
+
+    def _look(self) -> Iterator[Picture]:
+        """The pictures of an early look; fewer where the file is not what its index says.
+
+        Where there is an index, decoding begins at the key frame before each instant. Else, everything up to the last
+        picture is decoded.
+        """
+        clock = Clock(self._stream)
+        index = None if self._is_shifted(clock) else self._index
+        delay = int(_REORDER_S / (self._stream.time_base or 1))
+        running: Iterator[Picture] = itertools.chain([self._first], self._pictures)
+        at_pts, taken_s = self._first.frame.pts or 0, -1.0
+        for target_s in self._targets or []:
+            last_pts = clock.last_before(target_s)
+            if index is not None and index.has_key(at_pts, last_pts - delay):
+                self._lost_before += self._damage.lost
+                begin = index.begin(self._container, self._stream, self._packets, last_pts)
+                if begin is None:
+                    return
+                decoded = self._decode(begin)
+                key = next(decoded, None)
+                if key is None or key.frame.pts != begin.pts:
+                    return
+                running = itertools.chain([key], decoded)
+            picture = next((later for later in running if later.t_s >= target_s - TOLERANCE_S), None)
+            if picture is None:
+                return
+            at_pts = picture.frame.pts if picture.frame.pts is not None else at_pts
+            if picture.t_s > taken_s:
+                taken_s = picture.t_s
+                yield picture
 
     def _load_index(self) -> SeekIndex | None:
         if self._still or self._container.format.name in _CLOCKLESS_FORMATS:

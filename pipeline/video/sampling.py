@@ -108,15 +108,133 @@ class Keyframes:
         return "keyframes"
 
 
-Sampling = Fps | Even | Every | Keyframes
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The frames of one early look at a clip, spread over all of it.
+
+    Look 0 takes 5 frames, each later one as many as all before it together, between theirs: after look k there are
+    5 x 2^k, evenly spread, each the first one at or after its instant. Key frames would be cheaper, but their scores
+    differ from those of other frames, by clip: docs/benchmarks.md.
+    """
+
+    number: int
+    _CELLS: ClassVar[int] = 32  # of the finest grid, for each frame of look 0
+    _FIRST: ClassVar[int] = 5
+    LOOKS: ClassVar[int] = 6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < self.LOOKS:
+            raise ValueError(f"a look's number must be from 0 to {self.LOOKS - 1}, got {self.number}")
+
+    @property
+    def total(self) -> int:
+        """How many frames it takes."""
+        return len(self.shares)
+
+    @property
+    def together(self) -> int:
+        """How many frames it and all before it take."""
+        return self._FIRST << self.number
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Its instants, as shares of the duration, growing."""
+        step = self._CELLS >> max(0, self.number - 1)
+        first = (self._CELLS // 2, 0)[self.number] if self.number < 2 else step // 2
+        cells = self._FIRST * self._CELLS
+        return tuple((cell + 0.5) / cells for cell in range(first, cells, step))
+
+    def due(self, index: int, t_s: float, duration_s: float | None) -> int:
+        """How many samples are due by the frame at `t_s`; it is taken if that is more than before.
+
+        Raises:
+            ValueError: the duration is unknown.
+        """
+        if duration_s is None:
+            raise ValueError("spread samples need the duration of the clip")
+        return sum(share * duration_s <= t_s + TOLERANCE_S for share in self.shares)
+
+    def describe(self) -> str:
+        """The form that the decode child reads; records and tasks have others."""
+        return f"look={self.number}"
+
+
+FixedSampling = Fps | Even | Every | Keyframes
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """Few frames where they settle the verdict, see `Look`; else those of `full`."""
+
+    full: Fps | Even | Every
+
+    def planned(self, duration_s: float | None, fps: float | None) -> int | None:
+        """How many frames `full` takes of a clip, about; None if that is unknown.
+
+        Args:
+            duration_s: of the clip.
+            fps: its average frame rate.
+        """
+        if duration_s is None:
+            return None
+        frames = None if fps is None else int(duration_s * fps)
+        match self.full:
+            case Fps(rate):
+                planned = int(duration_s * rate) + 1
+            case Even(count):
+                planned = count
+            case Every(n):
+                if frames is None:
+                    return None
+                planned = frames // n + 1
+        return planned if frames is None else min(planned, max(1, frames))
+
+    def describe(self) -> str:
+        """The form that `parse_sampling` reads, for provenance."""
+        return f"{self.full.describe()},adaptive"
+
+
+Sampling = FixedSampling | Adaptive
+# What a decoder is asked for.
+DecodedSampling = FixedSampling | Look
+
+
+def parse_decoded(text: str) -> DecodedSampling:
+    """What the decode child is asked for: a sampling that is not adaptive, or an early look.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    name, _, value = text.partition("=")
+    if name == "look":
+        return Look(int(value))
+    return _parse_fixed(text)
+
+
+def fixed(sampling: Sampling) -> FixedSampling:
+    """The frames of a whole scan."""
+    return sampling.full if isinstance(sampling, Adaptive) else sampling
 
 
 def parse_sampling(text: str) -> Sampling:
-    """The sampling that `describe` wrote: "fps=2", "frames=20", "every=5" or "keyframes".
+    """The sampling that `describe` wrote: "fps=2", "frames=20" or "every=5", each alone or with ",adaptive" behind it,
+    or "keyframes".
 
     Raises:
         ValueError: the text is not one of these, or its number is out of range.
     """
+    frames, comma, word = text.strip().partition(",")
+    full = _parse_fixed(frames)
+    if not comma:
+        return full
+    if word.strip() != "adaptive":
+        raise ValueError(f"sampling {text!r}: only 'adaptive' may follow the comma")
+    if isinstance(full, Keyframes):
+        raise ValueError(f"sampling {text!r}: key frames are not chosen by what they show; leave 'adaptive' out")
+    return Adaptive(full)
+
+
+def _parse_fixed(text: str) -> FixedSampling:
     name, _, value = text.strip().partition("=")
     try:
         match name:
@@ -130,4 +248,6 @@ def parse_sampling(text: str) -> Sampling:
                 return Keyframes()
     except ValueError as error:
         raise ValueError(f"sampling {text!r}: {error}") from error
-    raise ValueError(f"unknown sampling {text!r}; give fps=F, frames=N, every=N or keyframes")
+    raise ValueError(
+        f"unknown sampling {text!r}; give fps=F, frames=N, every=N or keyframes, the first three also with ,adaptive"
+    )

@@ -25,7 +25,7 @@ from typing import Self
 from pipeline.video.cage import NO_LAYERS, Layers
 from pipeline.video.clip import ClipInfo, DecodeError, Limits
 from pipeline.video.clip_reader import ClipReader
-from pipeline.video.sampling import Fps, Sampling
+from pipeline.video.sampling import DecodedSampling, Fps
 from pipeline.video.window import Window
 from pipeline.video.wire import REPORT, Channel
 
@@ -117,7 +117,7 @@ class DecodeServer:
         self,
         source: Path | int,
         clip_id: str,
-        sampling: Sampling | None = None,
+        sampling: DecodedSampling | None = None,
         limits: Limits | None = None,
         window: Window | None = None,
         stream: int = 0,

@@ -6,6 +6,7 @@ checks what it finds, and reads from the start if that is wrong.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -54,7 +55,7 @@ class SeekIndex:
     """
 
     def __init__(self, exact: bool, seek_s: float | None, numbers: dict[tuple[int, int], tuple[int, int]]) -> None:
-        """Made by `load_index`.
+        """Made by `load_index`, in order of time.
 
         Args:
             numbers: of key frames, by decoding time and position in the file: packets and shown frames before it.
@@ -62,6 +63,12 @@ class SeekIndex:
         self.exact = exact
         self.seek_s = seek_s
         self._numbers = numbers
+        self._keys = [timestamp for timestamp, _ in numbers]
+
+    def has_key(self, after_pts: int, last_pts: int) -> bool:
+        """Whether it lists a key frame decoded after the time `after_pts`, at or before `last_pts`."""
+        found = bisect.bisect_right(self._keys, after_pts)
+        return found < len(self._keys) and self._keys[found] <= last_pts
 
     def begin(
         self,

@@ -17,6 +17,8 @@ from tests.e2e.conftest import Command
         (["a.mp4", "--untrained", "--weights", "b.safetensors"], "--weights"),
         (["a.mp4", "--untrained", "--fps", "2", "--frames", "3"], "exclude each other"),
         (["a.mp4", "--untrained", "--every", "2", "--keyframes"], "exclude each other"),
+        (["a.mp4", "--adaptive", "--keyframes"], "exclude each other"),
+        (["a.mp4", "--adaptive", "--untrained"], "exclude each other"),
         (["a.mp4", "--untrained", "--fps", "0"], "--fps"),
         (["a.mp4", "--untrained", "--fps", "nan"], "--fps"),
         (["a.mp4", "--untrained", "--resume"], "--jsonl"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
 
 from pipeline.clip_report import AppliedThresholds, ClipReport
-from pipeline.contracts import Label, Outcome, Person, ScoredFace, Segment, Verdict, clip_id_of
+from pipeline.contracts import Adapted, Label, Outcome, Person, ScoredFace, Segment, Verdict, clip_id_of
 from pipeline.portraits import Portrait, encode_portrait
 from pipeline.results.report import MAX_ROWS, render_report, write_report
 from pipeline.results.report_clips import MAX_DETAILED_CLIPS, ReportClips, RunSummary
@@ -243,6 +243,15 @@ def test_a_clip_that_is_forged_in_part_says_when():
     assert "from 3.00 s to 4.50 s (p 0.98, track 0)" in html
     assert html.count('<rect class="segment" x=') == 1
     assert "Over whole people; short stretches reach 0.98." in html
+
+
+def test_a_verdict_on_few_frames_says_so():
+    few = record(frames_sampled=5, frames_scored=5, adapted=Adapted(early=True, looked_at=5, planned=41))
+    assert "5 of about 41 frames settled this verdict; a short forgery between them would not be seen." in rendered(
+        ClipReport(few)
+    )
+    many = record(adapted=Adapted(early=False, looked_at=5, planned=41))
+    assert "settled this verdict" not in rendered(ClipReport(many))
 
 
 def test_a_page_of_records_without_likelihood_ratios():

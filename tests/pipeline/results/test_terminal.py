@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rich.console import Console
 
-from pipeline.contracts import Label, Outcome, Segment, Verdict
+from pipeline.contracts import Adapted, Label, Outcome, Segment, Verdict
 from pipeline.results.terminal import MAX_ROWS, UNTRAINED, ScanProgress, summary
 from pipeline.sources import Source
 from tests.pipeline.records import record
@@ -68,6 +68,20 @@ def test_a_clip_that_is_forged_in_part_is_first_and_says_when() -> None:
     assert "1 of 2 clips likely forged" in text
     # The evidence of the whole would contradict it.
     assert "times more likely" not in text
+
+
+def test_adaptive_sampling_says_what_it_saved() -> None:
+    early = Adapted(early=True, looked_at=5, planned=400)
+    late = Adapted(early=False, looked_at=10, planned=22)
+    text = shown(
+        [
+            record("early.mp4", frames_sampled=5, adapted=early),
+            record("late.mp4", frames_sampled=20, adapted=late),
+            record("short.mp4"),
+        ]
+    )
+    assert "adaptive: few frames settled 1 of 2 clips; 35 frames were looked at in place of 422" in text
+    assert "adaptive" not in shown([record()])
 
 
 def test_no_column_without_likelihood_ratios() -> None:

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.video.sampling import TOLERANCE_S, Even, Every, Fps, Keyframes, Sampling, parse_sampling
+from pipeline.video.sampling import (
+    TOLERANCE_S,
+    Adaptive,
+    Even,
+    Every,
+    Fps,
+    Keyframes,
+    Look,
+    Sampling,
+    parse_decoded,
+    parse_sampling,
+)
 
 samplings = st.one_of(
     st.builds(Fps, st.floats(1e-3, 1e3)),
@@ -14,6 +26,7 @@ samplings = st.one_of(
     st.builds(Every, st.integers(1, 10**6)),
     st.just(Keyframes()),
 )
+adaptive = st.builds(Adaptive, st.one_of(st.builds(Fps, st.floats(1e-3, 1e3)), st.builds(Even, st.integers(1, 10**6))))
 # Frame times of a clip: any gaps, as of variable frame rates.
 clips = st.lists(st.floats(0.002, 3.0), min_size=1, max_size=200).map(
     lambda gaps: [sum(gaps[:n]) for n in range(len(gaps))]
@@ -31,20 +44,43 @@ def taken(sampling: Sampling, times_s: list[float], duration_s: float | None = N
     return indices
 
 
-@given(samplings)
+@given(samplings | adaptive)
 def test_description_parses_to_the_same_sampling(sampling: Sampling) -> None:
     assert parse_sampling(sampling.describe()) == sampling
 
 
 @pytest.mark.parametrize(
-    ("sampling", "text"), [(Fps(2), "fps=2"), (Fps(0.5), "fps=0.5"), (Even(20), "frames=20"), (Every(5), "every=5")]
+    ("sampling", "text"),
+    [
+        (Fps(2), "fps=2"),
+        (Fps(0.5), "fps=0.5"),
+        (Even(20), "frames=20"),
+        (Every(5), "every=5"),
+        (Adaptive(Fps(2)), "fps=2,adaptive"),
+    ],
 )
 def test_the_description_is_the_form_of_the_option(sampling: Sampling, text: str) -> None:
     assert sampling.describe() == text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "fps", "fps=0", "fps=nan", "fps=-1", "frames=0", "frames=1.5", "keyframes=3", "all"]
+    "text",
+    [
+        "",
+        "fps",
+        "fps=0",
+        "fps=nan",
+        "fps=-1",
+        "frames=0",
+        "frames=1.5",
+        "keyframes=3",
+        "all",
+        "look=0",
+        "fps=2,",
+        "fps=2,fast",
+        "adaptive",
+        "keyframes,adaptive",
+    ],
 )
 def test_other_texts_are_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match="sampling"):
@@ -102,3 +138,31 @@ def test_every_counts_frames_not_seconds(n: int, times_s: list[float]) -> None:
 def test_invalid_numbers_are_refused(make: type[Fps], value: float) -> None:
     with pytest.raises(ValueError, match=r"must be|at least"):
         make(value)
+
+
+@given(st.integers(0, Look.LOOKS - 1))
+def test_looks_add_frames_between_those_of_the_ones_before(number: int) -> None:
+    together = sorted(share for look in range(number + 1) for share in Look(look).shares)
+    assert len(together) == Look(number).together == 5 * 2**number
+    gaps = [after - before for before, after in pairwise(together)]
+    assert max(gaps) == pytest.approx(min(gaps))
+    assert 0 < together[0] < together[-1] < 1
+    assert max(gaps) < 0.21  # who is seen in a sixth of a clip at a stretch is seen from the second look on
+    assert parse_decoded(Look(number).describe()) == Look(number)
+
+
+@pytest.mark.parametrize("number", [-1, Look.LOOKS])
+def test_there_are_no_other_looks(number: int) -> None:
+    with pytest.raises(ValueError, match="look"):
+        Look(number)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "duration_s", "fps", "planned"),
+    [(Fps(2), 10.0, 25.0, 21), (Fps(50), 10.0, 25.0, 250), (Even(8), 10.0, 25.0, 8), (Every(5), 10.0, 25.0, 51),
+     (Every(5), 10.0, None, None), (Fps(2), None, 25.0, None), (Fps(2), 10.0, None, 21)],
+)  # fmt: skip
+def test_what_a_whole_scan_takes(
+    sampling: Fps | Even | Every, duration_s: float | None, fps: float | None, planned: int | None
+) -> None:
+    assert Adaptive(sampling).planned(duration_s, fps) == planned
