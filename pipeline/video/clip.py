@@ -69,7 +69,8 @@ class ClipInfo:
             the longest stretch without a key frame; None if everything before it has to be decoded too.
         pixel_aspect: width of a stored pixel over its height; sizes are those after this is evened out.
         streams: video streams of the file that may be read, the largest first.
-        frames_decoded: so far; final once the clip is at its end, as all that follow.
+        frames_decoded: so far, with those passed over since nothing needs them; final once the clip is at its end, as
+            all that follow.
         frames_corrupt: packets and frames that were given up: damaged, or leaning on damaged ones.
         damaged: stretches without a clean frame, in seconds.
         truncated: the file ends before its own structure does.

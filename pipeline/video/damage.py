@@ -66,6 +66,17 @@ class DamageLog:
         if corrupt:
             self._lose(*self._recent[-1], pts)
 
+    @property
+    def is_found(self) -> bool:
+        """Whether anything was lost so far."""
+        return self.lost > 0 or bool(self._pending)
+
+    def passed(self, t_s: float) -> None:
+        """The decoder was asked to leave out the frames up to this time."""
+        self.last_s = t_s
+        if not self._open:
+            self._clean_end_s = t_s + self._period_s
+
     def error(self) -> None:
         """The decoder or the container failed at a packet."""
         self.lost += 1

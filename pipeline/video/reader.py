@@ -22,8 +22,9 @@ from pipeline.video.clip import ClipInfo, DecodeError, Limits
 from pipeline.video.clock import Clock
 from pipeline.video.colour import Orientation, ToRgb
 from pipeline.video.damage import DamageLog, is_truncated
+from pipeline.video.passing import CODECS, CONTAINERS, Passed, with_the_frame_before
 from pipeline.video.pixels import square_size, used_aspect
-from pipeline.video.sampling import TOLERANCE_S, DecodedSampling, Even, Every, Keyframes, Look
+from pipeline.video.sampling import TOLERANCE_S, DecodedSampling, Even, Every, Fps, Keyframes, Look
 from pipeline.video.seeking import Beginning, SeekIndex, VideoPacket, load_index
 from pipeline.video.streams import check_readable, declared_end_s, ranked_streams, why_no_frame
 from pipeline.video.window import Window
@@ -84,7 +85,8 @@ class VideoReader:
 
     Attributes:
         info: known once the reader is made, which decodes the first frame.
-        frames_decoded: so far.
+        frames_decoded: so far, with those passed over.
+        frames_passed: of these, not decoded: neither sampled nor needed for others.
         frames_corrupt: packets that libav could not decode, and frames that are damaged or lean on damaged ones, so
             far. The latter are never sampled.
         damaged: stretches without a clean frame, in seconds; final once all pictures were yielded.
@@ -125,9 +127,10 @@ class VideoReader:
         self._window = window
         self._number = stream
         self._streams = 1
-        self.frames_decoded = 0
+        self.frames_decoded = self.frames_passed = 0
         self._lost_before = 0
         self._failed_reads = 0
+        self._passes = False
         self._read_to = 0
         self.truncated = is_truncated(fd)
         self._container = self._open()
@@ -152,6 +155,7 @@ class VideoReader:
                 lost = f": all of {self.frames_decoded} are damaged" if self.frames_decoded else why_no_frame(fd)
                 raise DecodeError("undecodable", f"not one frame of the video stream could be decoded{lost}")
             self._first = first
+            self._passes = self._may_pass()
             self.info = self._describe(first)
         except DecodeError as error:
             error.streams = self._streams
@@ -169,7 +173,7 @@ class VideoReader:
             if picture.t_s >= window.end_s:
                 self._damage.finish(window.end_s, truncated=False)
                 return
-            due = self._due(picture)
+            due = self._due(picture.index, picture.t_s)
             inside = picture.t_s >= window.start_s
             rest = picture if inside and due <= taken else None
             if due > taken:
@@ -192,10 +196,29 @@ class VideoReader:
         """See the class."""
         return self._damage.ranges
 
-    def _due(self, picture: Picture) -> int:
+    def _due(self, index: int, t_s: float) -> int:
         if self._targets is not None:
-            return bisect.bisect_right(self._targets, picture.t_s + TOLERANCE_S)
-        return self._sampling.due(picture.index, picture.t_s, self._duration_s)
+            return bisect.bisect_right(self._targets, t_s + TOLERANCE_S)
+        return self._sampling.due(index, t_s, self._duration_s)
+
+    def _may_pass(self) -> bool:
+        """Whether frames that are not sampled may be left out: what is sampled depends on times that packets have."""
+        formats = self._container.format.name.split(",")
+        return (
+            isinstance(self._sampling, Fps | Even | Look)
+            and self._stream.codec_context.name in CODECS
+            and not CONTAINERS.isdisjoint(formats)
+            and self._stream.start_time is not None
+            and not self._is_shifted(Clock(self._stream))
+        )
+
+    def _is_sampled(self, clock: Clock) -> Callable[[int, int], bool]:
+        """Whether a frame is sampled, by its timestamp and that of the frame before it."""
+
+        def is_sampled(pts: int, before_pts: int) -> bool:
+            return self._due(0, clock.seconds(pts)) > self._due(0, clock.seconds(before_pts))
+
+        return is_sampled
 
     def _spread(self) -> list[float] | None:
         """Times of N evenly numbered frames, where N instants spread over the clip would meet fewer frames.
@@ -437,14 +460,20 @@ class VideoReader:
                     return
 
     def _decoded_frames(
-        self, packets: Iterable[VideoPacket], number: int, damage: DamageLog
+        self, packets: Iterable[VideoPacket], number: int, damage: DamageLog, passed: Passed
     ) -> Iterator[av.VideoFrame]:
         context = self._stream.codec_context
         failed_reads = self._failed_reads
-        for packet in itertools.chain(packets, [None]):
-            for _ in range(self._failed_reads - failed_reads):
+        coming = with_the_frame_before(packets, lambda: self._failed_reads)
+        for packet, before_pts, failed in itertools.chain(coming, [(None, None, None)]):
+            failed = self._failed_reads if failed is None else failed
+            for _ in range(failed - failed_reads):
                 damage.error()
-            failed_reads = self._failed_reads
+            failed_reads = failed
+            if self._passes and packet is not None:
+                # After damage another frame may be sampled than the times of packets say.
+                leave_out = not damage.is_found and passed.may_pass(packet, before_pts)
+                context.skip_frame = "NONREF" if leave_out else "DEFAULT"
             if packet is not None:
                 damage.packet(packet.pts, packet.dts, key=packet.is_keyframe, corrupt=packet.is_corrupt)
             if packet is not None and isinstance(self._sampling, Keyframes) and packet.is_keyframe:
@@ -459,10 +488,17 @@ class VideoReader:
     def _decode(self, begin: Beginning) -> Iterator[Picture]:
         clock = Clock(self._stream)
         damage = self._damage = DamageLog(clock.period_s, self._threads)
-        for number, frame in enumerate(self._from(begin, damage), begin.frames_before):
+        passed = Passed(self._is_sampled(Clock(self._stream)), begin.pts)
+        number = begin.frames_before - 1
+        for frame in self._from(begin, damage, passed):
+            left_out = passed.before(frame.pts)
+            if left_out and passed.last_pts is not None:
+                damage.passed(clock.seconds(passed.last_pts))
+            number += left_out + 1
             index = self._key_indices.pop(frame.pts, number)
             t_s = clock.next(frame.pts if frame.pts is not None else frame.dts)
-            self.frames_decoded += 1
+            self.frames_decoded += left_out + 1
+            self.frames_passed += left_out
             # With key frames only, the decoded ones count, as from the start of the file.
             frames = self.frames_decoded if isinstance(self._sampling, Keyframes) else number + 1
             if frames > self._limits.max_frames:
@@ -478,9 +514,9 @@ class VideoReader:
     def _square(self, frame: av.VideoFrame) -> tuple[int, int]:
         return square_size(frame.width, frame.height, self._stream.sample_aspect_ratio, self._limits.max_pixels)
 
-    def _from(self, begin: Beginning, damage: DamageLog) -> Iterator[av.VideoFrame]:
+    def _from(self, begin: Beginning, damage: DamageLog, passed: Passed) -> Iterator[av.VideoFrame]:
         """Frames from the key frame on; those shown before it lack their references and are left out."""
-        frames = self._decoded_frames(begin.packets, begin.packets_before, damage)
+        frames = self._decoded_frames(begin.packets, begin.packets_before, damage, passed)
         if begin.pts is not None:
             for frame in frames:
                 if frame.pts is None or frame.pts >= begin.pts:

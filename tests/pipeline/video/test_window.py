@@ -146,6 +146,33 @@ def test_a_window_yields_the_same_frames_as_the_whole_clip(
             assert np.array_equal(np.diff(part.indices), np.diff(indices)), window
 
 
+@pytest.mark.parametrize("sampling", [Fps(0.7), Fps(11.3), Even(9)], ids=lambda s: s.describe())
+def test_frames_that_are_passed_over_change_nothing(
+    decode_server: DecodeServer, clip: tuple[Path, Kind], sampling: Sampling
+) -> None:
+    """Every frame is decoded where every frame is asked for."""
+    path, _ = clip
+    every = read(decode_server, path, Every(1))
+    found = read(decode_server, path, sampling)
+    rows, taken = [], 0
+    for index, t_s in zip(every.indices, every.times_s, strict=True):
+        if isinstance(sampling, Even) and found.info.duration_s is None:
+            pytest.skip("the duration is measured by the reader")
+        due = sampling.due(index, t_s, found.info.duration_s)
+        if due > taken:
+            rows.append(index)
+            taken = due
+    if isinstance(sampling, Even):
+        assert set(found.indices) <= set(every.indices)
+        rows = found.indices  # where instants are rarer than frames, its own rule: tests/pipeline/video/test_reader.py
+    assert found.indices == rows
+    assert found.info.frames_decoded == every.info.frames_decoded
+    assert found.info.frames_corrupt == every.info.frames_corrupt
+    for index, t_s, image in zip(found.indices, found.times_s, found.images, strict=True):
+        assert t_s == every.times_s[every.indices.index(index)]
+        assert np.array_equal(image, every.images[every.indices.index(index)])
+
+
 def test_with_an_index_a_window_decodes_only_its_frames(decode_server: DecodeServer, clip: tuple[Path, Kind]) -> None:
     path, kind = clip
     late = read(decode_server, path, Fps(4), Window(5.1, 5.3)).info
