@@ -23,7 +23,8 @@ class DeviceError(UnmaskError, ValueError):
 
 def torch_installed() -> bool:
     """Whether torch can be imported; it is not imported."""
-    return importlib.util.find_spec("torch") is not None
+    spec = importlib.util.find_spec("torch")
+    return spec is not None and spec.origin is not None  # what an uninstallation leaves has no origin
 
 
 def has_gpu_driver(root: Path = Path("/")) -> bool:

@@ -154,9 +154,9 @@ def locate(entry: ZooEntry) -> Path | None:
         if file.is_file():
             sha256 = _sha256(file)
             if sha256 != entry.sha256:
-                raise ZooError(
-                    f"{file} has sha256 {sha256}, but {entry.name} has {entry.sha256}; {commands(entry)} replaces it"
-                )
+                comes = "it comes with the package: reinstall unmask"
+                advice = comes if entry.packaged else f"{commands(entry)} replaces it"
+                raise ZooError(f"{file} has sha256 {sha256}, but {entry.name} has {entry.sha256}; {advice}")
             return file
     return None
 

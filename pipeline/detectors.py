@@ -13,15 +13,15 @@ from models.checkpoint_header import CheckpointError, read_info
 from models.checkpoint_info import CheckpointInfo
 from models.devices import torch_installed
 from models.spec import InputSpec
-from models.zoo import default_detector, resolve, split_names
+from models.zoo import default_detector, packaged_dir, resolve, split_names
 from pipeline.graphs.format import (
     SUFFIX,
     Graph,
     GraphError,
-    find_graph,
-    graph_fits,
+    find_graphs,
     graphs_dir,
     read_graph,
+    why_unfit,
     write_graph,
 )
 
@@ -43,7 +43,7 @@ class Detector:
         input_spec: the crops that it takes.
         info: header of its checkpoint; None for an untrained one.
         sha256: of its checkpoint, or of its weights if they were never saved.
-        graph_file: its graph on this machine, if there is one.
+        graph_files: its graphs on this machine; the first one that is whole is taken.
         kept: a graph that is made is kept in the cache.
     """
 
@@ -52,7 +52,7 @@ class Detector:
     input_spec: InputSpec
     info: CheckpointInfo | None
     sha256: str
-    graph_file: Path | None = None
+    graph_files: tuple[Path, ...] = ()
     kept: bool = False
     _build: Callable[[], BaseModel] = field(repr=False, compare=False, kw_only=True)
 
@@ -76,16 +76,14 @@ class Detector:
         return self._build()
 
     def graph(self) -> Graph:
-        """The graph: that of `graph_file`, else made from the model with torch, and kept for later processes.
+        """The graph: one of `graph_files`, else made from the model with torch, and kept for later processes.
 
         Raises:
             CheckpointError: as `model`.
             GraphError: it does not exist, or is damaged, and torch is not installed.
         """
         damaged: GraphError | None = None
-        for path in (self.graph_file, find_graph(self.sha256, self.input_spec, [graphs_dir()])):
-            if path is None:
-                continue
+        for path in dict.fromkeys((*self.graph_files, *find_graphs(self.sha256, self.input_spec, [graphs_dir()]))):
             try:
                 return read_graph(path)
             except GraphError as error:
@@ -129,20 +127,20 @@ def load(*, architecture: str | None, weights: str | Path | None, untrained: boo
     if architecture not in (None, info.architecture):
         raise ValueError(f"{named} holds {info.architecture} weights, not {architecture}")
     sha256 = _sha256(path)
-    beside = path.with_suffix(SUFFIX)
-    if graph_fits(beside, sha256, info.input_spec):
-        graph: Path | None = beside
-    else:
-        graph = find_graph(sha256, info.input_spec, [graphs_dir()])
-    if graph is None:
-        return Detector.of(_load(path, sha256), info, sha256, kept=True)
+    # Copies of the shipped weights have the shipped graph.
+    near = [path.with_suffix(SUFFIX), packaged_dir() / f"{default_detector()}{SUFFIX}"]
+    unfit = {file: why_unfit(file, sha256, info.input_spec) for file in near if file.exists()}
+    graphs = [file for file, why in unfit.items() if why is None]
+    graphs += find_graphs(sha256, info.input_spec, [graphs_dir()])
+    if not graphs:
+        return Detector.of(_load(path, sha256, unfit.get(near[0])), info, sha256, kept=True)
     return Detector(
         info.architecture,
         info.network,
         info.input_spec,
         info,
         sha256,
-        graph_file=graph,
+        graph_files=tuple(graphs),
         kept=True,
         _build=lambda: _load(path, sha256),
     )
@@ -184,8 +182,13 @@ def _untrained(architecture: str) -> Detector:
     return Detector.of(model, None, weights_sha256(model.state_dict()))
 
 
-def _load(path: Path, sha256: str) -> BaseModel:
-    _require_torch(f"{path}: there is no graph of these weights here, and making one needs torch")
+def _load(path: Path, sha256: str, unfit: str | None = None) -> BaseModel:
+    if unfit is None:
+        _require_torch(f"{path}: there is no graph of these weights here, and making one needs torch")
+    elif path.parent == packaged_dir() and not torch_installed():
+        raise GraphError(f"{unfit}; it comes with the package: reinstall unmask")
+    else:
+        _require_torch(f"{unfit}; making another one needs torch")
     from models.architectures import load_detector
 
     loaded = load_detector(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from models.zoo import ZooEntry
     from pipeline.video.cage import Layers
 
 # Decoders by the codec they serve: libav's own "av1" works on a GPU only, so only those that work anywhere count.
@@ -222,16 +223,19 @@ def _faces() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from models.zoo import ZooError, commands, list_entries, locate
+    from models.zoo import ZooError, commands, default_detector, list_entries, locate
     from pipeline.settings import data_dir
 
     for entry in list_entries():
         try:
             path = locate(entry)
         except ZooError as error:
-            yield Finding(entry.name, "optional", "damaged", str(error))
+            status: Status = "missing" if entry.name == default_detector() else "optional"
+            yield Finding(entry.name, status, "damaged", str(error))
             continue
-        if path is None:
+        if entry.name == default_detector():
+            yield _default_weights(entry)
+        elif path is None:
             yield Finding(
                 entry.name, "optional", "not here", f"{commands(entry)}: {entry.description}".replace("`", "")
             )
@@ -243,6 +247,20 @@ def _weights() -> Iterator[Finding]:
         yield Finding("research data", "optional", "not set" if data is None else f"no folder {data}", advice)
     else:
         yield Finding("research data", "ok", str(data))
+
+
+def _default_weights(entry: ZooEntry) -> Finding:
+    """Those that a scan takes if it names none; with their graph, or with torch to make one."""
+    from models.errors import UnmaskError
+    from pipeline.detectors import load
+
+    try:
+        detector = load(architecture=None, weights=entry.name, untrained=False)
+        graph = detector.graph()
+    except UnmaskError as error:
+        return Finding(entry.name, "missing", "cannot score", str(error))
+    files = [str(path) for path in detector.graph_files]
+    return Finding(entry.name, "ok", f"graph of {graph.info.weights_sha256[:16]} in {', '.join(files) or 'memory'}")
 
 
 def _version(distribution: str) -> str | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -19,9 +22,11 @@ from rich.console import Console
 
 from models.atomic import atomic_write
 from models.errors import UnmaskError
+from models.zoo import default_detector
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.finding import Found, expand
+from pipeline.graphs.format import SUFFIX
 from pipeline.logs import configure_logging
 from pipeline.outputs import Output, OutputError, check_outputs
 from pipeline.results.jsonl import JsonlError, VerdictLog, begins_with_record, read_verdicts
@@ -97,13 +102,31 @@ def run(options: Options) -> int:
         )
         return EXIT_BAD_INPUT
     try:
-        return _Run(options, settings, found, console).scan()
+        with _ended_by_sigterm():
+            return _Run(options, settings, found, console).scan()
     except _BadOptionError as error:
         console.print(f"[red]Error:[/] {markup(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         console.print("[yellow]Interrupted[/]")
         return EXIT_INTERRUPTED
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, as from a shell's `timeout` or a service manager, interrupts a scan like Ctrl-C: outputs are written."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _BadOptionError(UnmaskError):
@@ -201,6 +224,8 @@ class _Run:
                 )
             except (UnmaskError, ValueError) as error:
                 raise _BadOptionError(str(error)) from error
+            except ImportError as error:
+                raise _BadOptionError(f"a library cannot be loaded: {error}") from error
             if isinstance(options.scanner.sampling, Adaptive) and scanner.thresholds is None:
                 raise _BadOptionError(
                     "--adaptive needs weights with thresholds, which say when a verdict is settled; "
@@ -219,11 +244,21 @@ class _Run:
         if options.skipped is not None:
             outputs.append(Output("--skipped", options.skipped, _begins_as_skipped, "a list of skipped files"))
         try:
-            check_outputs(
-                outputs, (source.path for source in self.sources if not source.is_remote), force=options.force
-            )
+            clips = (source.path for source in self.sources if not source.is_remote)
+            check_outputs(outputs, [*clips, *self._weights()], force=options.force)
         except OutputError as error:
             raise _BadOptionError(str(error)) from error
+
+    def _weights(self) -> list[str]:
+        """The files of the weights, and the graphs next to them."""
+        from models.zoo import ZooError, resolve, split_names
+
+        files = [self.options.scanner.face_weights]
+        with suppress(ZooError):  # which loading them reports
+            for name in split_names(self.options.weights or default_detector()):
+                path = resolve(name)
+                files += [path, path.with_suffix(SUFFIX)]
+        return [str(path) for path in files if path is not None]
 
     def _open_log(self, stack: ExitStack, provenance: Provenance) -> VerdictLog | None:
         path = self.options.jsonl

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainers.recipes import RECIPES
-from trainers.run import TrainOptions, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_calibrate(commands.add_parser("calibrate", help="choose thresholds and write the detector to ship"))
     _add_distil(commands.add_parser("distil", help="store teachers' outputs for images, for distillation"))
     given = parser.parse_args(arguments)
-    return int(given.call(given))
+    try:
+        return int(given.call(given))
+    except ImportError as error:
+        _err(f"training needs torch, timm and more: pip install 'unmask[train]' ({error})")
+        return 2
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(given: argparse.Namespace) -> int:
+    from trainers.run import TrainOptions, run
+
     options = TrainOptions(
         recipe=given.recipe,
         settings=tuple(given.settings),

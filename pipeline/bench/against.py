@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.errors import UnmaskError
-from pipeline.bench.run import Result
+from pipeline.bench.run import Result, sha256_of
 
 # A median of five that is worse by more than this is slower; two runs on one machine differ by a few per cent.
 ALLOWED = 0.10
 # With the default rounds, a comparison has the median of five.
 ROUNDS = 5
 
-_SAME = ("clip", "architecture", "detector", "backend", "sampling")
+# Results are comparable where these are equal.
+_SAME = ("clip_sha256", "network", "input_spec", "detector", "backend", "sampling", "workers")
+_SHOWN = ("clip", "architecture", "detector", "backend")
 
 
 class BaselineError(UnmaskError):
@@ -48,25 +51,55 @@ class Ratio:
         return self.ratio < 1 - ALLOWED
 
 
-def read_baseline(path: Path) -> dict[tuple[str, ...], float]:
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What `unmask bench --json` wrote.
+
+    Attributes:
+        machine: that it was measured on.
+        whole_fps: frames a second of each combination.
+    """
+
+    machine: str
+    whole_fps: dict[tuple[str, ...], float]
+
+
+def read_baseline(path: Path) -> Baseline:
     """Frames a second of each combination in what `unmask bench --json` wrote.
 
     Raises:
         BaselineError: it is not such a file.
     """
     try:
-        results: list[dict[str, Any]] = json.loads(path.read_bytes())["results"]
+        content = json.loads(path.read_bytes())
+        results: list[dict[str, Any]] = content["results"]
         found = {tuple(str(each[name]) for name in _SAME): float(each["whole_fps"]) for each in results}
+        machine = str(content["machine"])
     except OSError as error:
         raise BaselineError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise BaselineError(f"{path}: not what `unmask bench --json` writes: {error!r}") from error
-    if not all(fps > 0 for fps in found.values()):
+    except KeyError as error:
+        raise BaselineError(
+            f"{path}: not what this version's `unmask bench --json` writes: no field {error}"
+        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BaselineError(f"{path}: not what `unmask bench --json` writes") from error
+    if not all(0 < fps < math.inf for fps in found.values()):
         raise BaselineError(f"{path}: not what `unmask bench --json` writes: frames a second must be positive")
-    return found
+    return Baseline(machine, found)
 
 
-def compare(results: Sequence[Result], baseline: dict[tuple[str, ...], float]) -> list[Ratio]:
+def check_clips(clips: Sequence[Path], baseline: Baseline) -> None:
+    """Before anything is measured.
+
+    Raises:
+        BaselineError: the baseline has none of these clips.
+    """
+    known = {key[_SAME.index("clip_sha256")] for key in baseline.whole_fps}
+    if not any(sha256_of(clip) in known for clip in clips):
+        raise BaselineError("nothing to compare: the baseline measured other clips")
+
+
+def compare(results: Sequence[Result], baseline: Baseline) -> list[Ratio]:
     """The combinations that both have.
 
     Raises:
@@ -75,9 +108,16 @@ def compare(results: Sequence[Result], baseline: dict[tuple[str, ...], float]) -
     ratios = []
     for result in results:
         key = tuple(str(getattr(result, name)) for name in _SAME)
-        if key in baseline:
-            ratios.append(Ratio(", ".join(key[:4]), result.whole_fps, baseline[key]))
+        if key in baseline.whole_fps:
+            shown = ", ".join(str(getattr(result, name)) for name in _SHOWN)
+            ratios.append(Ratio(shown, result.whole_fps, baseline.whole_fps[key]))
     if not ratios:
-        measured = "; ".join(", ".join(key[:4]) for key in baseline) or "nothing"
-        raise BaselineError(f"nothing to compare: the baseline measured {measured}")
+        raise BaselineError(f"nothing to compare: the baseline measured {_described(baseline) or 'nothing'}")
     return ratios
+
+
+def _described(baseline: Baseline) -> str:
+    return "; ".join(
+        ", ".join(f"{name} {value}" for name, value in zip(_SAME, key, strict=True) if name != "clip_sha256")
+        for key in baseline.whole_fps
+    )

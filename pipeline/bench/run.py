@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
 import time
@@ -46,6 +47,10 @@ class Result:
     """Figures of one combination; medians over the rounds.
 
     Attributes:
+        clip: its name.
+        clip_sha256: of its bytes.
+        network: architecture and backbone.
+        input_spec: as in records, with the looks.
         stages_ms: each stage alone, wall milliseconds with every core busy: per sampled frame (decode, detect,
             refine, track) or face (crop, classify).
         share_ms: cost of each stage per scored frame of this clip, in wall milliseconds; the sum is the bound.
@@ -60,7 +65,10 @@ class Result:
     """
 
     clip: str
+    clip_sha256: str
     architecture: str
+    network: str
+    input_spec: str
     detector: str
     backend: str
     sampling: str
@@ -125,6 +133,12 @@ def bench(
         return _result(clip, scored, scanner, material, workers, stages, wholes, live, plains)
 
 
+def sha256_of(clip: Path) -> str:
+    """Of a clip's bytes."""
+    with clip.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _timed(scanner: Scanner, clip: Path, workers: int) -> WholeRun:
     """One pass of at least `WHOLE_S`, in whole rounds of as many copies of the clip as there are workers."""
     once = _whole(scanner, clip, workers, workers)
@@ -183,7 +197,10 @@ def _result(
     plain_fps = 1 / statistics.median(plains) if plains else None
     return Result(
         clip=clip.name,
+        clip_sha256=sha256_of(clip),
         architecture=architecture,
+        network=scanner.provenance.network,
+        input_spec=scanner.provenance.input_spec,
         detector=scanner.detector.name,
         backend=scanner.engine.name,
         sampling=scanner.sampling.describe(),

@@ -20,7 +20,7 @@ from pipeline.commands.options import (
     clips_at_once,
     parse_looks,
 )
-from pipeline.commands.output import written_as_json
+from pipeline.commands.output import check_written, written_as_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,7 +60,10 @@ def run(
     ] = False,
     against: Annotated[
         Path | None,
-        typer.Option(help="What --json wrote earlier here: print ratios, and fail if one is slower by over 10 %."),
+        typer.Option(
+            help="What --json wrote earlier on this machine, of the same clips, networks and options: print ratios, "
+            "and fail if one is slower by over 10 %."
+        ),
     ] = None,
     json_to: JsonTo = None,
 ) -> None:
@@ -86,6 +89,9 @@ def run(
         clips = [data / "videos" / name for name in _DATA_CLIPS]
     if missing := [str(clip) for clip in clips if not clip.is_file()]:
         raise typer.BadParameter(f"no such file: {', '.join(missing)}")
+    with exit_on_error():
+        files = [member for member in (weights or "").split(",") if Path(member).is_file()]
+        check_written({"--json": json_to}, [*clips, *files, detector_weights])
     if detector_weights is None and data is not None:
         detector_weights = next(iter(sorted((data / "weights").glob("yunet_n_dynamic.onnx"))), None)
 
@@ -99,13 +105,22 @@ def run(
     from pipeline.bench.run import bench
     from pipeline.scanner_options import ScannerOptions
     from pipeline.video.sampling import Every
+    from pipeline.visible import markup
 
     # Wide tables would lose columns at the default width of a pipe.
     console = Console(stderr=str(json_to) == "-", width=None if sys.stdout.isatty() else 140)
     with exit_on_error():
         baseline = None if against is None else baselines.read_baseline(against)
+        if baseline is not None:
+            baselines.check_clips(clips, baseline)
     machine = describe()
     console.print(machine, soft_wrap=True)
+    if baseline is not None and baseline.machine != machine:
+        console.print(
+            f"[yellow]The baseline is of another machine or other versions:[/] {markup(baseline.machine)}",
+            highlight=False,
+            soft_wrap=True,
+        )
     if compare_refine:
         compared = list(compare(clips, detectors, detector_weights))
         console.print(_refine_table(compared))

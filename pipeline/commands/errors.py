@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+_TORCH = "pip install torch torchvision timm safetensors huggingface_hub facenet-pytorch"
+# What brings a module that serving on a CPU does without.
+_EXTRAS = dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "huggingface_hub", "facenet_pytorch"), _TORCH)
+_EXTRAS |= dict.fromkeys(("pyarrow", "pandas", "matplotlib", "scipy", "webdataset"), "pip install 'unmask[train]'")
+
+
 def fail(message: object, code: int = 2) -> NoReturn:
     """Print an error and end the command with this exit code."""
     echo(f"Error: {message}", err=True)
@@ -28,7 +34,11 @@ def exit_on_error() -> Iterator[None]:
         yield
     except UnmaskError as error:
         fail(error, error.exit_code)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        fail(f"{error.name} is not installed; {_EXTRAS.get(str(error.name).partition('.')[0], 'reinstall unmask')}")
+    except ImportError as error:
+        fail(f"a library cannot be loaded: {error}")
+    except (OSError, ValueError) as error:
         fail(_described(error))
 
 

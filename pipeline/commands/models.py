@@ -11,7 +11,7 @@ import typer
 
 from pipeline.commands.errors import exit_on_error, fail
 from pipeline.commands.options import JsonTo
-from pipeline.commands.output import echo, written_as_json
+from pipeline.commands.output import check_written, echo, written_as_json
 from pipeline.interop import Format
 
 if TYPE_CHECKING:
@@ -76,12 +76,14 @@ def show(
         else:
             described = _describe_checkpoint(resolve(name))
     except ZooError:
+        architectures = ", ".join(_architectures()) or "known where torch and timm are installed"
         fail(
-            f"no architecture, weights or file {name!r}; "
-            f"architectures: {', '.join(_architectures())}; weights: {', '.join(entries)}"
+            f"no architecture, weights or file {name!r}; architectures: {architectures}; weights: {', '.join(entries)}"
         )
     except CheckpointError as error:
         fail(error)
+    with exit_on_error():
+        check_written({"--json": json_to}, [described.get("path")])
     if not _written(json_to, described):
         _print_fields(_console(), described)
 
@@ -157,6 +159,7 @@ def difference(
     from models.difference import apply_difference, save_difference
 
     with exit_on_error():
+        check_written({"--out": out, "--json": json_to}, [checkpoint])
         backbone = str(read_info(checkpoint).config.get("backbone"))
         chosen = base_of_backbone(backbone) if base is None else find_base(base)
         difference_sha256 = save_difference(checkpoint, chosen, out)
@@ -192,6 +195,7 @@ def import_weights(
     from models.interop import import_detector
 
     with exit_on_error():
+        check_written({"--out": out, "--json": json_to}, [file])
         detector = import_detector(file, layout)
         save_checkpoint(out, weights=detector.model.state_dict(), info=detector.info)
     described = _describe_checkpoint(out)
@@ -232,6 +236,10 @@ def export_weights(
     if batch != "dynamic" and not batch.isdecimal():
         fail(f"--batch must be dynamic or a number, got {batch!r}")
     with exit_on_error():
+        inputs = [_file_of(weights), *(images.rglob("*") if images is not None and images.is_dir() else [images])]
+        check_written({"--out": out, "--json": json_to}, inputs)
+        if to == "openvino":
+            check_written({"--out": out.with_suffix(".bin"), "--json": json_to}, inputs)
         detector = load_detector(weights)
         size = detector.model.input_spec.size
         faces = face_crops(size, images)
@@ -258,7 +266,8 @@ def graph(
         str, typer.Argument(metavar="NAME|PATH", help="Named weights or a checkpoint; or mtcnn, the face detector.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The graph to write.", show_default="in the cache, where scans find it")
+        Path | None,
+        typer.Option(help="The graph to write; needed for mtcnn.", show_default="in the cache, where scans find it"),
     ] = None,
     json_to: JsonTo = None,
 ) -> None:
@@ -266,7 +275,7 @@ def graph(
 
     A scan finds a graph in the cache, or next to the weights under the same name with the suffix .graph.
 
-    Exit codes: 0 written, 2 it cannot be made.
+    Exit codes: 0 written, 2 it cannot be made, 1 it cannot be written.
     """
     import hashlib
 
@@ -275,8 +284,13 @@ def graph(
     from pipeline.graphs.format import graphs_dir, pack, write_graph
     from pipeline.graphs.make import make_graph
 
+    if out is not None and str(out) == "-":
+        fail("--out takes a file: graphs are not written to standard output")
     with exit_on_error():
+        check_written({"--out": out, "--json": json_to}, [_file_of(weights)])
         if weights == "mtcnn":
+            if out is None:
+                fail("name a file with --out: MTCNN's graph comes with the package, and scans take that one")
             made = make_mtcnn_graph()
         else:
             detector = load(architecture=None, weights=weights, untrained=False)
@@ -291,6 +305,16 @@ def graph(
         return
     versions = ", ".join(f"{name} {version}" for name, version in made.info.converter.items())
     echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, by {versions}, of weights {made.info.weights_sha256}")
+
+
+def _file_of(weights: str) -> Path | None:
+    """The file that these weights are read from, if it is here."""
+    from models.zoo import ZooError, resolve
+
+    try:
+        return resolve(weights)
+    except ZooError:
+        return None
 
 
 def _architectures() -> list[str]:

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import typer
 
 from models.atomic import atomic_write
+from pipeline.outputs import Output, check_outputs
 from pipeline.visible import masked, visible, visible_lines
 
 
 def echo_record(record: str) -> None:
     """Print a record as it is; on a terminal, characters that would control it become JSON's escapes."""
     typer.echo(visible(record) if sys.stdout.isatty() else record)
+
+
+def check_written(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Refuse outputs that would replace an input or each other, before anything is written.
+
+    Args:
+        outputs: by option; None and `-` are no files.
+        inputs: paths that the command reads; None is no file.
+
+    Raises:
+        OutputError: an output is an input, two are one file, or it cannot be written.
+    """
+    check_outputs(
+        [Output(option, path) for option, path in outputs.items() if path is not None],
+        [str(path) for path in inputs if path is not None],
+    )
 
 
 def written_as_json(target: Path | None, value: object) -> bool:

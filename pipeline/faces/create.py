@@ -65,7 +65,7 @@ def create_detector(
 
 def _create_mtcnn(min_face_px: float, backend: str, device: str, threads: int | None, streams: int) -> FaceDetector:
     from pipeline.faces.mtcnn import Mtcnn
-    from pipeline.faces.nets import MtcnnNets, OpenVinoNets
+    from pipeline.faces.nets import NETS, MtcnnNets, OpenVinoNets
 
     nets: MtcnnNets
     if backend == "openvino":
@@ -73,6 +73,8 @@ def _create_mtcnn(min_face_px: float, backend: str, device: str, threads: int | 
             graph = read_graph(packaged_dir() / f"mtcnn{SUFFIX}")
         except GraphError as error:
             raise DetectorError(f"MTCNN's graph comes with the package; reinstall it: {error}") from error
+        if missing := sorted(set(NETS) - set(graph.networks)):
+            raise DetectorError(f"MTCNN's graph is another one, without {', '.join(missing)}; reinstall unmask")
         nets, sha256 = OpenVinoNets(graph, threads=threads, streams=streams), graph.info.weights_sha256
     else:
         if not torch_installed():

@@ -140,6 +140,8 @@ def _network(onnx: bytes) -> tuple[Network, list[str]]:
         raise DetectorError("these are not YuNet's weights; expected the content of yunet_n_dynamic.onnx") from error
     if sorted(names) != sorted(_OUTPUTS):
         raise DetectorError(f"YuNet's network must have the outputs {', '.join(_OUTPUTS)}; got {', '.join(names)}")
+    if not all(model.input().partial_shape[axis].is_dynamic for axis in (2, 3)):
+        raise DetectorError("this YuNet takes pictures of one size only; expected yunet_n_dynamic.onnx")
     steps = preprocess.PrePostProcessor(model)
     rgb, bgr = preprocess.ColorFormat.RGB, preprocess.ColorFormat.BGR
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(rgb)

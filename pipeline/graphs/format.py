@@ -197,27 +197,25 @@ def graphs_dir() -> Path:
     return cache_dir() / "graphs"
 
 
-def find_graph(weights_sha256: str, spec: InputSpec, folders: Iterable[Path]) -> Path | None:
-    """The first graph of a detector in these folders; those that cannot be read are passed over.
+def find_graphs(weights_sha256: str, spec: InputSpec, folders: Iterable[Path]) -> list[Path]:
+    """The graphs of a detector in these folders; those that cannot be read are passed over.
 
     Args:
         weights_sha256: of its checkpoint.
         spec: its input.
         folders: that hold graphs by `GraphInfo.filename`.
     """
-    for folder in folders:
-        for path in sorted(folder.glob(f"{weights_sha256}-*{SUFFIX}")):
-            if graph_fits(path, weights_sha256, spec):
-                return path
-    return None
+    named = (path for folder in folders for path in sorted(folder.glob(f"{weights_sha256}-*{SUFFIX}")))
+    return [path for path in named if why_unfit(path, weights_sha256, spec) is None]
 
 
-def graph_fits(path: Path, weights_sha256: str, spec: InputSpec) -> bool:
-    """Whether a file is a graph of a detector's weights and input that this version can run."""
+def why_unfit(path: Path, weights_sha256: str, spec: InputSpec) -> str | None:
+    """Why a file is no graph of a detector's weights and input that this version can run; None if it is one."""
     try:
-        return read_graph_info(path).fits(weights_sha256, spec)
-    except GraphError:
-        return False
+        fits = read_graph_info(path).fits(weights_sha256, spec)
+    except GraphError as error:
+        return str(error)
+    return None if fits else f"{path}: the graph of other weights, or of another version of Unmask"
 
 
 def _opened(path: str | os.PathLike[str]) -> zipfile.ZipFile:
@@ -225,7 +223,7 @@ def _opened(path: str | os.PathLike[str]) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except OSError as error:
         raise GraphError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise GraphError(f"{path}: not a graph, or damaged: {error}") from error
 
 
@@ -235,7 +233,7 @@ def _info(path: str | os.PathLike[str], archive: zipfile.ZipFile) -> tuple[Graph
         version, digests = fields["format_version"], dict(fields["sha256"])
         if version == FORMAT_VERSION:
             return GraphInfo.from_dict(fields), digests
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise GraphError(f"{path}: not a graph, or damaged: {error}") from error
     raise GraphError(f"{path}: a graph of format {version}, and this version of Unmask reads {FORMAT_VERSION}")
 
@@ -254,5 +252,5 @@ def _raw(path: str | os.PathLike[str], archive: zipfile.ZipFile, name: str) -> b
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > _MAX_BYTES:
             raise GraphError(f"{path}: not a graph: {name} is compressed, or has {entry.file_size} bytes")
         return archive.read(entry)
-    except (KeyError, zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
+    except (KeyError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
         raise GraphError(f"{path}: not a graph, or damaged: {error}") from error

@@ -122,7 +122,12 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("to", "sampling"), [("the process", ("--every", "1")), ("its group, as a terminal does", ("--fps", "25"))]
+    ("to", "sampling"),
+    [
+        ("the process", ("--every", "1")),
+        ("its group, as a terminal does", ("--fps", "25")),
+        ("the process, by SIGTERM", ("--every", "1")),
+    ],
 )
 def test_an_interrupt_leaves_complete_records_and_no_process(
     to: str, sampling: tuple[str, str], good_clips: Path, long_clip: Path, weights: Path, tmp_path: Path
@@ -142,10 +147,10 @@ def test_an_interrupt_leaves_complete_records_and_no_process(
                 with suppress(subprocess.TimeoutExpired):
                     pytest.fail(f"ended with {scan.wait(0.1)}: {scan.communicate()[0]}")
             assert len(processes_in(tmp_path)) > 1
-            if to == "the process":
-                scan.send_signal(signal.SIGINT)
-            else:
+            if to.startswith("its group"):
                 os.killpg(scan.pid, signal.SIGINT)
+            else:
+                scan.send_signal(signal.SIGTERM if "SIGTERM" in to else signal.SIGINT)
             said, _ = scan.communicate(timeout=100)
         finally:
             scan.kill()

@@ -81,7 +81,7 @@ def made(weights: Path) -> Path:
 
 def test_the_packaged_graph_scores_as_the_packaged_weights_in_torch() -> None:
     detector = load(architecture=None, weights=None, untrained=False)
-    assert detector.graph_file == packaged_dir() / "unmask-small.graph"
+    assert detector.graph_files[0] == packaged_dir() / "unmask-small.graph"
     loaded = load_detector("unmask-small")
     # Otherwise: unmask models graph unmask-small --out models/weights/unmask-small.graph
     assert detector.graph().info.fits(loaded.sha256, loaded.model.input_spec)
@@ -108,7 +108,7 @@ def test_a_graph_is_made_once(weights: Path, no_torch: None, monkeypatch: pytest
     path = made(weights)
     monkeypatch.setattr(detectors, "torch_installed", lambda: False)
     detector = load(architecture=None, weights=weights, untrained=False)
-    assert detector.graph_file == path
+    assert detector.graph_files[0] == path
     assert (detector.name, detector.architecture) == ("small", "xception")
     assert detector.network == "xception over tf_efficientnet_lite0"
     assert detector.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -120,13 +120,40 @@ def test_a_graph_is_made_once(weights: Path, no_torch: None, monkeypatch: pytest
 def test_a_graph_next_to_the_weights_is_used(weights: Path) -> None:
     path = made(weights)
     beside = path.rename(weights.with_suffix(".graph"))
-    assert load(architecture=None, weights=weights, untrained=False).graph_file == beside
+    assert load(architecture=None, weights=weights, untrained=False).graph_files[0] == beside
 
 
 def test_a_graph_of_other_weights_is_not_used(weights: Path, tmp_path: Path, no_torch: None) -> None:
     weights.with_suffix(".graph").write_bytes((packaged_dir() / "unmask-small.graph").read_bytes())
-    with pytest.raises(GraphError, match="no graph of these weights"):
+    with pytest.raises(GraphError, match=r"small\.graph: the graph of other weights.*making another one needs torch"):
         load(architecture=None, weights=weights, untrained=False)
+
+
+def test_a_damaged_graph_next_to_the_weights_is_named(weights: Path, no_torch: None) -> None:
+    weights.with_suffix(".graph").write_bytes(b"PK")
+    with pytest.raises(GraphError, match=r"small\.graph: not a graph, or damaged"):
+        load(architecture=None, weights=weights, untrained=False)
+
+
+def test_a_copy_of_the_shipped_weights_has_the_shipped_graph(tmp_path: Path, no_torch: None) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes((packaged_dir() / "unmask-small.safetensors").read_bytes())
+    detector = load(architecture=None, weights=copy, untrained=False)
+    assert detector.graph_files == (packaged_dir() / "unmask-small.graph",)
+
+
+def test_a_damaged_graph_gives_way_to_a_second_one_in_the_cache(
+    weights: Path, no_torch: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detectors, "torch_installed", lambda: True)
+    path = made(weights)
+    data = bytearray(path.read_bytes())
+    data[-len(data) // 3] ^= 1
+    path.with_name(f"{path.name.partition('-')[0]}-0.graph").write_bytes(data)
+    monkeypatch.setattr(detectors, "torch_installed", lambda: False)
+    assert (
+        len(score(OpenVinoBackend(load(architecture=None, weights=weights, untrained=False).graph()), faces(64))) == 8
+    )
 
 
 def test_a_damaged_graph_is_made_again(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +177,7 @@ def test_a_damaged_graph_next_to_the_weights_gives_way_to_one_in_the_cache(
     weights.with_suffix(".graph").write_bytes(data)
     monkeypatch.setattr(detectors, "torch_installed", lambda: False)
     detector = load(architecture=None, weights=weights, untrained=False)
-    assert detector.graph_file == weights.with_suffix(".graph")
+    assert detector.graph_files[0] == weights.with_suffix(".graph")
     assert len(score(OpenVinoBackend(detector.graph()), faces(64))) == 8
 
 

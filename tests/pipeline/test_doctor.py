@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -178,3 +179,21 @@ def test_json_goes_to_a_file_next_to_the_table(tmp_path: Path, monkeypatch: pyte
     result = CliRunner().invoke(app, ["--json", "/dev/null/doctor.json"])
     assert result.exit_code == 2
     assert "/dev/null" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["unmask-small.graph", "unmask-small.safetensors"])
+def test_damaged_default_weights_are_missing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that names no weights could not start."""
+    from models import zoo
+    from pipeline import detectors
+
+    folder = tmp_path / "weights"
+    shutil.copytree(zoo.packaged_dir(), folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:100_000])
+    for module in (zoo, detectors):
+        monkeypatch.setattr(module, "packaged_dir", lambda: folder)
+    monkeypatch.setattr(detectors, "torch_installed", lambda: False)
+    finding = only(monkeypatch, "weights")()["unmask-small"]
+    assert finding.status == "missing"
+    assert "reinstall" in finding.advice
+    assert not doctor.can_scan([finding])

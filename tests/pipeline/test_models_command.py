@@ -251,16 +251,40 @@ def test_a_graph_is_made_where_scans_find_it(tmp_path: Path, monkeypatch: pytest
     described = json.loads(result.stdout)
     assert described["weights_sha256"] == sha256
     assert hashlib.sha256(Path(described["path"]).read_bytes()).hexdigest() == described["sha256"]
-    assert load(architecture=None, weights=weights, untrained=False).graph_file == Path(described["path"])
+    assert load(architecture=None, weights=weights, untrained=False).graph_files[0] == Path(described["path"])
     beside = weights.with_suffix(".graph")
     result = CliRunner().invoke(app, ["graph", str(weights), "--out", str(beside)])
     assert result.exit_code == 0, result.output
     assert sha256 in result.stdout
-    assert load(architecture=None, weights=weights, untrained=False).graph_file == beside
+    assert load(architecture=None, weights=weights, untrained=False).graph_files[0] == beside
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("graph", "W", "--out", "W"), ("export", "W", "--to", "onnx", "--out", "W"), ("show", "W", "--json", "W"),
+     ("import", "W", "--layout", "deepfakebench-xception", "--out", "W"), ("difference", "W", "--out", "W"),
+     ("graph", "W", "--out", "O", "--json", "O")],
+    ids=" ".join,
+)  # fmt: skip
+def test_outputs_replace_neither_inputs_nor_each_other(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    weights, out = tmp_path / "small.safetensors", tmp_path / "out"
+    sha256 = small_weights(weights)
+    named = [{"W": str(weights), "O": str(out)}.get(argument, argument) for argument in arguments]
+    result = CliRunner().invoke(app, named)
+    assert result.exit_code == 2, result.output
+    assert "would replace an input" in result.output or "are the same file" in result.output
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == sha256
+    assert not out.exists()
+
+
+def test_the_face_detectors_graph_needs_a_name(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["graph", "mtcnn"])
+    assert result.exit_code == 2
+    assert "name a file with --out" in result.output
 
 
 def test_a_graph_that_cannot_be_made_or_written_is_an_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["graph", "nowhere"])
     assert (result.exit_code, "nowhere" in result.stderr) == (2, True)
     result = CliRunner().invoke(app, ["graph", "mtcnn", "--out", "/dev/null/mtcnn.graph"])
-    assert (result.exit_code, "cannot be written" in result.stderr) == (1, True)
+    assert (result.exit_code, "--out: " in result.stderr) == (2, True)

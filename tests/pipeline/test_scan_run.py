@@ -14,6 +14,7 @@ import pytest
 from pipeline import detectors, scan_run
 from pipeline.scan_run import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_NOT_WRITTEN, EXIT_SOME_OUTCOME, Options
 from pipeline.scanner_options import ScannerOptions
+from tests.weights import small_weights
 
 
 @pytest.fixture
@@ -213,3 +214,14 @@ def test_an_interrupt_while_the_model_loads(
     monkeypatch.setattr(detectors, "load", interrupted)
     assert scan_run.run(options) == EXIT_INTERRUPTED
     assert "Interrupted" in capsys.readouterr().err
+
+
+def test_weights_are_never_overwritten(options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "small.safetensors"
+    small_weights(weights)
+    before = weights.read_bytes()
+    clip, _ = made(tmp_path)
+    changed = replace(options, paths=(str(clip),), untrained=False, weights=str(weights), force=True)
+    said = complaint(replace(changed, jsonl=weights), capsys)
+    assert "--jsonl would replace an input" in said
+    assert weights.read_bytes() == before

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.errors import exit_on_error
-from pipeline.commands.output import echo
+from pipeline.commands.output import check_written, echo
 
 
 def run(
@@ -22,5 +22,6 @@ def run(
     from trainers.average import average
 
     with exit_on_error():
+        check_written({"--out": out}, weights)
         sha256 = average(weights, out)
     echo(f"{out}: mean of {len(weights)}, sha256 {sha256}")

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.commands.errors import exit_on_error, fail
 from pipeline.commands.options import FaceDetector, FaceWeights
+from pipeline.commands.output import check_written
 from pipeline.visible import visible
 
 if TYPE_CHECKING:
@@ -363,6 +364,7 @@ def join(
     from trainers.data.manifest import join as join_rows
 
     with exit_on_error():
+        check_written({"--out": out}, manifests)
         joined = join_rows([Manifest.read(file) for file in manifests], out.parent)
         joined.write(out)
     _say(_console(), f"{len(joined)} rows of {len(manifests)} manifests: {out}")
@@ -397,6 +399,7 @@ def actors(
     from trainers.data.manifest import Manifest
 
     with exit_on_error():
+        check_written({"OUT": out}, [manifest, embedding])
         rows = Manifest.read(manifest)
         network = load_embedding(embedding)
         groups, vectors = people.group_embeddings(

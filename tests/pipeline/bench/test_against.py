@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,16 +14,17 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from pipeline.bench.against import BaselineError, compare, read_baseline
-from pipeline.bench.run import Result
+from pipeline.bench.run import Result, sha256_of
 from pipeline.commands.bench import run
 
 app = Typer()
 app.command()(run)
 
 RESULT = Result(
-    clip="a.mp4", architecture="xception", detector="mtcnn", backend="openvino-f32", sampling="every=1", workers=3,
-    rounds=5, faces_a_frame=1.0, detections_a_frame=0.1, stages_ms={}, share_ms={}, bound_fps=60.0, whole_fps=50.0,
-    whole_faces_s=50.0, of_bound=0.8, bottleneck="classify", streams={}, plain_fps=None, times_plain=None,
+    clip="a.mp4", clip_sha256="0" * 64, architecture="xception", network="xception over b", input_spec="s",
+    detector="mtcnn", backend="openvino-f32", sampling="every=1", workers=3, rounds=5, faces_a_frame=1.0,
+    detections_a_frame=0.1, stages_ms={}, share_ms={}, bound_fps=60.0, whole_fps=50.0, whole_faces_s=50.0,
+    of_bound=0.8, bottleneck="classify", streams={}, plain_fps=None, times_plain=None,
 )  # fmt: skip
 
 
@@ -44,16 +46,28 @@ def test_more_than_a_tenth_slower_fails(tmp_path: Path, fps: float, slower: bool
 
 def test_only_equal_combinations_are_compared(tmp_path: Path) -> None:
     others = [
-        replace(RESULT, **{name: "other"}) for name in ("clip", "architecture", "detector", "backend", "sampling")
+        replace(RESULT, **{name: "other"})
+        for name in ("clip_sha256", "network", "input_spec", "detector", "backend", "sampling", "workers")
     ]
     found = read_baseline(baseline(tmp_path, RESULT))
     assert len(compare([*others, RESULT], found)) == 1
-    with pytest.raises(BaselineError, match=r"nothing to compare: the baseline measured a\.mp4, xception"):
+    with pytest.raises(
+        BaselineError, match=r"nothing to compare: the baseline measured network xception over b, input_spec s"
+    ):
         compare(others, found)
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"results": [1]}', json.dumps({"results": [RESULT.to_dict() | {"whole_fps": 0}]})]
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"results": [1]}',
+        *(json.dumps({"machine": "m", "results": [RESULT.to_dict() | {"whole_fps": fps}]}) for fps in (0, math.inf)),
+        "[" * 100_000,
+        '{"machine": "m", "results": [{"clip": "of an earlier version"}]}',
+    ],
 )
 def test_other_files_are_no_baseline(tmp_path: Path, content: str) -> None:
     path = tmp_path / "baseline.json"
@@ -67,8 +81,10 @@ def test_other_files_are_no_baseline(tmp_path: Path, content: str) -> None:
 def test_the_command_prints_ratios_and_fails_if_slower(
     tmp_path: Path, one_face: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.bench.run.bench", lambda clip, **options: replace(RESULT, rounds=options["rounds"]))
-    against = ["--against", str(baseline(tmp_path, replace(RESULT, whole_fps=60.0)))]
+    sha256 = sha256_of(one_face)
+    now = replace(RESULT, clip_sha256=sha256)
+    monkeypatch.setattr("pipeline.bench.run.bench", lambda clip, **options: replace(now, rounds=options["rounds"]))
+    against = ["--against", str(baseline(tmp_path, replace(now, whole_fps=60.0)))]
     out = tmp_path / "now.json"
     arguments = [str(one_face), "--architecture", "xception", "--detector", "mtcnn"]
     result = CliRunner().invoke(app, [*arguments, *against, "--json", str(out)])
@@ -79,6 +95,22 @@ def test_the_command_prints_ratios_and_fails_if_slower(
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["results"][0]["whole_fps"] == 50
     assert "as before" in result.stderr
+    assert "of another machine" not in result.stderr
+
+
+def test_other_clips_and_machines_are_named_first(tmp_path: Path, one_face: Path) -> None:
+    done = CliRunner().invoke(app, [str(one_face), "--against", str(baseline(tmp_path, RESULT))])
+    assert done.exit_code == 2
+    assert "nothing to compare: the baseline measured other clips" in done.output
+
+
+def test_a_clip_is_not_replaced_by_its_figures(tmp_path: Path, one_face: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(one_face.read_bytes())
+    done = CliRunner().invoke(app, [str(clip), "--json", str(clip)])
+    assert done.exit_code == 2
+    assert "--json would replace an input" in done.output
+    assert clip.read_bytes() == one_face.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,11 @@ from pipeline.graphs.format import (
     GraphError,
     GraphInfo,
     Network,
-    find_graph,
-    graph_fits,
+    find_graphs,
     pack,
     read_graph,
     read_graph_info,
+    why_unfit,
     write_graph,
 )
 
@@ -79,7 +80,34 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(GraphError, match=r"a\.graph"):
         read_graph(path)
-    assert not graph_fits(path, WEIGHTS, SPEC)
+    assert why_unfit(path, WEIGHTS, SPEC) is not None
+
+
+@given(st.integers(0, len(pack(graph())) - 1), st.integers(1, 255))
+def test_damage_anywhere_is_noticed_or_harmless(tmp_path_factory: pytest.TempPathFactory, at: int, by: int) -> None:
+    data = bytearray(pack(graph()))
+    data[at] ^= by
+    path = tmp_path_factory.getbasetemp() / "damaged.graph"
+    path.write_bytes(data)
+    with suppress(GraphError):
+        found = read_graph(path)
+        # Dates and attributes of entries are not looked at.
+        assert found.networks == graph().networks
+
+
+def test_an_archive_for_later_readers_is_damaged(tmp_path: Path) -> None:
+    data = bytearray(pack(graph()))
+    data[data.index(b"PK\x01\x02") + 6] = 148
+    (tmp_path / "a.graph").write_bytes(data)
+    with pytest.raises(GraphError, match=r"a\.graph: not a graph, or damaged"):
+        read_graph(tmp_path / "a.graph")
+
+
+def test_a_deeply_nested_description_is_damaged(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.graph", "w") as archive:
+        archive.writestr("graph.json", "[" * 200_000)
+    with pytest.raises(GraphError, match=r"a\.graph: not a graph, or damaged"):
+        read_graph(tmp_path / "a.graph")
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
@@ -114,10 +142,10 @@ def test_the_graph_of_the_weights_is_found(tmp_path: Path) -> None:
     for other in others:
         write_graph(tmp_path / other.info.filename, other)
     (tmp_path / f"{WEIGHTS}-0000.graph").write_bytes(b"damaged")
-    assert find_graph(WEIGHTS, SPEC, [tmp_path]) is None
+    assert find_graphs(WEIGHTS, SPEC, [tmp_path]) == []
     wanted = graph(converter={"openvino": "2025.1.0"})
     write_graph(tmp_path / wanted.info.filename, wanted)
-    assert find_graph(WEIGHTS, SPEC, [tmp_path / "nowhere", tmp_path]) == tmp_path / wanted.info.filename
+    assert find_graphs(WEIGHTS, SPEC, [tmp_path / "nowhere", tmp_path]) == [tmp_path / wanted.info.filename]
 
 
 def test_graphs_of_different_kinds_have_different_names() -> None:
