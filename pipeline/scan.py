@@ -304,11 +304,9 @@ class _Clip:
 
         def settles() -> bool:
             assert looks.scores is not None
-            self.scores = looks.scores
-            verdict = judge(self._facts(0.0), self.scores, scanner.calibration, thresholds)
-            return is_settled(verdict, self.scores, looks.planned, scanner.calibration, thresholds)
+            verdict = judge(self._facts(0.0, looks), looks.scores, scanner.calibration, thresholds)
+            return is_settled(verdict, looks.scores, looks.planned, scanner.calibration, thresholds)
 
-        self.settled = True
         self.settled = looks.run(self._describe, settles)
         self.spent.update(looks.seconds)
         if not self.settled:
@@ -406,7 +404,7 @@ class _Clip:
     def _can_be_split(self, opened: Opened) -> bool:
         """Where a part had to decode all before it, the cost of all would grow with the square of the length."""
         scanner, start = self.scanner, Window(0.0, 1.0)
-        with scanner.server.open(opened.fd, self.source.id, Fps(), scanner.limits, start) as reader:
+        with scanner.server.open(opened.fd, self.source.id, fixed(scanner.sampling), scanner.limits, start) as reader:
             seek_s = reader.info.seek_s
         return seek_s is not None and self.longest_s is not None and seek_s <= _SEEK_SHARE * self.longest_s
 
@@ -426,8 +424,9 @@ class _Clip:
 
     def collect(self) -> None:
         """Wait for the scores that are still missing; keep a failure that was found before."""
-        if not self.settled:
-            self.scores = self.scorer.finish()
+        self.scores = self.scorer.finish()
+        if self.settled and self.looks is not None and self.looks.scores is not None:
+            self.scores = self.looks.scores
         if self.scorer.error is not None and self.failure is None:
             self.failure = Failure(Outcome.MODEL_ERROR, str(self.scorer.error), transient=True)
 
@@ -442,8 +441,9 @@ class _Clip:
                     quality=float(scores.quality[i]),
                 )
 
-    def _facts(self, elapsed_s: float) -> ClipFacts:
-        seen: FrameScorer | EarlyLooks = self.looks if self.settled and self.looks is not None else self.scorer
+    def _facts(self, elapsed_s: float, looks: EarlyLooks | None = None) -> ClipFacts:
+        """Of the early looks, if they are given, else of the reading that counts."""
+        seen = looks or (self.looks if self.settled else None) or self.scorer
         return ClipFacts(
             id=self.source.id,
             source=as_text(self.source.name),

@@ -7,7 +7,6 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,12 @@ import pytest
 import redis
 from kafka import KafkaProducer
 
-from models.checkpoint_info import Thresholds
-from pipeline.contracts import Adapted, Label, Outcome, SourceClass, State, Topic, Verdict, clip_key, frames_key
+from pipeline.contracts import Outcome, SourceClass, State, Topic, Verdict, clip_key, frames_key
 from pipeline.dead import RequeueError, letters, requeue
 from pipeline.results.store import VerdictStore
-from pipeline.scan import Scanner
-from pipeline.telemetry import Metrics
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher
 from pipeline.types import Floats, Image
-from pipeline.weights.leases import Scanners
-from pipeline.worker.access import UriAllow
 from pipeline.worker.loop import Worker
 from pipeline.worker.message import Service
 from tests import media
@@ -72,33 +66,6 @@ def test_sampling_and_trace_of_a_task_are_kept(
     assert (verdict.frames_sampled, verdict.provenance.sampling) == (3, "frames=3")
     (message,) = until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
     assert message.headers == (("traceparent", b"00-a-b-01"),)
-
-
-def test_a_task_may_ask_for_few_frames(
-    bootstrap: str,
-    scanner: Scanner,
-    store: VerdictStore,
-    publisher: Publisher,
-    root: Path,
-    network: QuickNetwork,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    path = root / "talk.mp4"
-    media.make_clip(path, seconds=20, size=(320, 240), face_px=(90, 100))
-    monkeypatch.setattr(network, "log_odds", lambda pixels: np.full(len(pixels), -4.0, np.float32))
-    thresholds = Thresholds(0.01, (0.97,) * 8, (0.3,) * 8)
-    scanners = Scanners(replace(scanner, thresholds=thresholds))
-    allow = UriAllow.parse(f"file://{root}")
-
-    def deciding(consumer: TaskConsumer) -> Service:
-        return Service(scanners, store, publisher, consumer, Metrics(), allow, max_attempts=3, retry_wait_s=0.01)
-
-    with serving(bootstrap, deciding):
-        few = judged(task(path, sampling="fps=2,adaptive"), publisher, store)
-        all_ = judged(task(path, sampling="fps=2"), publisher, store)
-    assert (few.label, few.frames_sampled, few.provenance.sampling) == (Label.REAL, 5, "fps=2,adaptive")
-    assert few.adapted == Adapted(early=True, looked_at=5, planned=41)
-    assert (all_.label, all_.frames_sampled, all_.adapted) == (Label.REAL, 40, None)
 
 
 @pytest.mark.usefixtures("worker")
