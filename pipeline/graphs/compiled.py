@@ -1,7 +1,7 @@
 """Networks compiled for this machine, kept between processes: reading takes a third of the time of compiling.
 
 The cache is `openvino` in the cache folder. An entry is named by everything that decides what is compiled; it begins
-with the sha256 of the rest, so a damaged one is compiled again. Entries that were not used for a month, and the oldest
+with the sha256 of its name and the rest, so a damaged one, or one under another's name, is compiled again. Entries that were not used for a month, and the oldest
 ones beyond 1 GiB, are removed when another one is added.
 """
 
@@ -78,14 +78,18 @@ def _read(path: Path) -> bytes | None:
     except OSError:
         return None
     digest, blob = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    return blob if hashlib.sha256(blob).digest() == digest else None
+    return blob if _digest(path, blob) == digest else None
 
 
 def _write(path: Path, blob: bytes) -> None:
     with atomic_write(path) as file:
-        file.write(hashlib.sha256(blob).digest())
+        file.write(_digest(path, blob))
         file.write(blob)
     _prune(path.parent)
+
+
+def _digest(path: Path, blob: bytes) -> bytes:
+    return hashlib.sha256(path.name.encode() + b"\0" + blob).digest()
 
 
 def _prune(folder: Path) -> None:

@@ -83,6 +83,21 @@ def test_a_damaged_entry_is_compiled_again(cache: Path, monkeypatch: pytest.Monk
     assert len(counted) == 1
 
 
+def test_an_entry_under_the_name_of_another_network_is_compiled_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results would be those of other weights."""
+    wanted = outputs()
+    (entry,) = cache.iterdir()
+    outputs(INFERENCE_NUM_THREADS=2)
+    (other,) = set(cache.iterdir()) - {entry}
+    entry.write_bytes(other.read_bytes())
+    counted = compilations(monkeypatch)
+    for one, again in zip(wanted, outputs(), strict=True):
+        np.testing.assert_array_equal(one, again)
+    assert len(counted) == 1
+
+
 def test_without_a_writable_cache_networks_still_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMASK_CACHE", "/dev/null/cache")
     assert len(outputs()) == 2
