@@ -1,8 +1,8 @@
 """Networks compiled for this machine, kept between processes: reading takes a third of the time of compiling.
 
 The cache is `openvino` in the cache folder. An entry is named by everything that decides what is compiled; it begins
-with the sha256 of its name and the rest, so a damaged one, or one under another's name, is compiled again. Entries that were not used for a month, and the oldest
-ones beyond 1 GiB, are removed when another one is added.
+with the sha256 of its name and the rest, so one that is damaged, or has another's name, is compiled again. Entries that
+were not used for a month, and the oldest ones beyond 1 GiB, are removed when another one is added.
 """
 
 from __future__ import annotations
