@@ -51,7 +51,11 @@ def check_writable(path: Path) -> None:
         return
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=path.parent).close()
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        # Otherwise the message names the temporary file.
+        raise OSError(error.errno, f"{error.strerror or error}, in its folder", str(path)) from error
 
 
 def _is_special(path: Path) -> bool:

@@ -111,6 +111,8 @@ def _parse_metadata(path: Path, start: bytes, size_bytes: int) -> dict[str, Any]
 
 
 def _foreign_kind(start: bytes) -> str:
+    if start.startswith(b"PK\x03\x04") and start[30:40] == b"graph.json":
+        return "a graph, which is used where it is next to its checkpoint under the same name"
     if start.startswith(b"PK\x03\x04"):
         return "a zip archive, such as torch.save writes"
     if start.startswith(b"\x80") and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):

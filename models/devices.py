@@ -17,6 +17,10 @@ _GPU_DRIVERS = ("dev/nvidiactl", "dev/nvidia0", "dev/dxg", "dev/kfd")
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
+# What brings torch and what scoring with it, reading its checkpoints and MTCNN's networks need.
+INSTALL_TORCH = "pip install torch torchvision timm safetensors huggingface_hub facenet-pytorch"
+
+
 class DeviceError(UnmaskError, ValueError):
     """A device was asked for that does not exist here."""
 

@@ -13,15 +13,9 @@ from typing import Any
 
 import typer
 
+from pipeline.visible import escape_unencodable
+
 GROUP = "unmask.commands"
-# Modules of the declared dependencies that a torch-free installation lacks, and how they are installed.
-_OPTIONAL = {
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "timm": "timm",
-    "safetensors": "safetensors",
-    "facenet_pytorch": "facenet-pytorch==2.5.3",
-}
 DESCRIPTION = "Unmask: streaming deepfake detection, from a video to a calibrated, typed verdict."
 
 
@@ -79,6 +73,7 @@ def main() -> None:
     if sys.argv[1:2] == ["scan"]:
         # numpy's BLAS would start a thread for each core, and nothing here uses them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    escape_unencodable()
     try:
         app = build(sys.argv[1:])
     except typer.Exit as leave:
@@ -86,8 +81,7 @@ def main() -> None:
     try:
         app()
     except ModuleNotFoundError as error:
-        # Serving on a CPU does without these; most other things do not.
-        if error.name not in _OPTIONAL:
-            raise
-        typer.echo(f"This needs {error.name}, which is not installed: pip install {_OPTIONAL[error.name]}", err=True)
+        from pipeline.commands.errors import missing_module
+
+        typer.echo(f"Error: {missing_module(error)}", err=True)
         sys.exit(2)

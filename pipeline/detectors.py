@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from models.checkpoint_header import CheckpointError, read_info
 from models.checkpoint_info import CheckpointInfo
-from models.devices import torch_installed
+from models.devices import INSTALL_TORCH, torch_installed
 from models.spec import InputSpec
 from models.zoo import default_detector, packaged_dir, resolve, split_names
 from pipeline.graphs.format import (
@@ -200,8 +200,8 @@ def _load(path: Path, sha256: str, unfit: str | None = None) -> BaseModel:
 def _require_torch(what: str) -> None:
     if not torch_installed():
         raise GraphError(
-            f"{what}, which is not installed: pip install torch timm safetensors huggingface_hub; or make the graph "
-            "elsewhere by `unmask models graph --out`, and put it next to the weights with the suffix .graph"
+            f"{what}, which is not installed: {INSTALL_TORCH}; or make the graph elsewhere by "
+            "`unmask models graph --out`, and put it next to the weights with the suffix .graph"
         )
 
 

@@ -11,6 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from models.atomic import check_writable
+from models.local_files import cache_dir
+
 if TYPE_CHECKING:
     from models.zoo import ZooEntry
     from pipeline.video.cage import Layers
@@ -222,10 +225,22 @@ def _faces() -> Iterator[Finding]:
     yield Finding("face detector", "ok", detector.name)
 
 
+def _cache() -> Finding:
+    """Weights can do without; graphs and compiled networks are then made again in each process."""
+    folder = cache_dir()
+    try:
+        check_writable(folder / "graphs" / "doctor")
+    except OSError as error:
+        advice = "set UNMASK_CACHE to a folder that can be written: without it each start takes longer"
+        return Finding("cache", "optional", f"{folder}: {error.strerror or error}", advice)
+    return Finding("cache", "ok", str(folder))
+
+
 def _weights() -> Iterator[Finding]:
     from models.zoo import ZooError, commands, default_detector, list_entries, locate
     from pipeline.settings import data_dir
 
+    yield _cache()
     for entry in list_entries():
         try:
             path = locate(entry)

@@ -492,7 +492,7 @@ class _Clip:
         thresholds = self.scanner.thresholds
         if thresholds is None or verdict.outcome is not Outcome.SCORED:
             return None
-        real, fake = thresholds.of(len(supported_people(verdict.people, verdict.frames_sampled)))
+        real, fake = thresholds.of(len(supported_people(verdict)))
         return AppliedThresholds(real=real, fake=fake, fpr=thresholds.fpr)
 
 

@@ -183,7 +183,7 @@ class _Run:
             except _NotWrittenError as error:
                 self.not_written[error.path] = str(error)
                 scanner.stopping.set()
-        self._finish(time.perf_counter() - started)
+        self._finish(time.perf_counter() - started, interrupted=interrupted)
         if self.not_written:
             for message in self.not_written.values():
                 self.console.print(f"[red]Error:[/] {markup(message)}", highlight=False, soft_wrap=True)
@@ -310,7 +310,7 @@ class _Run:
             sys.stdout.flush()
         self.reports.add(report)
 
-    def _finish(self, elapsed_s: float) -> None:
+    def _finish(self, elapsed_s: float, *, interrupted: bool) -> None:
         options = self.options
         if options.report is not None:
             from pipeline.results.report import write_report
@@ -345,8 +345,9 @@ class _Run:
         # Standard output is reserved for records if they go there.
         console = self.console if str(options.jsonl) == "-" else Console()
         verdicts = [clip.verdict for clip in self.reports]
-        for part in summary(verdicts, self.outcomes, untrained=options.untrained):
-            console.print(part, highlight=False)
+        if self.outcomes or not interrupted:
+            for part in summary(verdicts, self.outcomes, untrained=options.untrained):
+                console.print(part, highlight=False)
         if self.kept:
             console.print(f"already judged (--resume): {len(self.kept)} of the clips", highlight=False)
         if self.found.skipped:

@@ -101,7 +101,7 @@ def _combined(verdicts: Sequence[Verdict], streams: Sequence[StreamVerdict], thr
     """
     scored = [verdict for verdict in verdicts if verdict.outcome is Outcome.SCORED]
     base = max(scored, key=lambda verdict: verdict.probability or 0.0) if scored else verdicts[0]
-    people = sum(len(supported_people(verdict.people, verdict.frames_sampled)) for verdict in scored)
+    people = sum(len(supported_people(verdict)) for verdict in scored)
     judged = base.label
     if base.probability is not None and len(scored) > 1:
         judged = label(base.probability, people, thresholds)

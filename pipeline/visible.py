@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -10,11 +13,30 @@ from typing import Any
 # Control and format characters, lone surrogates, line and paragraph separators. Not the joiners of emoji and of scripts
 # such as Persian.
 _CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_HANDLER = "unmask.json"
 _KEPT = frozenset("\u200c\u200d")
 # Up to the last @ of the place; a password may hold an @ that is not escaped. That of Redis, which people write into a
 # setting by hand, may hold anything.
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*:[^/\s]*(?=@)")
 _REDIS = re.compile(r"(\brediss?://)(?:(?!\w://)[^\"'<>\n])*:(?:(?!\w://)[^\"'<>\n])*(?=@)")
+
+
+def escape_unencodable() -> None:
+    """Let standard output and error write what their encoding lacks as JSON's escapes, instead of failing.
+
+    A record in ASCII or Latin-1 thus stays valid JSON of the same content.
+    """
+    codecs.register_error(_HANDLER, _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_HANDLER)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)), error.end
 
 
 def visible(text: str) -> str:

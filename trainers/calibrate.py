@@ -14,6 +14,7 @@ import numpy as np
 from models.calibration import Calibration, LikelihoodBounds, probability_of
 from models.checkpoint import CheckpointError, halved, read_checkpoint, save_checkpoint
 from models.checkpoint_info import LOGIT_LIMIT, MAX_PEOPLE, CheckpointInfo, Thresholds
+from pipeline.outputs import Output, OutputError, check_outputs
 from trainers.calibration_fit import (
     CalibrationError,
     Floats64,
@@ -241,7 +242,9 @@ def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
         CalibrationError: there is not enough to calibrate on.
         models.checkpoint.CheckpointError: not a checkpoint.
         trainers.data.manifest.ManifestError: not a manifest.
+        pipeline.outputs.OutputError: the file to write is one of these, or cannot be written.
     """
+    check_outputs([Output("--out", options.out)], [str(options.weights), str(options.manifest)])
     manifest = Manifest.read(options.manifest)
     held_out = manifest.where(split=options.held_out)
     rows = manifest.where(split=options.split).halves()[0]
@@ -272,7 +275,7 @@ def run(options: CalibrateOptions, say: Callable[[str], None], fail: Callable[[s
 
     try:
         chosen, sha256 = calibrate(options)
-    except (CalibrationError, CheckpointError, DeviceError, ManifestError, ZooError, OSError) as error:
+    except (CalibrationError, CheckpointError, DeviceError, ManifestError, OutputError, ZooError, OSError) as error:
         fail(str(error))
         return 2
     thresholds = chosen.thresholds

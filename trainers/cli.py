@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.visible import escape_unencodable
 from trainers.recipes import RECIPES
 
 
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_evaluate(commands.add_parser("evaluate", help="measure a detector on manifests"))
     _add_calibrate(commands.add_parser("calibrate", help="choose thresholds and write the detector to ship"))
     _add_distil(commands.add_parser("distil", help="store teachers' outputs for images, for distillation"))
+    escape_unencodable()
     given = parser.parse_args(arguments)
     try:
         return int(given.call(given))

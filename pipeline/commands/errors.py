@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import typer
 
+from models.devices import INSTALL_TORCH
 from models.errors import UnmaskError
 from pipeline.commands.output import echo
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
-_TORCH = "pip install torch torchvision timm safetensors huggingface_hub facenet-pytorch"
 # What brings a module that serving on a CPU does without.
-_EXTRAS = dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "huggingface_hub", "facenet_pytorch"), _TORCH)
+_EXTRAS = dict.fromkeys(
+    ("torch", "torchvision", "timm", "safetensors", "huggingface_hub", "facenet_pytorch"), INSTALL_TORCH
+)
 _EXTRAS |= dict.fromkeys(("pyarrow", "pandas", "matplotlib", "scipy", "webdataset"), "pip install 'unmask[train]'")
 
 
@@ -35,11 +37,16 @@ def exit_on_error() -> Iterator[None]:
     except UnmaskError as error:
         fail(error, error.exit_code)
     except ModuleNotFoundError as error:
-        fail(f"{error.name} is not installed; {_EXTRAS.get(str(error.name).partition('.')[0], 'reinstall unmask')}")
+        fail(missing_module(error))
     except ImportError as error:
         fail(f"a library cannot be loaded: {error}")
     except (OSError, ValueError) as error:
         fail(_described(error))
+
+
+def missing_module(error: ModuleNotFoundError) -> str:
+    """What is missing, and what brings it."""
+    return f"{error.name} is not installed; {_EXTRAS.get(str(error.name).partition('.')[0], 'reinstall unmask')}"
 
 
 def _described(error: Exception) -> object:

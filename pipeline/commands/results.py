@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from models.atomic import atomic_write
 from pipeline.commands.errors import exit_on_error
 from pipeline.commands.options import JsonTo, Kafka, Redis
 from pipeline.commands.output import echo, echo_record
@@ -37,8 +38,8 @@ def show(
         record, state = store.record(clip_id), store.state(clip_id)
     if record is not None:
         if json_to is not None and str(json_to) != "-":
-            with exit_on_error():
-                json_to.write_bytes(record + b"\n")
+            with exit_on_error(), atomic_write(json_to) as file:
+                file.write(record + b"\n")
         if str(json_to) == "-":
             echo_record(record.decode())
         else:
@@ -93,7 +94,7 @@ def export(
 
     settings = services(kafka=kafka)
     count = 0
-    with exit_on_error(), reaching(), sys.stdout.buffer if out is None else out.open("wb") as file:
+    with exit_on_error(), reaching(), nullcontext(sys.stdout.buffer) if out is None else atomic_write(out) as file:
         for record in latest_records(settings.kafka):
             file.write(record + b"\n")
             count += 1

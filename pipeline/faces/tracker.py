@@ -39,7 +39,8 @@ class TrackerSettings:
 
     Attributes:
         redetect_s: a full detection at least this often, to find new faces.
-        retry_s: a full detection this often while a face is lost or none is known.
+        retry_s: while a face is lost or none is known, a full detection this often, and the first one at once if the
+            last one was that long ago. In a crowd somebody is lost all the time.
         max_lost_s: a track that was lost for longer ends. One seen in the previous frame does not, however
             long ago that was: sampled frames may be minutes apart.
     """
@@ -69,7 +70,7 @@ class FaceTracker:
     """Follows the faces of one clip, frame by frame in order of time.
 
     Between full detections each known face is refined where it was. A full detection comes at least every
-    `redetect_s`, at a scene cut, and as soon as a known face is lost.
+    `redetect_s`, at a scene cut, and every `retry_s` while a known face is lost.
 
     People are numbered from 0 in the order of their appearance. A lost person keeps the number if found nearby at a
     similar size within `max_lost_s`, and if the face looks alike. A scene cut requires more similarity: a cut to
@@ -101,8 +102,7 @@ class FaceTracker:
             track.cut |= cut
         self._tracks = [t for t in self._tracks if not (self._is_lost(t) and self._is_long_ago(t, frame.t_s))]
         faces = self._refined(frame)
-        lost_now = any(not self._is_lost(t) and t.id not in faces.track_ids for t in self._tracks)
-        if cut or lost_now or self._is_due(frame.t_s):
+        if cut or self._is_due(frame.t_s, faces.track_ids):
             faces = self._detected(frame, faces)
         faces = faces.take(np.argsort(faces.track_ids))
         self._follow(frame, faces)
@@ -177,10 +177,11 @@ class FaceTracker:
             raise ValueError(f"not a snapshot of a tracker: {type(error).__name__}: {error}") from error
         return tracker
 
-    def _is_due(self, t_s: float) -> bool:
+    def _is_due(self, t_s: float, refined: Ints) -> bool:
+        """Whether it is time for a full detection, given the tracks that refinement has found."""
         # People from before a cut are not searched for: only another cut brings them back.
         here = [t for t in self._tracks if not t.cut]
-        searching = not here or any(self._is_lost(t) for t in here)
+        searching = not here or any(t.id not in refined for t in here)
         wait_s = self._settings.retry_s if searching else self._settings.redetect_s
         return t_s - self._detected_s >= wait_s - _JITTER_S
 

@@ -219,6 +219,9 @@ def why_unfit(path: Path, weights_sha256: str, spec: InputSpec) -> str | None:
 
 
 def _opened(path: str | os.PathLike[str]) -> zipfile.ZipFile:
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - a name may be any bytes
+        # Opening a named pipe waits for a writer.
+        raise GraphError(f"{path}: not a file")
     try:
         return zipfile.ZipFile(path)
     except OSError as error:

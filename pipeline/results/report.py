@@ -23,7 +23,7 @@ from pipeline.portraits import Portrait
 from pipeline.results import wording
 from pipeline.results.report_clips import MAX_DETAILED_CLIPS, RunSummary, interest
 from pipeline.results.timeline import Timeline, sampling_step_s, timeline_of
-from pipeline.verdict.aggregate import support_needed
+from pipeline.verdict.aggregate import support_of
 from pipeline.verdict.coverage import describe
 from pipeline.visible import visible
 
@@ -108,7 +108,7 @@ def _row(clip: ClipReport, anchor: str | None) -> _ClipView:
 
 def _detail(clip: ClipReport, row: _ClipView) -> _ClipView:
     verdict = clip.verdict
-    needed = support_needed(verdict.frames_sampled)
+    needed = support_of(verdict)
     ranked = sorted(verdict.people, key=lambda person: (person.frames < needed, -person.probability))
     shown, others = ranked[:MAX_CHARTS_PER_CLIP], ranked[MAX_CHARTS_PER_CLIP:]
     times_s = np.array([face.t_s for face in verdict.frames])

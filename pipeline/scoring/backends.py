@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from models.device_choice import choose_device
-from models.devices import torch_installed
+from models.devices import INSTALL_TORCH, torch_installed
 from pipeline.detectors import Detector
 from pipeline.scoring.backend import Backend, BackendError
 
@@ -51,7 +51,7 @@ def create_backend(
     if chosen not in available:
         hint = "; it comes with `pip install openvino`" if chosen == "openvino" and kind == "cpu" else ""
         if chosen.startswith("torch") and not torch_installed():
-            hint = "; it needs torch: pip install torch timm"
+            hint = f"; it needs torch: {INSTALL_TORCH}"
         raise BackendError(f"no backend {chosen!r} for {kind}; there are: {', '.join(('auto', *available))}{hint}")
     if chosen == "openvino":
         from pipeline.scoring.openvino_backend import OpenVinoBackend

@@ -22,7 +22,8 @@ from pipeline.verdict.segments import Run, independent_frames, stretches, strong
 Runs = Callable[[int, float, float], list[Run]]
 
 # A person decides on a clip from five scored frames on (or all, in a shorter clip) that make up 15 % of the sampled
-# ones: fewer are a passer-by or a false detection, and their average is noise.
+# ones: fewer are a passer-by or a false detection, and their average is noise. In an edited clip, where each shot has
+# tracks of its own, nobody may reach that although faces are seen all the time: there, 15 % of the person seen longest.
 SUPPORT_FRAMES = 5
 SUPPORT_SHARE = 0.15
 # A track in only one of several frames is unconfirmed; it is not reported as a person.
@@ -78,14 +79,31 @@ class ClipFacts:
     adapted: Adapted | None = None
 
 
-def support_needed(frames_sampled: int) -> int:
-    """Scored frames from which on a track is well supported."""
-    return max(1, min(SUPPORT_FRAMES, frames_sampled), math.ceil(SUPPORT_SHARE * frames_sampled))
+def support_needed(of_people: Sequence[int], frames_sampled: int, frames_scored: int) -> int:
+    """Scored frames from which on a person is well supported.
+
+    Args:
+        of_people: scored frames of each person.
+        frames_sampled: frames of the clip that were looked at.
+        frames_scored: those of them with a scored face of any of these people.
+    """
+    least = max(1, min(SUPPORT_FRAMES, frames_sampled))
+    needed = max(least, math.ceil(SUPPORT_SHARE * frames_sampled))
+    longest = max(of_people, default=0)
+    if longest < needed <= frames_scored:
+        return max(least, math.ceil(SUPPORT_SHARE * longest))
+    return needed
 
 
-def supported_people(people: Sequence[Person], frames_sampled: int) -> list[Person]:
+def support_of(verdict: Verdict) -> int:
+    """`support_needed` of the people of a verdict."""
+    return support_needed([person.frames for person in verdict.people], verdict.frames_sampled, verdict.frames_scored)
+
+
+def supported_people(verdict: Verdict) -> list[Person]:
     """The people who decide on the clip: seen in enough frames."""
-    return [person for person in people if person.frames >= support_needed(frames_sampled)]
+    needed = support_of(verdict)
+    return [person for person in verdict.people if person.frames >= needed]
 
 
 def judge(facts: ClipFacts, scores: Scores, calibration: Calibration | None, thresholds: Thresholds | None) -> Verdict:
@@ -147,8 +165,9 @@ def conclude(
         thresholds: likewise.
         runs: given a track and the log-odds and contrast that a run needs, its runs; see `strongest_runs`.
     """
-    supported = supported_people(people, facts.frames_sampled)
-    failure = facts.failure or _gap(facts) or _shortcoming(facts, people, bool(supported))
+    needed = support_needed([person.frames for person in people], facts.frames_sampled, frames_scored)
+    supported = [person for person in people if person.frames >= needed]
+    failure = facts.failure or _gap(facts) or (None if supported else _shortcoming(facts, people, needed))
     deciding: Person | None = None
     decided: Label | None = None
     segments: list[Segment] = []
@@ -217,28 +236,23 @@ def _gap(facts: ClipFacts) -> Failure | None:
     return Failure(Outcome.UNDECODABLE, f"only {describe(coverage)}; {needed}")
 
 
-def _shortcoming(facts: ClipFacts, people: list[Person], supported: bool) -> Failure | None:
-    if supported:
-        return None
+def _shortcoming(facts: ClipFacts, people: list[Person], needed: int) -> Failure:
     if facts.frames_sampled == 0:
         return Failure(Outcome.UNDECODABLE, "no frame could be decoded")
     sampled = f"{facts.frames_sampled} sampled frame{'s' if facts.frames_sampled > 1 else ''}"
     missing = describe(facts.coverage) if facts.coverage is not None else ""
     if facts.faces_seen == 0:
         return Failure(Outcome.NO_FACE, f"no face in {sampled}" + (f"; {missing}" if missing else ""))
-    text = _too_little(facts, people, sampled)
+    text = _too_little(facts, people, sampled, needed)
     return Failure(Outcome.LOW_QUALITY, f"{text}; {missing}" if missing else text)
 
 
-def _too_little(facts: ClipFacts, people: list[Person], sampled: str) -> str:
+def _too_little(facts: ClipFacts, people: list[Person], sampled: str, needed: int) -> str:
     """Why the faces of a clip are not enough, with the counts of those that could not be judged."""
     reasons = flaws_text(facts.not_judged)
     if people:
         best = max(person.frames for person in people)
-        text = (
-            f"the person seen best has {best} scored frames of {facts.frames_sampled} sampled; "
-            f"{support_needed(facts.frames_sampled)} are needed"
-        )
+        text = f"the person seen best has {best} scored frames of {facts.frames_sampled} sampled; {needed} are needed"
         return f"{text}; faces not judged: {reasons}" if reasons else text
     faces = f"{facts.faces_seen:,} face{'s' if facts.faces_seen > 1 else ''} in {sampled}"
     unconfirmed = facts.faces_seen - sum(facts.not_judged.values())

@@ -66,7 +66,7 @@ def is_settled(
     """
     if verdict.outcome is not Outcome.SCORED or verdict.segments:
         return False
-    supported = {person.track for person in supported_people(verdict.people, verdict.frames_sampled)}
+    supported = {person.track for person in supported_people(verdict)}
     share = planned / verdict.frames_sampled
     found = {int(track): _interval(scores, int(track), share, calibration) for track in np.unique(scores.track_ids)}
     # Those who are hardly seen may turn out to decide, and more people have a higher threshold.

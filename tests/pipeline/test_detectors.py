@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -133,6 +134,17 @@ def test_a_damaged_graph_next_to_the_weights_is_named(weights: Path, no_torch: N
     weights.with_suffix(".graph").write_bytes(b"PK")
     with pytest.raises(GraphError, match=r"small\.graph: not a graph, or damaged"):
         load(architecture=None, weights=weights, untrained=False)
+
+
+def test_a_named_pipe_in_the_place_of_a_graph_is_not_opened(weights: Path, no_torch: None) -> None:
+    os.mkfifo(weights.with_suffix(".graph"))
+    with pytest.raises(GraphError, match=r"small\.graph: not a file; making another one needs torch"):
+        load(architecture=None, weights=weights, untrained=False)
+
+
+def test_a_graph_in_the_place_of_weights_is_called_one() -> None:
+    with pytest.raises(CheckpointError, match=r"unmask-small\.graph: a graph, which is used where it is next to"):
+        load(architecture=None, weights=packaged_dir() / "unmask-small.graph", untrained=False)
 
 
 def test_a_copy_of_the_shipped_weights_has_the_shipped_graph(tmp_path: Path, no_torch: None) -> None:

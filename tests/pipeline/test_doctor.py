@@ -160,6 +160,15 @@ def test_research_data_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "UNMASK_DATA" in finding.advice
 
 
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = only(monkeypatch, "weights")
+    assert look()["cache"].status == "ok"
+    monkeypatch.setenv("UNMASK_CACHE", "/proc/nowhere")
+    finding = look()["cache"]
+    assert (finding.status, "/proc/nowhere" in finding.value) == ("optional", True)
+    assert "UNMASK_CACHE" in finding.advice
+
+
 def test_damaged_weights_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look = only(monkeypatch, "weights")
     (tmp_path / "weights").mkdir()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -213,7 +215,24 @@ def test_an_interrupt_while_the_model_loads(
 
     monkeypatch.setattr(detectors, "load", interrupted)
     assert scan_run.run(options) == EXIT_INTERRUPTED
-    assert "Interrupted" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "Interrupted" in said.err
+    assert "0 clips" not in said.out
+
+
+def test_an_output_that_cannot_be_made_is_named_itself(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(replace(options, jsonl=Path("/proc/records.jsonl")), capsys)
+    assert "--jsonl" in said
+    assert "'/proc/records.jsonl'" in said
+
+
+def test_records_survive_an_output_that_cannot_hold_their_letters(tmp_path: Path) -> None:
+    (clip := tmp_path / "Gr\u00f6\u00dfe \u65e5\u672c \U0001f600.mp4").write_bytes(b"no video")
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "scan", str(clip), "--jsonl", "-"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
+    assert done.returncode == EXIT_SOME_OUTCOME, done.stderr
+    assert json.loads(done.stdout.decode("ascii"))["source"] == str(clip)
 
 
 def test_weights_are_never_overwritten(options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -214,3 +214,8 @@ def test_bad_input_is_reported(weights: Path, crops: Path, tmp_path: Path) -> No
     assert "needs more than 100 reals" in refused(CalibrateOptions(weights, crops, out))
     assert "cannot be read" in refused(CalibrateOptions(weights, tmp_path / "m.csv", out))
     assert "absent" in refused(CalibrateOptions(tmp_path / "absent.safetensors", crops, out))
+    for kept in (weights, crops):
+        before = kept.read_bytes()
+        assert run(CalibrateOptions(weights, crops, kept), lines.append, lines.append) == 2
+        assert "--out would replace an input" in lines[-1]
+        assert kept.read_bytes() == before

@@ -257,6 +257,7 @@ def clean(
     from trainers.data.manifest import Manifest
 
     with exit_on_error():
+        check_written({"OUT": out / "manifest.parquet"}, [manifest, detector_weights])
         finder = _landmark_finder(detector, detector_weights)
         _, report = clean_crops(
             Manifest.read(manifest),

@@ -206,7 +206,8 @@ class Cutter:
         tracks: dict[int, list[FaceCrop]] = {}
         for crop in crops:
             tracks.setdefault(crop.track, []).append(crop)
-        needed = support_needed(frames)
+        scored = len({crop.index for crop in crops})
+        needed = support_needed([len(found) for found in tracks.values()], frames, scored)
         supported = {track: found for track, found in tracks.items() if len(found) >= needed}
         if not supported:
             if frames == 0:

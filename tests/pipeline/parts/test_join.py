@@ -364,7 +364,7 @@ class TestScan:
         whole, joined = both(scanner, people, Fps(FPS), 4)
         assert joined.outcome is whole.outcome is Outcome.SCORED
         assert joined.model_copy(update={"elapsed_s": 0.0}) == whole.model_copy(update={"elapsed_s": 0.0})
-        assert len(supported_people(joined.people, joined.frames_sampled)) == 3
+        assert len(supported_people(joined)) == 3
         assert joined.provenance.source_sha256 is not None
 
     @pytest.mark.parametrize("sampling", [Fps(2.3), Every(9)], ids=lambda sampling: sampling.describe())
@@ -397,7 +397,7 @@ class TestScan:
         whole, joined = both(scanner, people, sampling, part_s)
         assert joined.outcome is whole.outcome
         assert joined.frames_sampled == whole.frames_sampled
-        count = [len(supported_people(found.people, found.frames_sampled)) for found in (joined, whole)]
+        count = [len(supported_people(found)) for found in (joined, whole)]
         assert count[0] == count[1]
         assert joined.probability == pytest.approx(whole.probability, abs=TOLERANCE)
 
@@ -428,6 +428,6 @@ class TestScan:
         whole, joined = both(scanner, data_dir / "videos" / name, Fps(FPS), 2)
         assert joined.outcome is whole.outcome is Outcome.SCORED
         for verdict in (whole, joined):
-            assert len(supported_people(verdict.people, verdict.frames_sampled)) == people
+            assert len(supported_people(verdict)) == people
         assert joined.probability == pytest.approx(whole.probability, abs=TOLERANCE)
         assert joined.frames_sampled == whole.frames_sampled

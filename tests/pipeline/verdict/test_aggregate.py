@@ -92,7 +92,7 @@ def test_the_threshold_is_that_for_the_people_who_were_judged() -> None:
     [(1, 1), (2, 2), (4, 4), (5, 5), (20, 5), (33, 5), (34, 6), (40, 6), (41, 7), (100, 15), (1000, 150)],
 )
 def test_support_is_five_frames_and_fifteen_percent(sampled: int, needed: int) -> None:
-    assert support_needed(sampled) == needed
+    assert support_needed([sampled], sampled, sampled) == needed
     enough, short = verdict(track(0, needed, 0.0), sampled=sampled), verdict(track(0, needed - 1, 0.0), sampled=sampled)
     assert enough.outcome is Outcome.SCORED
     assert short.outcome in ((Outcome.NO_FACE,) if needed == 1 else (Outcome.LOW_QUALITY,))
@@ -100,7 +100,7 @@ def test_support_is_five_frames_and_fifteen_percent(sampled: int, needed: int) -
 
 @given(st.integers(1, 100_000))
 def test_support_is_at_most_the_number_of_frames(sampled: int) -> None:
-    needed = support_needed(sampled)
+    needed = support_needed([sampled], sampled, sampled)
     assert min(5, sampled) <= needed <= sampled
     assert 100 * needed >= 15 * sampled
     assert needed == min(5, sampled) or 100 * (needed - 1) < 15 * sampled
@@ -109,8 +109,29 @@ def test_support_is_at_most_the_number_of_frames(sampled: int) -> None:
 def test_a_passer_by_is_reported_but_does_not_decide() -> None:
     got = verdict(track(0, 20, -2.0) + track(1, 4, 5.0))
     assert [person.track for person in got.people] == [0, 1]
-    assert [person.track for person in supported_people(got.people, got.frames_sampled)] == [0]
+    assert [person.track for person in supported_people(got)] == [0]
     assert got.probability == pytest.approx(got.people[0].probability)
+
+
+@pytest.mark.parametrize("frames", [5, 40])
+def test_people_of_many_short_shots_decide_together(frames: int) -> None:
+    shots = [item for shot in range(8) for item in track(shot, frames, 2.0 - shot, start=shot * frames)]
+    got = verdict(shots, sampled=8 * frames)
+    assert got.outcome is Outcome.SCORED
+    assert len(supported_people(got)) == 8
+    assert got.probability == pytest.approx(got.people[0].probability)
+
+
+def test_a_glimpse_between_many_short_shots_does_not_decide() -> None:
+    shots = [item for shot in range(8) for item in track(shot, 40, -2.0, start=shot * 40)]
+    got = verdict(shots + track(8, 5, 5.0), sampled=320)
+    assert 8 not in [person.track for person in supported_people(got)]
+
+
+def test_short_shots_with_faces_in_little_of_the_clip_do_not_decide() -> None:
+    shots = [item for shot in range(8) for item in track(shot, 40, 2.0, start=shot * 40)]
+    assert verdict(shots, sampled=2133).outcome is Outcome.SCORED
+    assert verdict(shots, sampled=2134).outcome is Outcome.LOW_QUALITY
 
 
 def test_a_face_seen_once_is_not_a_person() -> None:
@@ -208,7 +229,7 @@ def test_the_order_of_scores_does_not_matter(rows: list[Row], random: object) ->
 @given(rows_of_a_clip)
 def test_the_record_of_any_scores_is_consistent(rows: list[Row]) -> None:
     got = verdict(rows)
-    decided = supported_people(got.people, got.frames_sampled)
+    decided = supported_people(got)
     assert (got.outcome is Outcome.SCORED) == bool(decided)
     if got.probability is not None:
         tracks = [person.probability for person in got.people]
