@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import av
 import av.error
@@ -22,38 +19,16 @@ from pipeline.video.clip import ClipInfo, DecodeError, Limits
 from pipeline.video.clock import Clock
 from pipeline.video.colour import Orientation, ToRgb
 from pipeline.video.damage import DamageLog, is_truncated
+from pipeline.video.demuxer import Demuxer, raise_shortage
 from pipeline.video.passing import CODECS, CONTAINERS, Passed, with_the_frame_before
 from pipeline.video.pixels import square_size, used_aspect
 from pipeline.video.sampling import TOLERANCE_S, DecodedSampling, Even, Every, Fps, Keyframes, Look
 from pipeline.video.seeking import Beginning, SeekIndex, VideoPacket, load_index
-from pipeline.video.streams import check_readable, declared_end_s, ranked_streams, why_no_frame
+from pipeline.video.streams import why_no_frame
 from pipeline.video.window import Window
 
-# Demuxers that read the one file they are given. Absent on purpose: whatever opens other files or addresses (hls,
-# dash, concat, image2, sdp, rtsp), draws (svg), or makes a video of any text (tty).
-_VIDEO_FORMATS = (
-    "mov", "matroska", "avi", "flv", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "ivf", "obu", "ogg",
-    "asf", "mxf", "nut", "dv", "mjpeg", "yuv4mpegpipe", "gif", "apng",
-)  # fmt: skip
-_STILL_FORMATS = (
-    "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "jpegxl_pipe",
-)  # fmt: skip
-# Pictures that may move: a clip if they have a second frame.
-_MAYBE_STILL_FORMATS = frozenset({"gif", "apng"})
-# Only to distinguish a song, with or without a cover, from broken data.
-_AUDIO_FORMATS = ("mp3", "wav", "flac", "aac")
-# Elementary streams: no timestamps, and a duration that libav guesses from the bit rate.
-_CLOCKLESS_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"})
-# A demuxer that failed this often will not recover.
-_MAX_DEMUX_ERRORS = 32
 # The index has times of decoding; frames are shown this much later at most, at usual rates.
 _REORDER_S = 0.5
-# Share of a file behind its last packet from which something is missing; in containers whose index, if any, is in front
-# or small.
-_UNREAD = 0.1
-_INDEX_FREE = frozenset({"matroska", "mpegts", "mpeg", "flv", "nut", "ogg"})
-# Those without a duration: libav takes the last time that it finds.
-_UNDECLARED = frozenset({"mpegts", "mpeg"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,25 +94,17 @@ class VideoReader:
             DecodeError: it has no video that libav can decode, or a limit is passed.
             MemoryError: the process may not allocate enough memory; also when iterating and converting.
         """
-        self._fd = fd
         self._sampling = sampling
         self._limits = limits
-        self._heartbeat = heartbeat
         self._threads = threads
         self._window = window
-        self._number = stream
-        self._streams = 1
         self.frames_decoded = self.frames_passed = 0
         self._lost_before = 0
-        self._failed_reads = 0
         self._passes = False
-        self._read_to = 0
         self.truncated = is_truncated(fd)
-        self._container = self._open()
+        self._file = Demuxer(fd, limits, stream, heartbeat)
         try:
-            self._stream = self._best_stream()
-            self._still = self._container.format.name in _STILL_FORMATS or self._is_single()
-            self._duration_s = self._duration()
+            self._duration_s = self._file.duration_s(measure=isinstance(sampling, Even))
             if self._duration_s is not None and limits.max_duration_s is not None:
                 self._check_duration(self._duration_s)
 
@@ -145,11 +112,11 @@ class VideoReader:
             self._index = self._load_index() if seeks else None
             self._targets = self._spread()
             self._prepare()
-            self._to_rgb = ToRgb(self._stream.codec_context.name)
+            self._to_rgb = ToRgb(self._file.stream.codec_context.name)
             self._orientations: dict[int, Orientation] = {}
             # Of key frames that skip_frame lets through: presentation time to number.
             self._key_indices: dict[int | None, int] = {}
-            self._pictures = self._decode(Beginning(self._packets()))
+            self._pictures = self._decode(Beginning(self._file.packets()))
             first = next(self._pictures, None)
             if first is None:
                 lost = f": all of {self.frames_decoded} are damaged" if self.frames_decoded else why_no_frame(fd)
@@ -158,7 +125,7 @@ class VideoReader:
             self._passes = self._may_pass()
             self.info = self._describe(first)
         except DecodeError as error:
-            error.streams = self._streams
+            error.streams = self._file.streams
             raise
 
     def __iter__(self) -> Iterator[Picture]:
@@ -183,7 +150,8 @@ class VideoReader:
         if self._sampling.total is not None and taken < self._sampling.total and rest is not None:
             # The last instants are after the last frame, which is still shown then.
             yield rest
-        end_s = self._end_s()
+        end_s, is_unread = self._file.end_s(self._duration_s, self._damage)
+        self.truncated = self.truncated or is_unread
         self._damage.finish(end_s, truncated=self.truncated)
 
     @property
@@ -203,13 +171,12 @@ class VideoReader:
 
     def _may_pass(self) -> bool:
         """Whether frames that are not sampled may be left out: what is sampled depends on times that packets have."""
-        formats = self._container.format.name.split(",")
         return (
             isinstance(self._sampling, Fps | Even | Look)
-            and self._stream.codec_context.name in CODECS
-            and not CONTAINERS.isdisjoint(formats)
-            and self._stream.start_time is not None
-            and not self._is_shifted(Clock(self._stream))
+            and self._file.stream.codec_context.name in CODECS
+            and not CONTAINERS.isdisjoint(self._file.formats)
+            and self._file.stream.start_time is not None
+            and not self._is_shifted(Clock(self._file.stream))
         )
 
     def _is_sampled(self, clock: Clock) -> Callable[[int, int], bool]:
@@ -228,16 +195,16 @@ class VideoReader:
         sampling, duration_s = self._sampling, self._duration_s
         if isinstance(sampling, Look):
             return [share * duration_s for share in sampling.shares] if duration_s else []
-        if not isinstance(sampling, Even) or sampling.count == 1 or self._still or duration_s is None:
+        if not isinstance(sampling, Even) or sampling.count == 1 or self._file.is_still or duration_s is None:
             return None
-        clock, times = Clock(self._stream), set[float]()
-        for packet in self._packets():
+        clock, times = Clock(self._file.stream), set[float]()
+        for packet in self._file.packets():
             if packet.pts is None or len(times) > self._limits.max_frames:
                 times.clear()
                 break
             if not packet.is_discard:
                 times.add(clock.seconds(packet.pts))
-        self._reopen()
+        self._file.reopen()
         if not times:  # the times of its frames are those of a constant rate
             return None
         if len(times) <= sampling.count:
@@ -254,7 +221,7 @@ class VideoReader:
         try:
             self._to_rgb.write(picture.frame, picture.orientation, out)
         except av.error.FFmpegError as error:
-            _raise_shortage(error)
+            raise_shortage(error)
             raise
 
     def _near(self, window: Window) -> Iterator[Picture]:
@@ -263,9 +230,10 @@ class VideoReader:
             found = self._sought(window, self._index)
             if found is not None:
                 return found
-            self._reopen()
+            self._file.reopen()
+            self.frames_decoded = 0
             self._prepare()
-            return self._decode(Beginning(self._packets()))
+            return self._decode(Beginning(self._file.packets()))
         return itertools.chain([self._first], self._pictures)
 
     def _sought(self, window: Window, index: SeekIndex) -> Iterator[Picture] | None:
@@ -273,11 +241,11 @@ class VideoReader:
 
         The one before the window shows which samples are already due.
         """
-        clock = Clock(self._stream)
+        clock = Clock(self._file.stream)
         if self._is_shifted(clock):
             return None
         self.frames_decoded = 0
-        begin = index.begin(self._container, self._stream, self._packets, clock.last_before(window.start_s))
+        begin = self._begin(index, clock.last_before(window.start_s))
         if begin is None:
             return None
         pictures = self._decode(begin)
@@ -295,6 +263,9 @@ class VideoReader:
             return None
         return itertools.chain([before], inside, pictures)
 
+    def _begin(self, index: SeekIndex, last_pts: int) -> Beginning | None:
+        return index.begin(self._file.container, self._file.stream, self._file.packets, last_pts)
+
     def _is_shifted(self, clock: Clock) -> bool:
         """Whether the clock may have shifted permanently at the first frame."""
         first_pts = self._first.frame.pts
@@ -306,16 +277,16 @@ class VideoReader:
         Where there is an index, decoding begins at the key frame before each instant. Else, everything up to the last
         picture is decoded.
         """
-        clock = Clock(self._stream)
+        clock = Clock(self._file.stream)
         index = None if self._is_shifted(clock) else self._index
-        delay = int(_REORDER_S / (self._stream.time_base or 1))
+        delay = int(_REORDER_S / (self._file.stream.time_base or 1))
         running: Iterator[Picture] = itertools.chain([self._first], self._pictures)
         at_pts, taken_s = self._first.frame.pts or 0, -1.0
         for target_s in self._targets or []:
             last_pts = clock.last_before(target_s)
             if index is not None and index.has_key(at_pts, last_pts - delay):
                 self._lost_before += self._damage.lost
-                begin = index.begin(self._container, self._stream, self._packets, last_pts)
+                begin = self._begin(index, last_pts)
                 if begin is None:
                     return
                 decoded = self._decode(begin)
@@ -332,141 +303,32 @@ class VideoReader:
                 yield picture
 
     def _load_index(self) -> SeekIndex | None:
-        if self._still or self._container.format.name in _CLOCKLESS_FORMATS:
+        if self._file.is_still or not self._file.has_clock:
             return None
-        index = load_index(self._container, self._stream, self._duration_s, self._limits.max_frames)
+        index = load_index(self._file.container, self._file.stream, self._duration_s, self._limits.max_frames)
         if index is not None and not index.exact:
-            self._reopen()  # loading it moved the container
+            self._file.reopen()  # loading it moved the container
             if isinstance(self._sampling, Every):
                 return None  # it needs exact frame numbers
         return index
 
-    def _end_s(self) -> float | None:
-        """Where the stream should end. Sets `truncated` where the demuxer left much of the file unread before that.
-
-        What a transport stream does not declare is estimated from its bytes. Attachments may be behind all packets: a
-        declared end that was reached is an end.
-        """
-        name, size = self._container.format.name.partition(",")[0], os.lseek(self._fd, 0, os.SEEK_END)
-        if not self._read_to or size - self._read_to <= _UNREAD * size or name not in _INDEX_FREE:
-            return self._duration_s
-        if name in _UNDECLARED:
-            self.truncated = True
-            return max(self._duration_s or 0.0, self._damage.last_s * size / self._read_to)
-        # The duration of the container is that of its longest stream.
-        end_s = declared_end_s(self._stream) or self._duration_s
-        self.truncated = self.truncated or (end_s is not None and self._damage.ends_before(end_s))
-        return end_s
-
-    def _open(self) -> av.container.InputContainer:
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        options = {
-            "fd": str(self._fd),
-            "protocol_whitelist": "fd",
-            "format_whitelist": ",".join(_VIDEO_FORMATS + _STILL_FORMATS + _AUDIO_FORMATS),
-            "max_pixels": str(self._limits.max_pixels),
-        }
-        av.logging.set_level(av.logging.ERROR)
-        with av.logging.Capture(local=False) as log:
-            try:
-                return av.open("fd:", options=options)
-            except av.error.FFmpegError as error:
-                _raise_shortage(error)
-                self._check_pixels(*_refused_size(log))
-                reasons = "; ".join([error.strerror or "", *(text.strip() for _, _, text in log)])
-                raise DecodeError("undecodable", f"libav cannot open it: {reasons}") from error
-            finally:
-                av.logging.set_level(None)
-                self._refused = _refused_size(log)
-
-    def _best_stream(self) -> av.VideoStream:
-        ranked = ranked_streams(self._container)
-        self._streams = len(ranked)
-        if self._number >= len(ranked):
-            raise DecodeError("undecodable", f"there is no video stream number {self._number + 1}")
-        best = ranked[self._number]
-        check_readable(best)
-        self._check_pixels(best.width, best.height)
-        if len(ranked) == 1 or not best.width * best.height:
-            self._check_pixels(*self._refused)
-        return best
-
-    def _is_single(self) -> bool:
-        """Whether a picture that may move has one frame only."""
-        if self._container.format.name not in _MAYBE_STILL_FORMATS:
-            return False
-        frames = sum(1 for _ in itertools.islice(self._packets(), 2))
-        self._reopen()
-        return frames < 2
-
-    def _duration(self) -> float | None:
-        if self._still:
-            return 0.0
-        stream, container = self._stream, self._container
-        if container.format.name not in _CLOCKLESS_FORMATS:
-            if stream.duration is not None and stream.duration > 0 and stream.time_base is not None:
-                return float(stream.duration * stream.time_base)
-            if container.duration is not None and container.duration > 0:
-                return container.duration / av.time_base
-        return self._measure() if isinstance(self._sampling, Even) else None
-
-    def _measure(self) -> float:
-        """Read all packets, decode none: the end of the last one; without timestamps, their number."""
-        packets = 0
-        end_s = 0.0
-        clock = Clock(self._stream)
-        for packet in self._packets():
-            packets += 1
-            if packet.pts is not None:
-                end_s = max(end_s, clock.seconds(packet.pts + (packet.duration or 0)))
-        self._reopen()
-        return end_s or packets * clock.period_s
-
-    def _reopen(self) -> None:
-        self._container.close()
-        self._container = self._open()
-        self._stream = self._best_stream()
-        self.frames_decoded = 0
-
     def _prepare(self) -> None:
         """Set up the decoder, before its first packet."""
-        context = self._stream.codec_context
+        context = self._file.stream.codec_context
         context.options = {"max_pixels": str(self._limits.max_pixels)}
         context.thread_type = "AUTO"
         context.thread_count = self._threads
         if isinstance(self._sampling, Keyframes):
             context.skip_frame = "NONKEY"
 
-    def _packets(self) -> Iterator[VideoPacket]:
-        errors = 0
-        while True:
-            try:
-                # Packets of all streams show how far the file was read.
-                for packet in self._container.demux():
-                    self._heartbeat()
-                    if packet.size:  # the empty packet at the end flushes the decoder
-                        # Of what a parser splits, not every packet has a place.
-                        self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
-                        if packet.stream_index == self._stream.index:
-                            yield cast(VideoPacket, packet)
-                return
-            except MemoryError:
-                raise
-            except av.error.FFmpegError:
-                # MPEG-TS without a packet in 64 kB is EAGAIN, which elsewhere means that no thread could be started.
-                self._failed_reads += 1
-                errors += 1
-                if errors == _MAX_DEMUX_ERRORS:
-                    return
-
     def _decoded_frames(
         self, packets: Iterable[VideoPacket], number: int, damage: DamageLog, passed: Passed
     ) -> Iterator[av.VideoFrame]:
-        context = self._stream.codec_context
-        failed_reads = self._failed_reads
-        coming = with_the_frame_before(packets, lambda: self._failed_reads)
+        context = self._file.stream.codec_context
+        failed_reads = self._file.failed_reads
+        coming = with_the_frame_before(packets, lambda: self._file.failed_reads)
         for packet, before_pts, failed in itertools.chain(coming, [(None, None, None)]):
-            failed = self._failed_reads if failed is None else failed
+            failed = self._file.failed_reads if failed is None else failed
             for _ in range(failed - failed_reads):
                 damage.error()
             failed_reads = failed
@@ -482,13 +344,13 @@ class VideoReader:
             try:
                 yield from context.decode(packet)
             except av.error.FFmpegError as error:
-                _raise_shortage(error)
+                raise_shortage(error)
                 damage.error()
 
     def _decode(self, begin: Beginning) -> Iterator[Picture]:
-        clock = Clock(self._stream)
+        clock = Clock(self._file.stream)
         damage = self._damage = DamageLog(clock.period_s, self._threads)
-        passed = Passed(self._is_sampled(Clock(self._stream)), begin.pts)
+        passed = Passed(self._is_sampled(Clock(self._file.stream)), begin.pts)
         number = begin.frames_before - 1
         for frame in self._from(begin, damage, passed):
             left_out = passed.before(frame.pts)
@@ -503,16 +365,16 @@ class VideoReader:
             frames = self.frames_decoded if isinstance(self._sampling, Keyframes) else number + 1
             if frames > self._limits.max_frames:
                 raise DecodeError("over_limit", f"more than {self._limits.max_frames} frames")
-            self._check_pixels(frame.width, frame.height)
+            self._file.check_pixels(frame.width, frame.height)
             self._check_duration(t_s)
             if not damage.is_clean(frame.pts, t_s, key=bool(frame.key_frame), corrupt=frame.is_corrupt):
                 continue
             yield Picture(frame, index, t_s, self._orientation(frame), self._square(frame))
-            if self._still:
+            if self._file.is_still:
                 return
 
     def _square(self, frame: av.VideoFrame) -> tuple[int, int]:
-        return square_size(frame.width, frame.height, self._stream.sample_aspect_ratio, self._limits.max_pixels)
+        return square_size(frame.width, frame.height, self._file.stream.sample_aspect_ratio, self._limits.max_pixels)
 
     def _from(self, begin: Beginning, damage: DamageLog, passed: Passed) -> Iterator[av.VideoFrame]:
         """Frames from the key frame on; those shown before it lack their references and are left out."""
@@ -532,47 +394,27 @@ class VideoReader:
             known = self._orientations[frame.rotation] = Orientation.of(frame)
         return known
 
-    def _check_pixels(self, width: int, height: int) -> None:
-        if width * height > self._limits.max_pixels:
-            raise DecodeError(
-                "over_limit", f"{width} x {height} px; at most {self._limits.max_pixels} px a frame are allowed"
-            )
-
     def _check_duration(self, duration_s: float) -> None:
         limit_s = self._limits.max_duration_s
         if limit_s is not None and duration_s > limit_s:
             raise DecodeError("over_limit", f"longer than {limit_s} s")
 
     def _describe(self, first: Picture) -> ClipInfo:
-        stream = self._stream
-        fps = None if self._still else stream.average_rate or stream.guessed_rate
+        stream = self._file.stream
+        fps = None if self._file.is_still else stream.average_rate or stream.guessed_rate
         version = ".".join(map(str, av.library_versions["libavcodec"]))
         width, height = first.size
         return ClipInfo(
-            duration_s=None if self._still else self._duration_s,
+            duration_s=None if self._file.is_still else self._duration_s,
             width=width,
             height=height,
             fps=float(fps) if fps else None,
             codec=stream.codec_context.name,
-            container=self._container.format.name,
+            container=self._file.container.format.name,
             pixel_format=first.frame.format.name,
             rotation=first.orientation.clockwise_deg,
             decoder=f"libavcodec {version} {stream.codec_context.name}",
             seek_s=self._index.seek_s if self._index is not None else None,
-            pixel_aspect=used_aspect(self._stream.sample_aspect_ratio),
-            streams=self._streams,
+            pixel_aspect=used_aspect(stream.sample_aspect_ratio),
+            streams=self._file.streams,
         )
-
-
-def _refused_size(log: Iterable[tuple[int, str, str]]) -> tuple[int, int]:
-    """Width and height of a picture that libav refused to decode, which only its log has; or zeros."""
-    for _, _, text in log:
-        if size := re.match(r"Picture size (\d+)x(\d+)", text):
-            return int(size[1]), int(size[2])
-    return 0, 0
-
-
-def _raise_shortage(error: av.error.FFmpegError) -> None:
-    """A lack of memory (EAGAIN: for a thread's stack) is not the packet's fault."""
-    if isinstance(error, MemoryError | BlockingIOError):
-        raise MemoryError(str(error)) from error
