@@ -7,7 +7,7 @@ DEMO := demo
 # Python keeps what it compiles in .venv: otherwise each process would compile torch again, for six seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow check bench images stack-up stack-down lock clean
+.PHONY: setup demo serve test test-slow check bench images stack-up stack-down lock clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ else
 	$(BIN)/unmask scan $(DEMO)/original.mp4 $(DEMO)/fake.mp4 --jsonl $(DEMO)/verdicts.jsonl --report $(DEMO)/report.html
 endif
 	@echo "Open $(DEMO)/report.html in a browser."
+
+# The HTTP API and the review page on this machine: docs/api.md. It prints its address and the first key.
+serve: setup
+	$(BIN)/unmask serve
 
 # A process for each core; which tests stay in one process: tests/conftest.py.
 # One that dies ends the run: another in its place may hang.
@@ -72,12 +76,12 @@ stack-down: setup
 # Newest versions within the ranges of pyproject.toml, torch and torchvision as pinned in constraints.txt.
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: | $(BIN)/uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra remote --extra train $(LOCK) \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra remote --extra serve --extra train $(LOCK) \
 		--constraints constraints.txt --upgrade --output-file requirements.lock
 	# The subsets that the images run on: on CPUs without torch and what depends on it. And what builds the wheel.
 	$(BIN)/python deploy/docker/serving_requirements.py | $(BIN)/uv pip compile - $(LOCK) \
 		--constraints requirements.lock --output-file deploy/docker/requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra remote $(LOCK) \
+	$(BIN)/uv pip compile pyproject.toml --extra remote --extra serve $(LOCK) \
 		--constraints requirements.lock --output-file deploy/docker/cuda.lock
 	# uv itself, which pip installs.
 	echo uv | $(BIN)/uv pip compile - $(LOCK) --upgrade --output-file deploy/local/installer.lock

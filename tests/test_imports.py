@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 UNMASK = Path(sys.executable).with_name("unmask")
 # Each package may import itself and earlier ones.
-ORDER = ("models", "pipeline", "trainers", "tests")
+ORDER = ("models", "pipeline", "web", "trainers", "tests")
 HEAVY = ("torch", "torchvision", "timm", "cv2", "av", "openvino", "facenet_pytorch", "numpy")
 SERVING_ONLY = ("pydantic", "structlog", "typer", "fsspec", "openvino", "av", "jinja2")
 
@@ -90,6 +90,26 @@ ROOMS = {
         "bench",
         "commands",
         "cli",
+    ),
+    "web": (
+        "problems",
+        "database",
+        "sniffing",
+        "hub",
+        "keys",
+        "videos",
+        "media",
+        "uploads",
+        "rates",
+        "listening",
+        "judging",
+        "resources",
+        "service",
+        "routes",
+        "pages",
+        "app",
+        "openapi",
+        "commands",
     ),
     "trainers": (
         "processes",

@@ -21,6 +21,7 @@ _EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "timm", "safetensors", "huggingface_hub", "facenet_pytorch"), INSTALL_TORCH
 )
 _EXTRAS |= dict.fromkeys(("pyarrow", "pandas", "matplotlib", "scipy", "webdataset"), "pip install 'unmask[train]'")
+_EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "starlette", "python_multipart"), "pip install 'unmask[serve]'")
 
 
 def fail(message: object, code: int = 2) -> NoReturn:

@@ -1,0 +1,54 @@
+"""Makes review.jpg, the README's picture of the review page: a real service, a made clip, Chromium.
+
+Run it from the root of the repository:
+
+    python -m docs.images.make_review_picture
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.browser import launched_chromium
+from tests.web.served import judged, serving
+from web.keys import Role
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parent.parent
+WIDTH_PX, HEIGHT_PX = 1280, 1000
+MAX_BYTES = 250_000
+
+
+def main() -> None:
+    """Make the picture."""
+    with tempfile.TemporaryDirectory() as scratch, serving(Path(scratch) / "served") as served:
+        subprocess.run([sys.executable, "-m", "tests.media", scratch], cwd=ROOT, check=True)
+        video = judged(served.client(), Path(scratch) / "fake.mp4")
+        with launched_chromium() as browser:
+            context = browser.new_context(viewport={"width": WIDTH_PX, "height": HEIGHT_PX})
+            tab = context.new_page()
+            tab.goto(served.url)
+            tab.get_by_label("Key").fill(served.key(Role.REVIEW))
+            tab.get_by_role("button", name="Sign in").click()
+            tab.goto(f"{served.url}/videos/{video['id']}")
+            tab.wait_for_function("document.querySelector('[data-player]').readyState >= 2")
+            tab.evaluate("document.querySelector('[data-player]').controls = false")
+            plot = tab.locator("[data-plot]").first
+            box = plot.bounding_box()
+            assert box is not None
+            tab.mouse.click(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7)
+            tab.wait_for_function("document.querySelector('[data-player]').currentTime > 1")
+            tab.mouse.move(WIDTH_PX - 5, HEIGHT_PX - 5)
+            tab.wait_for_timeout(500)
+            tab.screenshot(path=FOLDER / "review.jpg", type="jpeg", quality=85)
+    size = (FOLDER / "review.jpg").stat().st_size
+    if size > MAX_BYTES:
+        raise SystemExit(f"review.jpg has {size:,} bytes, more than {MAX_BYTES:,}: lower HEIGHT_PX")
+    print(f"{FOLDER / 'review.jpg'}: {size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The page in a real browser: sign in, hand in, watch, decide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.web.served import Served, judged
+from web.keys import Role
+
+PATIENCE_MS = 120_000
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture
+def page(served: Served, browser: Browser) -> Iterator[Page]:
+    """A page of a reviewer who has signed in; what its scripts complain about fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.goto(served.url)
+    expect(page).to_have_url(re.compile("/login$"))
+    page.get_by_label("Key").fill(served.key(Role.REVIEW))
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(re.compile("/videos$"))
+    yield page
+    context.close()
+    assert [each for each in wrong if "415" not in each] == []
+
+
+def decided(page: Page) -> list[str]:
+    return page.locator("[data-history] li:not(.undone) b").all_inner_texts()
+
+
+def test_an_upload_is_followed_to_its_verdict(page: Page, one_face: Path, tmp_path: Path) -> None:
+    (text := tmp_path / "notes.txt").write_text("no video")
+    page.locator("[data-files]").set_input_files([one_face, text])
+    expect(page.locator("[data-uploads] li[data-failed]")).to_contain_text("not accepted: it does not begin like")
+    done = page.locator("[data-uploads] li[data-done]")
+    expect(done).to_contain_text("judged:")
+    done.get_by_role("link").click()
+    expect(page.locator("h1")).not_to_contain_text("not judged")
+    expect(page.locator(".source").first).to_have_text(one_face.name)
+
+
+def test_timelines_seek_and_keys_decide(page: Page, served: Served, one_face: Path) -> None:
+    id_ = judged(served.client(), one_face)["id"]
+    page.goto(f"{served.url}/videos/{id_}")
+    page.wait_for_function("document.querySelector('[data-player]').readyState >= 1")
+    plot = page.locator("[data-plot]").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box is not None
+    plot.click(position={"x": box["width"] / 2, "y": 30})
+    page.wait_for_function("Math.abs(document.querySelector('[data-player]').currentTime - 2) < 0.1")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("1")
+    expect(page.locator("[data-said]")).to_have_text("Fake: saved")
+    assert decided(page) == ["Fake"]
+    page.keyboard.press("u")
+    expect(page.locator("[data-said]")).to_have_text("Fake: undone")
+    assert decided(page) == []
+    page.locator("select[name=track]").select_option("0")
+    page.get_by_label("Comment").fill("the mouth")
+    page.get_by_role("button", name="Real").click()
+    expect(page.locator("[data-said]")).to_have_text("Real: saved")
+    page.reload()
+    assert decided(page) == ["Real"]
+    expect(page.locator("[data-history]")).to_contain_text("the mouth")
+
+
+def test_keys_move_through_the_list(page: Page, served: Served, one_face: Path) -> None:
+    client = served.client()
+    first, second = (judged(client, one_face)["id"] for _ in range(2))
+    page.goto(f"{served.url}/videos")
+    page.goto(f"{served.url}/videos/{second}")
+    page.keyboard.press("j")
+    expect(page).to_have_url(f"{served.url}/videos/{first}")
+    page.wait_for_load_state("load")
+    page.keyboard.press("k")
+    expect(page).to_have_url(f"{served.url}/videos/{second}")
+    page.wait_for_load_state("load")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_blur_and_grey_stay_until_they_are_switched_off(page: Page, served: Served, one_face: Path) -> None:
+    id_ = judged(served.client(), one_face)["id"]
+    page.goto(f"{served.url}/videos/{id_}")
+    page.mouse.move(1, 1)
+    page.keyboard.press("b")
+    page.keyboard.press("g")
+    page.reload()
+    style = "getComputedStyle(document.querySelector('[data-player]')).filter"
+    assert page.evaluate(style) == "blur(14px) grayscale(1)"
+    assert page.evaluate("document.querySelector('[data-player]').muted")
+    page.get_by_role("button", name="Blur").click()
+    page.get_by_role("button", name="Grey").click()
+    page.mouse.move(1, 1)
+    assert page.evaluate(style) == "none"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone(page: Page, served: Served, three_faces: Path, browser: Browser, scheme: str) -> None:
+    id_ = judged(served.client(), three_faces)["id"]
+    state = page.context.storage_state()
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme, storage_state=state)  # type: ignore[arg-type]
+    phone = context.new_page()
+    for path in ("/videos", f"/videos/{id_}"):
+        phone.goto(served.url + path)
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()

@@ -1,0 +1,90 @@
+"""Serve the HTTP API and the review page on this machine."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.errors import exit_on_error, fail
+from pipeline.commands.options import ClipsAtOnce, FaceDetector, FaceWeights, Weights, clips_at_once
+from pipeline.commands.output import echo
+from web.commands.options import Folder, folder_of
+
+
+def run(
+    folder: Folder = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.", min=0, max=65535)] = 8400,
+    weights: Weights = None,
+    detector: FaceDetector = "mtcnn",
+    detector_weights: FaceWeights = None,
+    fps: Annotated[float, typer.Option(help="Scored frames a second of video.", min=0.001)] = 2.0,
+    workers: ClipsAtOnce = "auto",
+    max_upload_mib: Annotated[int, typer.Option(help="Largest file, MiB.", min=1)] = 4096,
+    max_waiting: Annotated[int, typer.Option(help="Videos that may wait; more are refused.", min=1)] = 10_000,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="The page is reached by https only, through a proxy.")
+    ] = False,
+) -> None:
+    """Serve the HTTP API and the review page: uploads are judged in this process, as `unmask scan` does.
+
+    Everything is kept in one folder. The first start makes an admin's key and prints it. SIGTERM or Ctrl-C ends the
+    service; what is not judged yet is judged after the next start.
+
+    Exit codes: 0 stopped by a signal, 2 bad options, or the folder or port cannot be used.
+    """
+    from pipeline.logs import configure_logging
+    from pipeline.scanner_options import ScannerOptions
+    from pipeline.settings import Settings
+    from pipeline.video.sampling import Fps
+
+    with exit_on_error():
+        import uvicorn
+
+        from web.app import create_app
+        from web.judging import JudgeOptions
+        from web.keys import Role
+        from web.listening import bound_socket
+        from web.service import ServeOptions, Service
+
+        scanner = ScannerOptions(
+            sampling=Fps(fps), face_detector=detector, face_weights=detector_weights, workers=clips_at_once(workers)
+        )
+        options = ServeOptions(
+            folder_of(folder),
+            JudgeOptions(weights, scanner),
+            max_upload_bytes=max_upload_mib << 20,
+            max_waiting=max_waiting,
+            secure=secure,
+        )
+        listening = bound_socket(host, port)
+        service = Service(options, Settings())
+        configure_logging()
+        address = f"http://{'[' + host + ']' if ':' in host else host}:{listening.getsockname()[1]}"
+        if not service.keys.all():
+            _, text = service.keys.create("first admin", Role.ADMIN)
+            echo(f"The first key, of role admin; it is shown this once: {text}")
+        echo(f"{address}  files in {options.folder}")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn ends at the first one, and raises it again at the end, for the handler before its own.
+            signal.signal(number, _ended)
+        config = uvicorn.Config(
+            create_app(service),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=10,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+    if service.judge.error is not None:
+        fail(service.judge.error)
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    """The service has ended, as it was asked to."""

@@ -1,0 +1,125 @@
+"""The service's SQLite file: one connection a thread, write-ahead log, every commit on disk before it is answered."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from models.errors import UnmaskError
+
+# Steps from one version of the tables to the next; a file has done the first `PRAGMA user_version` of them.
+_STEPS: Final = (
+    """
+    CREATE TABLE keys (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, salt BLOB NOT NULL, hash BLOB NOT NULL,
+        created_s REAL NOT NULL, expires_s REAL, revoked_s REAL
+    );
+    CREATE TABLE sessions (
+        hash BLOB PRIMARY KEY, key_id TEXT NOT NULL REFERENCES keys, csrf TEXT NOT NULL,
+        created_s REAL NOT NULL, expires_s REAL NOT NULL
+    );
+    CREATE TABLE videos (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 1,
+        key_id TEXT NOT NULL REFERENCES keys, idempotency TEXT, name TEXT NOT NULL, source_class TEXT NOT NULL,
+        uri TEXT, media_type TEXT, size_bytes INTEGER, sha256 TEXT,
+        state TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
+        created_s REAL NOT NULL, started_s REAL, finished_s REAL,
+        outcome TEXT, label TEXT, probability REAL, people INTEGER, record TEXT, thresholds TEXT,
+        UNIQUE (key_id, idempotency)
+    );
+    CREATE INDEX videos_waiting ON videos (state, n);
+    CREATE INDEX videos_ranked ON videos (probability, n);
+    CREATE TABLE portraits (
+        video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE, track INTEGER NOT NULL, i INTEGER NOT NULL,
+        kind TEXT NOT NULL, t_s REAL NOT NULL, probability REAL NOT NULL, quality REAL NOT NULL, jpeg BLOB NOT NULL,
+        PRIMARY KEY (video, track, i)
+    ) WITHOUT ROWID;
+    CREATE TABLE decisions (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE,
+        track INTEGER, decision TEXT NOT NULL, reason TEXT NOT NULL, comment TEXT NOT NULL,
+        key_id TEXT NOT NULL REFERENCES keys, made_s REAL NOT NULL, undone_s REAL
+    );
+    CREATE INDEX decisions_of ON decisions (video, n);
+    """,
+)
+# A writer waits this long for another one, in seconds.
+_BUSY_S: Final = 30.0
+
+
+class DatabaseError(UnmaskError):
+    """The file is not this service's, or of a later version."""
+
+
+class Database:
+    """The tables. Safe to share between threads.
+
+    Args:
+        path: the file; it is made if it does not exist.
+
+    Raises:
+        DatabaseError: it is of a later version, or not a database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        try:
+            self._upgrade()
+        except sqlite3.DatabaseError as error:
+            raise DatabaseError(f"{path}: {error}") from error
+
+    def read(self) -> sqlite3.Connection:
+        """This thread's connection, for queries."""
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            found = self._local.connection = self._connect()
+        return found
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is on disk at the end of the block, or nothing after an error."""
+        connection = self.read()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close all connections; no thread may use them any more."""
+        with self._lock:
+            for connection in self._open:
+                connection.close()
+            self._open.clear()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        # In WAL mode "normal" may lose the last commits when the machine loses power.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        with self._lock:
+            self._open.append(connection)
+        return connection
+
+    def _upgrade(self) -> None:
+        with self.write() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > len(_STEPS):
+                raise DatabaseError(
+                    f"{self._path}: written by a later version of Unmask (tables {version}, this one knows "
+                    f"{len(_STEPS)}): update Unmask, or take another folder"
+                )
+            for step in _STEPS[version:]:
+                for statement in filter(str.strip, step.split(";")):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {len(_STEPS)}")

@@ -1,0 +1,223 @@
+"""Judges waiting videos in this process, as `unmask scan` does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+
+from models.errors import UnmaskError
+from pipeline.clip_report import ClipReport
+from pipeline.contracts import Outcome, as_text
+from pipeline.scan import Scanner
+from pipeline.scanner_options import ScannerOptions
+from pipeline.settings import Settings
+from pipeline.sources import ScanInterruptedError, Source, SourceLimits
+from pipeline.types import Scores
+from pipeline.verdict.aggregate import ClipFacts, Failure, judge
+from pipeline.worker.access import UriAllow
+from web.hub import Event, Hub
+from web.media import MediaFolder
+from web.videos import MAX_TRIES, Video, Videos
+
+log = structlog.get_logger(__name__)
+
+# Progress of a video is published this often at most, in seconds.
+_PROGRESS_S: Final = 0.2
+# How often an idle thread looks for a video by itself, in seconds; it is woken when one comes.
+_LOOK_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """How videos are judged.
+
+    Attributes:
+        weights: names or paths; None: the default ones.
+        scanner: see `ScannerOptions`.
+    """
+
+    weights: str | None = None
+    scanner: ScannerOptions = field(default_factory=ScannerOptions)
+
+
+class Judge:
+    """Threads that take waiting videos, the oldest first.
+
+    Args:
+        videos: where they wait, and where verdicts go.
+        media: their files.
+        hub: gets their events.
+        options: see `JudgeOptions`.
+        settings: limits of the machine, and which URIs may be read.
+        changed: called with each finished video.
+
+    Attributes:
+        error: why nothing can be judged; None: nothing is wrong.
+    """
+
+    def __init__(
+        self,
+        videos: Videos,
+        media: MediaFolder,
+        hub: Hub,
+        options: JudgeOptions,
+        settings: Settings,
+    ) -> None:
+        self.error: str | None = None
+        self.allow = UriAllow.parse(settings.uri_allow or "")
+        self._videos = videos
+        self._media = media
+        self._hub = hub
+        self._options = options
+        self._settings = settings
+        self._wake = threading.Condition()
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._sent_s: dict[str, float] = {}
+        self._dropped: set[str] = set()
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the networks are loaded."""
+        return self._ready.is_set()
+
+    def start(self) -> None:
+        """Load the networks and begin, in threads."""
+        main = threading.Thread(target=self._run, name="judge")
+        self._threads.append(main)
+        main.start()
+
+    def wake(self) -> None:
+        """A video waits."""
+        with self._wake:
+            self._wake.notify()
+
+    def drop(self, id_: str) -> None:
+        """End the judging of a video that was deleted."""
+        self._dropped.add(id_)
+
+    def stop(self) -> None:
+        """End at the next frame; what is under way waits again. Returns when all threads have ended."""
+        self._stopping.set()
+        with self._wake:
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        try:
+            with ExitStack() as stack:
+                scanner = self._scanner(stack)
+                self._ready.set()
+                others = [
+                    threading.Thread(target=self._serve, args=(scanner,), name=f"judge-{i}")
+                    for i in range(1, self._options.scanner.clips_at_once)
+                ]
+                for thread in others:
+                    thread.start()
+                self._serve(scanner)
+                for thread in others:
+                    thread.join()
+        except (UnmaskError, ValueError, ImportError, OSError) as error:
+            self.error = str(error)
+            log.exception("no video can be judged")
+
+    def _scanner(self, stack: ExitStack) -> Scanner:
+        from pipeline import assembly
+        from pipeline.detectors import load_all
+        from pipeline.video.sandbox import DecodeServer
+
+        # It imports the decoders in its own process, while this one imports the rest.
+        server = stack.enter_context(DecodeServer())
+        server.start()
+        detectors = load_all(architecture=None, weights=self._options.weights, untrained=False)
+        return stack.enter_context(
+            assembly.scanner(
+                detectors,
+                self._options.scanner,
+                source_limits=SourceLimits.of(self._settings),
+                min_coverage=self._settings.min_coverage,
+                progress=self._progress,
+                server=server,
+            )
+        )
+
+    def _serve(self, scanner: Scanner) -> None:
+        while not self._stopping.is_set():
+            video = self._videos.take()
+            if video is None:
+                with self._wake:
+                    if not self._stopping.is_set():
+                        self._wake.wait(_LOOK_S)
+                continue
+            self._judge(scanner, video)
+
+    def _judge(self, scanner: Scanner, video: Video) -> None:
+        self._hub.publish(video.id, Event("state", {"state": video.state.value}))
+        if video.tries > MAX_TRIES:
+            # Each time, the whole service ended meanwhile.
+            self._finish(video, _given_up(scanner, video))
+            return
+        try:
+            report = scanner.scan(self._source(video), stop=self._stops(video.id))
+        except ScanInterruptedError:
+            self._videos.requeue(video.id)
+            return
+        finally:
+            self._sent_s.pop(video.id, None)
+            self._dropped.discard(video.id)
+        assert report is not None  # nothing says that its verdict exists already
+        if report.transient and video.tries < MAX_TRIES:
+            log.warning("judged again", video=video.id, error=report.verdict.error, tries=video.tries)
+            self._videos.requeue(video.id)
+            return
+        self._finish(video, report)
+
+    def _finish(self, video: Video, report: ClipReport) -> None:
+        finished = self._videos.finish(video.id, self._named(report, video))
+        if finished is not None:
+            data = {"state": finished.state.value, "outcome": finished.outcome, "label": finished.label}
+            self._hub.publish(video.id, Event("state", data, is_last=True))
+
+    def _source(self, video: Video) -> Source:
+        if video.upload.uri is not None:
+            return Source(video.upload.uri, given_id=video.id, guard=self.allow)
+        return Source(str(self._media.path(video.id)), given_id=video.id, is_path=True)
+
+    def _named(self, report: ClipReport, video: Video) -> ClipReport:
+        """Under the name that the client gave, not that of our file."""
+        name = as_text(video.upload.uri or video.upload.name)
+        error = report.verdict.error and report.verdict.error.replace(str(self._media.path(video.id)), name)
+        return replace(report, verdict=report.verdict.model_copy(update={"source": name, "error": error}))
+
+    def _stops(self, id_: str) -> Callable[[], bool]:
+        return lambda: self._stopping.is_set() or id_ in self._dropped
+
+    def _progress(self, source: Source, share: float | None, scored: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._sent_s.get(source.id, 0.0) >= _PROGRESS_S:
+            self._sent_s[source.id] = now_s
+            data = {"share": None if share is None else round(share, 3)}
+            self._hub.publish(source.id, Event("progress", data))
+
+
+def _given_up(scanner: Scanner, video: Video) -> ClipReport:
+    error = f"the service ended {MAX_TRIES} times while it judged this video"
+    facts = ClipFacts(
+        id=video.id,
+        source=video.upload.name,
+        duration_s=None,
+        frames_sampled=0,
+        faces_seen=0,
+        failure=Failure(Outcome.MODEL_ERROR, error),
+        provenance=scanner.provenance,
+        elapsed_s=0.0,
+    )
+    return ClipReport(judge(facts, Scores.join(video.id, []), None, None))

@@ -1,0 +1,35 @@
+"""The socket that the service listens on."""
+
+from __future__ import annotations
+
+import socket
+
+from models.errors import UnmaskError
+
+
+class ListenError(UnmaskError, OSError):
+    """The address cannot be listened on; the message says why."""
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, before anything else is made: a second service must not take over the folder.
+
+    Args:
+        host: name or address.
+        port: 0 picks a free one.
+
+    Raises:
+        ListenError: it is taken, not of this machine, or not allowed.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, proto)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as error:
+        raise ListenError(f"{host} port {port} cannot be listened on: {error.strerror or error}") from error
+    return bound

@@ -1,0 +1,1 @@
+"""What people see: templates, scripts and styles, all of them in the package."""

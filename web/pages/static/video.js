@@ -1,0 +1,295 @@
+// One video: the player with its boxes, the timelines that follow it, decisions, and keys for all of it.
+
+import { ApiError, call, follow, percent, text } from "./api.js";
+
+const review = document.querySelector("[data-video]");
+const id = review.dataset.video;
+const player = document.querySelector("[data-player]");
+const picture = document.querySelector("[data-picture]");
+const canvas = document.querySelector("[data-boxes]");
+const screen = player ?? picture;
+
+// Of a frame, in seconds, where the record does not say.
+const FRAME_S = 1 / 25;
+const LOOP_S = 1;
+// A box is drawn this long before and after its frame, in seconds.
+const MAX_SHOWN_S = 0.6;
+const COLOURS = ["#4c9be8", "#e8a33d", "#7bc96f", "#c98bdb", "#e2738c", "#5cc8c2"];
+
+let frames = [];
+let loopAt = null;
+const on = { boxes: true, blur: false, grey: false };
+
+// Boxes
+
+function nearestFaces(t) {
+  const found = new Map();
+  for (const face of frames) {
+    const off = Math.abs(face.t_s - t);
+    const known = found.get(face.track);
+    if (off <= MAX_SHOWN_S && (!known || off < known.off)) found.set(face.track, { off, face });
+  }
+  return [...found.values()].map(({ face }) => face);
+}
+
+function draw() {
+  if (!screen || !canvas) return;
+  const natural = [screen.videoWidth ?? screen.naturalWidth, screen.videoHeight ?? screen.naturalHeight];
+  const [width, height] = [screen.clientWidth, screen.clientHeight];
+  if (!natural[0] || !width) return;
+  const dense = devicePixelRatio || 1;
+  canvas.width = width * dense;
+  canvas.height = height * dense;
+  const pen = canvas.getContext("2d");
+  pen.scale(dense, dense);
+  if (!on.boxes) return;
+  // The picture is fitted into the element.
+  const scale = Math.min(width / natural[0], height / natural[1]);
+  const [left, top] = [(width - natural[0] * scale) / 2, (height - natural[1] * scale) / 2];
+  for (const face of nearestFaces(player ? player.currentTime : 0)) {
+    const [x0, y0, x1, y1] = face.box;
+    const colour = COLOURS[face.track % COLOURS.length];
+    pen.strokeStyle = colour;
+    pen.lineWidth = 2;
+    pen.strokeRect(left + x0 * scale, top + y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
+    const label = `${face.track}: ${face.probability.toFixed(2)}`;
+    pen.font = "600 12px sans-serif";
+    const box = pen.measureText(label).width + 8;
+    pen.fillStyle = colour;
+    pen.fillRect(left + x0 * scale, top + y0 * scale - 18, box, 18);
+    pen.fillStyle = "#111";
+    pen.fillText(label, left + x0 * scale + 4, top + y0 * scale - 5);
+  }
+}
+
+// Timelines follow the player, and a click on one seeks.
+
+const charts = [...document.querySelectorAll("[data-chart]")].map((root) => {
+  const plot = root.querySelector("[data-plot]");
+  const head = document.createElement("div");
+  head.className = "playhead";
+  plot.append(head);
+  const span = Number(root.dataset.span) || 1;
+  plot.addEventListener("click", (event) => {
+    const box = plot.getBoundingClientRect();
+    seek((span * (event.clientX - box.left)) / box.width);
+  });
+  return { head, span };
+});
+
+function showTime() {
+  if (!player) return;
+  for (const { head, span } of charts) head.style.left = `${Math.min(100, (100 * player.currentTime) / span)}%`;
+  if (loopAt !== null && Math.abs(player.currentTime - loopAt) > LOOP_S) player.currentTime = Math.max(0, loopAt - LOOP_S);
+  draw();
+}
+
+function seek(seconds) {
+  if (!player) return;
+  loopAt = loopAt === null ? null : seconds;
+  player.currentTime = Math.max(0, Math.min(seconds, player.duration || seconds));
+}
+
+for (const portrait of document.querySelectorAll("[data-moment]")) {
+  portrait.addEventListener("click", () => seek(Number(portrait.dataset.moment)));
+}
+
+function everyFrame() {
+  showTime();
+  if (player.requestVideoFrameCallback) player.requestVideoFrameCallback(everyFrame);
+}
+
+if (player) {
+  for (const kind of ["timeupdate", "seeked", "loadeddata"]) player.addEventListener(kind, showTime);
+  player.addEventListener("error", () => { document.querySelector("[data-unplayed]").hidden = false; });
+  if (player.requestVideoFrameCallback) player.requestVideoFrameCallback(everyFrame);
+}
+picture?.addEventListener("load", draw);
+addEventListener("resize", draw);
+
+// Tools
+
+const tools = {
+  play() { if (player) player.paused ? player.play() : player.pause(); },
+  slower() { if (player) player.playbackRate = player.playbackRate === 1 ? 0.5 : 1; return player?.playbackRate !== 1; },
+  loop() { loopAt = loopAt === null ? player?.currentTime ?? null : null; return loopAt !== null; },
+  boxes() { on.boxes = !on.boxes; draw(); return on.boxes; },
+  blur() { return keep("blur"); },
+  grey() { return keep("grey"); },
+  help() { document.querySelector("[data-help]").showModal(); },
+};
+
+function keep(name) {
+  on[name] = !on[name];
+  localStorage.setItem(name, on[name] ? "1" : "");
+  wear();
+  return on[name];
+}
+
+function wear() {
+  const stage = document.querySelector("[data-stage]");
+  stage?.classList.toggle("blurred", on.blur);
+  stage?.classList.toggle("grey", on.grey);
+  document.body.classList.toggle("blurred-faces", on.blur);
+  document.body.classList.toggle("grey-faces", on.grey);
+}
+
+function use(name) {
+  const now = tools[name]();
+  const button = document.querySelector(`[data-tool=${name}]`);
+  if (now !== undefined) button?.setAttribute("aria-pressed", String(now));
+}
+
+for (const name of ["blur", "grey"]) {
+  on[name] = localStorage.getItem(name) === "1";
+  document.querySelector(`[data-tool=${name}]`)?.setAttribute("aria-pressed", String(on[name]));
+}
+wear();
+for (const button of document.querySelectorAll("[data-tool]")) {
+  button.addEventListener("click", () => use(button.dataset.tool));
+}
+
+// Decisions
+
+const form = document.querySelector("[data-decide]");
+const said = form?.querySelector("[data-said]");
+
+function added(decision) {
+  const item = document.createElement("li");
+  const what = item.appendChild(document.createElement("b"));
+  what.textContent = text[decision.decision];
+  const track = decision.track === null ? text.the_clip : `${text.track} ${decision.track}`;
+  item.append(` ${track}${decision.reason ? ` · ${decision.reason}` : ""}`);
+  if (decision.comment) {
+    item.append(document.createElement("br"));
+    const comment = item.appendChild(document.createElement("span"));
+    comment.className = "comment";
+    comment.textContent = decision.comment;
+  }
+  document.querySelector("[data-history]").append(item);
+  document.querySelector("[data-no-decisions]")?.remove();
+}
+
+async function saying(work) {
+  said.textContent = "";
+  try {
+    said.textContent = await work();
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    said.textContent = `${text.not_saved}: ${error.message}`;
+  }
+}
+
+function decide(choice) {
+  return saying(async () => {
+    const { track, reason, comment } = form.elements;
+    const decision = await call("POST", `/v1/videos/${id}/decisions`, {
+      decision: choice,
+      track: track.value === "" ? null : Number(track.value),
+      reason: reason.value,
+      comment: comment.value,
+    });
+    added(decision);
+    for (const button of form.querySelectorAll("[data-choice]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.choice === choice));
+    }
+    return `${text[choice]}: ${text.saved}`;
+  });
+}
+
+function undo() {
+  return saying(async () => {
+    const decision = await call("DELETE", `/v1/videos/${id}/decisions/last`);
+    const counted = [...document.querySelectorAll("[data-history] li:not(.undone)")];
+    counted.at(-1)?.classList.add("undone");
+    for (const button of form.querySelectorAll("[data-choice]")) button.removeAttribute("aria-pressed");
+    return `${text[decision.decision]}: ${text.undone}`;
+  });
+}
+
+async function nextUndecided() {
+  const page = await call("GET", "/v1/videos?state=done&decided=false&sort=created&limit=2");
+  const other = page.videos.find((video) => video.id !== id);
+  if (other) location.assign(`/videos/${other.id}`);
+  else said.textContent = text.none_left;
+}
+
+function inList(step) {
+  const ids = JSON.parse(sessionStorage.getItem("videos") ?? "[]");
+  const at = ids.indexOf(id);
+  const other = at < 0 ? undefined : ids[at + step];
+  if (other) location.assign(`/videos/${other}`);
+  else if (step > 0 && form) nextUndecided();
+}
+
+form?.addEventListener("submit", (event) => event.preventDefault());
+for (const button of form?.querySelectorAll("[data-choice]") ?? []) {
+  button.addEventListener("click", () => decide(button.dataset.choice));
+}
+form?.querySelector("[data-undo]").addEventListener("click", undo);
+form?.querySelector("[data-next]").addEventListener("click", nextUndecided);
+
+document.querySelector("[data-delete]")?.addEventListener("click", async (event) => {
+  if (!confirm(event.target.dataset.sure)) return;
+  await call("DELETE", `/v1/videos/${id}`);
+  location.assign("/videos");
+});
+
+// Keys
+
+const choices = [...(form?.querySelectorAll("[data-choice]") ?? [])].map((button) => button.dataset.choice);
+
+function step(seconds) {
+  if (!player) return;
+  player.pause();
+  seek(player.currentTime + seconds);
+}
+
+const keys = {
+  j: () => inList(1),
+  k: () => inList(-1),
+  u: () => form && undo(),
+  " ": () => use("play"),
+  ArrowLeft: () => step(-1),
+  ArrowRight: () => step(1),
+  ",": () => step(-FRAME_S),
+  ".": () => step(FRAME_S),
+  h: () => use("slower"),
+  l: () => use("loop"),
+  b: () => use("blur"),
+  g: () => use("grey"),
+  x: () => use("boxes"),
+  "?": () => use("help"),
+};
+choices.forEach((choice, i) => { keys[String(i + 1)] = () => decide(choice); });
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, textarea, select, dialog, [role=slider]")) return;
+  if (event.key === " " && event.target.closest("button, a")) return;
+  const act = keys[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+// What is not judged yet is followed until it is.
+
+if (review.dataset.state !== "done") {
+  const progress = document.querySelector("[data-progress]");
+  const share = document.querySelector("[data-share]");
+  follow(id, (kind, data) => {
+    if (kind === "progress") {
+      progress.textContent = `${text.judging} ${percent(data.share)}`;
+      if (data.share !== null) share.value = data.share;
+    } else if (data.state === "done") {
+      location.reload();
+    } else if (kind === "deleted") {
+      location.assign("/videos");
+    }
+  });
+} else if (screen) {
+  const found = await call("GET", `/v1/videos/${id}/frames`);
+  frames = found.frames;
+  draw();
+}

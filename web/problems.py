@@ -1,0 +1,115 @@
+"""Errors of the API: problem details as JSON (RFC 9457), with a code for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from models.errors import UnmaskError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Code(StrEnum):
+    """What went wrong, for programs; docs/api.md lists them. Codes may be added."""
+
+    BAD_REQUEST = "bad_request"
+    INVALID = "invalid"
+    NO_KEY = "no_key"
+    WRONG_KEY = "wrong_key"
+    NOT_ALLOWED = "not_allowed"
+    FOREIGN_PAGE = "foreign_page"
+    NOT_FOUND = "not_found"
+    METHOD = "method_not_allowed"
+    TOO_SLOW = "too_slow"
+    CONFLICT = "conflict"
+    LENGTH = "length_mismatch"
+    TOO_LARGE = "too_large"
+    NO_MEDIA = "no_media"
+    URI_REFUSED = "uri_refused"
+    BUSY = "busy"
+    RATE = "rate_limited"
+    INTERNAL = "internal"
+    STARTING = "starting"
+
+
+class ProblemError(UnmaskError):
+    """An error that a client gets.
+
+    Args:
+        status: of the response.
+        code: for programs.
+        detail: what was wrong, what was expected and what to do.
+        headers: of the response.
+    """
+
+    def __init__(self, status: int, code: Code, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+def not_found(what: str) -> ProblemError:
+    """It does not exist, or is not for this key: both look the same."""
+    return ProblemError(404, Code.NOT_FOUND, f"no such {what}")
+
+
+def busy(detail: str, retry_after_s: float) -> ProblemError:
+    """Nothing was accepted; another try later may be."""
+    return ProblemError(429, Code.BUSY, detail, {"Retry-After": str(max(1, round(retry_after_s)))})
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Answer every error with a problem."""
+
+    @app.exception_handler(ProblemError)
+    async def problem(request: Request, error: ProblemError) -> JSONResponse:
+        return response(request, error.status, error.code, error.detail, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = [{"at": ".".join(map(str, each["loc"])), "message": str(each["msg"])} for each in error.errors()]
+        detail = "; ".join(f"{each['at']}: {each['message']}" for each in found)
+        return response(request, 422, Code.INVALID, detail, errors=found)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: Code.NOT_FOUND, 405: Code.METHOD, 413: Code.TOO_LARGE}
+        code = codes.get(error.status_code, Code.BAD_REQUEST)
+        return response(request, error.status_code, code, str(error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    async def internal(request: Request, error: Exception) -> JSONResponse:
+        detail = "a fault of the service; its log has the details under this request id"
+        return response(request, 500, Code.INTERNAL, detail)
+
+
+def response(
+    request: Request,
+    status: int,
+    code: Code,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> JSONResponse:
+    """The problem as a response."""
+    body = {
+        "type": f"urn:unmask:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "instance": request.url.path,
+        "request_id": getattr(request.state, "request_id", None),
+        **more,
+    }
+    return JSONResponse(body, status, dict(headers or {}), media_type=MEDIA_TYPE)

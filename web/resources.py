@@ -1,0 +1,189 @@
+"""What the API takes and gives, as JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
+from web.keys import Key
+from web.videos import Choice, Decision, Video
+
+
+class Resource(BaseModel):
+    """Unknown fields of requests are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class DecisionRequest(Resource):
+    """A decision on a clip, or on a person in it."""
+
+    decision: Choice
+    track: int | None = Field(default=None, ge=0, description="the person; null: the clip")
+    reason: str = Field(default="", max_length=200, description="of your policy")
+    comment: str = Field(default="", max_length=4000)
+
+
+class DecisionResource(Resource):
+    """A decision that was made."""
+
+    decision: Choice
+    track: int | None
+    reason: str
+    comment: str
+    by: str = Field(description="id of the key")
+    made_at: datetime
+    undone_at: datetime | None = Field(description="null: it counts")
+
+    @classmethod
+    def of(cls, decision: Decision) -> Self:
+        """As JSON."""
+        return cls(
+            decision=decision.decision,
+            track=decision.track,
+            reason=decision.reason,
+            comment=decision.comment,
+            by=decision.by,
+            made_at=_moment(decision.made_s),
+            undone_at=None if decision.undone_s is None else _moment(decision.undone_s),
+        )
+
+
+class VideoResource(Resource):
+    """A video that was handed in."""
+
+    id: str
+    name: str
+    source_class: SourceClass
+    state: State
+    created_at: datetime
+    finished_at: datetime | None
+    uri: str | None
+    media_type: str | None
+    size_bytes: int | None
+    sha256: str | None
+    outcome: Outcome | None = Field(description="null until it is judged")
+    label: Label | None = Field(description="null unless scored")
+    probability: float | None = Field(description="of the most suspicious part; null unless scored")
+    people: int | None
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, video: Video) -> Self:
+        """As JSON."""
+        upload, base = video.upload, f"/v1/videos/{video.id}"
+        links = {"self": base, "events": f"{base}/events", "page": f"/videos/{video.id}"}
+        if video.state is State.DONE:
+            links |= {"record": f"{base}/record", "frames": f"{base}/frames"}
+        if upload.uri is None:
+            links["media"] = f"{base}/media"
+        return cls(
+            id=video.id,
+            name=upload.name,
+            source_class=upload.source_class,
+            state=video.state,
+            created_at=_moment(video.created_s),
+            finished_at=None if video.finished_s is None else _moment(video.finished_s),
+            uri=upload.uri,
+            media_type=upload.media_type,
+            size_bytes=upload.size_bytes,
+            sha256=upload.sha256,
+            outcome=video.outcome,
+            label=video.label,
+            probability=video.probability,
+            people=video.people,
+            links=links,
+        )
+
+
+class VideoDetail(VideoResource):
+    """A video with its verdict and the decisions on it."""
+
+    verdict: dict[str, Any] | None = Field(
+        default=None, description="the record as in docs/contracts.md, without its frames; null until it is judged"
+    )
+    decisions: list[DecisionResource] = Field(default_factory=list, description="by time, with those undone")
+
+
+def detail_of(video: Video, verdict: Verdict | None, decisions: list[DecisionResource]) -> VideoDetail:
+    """A video with all that belongs to it."""
+    record = None if verdict is None else verdict.model_dump(mode="json", by_alias=True, exclude={"frames"})
+    return VideoDetail(**VideoResource.of(video).model_dump(), verdict=record, decisions=decisions)
+
+
+class VideoPage(Resource):
+    """Some of the videos."""
+
+    videos: list[VideoResource]
+    next: str | None = Field(description="path of the next page; null: this is the last one")
+
+
+class FramesResource(Resource):
+    """Scored faces of a video."""
+
+    frames: list[dict[str, Any]] = Field(description="see ScoredFace in docs/contracts.md")
+
+
+class KeyRequest(Resource):
+    """A key to be made."""
+
+    name: str = Field(min_length=1, max_length=80)
+    role: str = Field(pattern="^(submit|review|senior|admin)$")
+    expires_at: datetime | None = Field(default=None, description="null: never")
+
+
+class KeyResource(Resource):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    role: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    @classmethod
+    def of(cls, key: Key) -> Self:
+        """As JSON."""
+        return cls(**_key_fields(key))
+
+
+class NewKey(KeyResource):
+    """A key that was just made; its text is shown this once."""
+
+    key: str
+
+    @classmethod
+    def made(cls, key: Key, text: str) -> Self:
+        """As JSON."""
+        return cls(**_key_fields(key), key=text)
+
+
+class ProblemResource(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="for programs, see docs/api.md")
+    detail: str
+    instance: str
+    request_id: str | None
+
+
+def _key_fields(key: Key) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role.text,
+        "created_at": _moment(key.created_s),
+        "expires_at": None if key.expires_s is None else _moment(key.expires_s),
+        "revoked_at": None if key.revoked_s is None else _moment(key.revoked_s),
+    }
+
+
+def _moment(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)

@@ -1,0 +1,423 @@
+"""/v1/videos: hand in, follow, read, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import PurePath
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from pipeline.contracts import Label, Outcome, SourceClass, State
+from pipeline.sources import SourceError
+from web.hub import Event
+from web.keys import Caller, Role
+from web.media import MediaWriter
+from web.problems import Code, ProblemError, busy, not_found
+from web.resources import (
+    DecisionRequest,
+    DecisionResource,
+    FramesResource,
+    ProblemResource,
+    Resource,
+    VideoDetail,
+    VideoPage,
+    VideoResource,
+    detail_of,
+)
+from web.service import Service, TheCaller, TheService
+from web.uploads import receive_form, receive_raw
+from web.videos import MAX_PAGE, Filter, Sort, Upload, Video, new_id
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["videos"],
+    responses={"4XX": {"model": ProblemResource, "content": {"application/problem+json": {}}}},
+)
+
+MAX_WAIT_S: Final = 60.0
+# So that proxies keep a quiet stream open, in seconds.
+_HEARTBEAT_S: Final = 15.0
+_MAX_JSON_BYTES: Final = 64 << 10
+_MAX_NAME: Final = 255
+_IDEMPOTENCY: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_BODIES: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "video/*": {"schema": {"type": "string", "format": "binary"}},
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}, "source_class": {"type": "string"}},
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["uri"],
+                    "properties": {
+                        "uri": {"type": "string"},
+                        "name": {"type": "string"},
+                        "source_class": {"type": "string", "enum": [each.value for each in SourceClass]},
+                    },
+                    "additionalProperties": False,
+                }
+            },
+        },
+    }
+}
+
+
+class _UriRequest(Resource):
+    uri: str
+    name: str = ""
+    source_class: SourceClass = SourceClass.UPLOAD
+
+
+@router.post(
+    "/videos",
+    status_code=202,
+    response_model=VideoDetail,
+    responses={200: {"model": VideoDetail, "description": "It is judged, or was handed in before."}},
+    openapi_extra=_BODIES,
+)
+async def hand_in(
+    request: Request,
+    response: Response,
+    service: TheService,
+    caller: TheCaller,
+    name: Annotated[str, Query(max_length=_MAX_NAME, description="of the file; a form brings its own")] = "",
+    source_class: SourceClass = SourceClass.UPLOAD,
+    idempotency_key: Annotated[str | None, Header(description="the same key, the same upload")] = None,
+    prefer: Annotated[str | None, Header(description="wait=30: answer with the verdict if it takes no longer")] = None,
+) -> VideoDetail:
+    """Hand in a video: as the body, as the part `file` of a form, or by its URI in JSON."""
+    wait_s = _wait_s(prefer)
+    if idempotency_key is not None and not _IDEMPOTENCY.fullmatch(idempotency_key):
+        raise ProblemError(422, Code.INVALID, "Idempotency-Key has 1 to 128 visible ASCII characters")
+    video = await run_in_threadpool(service.videos.earlier, idempotency_key, caller.key.id)
+    is_new = video is None
+    if video is None:
+        if await run_in_threadpool(service.videos.is_full):
+            raise busy("too many videos are waiting to be judged", 10)
+        video, is_new = await _received(request, service, caller, name, source_class, idempotency_key)
+    if is_new:
+        service.judge.wake()
+    if wait_s:
+        video = await _finished(request, service, video, wait_s)
+        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
+    response.headers["Location"] = f"/v1/videos/{video.id}"
+    response.status_code = 200 if video.state is State.DONE or not is_new else 202
+    return await run_in_threadpool(_detail, service, video)
+
+
+@router.get("/videos", response_model=VideoPage)
+def list_videos(
+    request: Request,
+    service: TheService,
+    caller: TheCaller,
+    state: State | None = None,
+    outcome: Outcome | None = None,
+    label: Label | None = None,
+    source_class: SourceClass | None = None,
+    name: Annotated[str | None, Query(max_length=_MAX_NAME, description="part of the name")] = None,
+    decided: bool | None = None,
+    sort: Sort = "-created",
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    cursor: Annotated[str | None, Query(max_length=500)] = None,
+) -> VideoPage:
+    """The videos that this key may see: with role submit those that it handed in, else all."""
+    chosen = Filter(only_own(caller), state, outcome, label, source_class, name or None, decided)
+    page = service.videos.list(chosen, sort=sort, limit=limit, cursor=cursor)
+    following = None
+    if page.cursor is not None:
+        query = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
+        following = f"/v1/videos?{urlencode([*query, ('cursor', page.cursor)])}"
+    return VideoPage(videos=[VideoResource.of(video) for video in page.videos], next=following)
+
+
+@router.get("/videos/{id}", response_model=VideoDetail, responses={304: {"description": "It has not changed."}})
+def get_video(
+    id: str,
+    response: Response,
+    service: TheService,
+    caller: TheCaller,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Any:
+    """A video with its verdict."""
+    video = seen(service, caller, id)
+    etag = f'"{video.version}"'
+    if if_none_match is not None and etag in [each.strip() for each in if_none_match.split(",")]:
+        return Response(status_code=304, headers={"ETag": etag})
+    response.headers["ETag"] = etag
+    return _detail(service, video)
+
+
+@router.get("/videos/{id}/record", response_class=Response, responses={200: {"content": {"application/json": {}}}})
+def get_record(id: str, service: TheService, caller: TheCaller) -> Response:
+    """The whole record, as `unmask scan --jsonl` writes it."""
+    report = service.videos.report(seen(service, caller, id))
+    if report is None:
+        raise not_found("record: the video is not judged yet")
+    return Response(report.verdict.to_json(), media_type="application/json")
+
+
+@router.get("/videos/{id}/frames", response_model=FramesResource)
+def get_frames(
+    id: str,
+    service: TheService,
+    caller: TheCaller,
+    track: Annotated[int | None, Query(ge=0)] = None,
+    from_s: Annotated[float, Query(ge=0)] = 0.0,
+    to_s: Annotated[float | None, Query(ge=0)] = None,
+) -> FramesResource:
+    """The scored faces, all of them or those of a person or a stretch."""
+    report = service.videos.report(seen(service, caller, id))
+    if report is None:
+        raise not_found("frames: the video is not judged yet")
+    chosen = [
+        face.model_dump(mode="json")
+        for face in report.verdict.frames
+        if (track is None or face.track == track) and from_s <= face.t_s and (to_s is None or face.t_s <= to_s)
+    ]
+    return FramesResource(frames=chosen)
+
+
+@router.get("/videos/{id}/crops/{track}/{n}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
+def get_crop(id: str, track: int, n: int, service: TheService, caller: TheCaller) -> Response:
+    """A picture of a person: first the most suspicious ones, then the clearest."""
+    jpeg = service.videos.crop(seen(service, caller, id), track, n) if 0 <= n < 1000 and 0 <= track < 2**31 else None
+    if jpeg is None:
+        raise not_found("crop")
+    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+@router.get("/videos/{id}/media", response_class=FileResponse, responses={206: {"description": "A range of it."}})
+def get_media(id: str, service: TheService, caller: TheCaller) -> FileResponse:
+    """The file as it was handed in; ranges are supported."""
+    video = seen(service, caller, id)
+    path = service.media.path(video.id)
+    if video.upload.uri is not None or not path.is_file():
+        raise not_found("file: only its URI was handed in")
+    return FileResponse(
+        path,
+        media_type=video.upload.media_type,
+        headers={"Content-Security-Policy": "sandbox", "Cache-Control": "private, max-age=3600"},
+    )
+
+
+@router.get(
+    "/videos/{id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}}
+)
+async def get_events(id: str, request: Request, service: TheService, caller: TheCaller) -> StreamingResponse:
+    """Server-sent events: state, progress, decision; the stream ends when the video is judged or deleted."""
+    await run_in_threadpool(seen, service, caller, id)
+    return StreamingResponse(
+        _events(request, service, caller, id),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.delete("/videos/{id}", status_code=204)
+def delete_video(id: str, service: TheService, caller: TheCaller) -> None:
+    """Delete a video with its file, verdict, pictures and decisions. Those of other keys take role senior."""
+    video = seen(service, caller, id)
+    if video.key_id != caller.key.id:
+        caller.require(Role.SENIOR)
+    service.videos.delete(video.id)
+    service.judge.drop(video.id)
+    service.media.delete(video.id)
+    service.hub.publish(video.id, Event("deleted", {}, is_last=True))
+
+
+@router.post("/videos/{id}/decisions", status_code=201, response_model=DecisionResource)
+def decide(id: str, wanted: DecisionRequest, service: TheService, caller: TheCaller) -> DecisionResource:
+    """Decide on a clip or on a person in it; it replaces your earlier decision on the same. Takes role review."""
+    caller.require(Role.REVIEW)
+    video = service.videos.get(id)
+    made = service.videos.decide(
+        video, caller.key.id, wanted.decision, track=wanted.track, reason=wanted.reason, comment=wanted.comment
+    )
+    answer = DecisionResource.of(made)
+    service.hub.publish(video.id, Event("decision", answer.model_dump(mode="json")))
+    return answer
+
+
+@router.delete("/videos/{id}/decisions/last", response_model=DecisionResource)
+def undo(id: str, service: TheService, caller: TheCaller) -> DecisionResource:
+    """Take your last decision on this video back, within five minutes."""
+    caller.require(Role.REVIEW)
+    video = service.videos.get(id)
+    answer = DecisionResource.of(service.videos.undo(video, caller.key.id))
+    service.hub.publish(video.id, Event("decision", answer.model_dump(mode="json")))
+    return answer
+
+
+def only_own(caller: Caller) -> str | None:
+    """The key whose videos the caller may see; None: all."""
+    return None if caller.key.role >= Role.REVIEW else caller.key.id
+
+
+def seen(service: Service, caller: Caller, id_: str) -> Video:
+    """A video that the caller may see.
+
+    Raises:
+        ProblemError: it does not exist, or is not for them.
+    """
+    return service.videos.get(id_, only_own(caller))
+
+
+def _detail(service: Service, video: Video) -> VideoDetail:
+    report = service.videos.report(video)
+    decisions = [DecisionResource.of(each) for each in service.videos.decisions(video)]
+    return detail_of(video, None if report is None else report.verdict, decisions)
+
+
+async def _received(
+    request: Request, service: Service, caller: Caller, name: str, source_class: SourceClass, idempotency: str | None
+) -> tuple[Video, bool]:
+    kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    id_ = new_id()
+    if kind == "application/json":
+        upload = await _named_by_uri(request, service, source_class, idempotency)
+        return await run_in_threadpool(service.videos.accept, upload, caller.key.id, id_)
+    if service.uploads >= service.options.max_uploads:
+        raise busy(f"{service.uploads} uploads are under way", 2)
+    _check_length(request, service.options.max_upload_bytes)
+    service.uploads += 1
+    try:
+        with service.media.writing(id_, service.options.max_upload_bytes) as writer:
+            if kind == "multipart/form-data":
+                form = await receive_form(request, writer)
+                name = form.filename or name
+                source_class = _class_of(form.fields.get("source_class"), source_class)
+            else:
+                await receive_raw(request, writer)
+            await run_in_threadpool(_keep, request, writer, kind)
+        upload = Upload(
+            _plain_name(name) or id_,
+            source_class,
+            idempotency,
+            media_type=writer.media_type,
+            size_bytes=writer.size_bytes,
+            sha256=writer.sha256,
+        )
+        try:
+            video, is_new = await run_in_threadpool(service.videos.accept, upload, caller.key.id, id_)
+        except ProblemError:
+            service.media.delete(id_)
+            raise
+        if not is_new:
+            service.media.delete(id_)
+        return video, is_new
+    finally:
+        service.uploads -= 1
+
+
+def _keep(request: Request, writer: MediaWriter, kind: str) -> None:
+    stated = request.headers.get("content-length")
+    if kind != "multipart/form-data" and stated is not None and int(stated) != writer.size_bytes:
+        raise ProblemError(422, Code.LENGTH, f"{writer.size_bytes} bytes came, and Content-Length says {stated}")
+    writer.keep()
+
+
+def _check_length(request: Request, max_bytes: int) -> None:
+    stated = request.headers.get("content-length", "0")
+    if not stated.isdecimal():
+        raise ProblemError(400, Code.BAD_REQUEST, "Content-Length is not a number")
+    # A form adds its boundaries and fields.
+    if int(stated) > max_bytes + (1 << 20):
+        raise ProblemError(413, Code.TOO_LARGE, f"at most {max_bytes:,} bytes are accepted", {"Connection": "close"})
+
+
+async def _named_by_uri(
+    request: Request, service: Service, source_class: SourceClass, idempotency: str | None
+) -> Upload:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_JSON_BYTES:
+            raise ProblemError(413, Code.TOO_LARGE, f"at most {_MAX_JSON_BYTES:,} bytes of JSON are accepted")
+    try:
+        wanted = _UriRequest.model_validate_json(body)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in error.errors())
+        raise ProblemError(422, Code.INVALID, found) from error
+    try:
+        await run_in_threadpool(service.judge.allow.check, wanted.uri)
+    except SourceError as error:
+        raise ProblemError(422, Code.URI_REFUSED, str(error)) from error
+    except ValueError as error:
+        raise ProblemError(422, Code.INVALID, f"uri: {error}") from error
+    chosen = wanted.source_class if "source_class" in wanted.model_fields_set else source_class
+    return Upload(_plain_name(wanted.name) or _plain_name(wanted.uri), chosen, idempotency, uri=wanted.uri)
+
+
+def _class_of(text: str | None, default: SourceClass) -> SourceClass:
+    try:
+        return default if text is None else SourceClass(text)
+    except ValueError:
+        names = ", ".join(each.value for each in SourceClass)
+        raise ProblemError(422, Code.INVALID, f"source_class is one of {names}") from None
+
+
+def _plain_name(name: str) -> str:
+    """The last part of a name; clients may send whole paths."""
+    return PurePath(name.replace("\\", "/")).name[:_MAX_NAME]
+
+
+def _wait_s(prefer: str | None) -> float:
+    """Seconds of a `Prefer: wait=30` (RFC 7240); what is not understood is ignored, as it asks."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", prefer or "", re.IGNORECASE)
+    return min(float(found[1]), MAX_WAIT_S) if found else 0.0
+
+
+async def _finished(request: Request, service: Service, video: Video, wait_s: float) -> Video:
+    """The video once it is judged, or as it is after this time."""
+    with service.hub.listening(video.id) as listener:
+        try:
+            async with asyncio.timeout(wait_s):
+                video = await run_in_threadpool(service.videos.get, video.id)
+                while video.state is not State.DONE:
+                    if (await listener.events.get()).is_last:
+                        break
+        except TimeoutError:
+            pass
+    return await run_in_threadpool(service.videos.get, video.id)
+
+
+async def _events(request: Request, service: Service, caller: Caller, id_: str) -> AsyncIterator[str]:
+    with service.hub.listening(id_) as listener:
+        try:
+            video = await run_in_threadpool(seen, service, caller, id_)
+        except ProblemError:
+            return
+        now = {"state": video.state.value, "outcome": video.outcome, "label": video.label}
+        yield _sse(Event("state", now))
+        if video.state is State.DONE:
+            return
+        while not await request.is_disconnected():
+            try:
+                event = await asyncio.wait_for(listener.events.get(), _HEARTBEAT_S)
+            except TimeoutError:
+                yield ": waiting\n\n"
+                continue
+            yield _sse(event)
+            if event.is_last:
+                return
+
+
+def _sse(event: Event) -> str:
+    return f"event: {event.kind}\ndata: {json.dumps(event.data)}\n\n"

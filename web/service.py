@@ -1,0 +1,133 @@
+"""Everything that the routes share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+
+from pipeline.settings import Settings
+from web.database import Database
+from web.hub import Event, Hub
+from web.judging import Judge, JudgeOptions
+from web.keys import Caller, Keys, no_key
+from web.media import MediaFolder
+from web.problems import Code, ProblemError
+from web.rates import Rates
+from web.videos import Videos
+
+COOKIE: Final = "unmask_session"
+# Methods that change nothing.
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Options of the service.
+
+    Attributes:
+        folder: of the database and the uploaded files.
+        judge: how videos are judged.
+        max_upload_bytes: of a file.
+        max_uploads: at once; more are refused.
+        max_waiting: videos that wait to be judged; more are refused.
+        requests_s: requests a second that each key may make on average.
+        secure: the page is reached by https only, so its cookie is sent there only.
+    """
+
+    folder: Path
+    judge: JudgeOptions = field(default_factory=JudgeOptions)
+    max_upload_bytes: int = 4 << 30
+    max_uploads: int = 64
+    max_waiting: int = 10_000
+    requests_s: float = 50.0
+    secure: bool = False
+
+
+class Service:
+    """The parts of a running service.
+
+    Args:
+        options: see `ServeOptions`.
+        settings: of the machine.
+
+    Raises:
+        DatabaseError: the folder is of a later version.
+        OSError: it cannot be made or written.
+        ValueError: `UNMASK_URI_ALLOW` is invalid.
+    """
+
+    def __init__(self, options: ServeOptions, settings: Settings) -> None:
+        options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.options = options
+        self.database = Database(options.folder / "unmask.sqlite3")
+        self.keys = Keys(self.database)
+        self.videos = Videos(self.database, max_waiting=options.max_waiting)
+        self.media = MediaFolder(options.folder / "media")
+        self.hub = Hub()
+        self.rates = Rates(options.requests_s)
+        self.judge = Judge(self.videos, self.media, self.hub, options.judge, settings)
+        self.uploads = 0
+
+    def start(self) -> None:
+        """Clean up what an earlier process left, and begin to judge."""
+        known = self.database.read().execute("SELECT id FROM videos WHERE uri IS NULL")
+        self.media.remove_unknown({row["id"] for row in known})
+        self.videos.requeue_all()
+        self.judge.start()
+
+    def stop(self) -> None:
+        """End; videos under way wait for the next start."""
+        self.hub.publish_all(Event("stopping", {}, is_last=True))
+        self.judge.stop()
+        self.database.close()
+
+
+def service_of(request: Request) -> Service:
+    """The service that answers this request."""
+    found: Service = request.app.state.service
+    return found
+
+
+def caller_of(request: Request) -> Caller:
+    """Who is asking, by key or by session.
+
+    Raises:
+        ProblemError: nobody, or a key that is wrong, or too many requests, or a request from a foreign page.
+    """
+    service = service_of(request)
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        caller = Caller(service.keys.check(text.strip()))
+    else:
+        found = service.keys.session(request.cookies.get(COOKIE, ""))
+        if found is None:
+            raise no_key()
+        caller = found
+        if request.method not in _SAFE:
+            check_own_page(request, caller)
+    service.rates.check(caller.key.id)
+    return caller
+
+
+def check_own_page(request: Request, caller: Caller, token: str | None = None) -> None:
+    """Return if a request with a session was made by a page of this service.
+
+    Args:
+        request: it.
+        caller: of its session.
+        token: from a form; None: the header has it.
+
+    Raises:
+        ProblemError: it may come from a foreign page.
+    """
+    brought = token if token is not None else request.headers.get("x-csrf-token", "")
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    if caller.csrf is None or brought != caller.csrf or site != "same-origin":
+        raise ProblemError(403, Code.FOREIGN_PAGE, "a change with a session takes the page's own X-CSRF-Token")
+
+
+TheService = Annotated[Service, Depends(service_of)]
+TheCaller = Annotated[Caller, Depends(caller_of)]
