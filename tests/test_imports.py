@@ -272,7 +272,10 @@ def loaded_by(statement: str) -> set[str]:
         ["--version"],
         *(
             [command, "--help"]
-            for command in ("scan", "models", "doctor", "bench", "train", "evaluate", "data", "promote", "rollback")
+            for command in (
+                *("scan", "models", "doctor", "bench", "train", "evaluate", "data", "promote", "rollback"),
+                *("serve", "keys"),
+            )
         ),
     ],
 )
@@ -282,6 +285,39 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert "typer" in names
     assert names.isdisjoint(HEAVY)
     assert done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "scan clip.mp4 --weights absent",
+        "bench tests/test_imports.py --weights absent",
+        "evaluate --manifest absent.csv",
+        "evaluate --manifest tests --weights absent",
+        "calibrate absent.safetensors --manifest tests --out out.safetensors",
+        "train xception --manifest absent.csv",
+        "average absent.safetensors --out out.safetensors",
+        "models graph absent --out out.graph",
+        "models export absent --to onnx --out out.onnx",
+        "models difference absent --out out.difference",
+        "models import absent --layout deepfakebench-xception --out out.safetensors",
+        "serve --weights absent --port 0 --folder absent",
+    ],
+)
+def test_a_missing_file_is_reported_without_torch(arguments: str) -> None:
+    code = "import sys; from pipeline.cli import main; sys.argv[1:] = sys.stdin.read().split()"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", f"{code}; main()"],
+        input=arguments,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=ROOT,
+    )
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 2, done.stderr
+    assert names.isdisjoint({"torch", "timm", "openvino"})
 
 
 def test_the_decode_child_loads_only_the_decoders() -> None:

@@ -55,10 +55,10 @@ class Judge:
         hub: gets their events.
         options: see `JudgeOptions`.
         settings: limits of the machine, and which URIs may be read.
-        changed: called with each finished video.
 
     Attributes:
         error: why nothing can be judged; None: nothing is wrong.
+        failed: called once if nothing can be judged.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Judge:
         settings: Settings,
     ) -> None:
         self.error: str | None = None
+        self.failed: Callable[[], None] = lambda: None
         self.allow = UriAllow.parse(settings.uri_allow or "")
         self._videos = videos
         self._media = media
@@ -127,7 +128,8 @@ class Judge:
                     thread.join()
         except (UnmaskError, ValueError, ImportError, OSError) as error:
             self.error = str(error)
-            log.exception("no video can be judged")
+            log.error("no video can be judged", error=str(error))
+            self.failed()
 
     def _scanner(self, stack: ExitStack) -> Scanner:
         from pipeline import assembly

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands.errors import exit_on_error
+from pipeline.commands.inputs import check_exist, check_weights
 from pipeline.commands.options import (
     Backend,
     ClipsAtOnce,
@@ -90,6 +91,9 @@ def run(
     if missing := [str(clip) for clip in clips if not clip.is_file()]:
         raise typer.BadParameter(f"no such file: {', '.join(missing)}")
     with exit_on_error():
+        check_exist([against])
+        if weights is not None:
+            check_weights(weights)
         files = [member for member in (weights or "").split(",") if Path(member).is_file()]
         check_written({"--json": json_to}, [*clips, *files, detector_weights])
     if detector_weights is None and data is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import typer
 
 from pipeline.commands.errors import exit_on_error, fail
+from pipeline.commands.inputs import check_exist, check_weights
 from pipeline.commands.options import JsonTo
 from pipeline.commands.output import check_written, echo, written_as_json
 from pipeline.interop import Format
@@ -154,8 +155,12 @@ def difference(
     """
     import tempfile
 
+    from models.checkpoint_header import read_info
+
+    with exit_on_error():
+        read_info(checkpoint)
+
     from models.bases import base_of_backbone, find_base
-    from models.checkpoint import read_info
     from models.difference import apply_difference, save_difference
 
     with exit_on_error():
@@ -191,6 +196,9 @@ def import_weights(
 
     Exit codes: 0 written, 2 the layout does not match.
     """
+    with exit_on_error():
+        check_exist([file])
+
     from models.checkpoint import save_checkpoint
     from models.interop import import_detector
 
@@ -227,14 +235,17 @@ def export_weights(
 
     Exit codes: 0 written, 2 it cannot be written this way, 1 its scores differed and it was not kept.
     """
+    if batch != "dynamic" and not batch.isdecimal():
+        fail(f"--batch must be dynamic or a number, got {batch!r}")
+    with exit_on_error():
+        check_weights(weights)
+
     import numpy as np
 
     from models.architectures import load_detector
     from pipeline.interop.check import face_crops, random_crops
     from pipeline.interop.export import export
 
-    if batch != "dynamic" and not batch.isdecimal():
-        fail(f"--batch must be dynamic or a number, got {batch!r}")
     with exit_on_error():
         inputs = [_file_of(weights), *(images.rglob("*") if images is not None and images.is_dir() else [images])]
         check_written({"--out": out, "--json": json_to}, inputs)
@@ -278,6 +289,10 @@ def graph(
     Exit codes: 0 written, 2 it cannot be made, 1 it cannot be written.
     """
     import hashlib
+
+    with exit_on_error():
+        if weights != "mtcnn":
+            check_weights(weights)
 
     from pipeline.detectors import load
     from pipeline.faces.mtcnn_graph import make_mtcnn_graph

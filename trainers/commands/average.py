@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.errors import exit_on_error
+from pipeline.commands.inputs import check_weights
 from pipeline.commands.output import check_written, echo
 
 
@@ -19,6 +20,10 @@ def run(
 
     Choose thresholds again afterwards (`unmask calibrate`). Exit codes: 0 done, 2 the checkpoints do not match.
     """
+    with exit_on_error():
+        for each in weights:
+            check_weights(each)
+
     from trainers.average import average
 
     with exit_on_error():

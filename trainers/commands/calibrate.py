@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
+from pipeline.commands.inputs import check_exist, check_weights
 from pipeline.commands.options import Device
 from pipeline.commands.output import echo
 
@@ -35,6 +37,10 @@ def run(
 
     Exit codes: 0 done, 2 bad options or not enough data.
     """
+    with exit_on_error():
+        check_exist([manifest])
+        check_weights(weights)
+
     from trainers.calibrate import CalibrateOptions
     from trainers.calibrate import run as calibrate
 

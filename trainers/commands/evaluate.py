@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
+from pipeline.commands.inputs import check_exist, check_weights
 from pipeline.commands.options import (
     Backend,
     ClipsAtOnce,
@@ -67,6 +69,10 @@ def run(
 
     Exit codes: 0 all scored, 3 some images or clips failed, 2 bad options or input, 130 interrupted.
     """
+    with exit_on_error():
+        check_exist(manifest)
+        check_weights(weights)
+
     from pipeline.logs import configure_logging
     from pipeline.scanner_options import ScannerOptions
     from pipeline.video.sampling import Fps

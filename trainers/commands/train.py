@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.errors import exit_on_error
+from pipeline.commands.inputs import check_exist
 from pipeline.commands.options import Device
 from pipeline.commands.output import echo
 
@@ -36,6 +38,9 @@ def run(
 
     Exit codes: 0 done, 2 bad options or data, 130 interrupted with a checkpoint in place.
     """
+    with exit_on_error():
+        check_exist([manifest, branch])
+
     from trainers.run import TrainOptions
     from trainers.run import run as train
 

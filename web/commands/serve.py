@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.errors import exit_on_error, fail
+from pipeline.commands.inputs import check_exist, check_weights
 from pipeline.commands.options import ClipsAtOnce, FaceDetector, FaceWeights, Weights, clips_at_once
 from pipeline.commands.output import echo
 from web.commands.options import Folder, folder_of
@@ -44,6 +45,9 @@ def run(
     from pipeline.video.sampling import Fps
 
     with exit_on_error():
+        check_exist([detector_weights])
+        check_weights(weights)
+
         import uvicorn
 
         from web.app import create_app
@@ -81,7 +85,13 @@ def run(
             timeout_keep_alive=30,
             timeout_graceful_shutdown=10,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        server = uvicorn.Server(config)
+
+        def end() -> None:
+            server.should_exit = True
+
+        service.judge.failed = end
+        server.run(sockets=[listening])
     if service.judge.error is not None:
         fail(service.judge.error)
 
