@@ -122,6 +122,57 @@ class Coverage(Contract):
         return self.share == 1 and not self.frames_lost and not self.truncated
 
 
+class Strength(StrEnum):
+    """Of evidence, in the words of the ENFSI's verbal scale."""
+
+    NONE = "none"
+    WEAK = "weak"
+    MODERATE = "moderate"
+    MODERATELY_STRONG = "moderately_strong"
+    STRONG = "strong"
+    VERY_STRONG = "very_strong"
+    EXTREMELY_STRONG = "extremely_strong"
+
+
+class Evidence(Contract):
+    """How strongly the scores of the person who decides support either side."""
+
+    supports: Literal["forged", "real", "neither"]
+    strength: Strength
+    at_bound: bool = Field(description="the ratio is the largest that the validation clips support")
+    validation_clips: int | None = Field(ge=1, description="clips behind that bound")
+
+
+class Extent(Contract):
+    """Who looks forged, and when."""
+
+    tracks: list[int] = Field(min_length=1, description="people")
+    stretches: list[tuple[float, float]] = Field(description="seconds, by time; they do not overlap")
+    share: float | None = Field(ge=0, le=1, description="of the duration; null where that is unknown, and of pictures")
+
+
+class LimitCode(StrEnum):
+    """What makes a verdict less certain than its number. Codes may be added."""
+
+    PARTLY_READ = "partly_read"
+    FEW_LOOKED_AT = "few_looked_at"
+    MANY_PEOPLE = "many_people"
+    FEW_FRAMES = "few_frames"
+    SMALL_FACE = "small_face"
+    POOR_PICTURE = "poor_picture"
+    TINY = "tiny"
+    CUT_OFF = "cut_off"
+    TURNED = "turned"
+    UNCLEAR = "unclear"
+
+
+class Limit(Contract):
+    """A limit of a verdict."""
+
+    code: LimitCode
+    track: int | None = Field(ge=0, description="of this person; null: of the clip")
+
+
 class Adapted(Contract):
     """How adaptive sampling went."""
 
@@ -176,6 +227,11 @@ class Verdict(Contract):
         default=None, description="null for pictures, for streams, and where the video was not read to its end"
     )
     adapted: Adapted | None = Field(default=None, description="null unless the sampling is adaptive and had a choice")
+    evidence: Evidence | None = Field(
+        default=None, description="null unless scored, and where the weights carry no bounds for likelihood ratios"
+    )
+    extent: Extent | None = Field(default=None, description="null where nobody looks forged")
+    limits: list[Limit] = Field(default_factory=list, description="what to know before the number, of the clip first")
     streams: list[StreamVerdict] = Field(
         default_factory=list, description="the video streams, the largest first; empty where there is one"
     )

@@ -9,9 +9,10 @@ from typing import Final
 
 from models.checkpoint_info import Thresholds
 from pipeline.clip_report import ClipReport
-from pipeline.contracts import Label, Outcome, StreamVerdict, Verdict
+from pipeline.contracts import Label, Limit, LimitCode, Outcome, StreamVerdict, Verdict
 from pipeline.verdict.aggregate import supported_people
 from pipeline.verdict.calibration import label
+from pipeline.verdict.statement import MANY_PEOPLE, extent_of
 
 # More video streams of one file are not looked at.
 MAX_STREAMS: Final = 4
@@ -101,27 +102,39 @@ def _combined(verdicts: Sequence[Verdict], streams: Sequence[StreamVerdict], thr
     """
     scored = [verdict for verdict in verdicts if verdict.outcome is Outcome.SCORED]
     base = max(scored, key=lambda verdict: verdict.probability or 0.0) if scored else verdicts[0]
-    people = sum(len(supported_people(verdict)) for verdict in scored)
+    people = [person for verdict in scored for person in supported_people(verdict)]
     judged = base.label
     if base.probability is not None and len(scored) > 1:
-        judged = label(base.probability, people, thresholds)
+        judged = label(base.probability, len(people), thresholds)
     segments = [segment for verdict in scored for segment in verdict.segments]
     if segments:
         judged = Label.FAKE
     not_judged = sum((Counter(verdict.not_judged) for verdict in verdicts), Counter[str]())
+    durations = [verdict.duration_s for verdict in verdicts if verdict.duration_s is not None]
+    duration_s = max(durations, default=None)
     coverages = [verdict.coverage for verdict in verdicts if verdict.coverage is not None]
     return base.model_copy(
         update={
             "label": judged,
-            "duration_s": max((v.duration_s for v in verdicts if v.duration_s is not None), default=None),
+            "duration_s": duration_s,
             "frames_sampled": sum(verdict.frames_sampled for verdict in verdicts),
             "frames_scored": sum(verdict.frames_scored for verdict in verdicts),
             "people": [person for verdict in verdicts for person in verdict.people],
             "frames": [face for verdict in verdicts for face in verdict.frames],
             "segments": sorted(segments, key=lambda segment: (segment.from_s, segment.track)),
+            "extent": extent_of(people, segments, duration_s, thresholds) if judged is Label.FAKE else None,
+            "limits": _limits(verdicts, len(people)),
             "not_judged": dict(sorted(not_judged.items())),
             "coverage": min(coverages, key=lambda coverage: coverage.share) if coverages else None,
             "streams": list(streams),
             "elapsed_s": round(sum(verdict.elapsed_s for verdict in verdicts), 3),
         }
     )
+
+
+def _limits(verdicts: Sequence[Verdict], people: int) -> list[Limit]:
+    """Those of all streams, each once, those of the clip first."""
+    found = dict.fromkeys(limit for verdict in verdicts for limit in verdict.limits)
+    if people >= MANY_PEOPLE:
+        found[Limit(code=LimitCode.MANY_PEOPLE, track=None)] = None
+    return sorted(found, key=lambda limit: limit.track is not None)

@@ -50,6 +50,11 @@ class ClipView:
     others_left_out: int = 0
     anchor: str | None = None
 
+    @property
+    def rationale(self) -> str:
+        """See `wording.rationale`."""
+        return "" if self.verdict.provenance.untrained else wording.rationale(self.verdict, self.thresholds)
+
 
 def summarised(clip: ClipReport, anchor: str | None = None) -> ClipView:
     """The clip in a row of a table.
@@ -114,6 +119,9 @@ def environment(*loaders: jinja2.BaseLoader) -> jinja2.Environment:
     environment.filters |= {
         "probability": wording.probability_text,
         "evidence": wording.evidence_text,
+        "strength": wording.strength_text,
+        "bound": wording.bound_text,
+        "limits": wording.limits_text,
         "duration": wording.duration_text,
         "moment": wording.moment_text,
         "tick": wording.tick_text,

@@ -143,7 +143,10 @@ def summary(
         first = ranked[0]
         if first.likelihood_ratio is not None and first.suspicion == first.probability:
             name = f"{visible(first.source[len(folder) :])}: " if len(verdicts) > 1 else ""
-            yield Text(name + wording.evidence_text(first.likelihood_ratio))
+            if text := wording.limits_text(first.limits):
+                yield Text(f"{name}Limits: {text}")
+            strength = "" if first.evidence is None else f"{wording.strength_text(first.evidence)}. "
+            yield Text(name + strength + wording.evidence_text(first.likelihood_ratio))
     if text := wording.adaptive_summary(verdicts):
         yield Text(text)
     if untrained:

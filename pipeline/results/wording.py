@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pipeline.contracts import Adapted, Label, Outcome, Segment, Verdict
+from pipeline.clip_report import AppliedThresholds
+from pipeline.contracts import Adapted, Evidence, Label, Limit, LimitCode, Outcome, Segment, Verdict
 
 Kind = Literal["fake", "inconclusive", "real", "untrained", "unjudged"]
 
@@ -218,6 +219,71 @@ def segments_text(segments: Sequence[Segment]) -> str:
 
 def _are(count: int) -> str:
     return f"{count:,} {'is' if count == 1 else 'are'}"
+
+
+_LIMITS: dict[LimitCode, str] = {
+    LimitCode.PARTLY_READ: "only a part of the video could be read",
+    LimitCode.FEW_LOOKED_AT: "only few frames were looked at",
+    LimitCode.MANY_PEOPLE: "many people were judged, and the highest of many scores is high by chance",
+    LimitCode.FEW_FRAMES: "seen in few frames",
+    LimitCode.SMALL_FACE: "a small face",
+    LimitCode.POOR_PICTURE: "a picture too poor to say much",
+    LimitCode.TINY: "most faces are too small to be judged",
+    LimitCode.CUT_OFF: "most faces are cut off by the edge of the picture",
+    LimitCode.TURNED: "most faces are turned away",
+    LimitCode.UNCLEAR: "most faces are too blurred, compressed or noisy",
+}
+# People whose limits a text names.
+_MAX_LIMITED = 4
+
+
+def limits_text(limits: Sequence[Limit]) -> str:
+    """What to know before the number: "Only a part of the video could be read; track 0: a small face.", or ""."""
+    of_people: dict[int, list[str]] = {}
+    parts = []
+    for limit in limits:
+        if limit.track is None:
+            parts.append(_LIMITS[limit.code])
+        else:
+            of_people.setdefault(limit.track, []).append(_LIMITS[limit.code])
+    named = list(of_people.items())[:_MAX_LIMITED]
+    parts += [f"track {track}: {', '.join(found)}" for track, found in named]
+    if len(of_people) > len(named):
+        parts.append(f"and {len(of_people) - len(named)} more people")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def strength_text(evidence: Evidence) -> str:
+    """The verbal scale: "Moderate support for a forgery"."""
+    if evidence.supports == "neither":
+        return "No support for either side"
+    side = "a forgery" if evidence.supports == "forged" else "a real face"
+    return f"{evidence.strength.value.replace('_', ' ').capitalize()} support for {side}"
+
+
+def bound_text(evidence: Evidence) -> str:
+    """Why the evidence is not stronger; "" where it could be."""
+    if not evidence.at_bound or evidence.validation_clips is None:
+        return ""
+    return f"That is the most that {evidence.validation_clips:,} validation clips support."
+
+
+def rationale(verdict: Verdict, thresholds: AppliedThresholds | None) -> str:
+    """The facts behind the label in one sentence; "" unless scored."""
+    if verdict.probability is None or not verdict.people:
+        return ""
+    person = max(verdict.people, key=lambda each: (each.probability == verdict.probability, each.frames))
+    seen = f"{person.frames:,} frame{'' if person.frames == 1 else 's'}"
+    when = f" from {moment_text(person.first_s)} to {moment_text(person.last_s)}" if person.frames > 1 else ""
+    text = f"Track {person.track}, scored in {seen}{when}, has {probability_text(person.probability)}"
+    if thresholds is not None:
+        text += (
+            f"; fake is called from {probability_text(thresholds.fake)}, real below {probability_text(thresholds.real)}"
+        )
+    if verdict.segments:
+        text += f"; it looks forged {segments_text(verdict.segments)}"
+    return f"{text}."
 
 
 def evidence_text(ratio: float) -> str:

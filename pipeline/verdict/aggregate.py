@@ -17,6 +17,7 @@ from pipeline.verdict.calibration import label
 from pipeline.verdict.coverage import MIN_COVERAGE, describe
 from pipeline.verdict.evidence import LogitSum
 from pipeline.verdict.segments import Run, independent_frames, stretches, strongest_runs
+from pipeline.verdict.statement import evidence_of, extent_of, limits_of
 
 # Of a track, from the log-odds and the contrast that they need.
 Runs = Callable[[int, float, float], list[Run]]
@@ -179,7 +180,7 @@ def conclude(
             decided = Label.INCONCLUSIVE
         if thresholds is not None and (segments := _segments(supported, calibration, thresholds, runs)):
             decided = Label.FAKE
-    return Verdict(
+    verdict = Verdict(
         id=facts.id,
         source=facts.source,
         outcome=failure.outcome if failure else Outcome.SCORED,
@@ -199,6 +200,15 @@ def conclude(
         not_judged={name: count for name, count in sorted(facts.not_judged.items()) if count},
         provenance=facts.provenance,
         elapsed_s=round(facts.elapsed_s, 3),
+    )
+    return verdict.model_copy(
+        update={
+            "evidence": evidence_of(verdict.likelihood_ratio, calibration),
+            "extent": (
+                extent_of(supported, segments, verdict.duration_s, thresholds) if decided is Label.FAKE else None
+            ),
+            "limits": limits_of(verdict, supported if deciding is not None else [], frames, calibration),
+        }
     )
 
 

@@ -6,13 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contracts import Label, Outcome, Verdict
+from pipeline.clip_report import AppliedThresholds
+from pipeline.contracts import Evidence, Label, Limit, LimitCode, Outcome, Person, Verdict
 from pipeline.results.wording import (
     CLOSE,
+    bound_text,
     evidence_badge,
     evidence_text,
     finding_of,
+    limits_text,
+    rationale,
     run_headline,
+    strength_text,
     times_text,
 )
 from tests.pipeline.records import record
@@ -86,6 +91,50 @@ def test_a_clip_close_to_fake_is_called_so() -> None:
 def test_a_likelihood_ratio_as_text(ratio: float, text: str, badge: str) -> None:
     assert evidence_text(ratio) == text
     assert evidence_badge(ratio) == badge
+
+
+@pytest.mark.parametrize(
+    ("evidence", "text"),
+    [
+        (
+            Evidence(supports="forged", strength="moderate", at_bound=True, validation_clips=2106),
+            "Moderate support for a forgery",
+        ),
+        (
+            Evidence(supports="real", strength="very_strong", at_bound=False, validation_clips=9),
+            "Very strong support for a real face",
+        ),
+        (
+            Evidence(supports="neither", strength="none", at_bound=False, validation_clips=9),
+            "No support for either side",
+        ),
+    ],
+)
+def test_evidence_in_the_words_of_the_scale(evidence: Evidence, text: str) -> None:
+    assert strength_text(evidence) == text
+    assert bound_text(evidence) == (
+        "That is the most that 2,106 validation clips support." if evidence.at_bound else ""
+    )
+
+
+def test_limits_as_text() -> None:
+    limits = [Limit(code=LimitCode.PARTLY_READ, track=None)]
+    limits += [Limit(code=code, track=3) for code in (LimitCode.FEW_FRAMES, LimitCode.SMALL_FACE)]
+    assert limits_text(limits) == "Only a part of the video could be read; track 3: seen in few frames, a small face."
+    assert limits_text([]) == ""
+    many = [Limit(code=LimitCode.SMALL_FACE, track=track) for track in range(40)]
+    assert limits_text(many).endswith("track 3: a small face; and 36 more people.")
+    assert all(limits_text([Limit(code=code, track=None)]) for code in LimitCode)
+
+
+def test_the_rationale_is_made_of_facts() -> None:
+    person = Person(track=2, probability=0.98, frames=61, first_s=0.0, last_s=30.0)
+    found = record(probability=0.98, people=[person])
+    thresholds = AppliedThresholds(real=0.33, fake=0.97, fpr=0.01)
+    assert rationale(found, thresholds) == (
+        "Track 2, scored in 61 frames from 0.00 s to 30.00 s, has 0.98; fake is called from 0.97, real below 0.33."
+    )
+    assert rationale(found, None) == "Track 2, scored in 61 frames from 0.00 s to 30.00 s, has 0.98."
 
 
 @given(st.floats(1, 1e6))
