@@ -1,4 +1,4 @@
-"""Fetches a file over HTTP: each redirect and each address is checked before anything is asked of it."""
+"""Fetches a file over HTTP, or posts one: each redirect and each address is checked before anything is asked of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, Final, Protocol, Self
@@ -91,6 +91,51 @@ def fetch(
     """
     with _Watch(stop) as watch:
         _fetch(url, write, guard, watch, clock)
+
+
+def post(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    guard: Guard | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Post a body to a URL, and return the status of the answer. Redirects are not followed, the answer is not read.
+
+    Args:
+        url: http or https.
+        body: at most some MiB.
+        headers: in addition to the usual ones.
+        guard: what may be reached; None: everything.
+        stop: asked several times a second, whether to end.
+
+    Raises:
+        FetchError: it is not allowed, or there was no answer within a minute.
+        StoppedError: `stop` said so.
+    """
+    parts = _split(url)
+    if guard is not None:
+        guard.check(url)
+    with _Watch(stop) as watch:
+        watch.begin()
+        try:
+            connection = _connect(url, parts, guard, watch)
+        except OSError as error:
+            watch.check()
+            raise FetchError(f"{parts.hostname}: {error}", transient=True) from error
+        try:
+            usual = _headers((parts.username, parts.password))
+            connection.request("POST", _target(parts), body, {**usual, **headers})
+            status = connection.getresponse().status
+            watch.check()
+            return status
+        except (OSError, http.client.HTTPException) as error:
+            watch.check()
+            raise FetchError(f"{parts.hostname}: {type(error).__name__}: {error}", transient=True) from error
+        finally:
+            watch.closing()
+            connection.close()
 
 
 class StoppedError(Exception):

@@ -35,6 +35,9 @@ class Settings(FromEnvironment):
     http_host: str = Field(default="127.0.0.1", description="where a worker answers /healthz, /readyz and /metrics")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0 picks a free one")
     uri_allow: str | None = Field(default=None, description="schemes and roots that a worker may read, commas between")
+    webhook_allow: str | None = Field(
+        default=None, description="schemes and roots that webhooks of `unmask serve` may be sent to, commas between"
+    )
     max_attempts: int = Field(default=5, ge=1, description="tries of a clip before it ends as model_error")
     min_coverage: float = Field(
         default=0.5, ge=0, le=1, description="share of a clip's duration that must be readable for a verdict"

@@ -97,6 +97,8 @@ ROOMS = {
         "sniffing",
         "hub",
         "keys",
+        "signing",
+        "webhooks",
         "videos",
         "media",
         "uploads",

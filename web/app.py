@@ -21,6 +21,7 @@ from web.pages.routes import static_files
 from web.problems import Code, ProblemError, handle_problems
 from web.routes.keys import router as keys
 from web.routes.videos import router as videos
+from web.routes.webhooks import router as webhooks
 from web.service import Service
 
 log = structlog.get_logger(__name__)
@@ -68,12 +69,17 @@ def create_app(service: Service) -> FastAPI:
     handle_problems(app)
     app.include_router(videos)
     app.include_router(keys)
+    app.include_router(webhooks)
     app.include_router(pages, include_in_schema=False)
     app.mount("/static", static_files())
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> JSONResponse:
         return JSONResponse({"status": "ok"})
+
+    @app.get("/.well-known/unmask.json", include_in_schema=False)
+    async def well_known() -> JSONResponse:
+        return JSONResponse({"webhook_public_key": service.webhooks.signer.public})
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz(request: Request) -> JSONResponse:

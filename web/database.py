@@ -45,6 +45,19 @@ _STEPS: Final = (
     );
     CREATE INDEX decisions_of ON decisions (video, n);
     """,
+    """
+    CREATE TABLE webhooks (
+        id TEXT PRIMARY KEY, key_id TEXT NOT NULL REFERENCES keys, url TEXT NOT NULL, events TEXT NOT NULL,
+        created_s REAL NOT NULL
+    );
+    CREATE TABLE deliveries (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, webhook TEXT NOT NULL REFERENCES webhooks ON DELETE CASCADE,
+        event TEXT NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
+        made_s REAL NOT NULL, due_s REAL NOT NULL, error TEXT
+    );
+    CREATE INDEX deliveries_due ON deliveries (state, due_s);
+    CREATE INDEX deliveries_of ON deliveries (webhook, n);
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

@@ -59,6 +59,7 @@ class Judge:
     Attributes:
         error: why nothing can be judged; None: nothing is wrong.
         failed: called once if nothing can be judged.
+        finished: called after each verdict.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Judge:
     ) -> None:
         self.error: str | None = None
         self.failed: Callable[[], None] = lambda: None
+        self.finished: Callable[[], None] = lambda: None
         self.allow = UriAllow.parse(settings.uri_allow or "")
         self._videos = videos
         self._media = media
@@ -184,6 +186,7 @@ class Judge:
 
     def _finish(self, video: Video, report: ClipReport) -> None:
         finished = self._videos.finish(video.id, self._named(report, video))
+        self.finished()
         if finished is not None:
             data = {"state": finished.state.value, "outcome": finished.outcome, "label": finished.label}
             self._hub.publish(video.id, Event("state", data, is_last=True))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from web.keys import Key
 from web.videos import Choice, Decision, Video
+from web.webhooks import Delivery, DeliveryState, Webhook, WebhookEvent
 
 
 class Resource(BaseModel):
@@ -160,6 +161,50 @@ class NewKey(KeyResource):
     def made(cls, key: Key, text: str) -> Self:
         """As JSON."""
         return cls(**_key_fields(key), key=text)
+
+
+class WebhookRequest(Resource):
+    """A webhook to be made."""
+
+    url: str = Field(min_length=1, max_length=2000)
+    events: list[WebhookEvent] = Field(min_length=1, max_length=20)
+
+
+class WebhookResource(Resource):
+    """Where messages go."""
+
+    id: str
+    url: str
+    events: list[WebhookEvent]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, webhook: Webhook) -> Self:
+        """As JSON."""
+        return cls(id=webhook.id, url=webhook.url, events=list(webhook.events), created_at=_moment(webhook.created_s))
+
+
+class DeliveryResource(Resource):
+    """A message to a webhook."""
+
+    n: int
+    event: WebhookEvent
+    state: DeliveryState
+    tries: int
+    made_at: datetime
+    error: str | None = Field(description="of the last try; null: it had none")
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Self:
+        """As JSON."""
+        return cls(
+            n=delivery.n,
+            event=delivery.event,
+            state=delivery.state,
+            tries=delivery.tries,
+            made_at=_moment(delivery.made_s),
+            error=delivery.error,
+        )
 
 
 class ProblemResource(BaseModel):

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Request
 
 from pipeline.settings import Settings
+from pipeline.worker.access import UriAllow
 from web.database import Database
 from web.hub import Event, Hub
 from web.judging import Judge, JudgeOptions
@@ -16,7 +17,9 @@ from web.keys import Caller, Keys, no_key
 from web.media import MediaFolder
 from web.problems import Code, ProblemError
 from web.rates import Rates
+from web.signing import Signer
 from web.videos import Videos
+from web.webhooks import WAITS_S, Webhooks
 
 COOKIE: Final = "unmask_session"
 # Methods that change nothing.
@@ -34,6 +37,7 @@ class ServeOptions:
         max_uploads: at once; more are refused.
         max_waiting: videos that wait to be judged; more are refused.
         requests_s: requests a second that each key may make on average.
+        webhook_waits_s: between tries of a message to a webhook.
         secure: the page is reached by https only, so its cookie is sent there only.
     """
 
@@ -43,6 +47,7 @@ class ServeOptions:
     max_uploads: int = 64
     max_waiting: int = 10_000
     requests_s: float = 50.0
+    webhook_waits_s: tuple[float, ...] = WAITS_S
     secure: bool = False
 
 
@@ -56,7 +61,8 @@ class Service:
     Raises:
         DatabaseError: the folder is of a later version.
         OSError: it cannot be made or written.
-        ValueError: `UNMASK_URI_ALLOW` is invalid.
+        SigningError: the key that signs messages is damaged.
+        ValueError: `UNMASK_URI_ALLOW` or `UNMASK_WEBHOOK_ALLOW` is invalid.
     """
 
     def __init__(self, options: ServeOptions, settings: Settings) -> None:
@@ -64,11 +70,18 @@ class Service:
         self.options = options
         self.database = Database(options.folder / "unmask.sqlite3")
         self.keys = Keys(self.database)
-        self.videos = Videos(self.database, max_waiting=options.max_waiting)
+        self.webhooks = Webhooks(
+            self.database,
+            Signer(options.folder / "signing.key"),
+            UriAllow.parse(settings.webhook_allow or ""),
+            options.webhook_waits_s,
+        )
+        self.videos = Videos(self.database, self.webhooks.enqueue, max_waiting=options.max_waiting)
         self.media = MediaFolder(options.folder / "media")
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
         self.judge = Judge(self.videos, self.media, self.hub, options.judge, settings)
+        self.judge.finished = self.webhooks.wake
         self.uploads = 0
 
     def start(self) -> None:
@@ -77,11 +90,13 @@ class Service:
         self.media.remove_unknown({row["id"] for row in known})
         self.videos.requeue_all()
         self.judge.start()
+        self.webhooks.start()
 
     def stop(self) -> None:
         """End; videos under way wait for the next start."""
         self.hub.publish_all(Event("stopping", {}, is_last=True))
         self.judge.stop()
+        self.webhooks.stop()
         self.database.close()
 
 

@@ -17,6 +17,7 @@ from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from pipeline.portraits import Portrait
 from web.database import Database
 from web.problems import Code, ProblemError, busy, not_found
+from web.webhooks import Notify, WebhookEvent
 
 Sort = Literal["created", "-created", "probability", "-probability"]
 MAX_PAGE: Final = 200
@@ -141,11 +142,13 @@ class Videos:
 
     Args:
         database: it.
+        notify: stores a message to webhooks, in the transaction of the change that it is about.
         max_waiting: more than this many are not accepted.
     """
 
-    def __init__(self, database: Database, *, max_waiting: int = 10_000) -> None:
+    def __init__(self, database: Database, notify: Notify, *, max_waiting: int = 10_000) -> None:
         self._database = database
+        self._notify = notify
         self._max_waiting = max_waiting
 
     def accept(self, upload: Upload, key_id: str, id_: str) -> tuple[Video, bool]:
@@ -233,7 +236,7 @@ class Videos:
             if portrait.track in shown
         ]
         with self._database.write() as rows:
-            row = rows.execute("SELECT n FROM videos WHERE id = ?", (id_,)).fetchone()
+            row = rows.execute("SELECT n, key_id, name FROM videos WHERE id = ?", (id_,)).fetchone()
             if row is None:
                 return None
             rows.execute(
@@ -261,6 +264,14 @@ class Videos:
                     for i, (kind, each) in enumerate(portraits)
                 ],
             )
+            found = {"outcome": verdict.outcome, "label": verdict.label, "probability": verdict.suspicion}
+            events = [WebhookEvent.FINISHED]
+            if verdict.label is Label.FAKE:
+                events.append(WebhookEvent.FLAGGED)
+            if verdict.outcome is not Outcome.SCORED:
+                events.append(WebhookEvent.FAILED)
+            for event in events:
+                self._notify(rows, row["key_id"], event, {"video": id_, "name": row["name"], **found})
         return self.get(id_)
 
     def get(self, id_: str, key_id: str | None = None) -> Video:
@@ -378,6 +389,7 @@ class Videos:
                 (video.n, track, decision, reason, comment, by, now_s),
             ).lastrowid
             rows.execute("UPDATE videos SET version = version + 1 WHERE n = ?", (video.n,))
+            self._decided(rows, video, decision, track, by, undone=False)
         return Decision(int(n or 0), track, decision, reason, comment, by, now_s, None)
 
     def undo(self, video: Video, by: str) -> Decision:
@@ -400,12 +412,19 @@ class Videos:
                 )
             rows.execute("UPDATE decisions SET undone_s = ? WHERE n = ?", (now_s, row["n"]))
             rows.execute("UPDATE videos SET version = version + 1 WHERE n = ?", (video.n,))
+            self._decided(rows, video, row["decision"], row["track"], by, undone=True)
         return _decision(row, undone_s=now_s)
 
     def decisions(self, video: Video) -> Sequence[Decision]:
         """All decisions on a clip and its people, with those that were undone or replaced, by time."""
         rows = self._database.read().execute("SELECT * FROM decisions WHERE video = ? ORDER BY n", (video.n,))
         return [_decision(row, undone_s=row["undone_s"]) for row in rows]
+
+    def _decided(
+        self, rows: sqlite3.Connection, video: Video, decision: str, track: int | None, by: str, *, undone: bool
+    ) -> None:
+        data = {"video": video.id, "name": video.upload.name, "decision": decision, "track": track, "by": by}
+        self._notify(rows, video.key_id, WebhookEvent.DECIDED, {**data, "undone": undone})
 
     def _row(self, id_: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self._database.read().execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone()

@@ -251,6 +251,7 @@ def decide(id: str, wanted: DecisionRequest, service: TheService, caller: TheCal
         video, caller.key.id, wanted.decision, track=wanted.track, reason=wanted.reason, comment=wanted.comment
     )
     answer = DecisionResource.of(made)
+    service.webhooks.wake()
     service.hub.publish(video.id, Event("decision", answer.model_dump(mode="json")))
     return answer
 
@@ -261,6 +262,7 @@ def undo(id: str, service: TheService, caller: TheCaller) -> DecisionResource:
     caller.require(Role.REVIEW)
     video = service.videos.get(id)
     answer = DecisionResource.of(service.videos.undo(video, caller.key.id))
+    service.webhooks.wake()
     service.hub.publish(video.id, Event("decision", answer.model_dump(mode="json")))
     return answer
 
