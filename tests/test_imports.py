@@ -93,6 +93,7 @@ ROOMS = {
     ),
     "web": (
         "problems",
+        "headers",
         "database",
         "sniffing",
         "hub",

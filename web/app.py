@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -13,9 +11,8 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from web.headers import HEADERS, Headers, SmallBodies
 from web.pages.routes import router as pages
 from web.pages.routes import static_files
 from web.problems import Code, ProblemError, handle_problems
@@ -26,21 +23,6 @@ from web.service import Service
 
 log = structlog.get_logger(__name__)
 
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Nothing from elsewhere; pictures of faces are in the page.
-_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
-    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
-_HEADERS: Final = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-    "Cache-Control": "no-store",
-}
 _DESCRIPTION: Final = (
     "Hand in videos, and get calibrated, typed verdicts. Every request takes a key: "
     "`Authorization: Bearer unmask_...`. Errors are problem details (RFC 9457)."
@@ -66,7 +48,7 @@ def create_app(service: Service) -> FastAPI:
         openapi_url="/v1/openapi.json",
     )
     app.state.service = service
-    handle_problems(app)
+    handle_problems(app, HEADERS)
     app.include_router(videos)
     app.include_router(keys)
     app.include_router(webhooks)
@@ -86,10 +68,13 @@ def create_app(service: Service) -> FastAPI:
         judge = service.judge
         if judge.error is not None:
             raise ProblemError(503, Code.INTERNAL, f"no video can be judged: {judge.error}")
+        if judge.trouble is not None:
+            raise ProblemError(503, Code.INTERNAL, f"judging is held up: {judge.trouble}")
         if not judge.is_ready:
             raise ProblemError(503, Code.STARTING, "the networks are being loaded", {"Retry-After": "1"})
         return JSONResponse({"status": "ready"})
 
+    app.add_middleware(SmallBodies)
     app.add_middleware(Headers)
     _secured(app)
     return app
@@ -107,33 +92,3 @@ def _secured(app: FastAPI) -> None:
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-class Headers:
-    """Gives each request an id, and each response it and headers that protect the page.
-
-    Args:
-        app: what answers.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self._app(scope, receive, sending)

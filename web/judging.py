@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
 
-from models.errors import UnmaskError
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, as_text
 from pipeline.scan import Scanner
@@ -31,6 +30,10 @@ log = structlog.get_logger(__name__)
 _PROGRESS_S: Final = 0.2
 # How often an idle thread looks for a video by itself, in seconds; it is woken when one comes.
 _LOOK_S: Final = 5.0
+# Of deleted videos that may be running; more are forgotten, and judged to the end.
+_MAX_DROPPED: Final = 1000
+# After a fault of the machine, in seconds.
+_TROUBLE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Judge:
 
     Attributes:
         error: why nothing can be judged; None: nothing is wrong.
+        trouble: why nothing can be judged at the moment; None: nothing is wrong.
         failed: called once if nothing can be judged.
         finished: called after each verdict.
     """
@@ -80,6 +84,10 @@ class Judge:
         self._options = options
         self._settings = settings
         self._wake = threading.Condition()
+        self.trouble: str | None = None
+        self._unfinished: set[str] = set()
+        self._places = threading.Condition()
+        self._judged_now, self._is_alone = 0, False
         self._stopping = threading.Event()
         self._ready = threading.Event()
         self._sent_s: dict[str, float] = {}
@@ -104,6 +112,8 @@ class Judge:
 
     def drop(self, id_: str) -> None:
         """End the judging of a video that was deleted."""
+        if len(self._dropped) > _MAX_DROPPED:
+            self._dropped.clear()
         self._dropped.add(id_)
 
     def stop(self) -> None:
@@ -128,9 +138,9 @@ class Judge:
                 self._serve(scanner)
                 for thread in others:
                     thread.join()
-        except (UnmaskError, ValueError, ImportError, OSError) as error:
+        except Exception as error:
             self.error = str(error)
-            log.error("no video can be judged", error=str(error))
+            log.exception("no video can be judged")
             self.failed()
 
     def _scanner(self, stack: ExitStack) -> Scanner:
@@ -155,13 +165,53 @@ class Judge:
 
     def _serve(self, scanner: Scanner) -> None:
         while not self._stopping.is_set():
-            video = self._videos.take()
-            if video is None:
+            try:
+                is_idle = not self._serve_one(scanner)
+                self.trouble = None
+            except Exception as error:  # a full disk, a locked database: it goes on when that is over
+                self.trouble = f"{type(error).__name__}: {error}"
+                log.exception("judging is held up")
+                self._stopping.wait(_TROUBLE_S)
+                continue
+            if is_idle:
                 with self._wake:
                     if not self._stopping.is_set():
                         self._wake.wait(_LOOK_S)
-                continue
-            self._judge(scanner, video)
+
+    def _serve_one(self, scanner: Scanner) -> bool:
+        """Judge the video that has waited longest; False: nobody waits."""
+        for id_ in list(self._unfinished):
+            self._videos.requeue(id_, tried=True)
+            self._unfinished.discard(id_)
+        video = self._videos.take()
+        if video is None:
+            return False
+        try:
+            with self._turn(alone=video.tries > 0):
+                if self._stopping.is_set():
+                    self._videos.requeue(video.id, tried=True)
+                else:
+                    self._videos.begin(video.id)
+                    self._judge(scanner, replace(video, tries=video.tries + 1))
+        except BaseException:
+            self._unfinished.add(video.id)
+            raise
+        return True
+
+    @contextmanager
+    def _turn(self, *, alone: bool) -> Iterator[None]:
+        """A place among those that are judged; alone: when and while there is no other."""
+        with self._places:
+            self._places.wait_for(lambda: not self._is_alone and not (alone and self._judged_now))
+            self._judged_now += 1
+            self._is_alone = alone
+        try:
+            yield
+        finally:
+            with self._places:
+                self._judged_now -= 1
+                self._is_alone = False
+                self._places.notify_all()
 
     def _judge(self, scanner: Scanner, video: Video) -> None:
         self._hub.publish(video.id, Event("state", {"state": video.state.value}))
@@ -172,7 +222,7 @@ class Judge:
         try:
             report = scanner.scan(self._source(video), stop=self._stops(video.id))
         except ScanInterruptedError:
-            self._videos.requeue(video.id)
+            self._videos.requeue(video.id, tried=False)
             return
         finally:
             self._sent_s.pop(video.id, None)
@@ -180,7 +230,7 @@ class Judge:
         assert report is not None  # nothing says that its verdict exists already
         if report.transient and video.tries < MAX_TRIES:
             log.warning("judged again", video=video.id, error=report.verdict.error, tries=video.tries)
-            self._videos.requeue(video.id)
+            self._videos.requeue(video.id, tried=True)
             return
         self._finish(video, report)
 

@@ -19,6 +19,8 @@ from web.problems import Code, ProblemError
 # RFC 7914's cost for interactive logins, as OWASP's cheat sheet on password storage has it for 16 MiB. Keys are 256
 # random bits, so this is a second line.
 _SCRYPT: Final = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}
+# 1 January 9999: later moments have no date in every time zone.
+_LATEST_S: Final = 253_370_764_800.0
 _KEY: Final = re.compile(r"unmask_([0-9a-z]{10})_([A-Za-z0-9_-]{43})")
 SESSION_S: Final = 12 * 3600.0
 NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
@@ -121,10 +123,12 @@ class Keys:
             The key, and its text, which is stored nowhere.
 
         Raises:
-            ValueError: the name is empty, too long or has control characters.
+            ValueError: the name is empty, too long or has control characters; or the key would expire in the past.
         """
         if not NAME.fullmatch(name):
             raise ValueError("a key's name has 1 to 80 characters on one line")
+        if expires_s is not None and not time.time() < expires_s < _LATEST_S:
+            raise ValueError("a key expires in the future, before the year 9999")
         id_, secret, salt = _id(), secrets.token_urlsafe(32), secrets.token_bytes(16)
         key = Key(id_, name, role, time.time(), expires_s, None)
         with self._database.write() as rows:
@@ -160,6 +164,10 @@ class Keys:
         """All keys, the newest first, with those that ended."""
         rows = self._database.read().execute("SELECT * FROM keys ORDER BY created_s DESC, id")
         return [_key(row) for row in rows]
+
+    def knows(self, text: str) -> bool:
+        """Whether this text was right a moment ago, so that checking it is quick."""
+        return hashlib.sha256(text.encode("utf-8", "replace")).digest() in self._known
 
     def check(self, text: str) -> Key:
         """The valid key of this text.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+from typing import Final
 
 from models.errors import UnmaskError
+
+_BACKLOG: Final = 2048
 
 
 class ListenError(UnmaskError, OSError):
@@ -12,7 +15,7 @@ class ListenError(UnmaskError, OSError):
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, before anything else is made: a second service must not take over the folder.
+    """A socket bound to the address, listening already, so that a port is taken before anything is made.
 
     Args:
         host: name or address.
@@ -27,6 +30,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
+            # Until someone listens, others could bind too.
+            bound.listen(_BACKLOG)
         except OSError:
             bound.close()
             raise

@@ -74,13 +74,15 @@ class MediaWriter:
         self.sha256 = ""
 
     def __enter__(self) -> Self:
-        self._file = self._partial.open("xb")
+        self._file = os.fdopen(os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
-        if not self._kept:
-            self._partial.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        finally:
+            if not self._kept:
+                self._partial.unlink(missing_ok=True)
 
     def write(self, data: bytes) -> None:
         """Append bytes.
@@ -111,11 +113,12 @@ class MediaWriter:
         os.fsync(self._file.fileno())
         self._partial.rename(self._path)
         self._kept = True
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        for folder in (self._path.parent, self._path.parent.parent):
+            opened = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
         self.sha256 = self._digest.hexdigest()
 
     def _sniff(self) -> None:

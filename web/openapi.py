@@ -19,7 +19,7 @@ def document() -> str:
         app = create_app(service)
         app.version = "v1"
         text = json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False)
-        service.database.close()
+        service.close()
     return f"{text}\n"
 
 

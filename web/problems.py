@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from models.errors import UnmaskError
+
+log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -36,6 +40,7 @@ class Code(StrEnum):
     URI_REFUSED = "uri_refused"
     BUSY = "busy"
     RATE = "rate_limited"
+    NO_SPACE = "no_space"
     INTERNAL = "internal"
     STARTING = "starting"
 
@@ -68,8 +73,13 @@ def busy(detail: str, retry_after_s: float) -> ProblemError:
     return ProblemError(429, Code.BUSY, detail, {"Retry-After": str(max(1, round(retry_after_s)))})
 
 
-def handle_problems(app: FastAPI) -> None:
-    """Answer every error with a problem."""
+def handle_problems(app: FastAPI, headers: Mapping[str, str]) -> None:
+    """Answer every error with a problem.
+
+    Args:
+        app: the application.
+        headers: of answers to faults, which pass no middleware.
+    """
 
     @app.exception_handler(ProblemError)
     async def problem(request: Request, error: ProblemError) -> JSONResponse:
@@ -89,8 +99,13 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> JSONResponse:
+        request_id = getattr(request.state, "request_id", "")
+        log.error("a request failed", request_id=request_id, path=request.url.path, error=repr(error))
+        closing = {**headers, "X-Request-Id": request_id, "Connection": "close"}
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return response(request, 507, Code.NO_SPACE, "the service has no space left", closing)
         detail = "a fault of the service; its log has the details under this request id"
-        return response(request, 500, Code.INTERNAL, detail)
+        return response(request, 500, Code.INTERNAL, detail, closing)
 
 
 def response(

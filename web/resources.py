@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from web.keys import Key
@@ -133,7 +133,7 @@ class KeyRequest(Resource):
 
     name: str = Field(min_length=1, max_length=80)
     role: str = Field(pattern="^(submit|review|senior|admin)$")
-    expires_at: datetime | None = Field(default=None, description="null: never")
+    expires_at: AwareDatetime | None = Field(default=None, description="null: never")
 
 
 class KeyResource(Resource):

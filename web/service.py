@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
+from models.errors import UnmaskError
 from pipeline.settings import Settings
 from pipeline.worker.access import UriAllow
 from web.database import Database
-from web.hub import Event, Hub
+from web.hub import Hub
 from web.judging import Judge, JudgeOptions
 from web.keys import Caller, Keys, no_key
 from web.media import MediaFolder
@@ -38,6 +42,7 @@ class ServeOptions:
         max_waiting: videos that wait to be judged; more are refused.
         requests_s: requests a second that each key may make on average.
         webhook_waits_s: between tries of a message to a webhook.
+        unknown_keys_s: keys a second that an address may try, besides those that were right a moment ago.
         secure: the page is reached by https only, so its cookie is sent there only.
     """
 
@@ -48,17 +53,26 @@ class ServeOptions:
     max_waiting: int = 10_000
     requests_s: float = 50.0
     webhook_waits_s: tuple[float, ...] = WAITS_S
+    unknown_keys_s: float = 5.0
     secure: bool = False
 
 
+class FolderError(UnmaskError):
+    """Another service uses the folder."""
+
+
 class Service:
-    """The parts of a running service.
+    """The parts of a running service; one at a time has a folder.
+
+    Attributes:
+        is_ending: whether it was asked to end: what waits for events gives up.
 
     Args:
         options: see `ServeOptions`.
         settings: of the machine.
 
     Raises:
+        FolderError: another service uses the folder.
         DatabaseError: the folder is of a later version.
         OSError: it cannot be made or written.
         SigningError: the key that signs messages is damaged.
@@ -68,6 +82,12 @@ class Service:
     def __init__(self, options: ServeOptions, settings: Settings) -> None:
         options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.options = options
+        self._lock = os.open(options.folder / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise FolderError(f"{options.folder}: another service uses this folder") from error
         self.database = Database(options.folder / "unmask.sqlite3")
         self.keys = Keys(self.database)
         self.webhooks = Webhooks(
@@ -80,9 +100,11 @@ class Service:
         self.media = MediaFolder(options.folder / "media")
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
+        self.unknown_keys = Rates(options.unknown_keys_s)
         self.judge = Judge(self.videos, self.media, self.hub, options.judge, settings)
         self.judge.finished = self.webhooks.wake
         self.uploads = 0
+        self.is_ending: Callable[[], bool] = lambda: False
 
     def start(self) -> None:
         """Clean up what an earlier process left, and begin to judge."""
@@ -94,10 +116,14 @@ class Service:
 
     def stop(self) -> None:
         """End; videos under way wait for the next start."""
-        self.hub.publish_all(Event("stopping", {}, is_last=True))
         self.judge.stop()
         self.webhooks.stop()
+        self.close()
+
+    def close(self) -> None:
+        """Give the folder free; for a service that was not started, too."""
         self.database.close()
+        os.close(self._lock)
 
 
 def service_of(request: Request) -> Service:
@@ -115,7 +141,10 @@ def caller_of(request: Request) -> Caller:
     service = service_of(request)
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        caller = Caller(service.keys.check(text.strip()))
+        text = text.strip()
+        if not service.keys.knows(text):
+            service.unknown_keys.check(request.client.host if request.client else "")
+        caller = Caller(service.keys.check(text))
     else:
         found = service.keys.session(request.cookies.get(COOKIE, ""))
         if found is None:

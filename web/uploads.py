@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from email.message import Message
 from typing import Final
 
 from fastapi import Request
@@ -19,6 +18,8 @@ from web.problems import Code, ProblemError
 
 # A client that sends nothing for this long has gone, in seconds.
 QUIET_S: Final = 30.0
+# Nor does it hold a place for long with a byte now and then: this much a second, over each period in seconds.
+PERIOD_S, LEAST_BYTES_S = 60.0, 1 << 10
 # Written at once: fewer switches to a thread.
 _BLOCK_BYTES: Final = 1 << 20
 _MAX_FIELDS: Final = 16
@@ -48,7 +49,7 @@ async def receive_raw(request: Request, writer: MediaWriter) -> None:
         ProblemError: it ends early, or stops, or the file is refused.
     """
     block = bytearray()
-    async for chunk in _chunks(request):
+    async for chunk in chunks(request):
         block += chunk
         if len(block) >= _BLOCK_BYTES:
             await run_in_threadpool(writer.write, bytes(block))
@@ -67,8 +68,11 @@ async def receive_form(request: Request, writer: MediaWriter) -> Form:
     boundary = options.get(b"boundary")
     if not boundary:
         raise ProblemError(422, Code.BAD_REQUEST, "the form has no boundary in its Content-Type")
-    reader = _FormReader(boundary)
-    async for chunk in _chunks(request):
+    try:
+        reader = _FormReader(boundary)
+    except FormParserError as error:
+        raise ProblemError(422, Code.BAD_REQUEST, f"the form is malformed: {error}") from error
+    async for chunk in chunks(request):
         reader.feed(chunk)
         if len(reader.block) >= _BLOCK_BYTES:
             await run_in_threadpool(writer.write, reader.taken())
@@ -137,20 +141,21 @@ class _FormReader:
         return text
 
     def _header_end(self) -> None:
-        self._header[self._name.decode("latin-1").lower()] = self._value.decode("utf-8", "replace")
+        self._header[self._name.decode("latin-1").lower()] = self._value.decode("latin-1")
         self._name = self._value = b""
 
     def _headers_finished(self) -> None:
-        message = Message()
-        message["content-disposition"] = self._header.get("content-disposition", "")
-        name, filename = message.get_param("name", header="content-disposition"), message.get_filename()
-        if not isinstance(name, str):
+        # Only the plain filename: RFC 7578 forbids filename*, whose charset could be anything.
+        _, options = parse_options_header(self._header.get("content-disposition", ""))
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        filename = options.get(b"filename", b"").decode("utf-8", "replace")
+        if not name:
             raise ProblemError(422, Code.BAD_REQUEST, "a part of the form has no name")
         if name == "file":
             if self.form.has_file:
                 raise ProblemError(422, Code.BAD_REQUEST, "the form has several parts named file: send one a request")
             self._in_file = self.form.has_file = True
-            self.form.filename = filename or ""
+            self.form.filename = filename
         elif len(self.form.fields) >= _MAX_FIELDS:
             raise ProblemError(422, Code.BAD_REQUEST, f"the form has more than {_MAX_FIELDS} fields")
         else:
@@ -172,11 +177,18 @@ class _FormReader:
         self._ended = True
 
 
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
+async def chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Raises:
+        ProblemError: nothing comes for `QUIET_S`, or too little, or the client has gone.
+    """
+    clock = asyncio.get_running_loop().time
+    since_s, counted = clock(), 0
     stream = request.stream().__aiter__()
     while True:
         try:
-            yield await asyncio.wait_for(anext(stream), QUIET_S)
+            chunk = await asyncio.wait_for(anext(stream), QUIET_S)
         except StopAsyncIteration:
             return
         except TimeoutError:
@@ -185,3 +197,10 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
             ) from None
         except ClientDisconnect:
             raise ProblemError(400, Code.LENGTH, "the client closed the connection before the end") from None
+        counted += len(chunk)
+        if (passed_s := clock() - since_s) >= PERIOD_S:
+            if counted < LEAST_BYTES_S * passed_s:
+                detail = f"less than {LEAST_BYTES_S} bytes a second came"
+                raise ProblemError(408, Code.TOO_SLOW, detail, {"Connection": "close"})
+            since_s, counted = clock(), 0
+        yield chunk

@@ -21,9 +21,11 @@ from web.webhooks import Notify, WebhookEvent
 
 Sort = Literal["created", "-created", "probability", "-probability"]
 MAX_PAGE: Final = 200
-# People who are nearly done decide; a clip whose process died this often is what kills it.
+# The service died this often while it judged a video: that is what kills it. After the first time it is judged alone.
 MAX_TRIES: Final = 3
 UNDO_S: Final = 300.0
+# Of SQLite.
+_MAX_INTEGER: Final = 2**63
 
 
 class Choice(StrEnum):
@@ -65,7 +67,7 @@ class Video:
     Attributes:
         n: its number, by time of arrival.
         version: grows with each change.
-        tries: times that judging it has begun.
+        tries: times that judging it has begun and the service did not end as it was asked to.
     """
 
     n: int
@@ -183,7 +185,7 @@ class Videos:
                     time.time(),
                 ),
             )
-        return self.get(id_), True
+            return _video(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone()), True
 
     def earlier(self, idempotency: str | None, key_id: str) -> Video | None:
         """The video of an earlier request with this name, if there was one."""
@@ -205,17 +207,29 @@ class Videos:
             if row is None:
                 return None
             rows.execute(
-                "UPDATE videos SET state = ?, tries = tries + 1, started_s = ?, version = version + 1 WHERE id = ?",
+                "UPDATE videos SET state = ?, started_s = ?, version = version + 1 WHERE id = ?",
                 (State.RUNNING, time.time(), row["id"]),
             )
-        return self.get(row["id"])
+            # Within the transaction: it may be deleted right after.
+            return _video(rows.execute("SELECT * FROM videos WHERE id = ?", (row["id"],)).fetchone())
 
-    def requeue(self, id_: str) -> None:
-        """Let a running video wait again."""
+    def begin(self, id_: str) -> None:
+        """Judging a video begins: if the process dies meanwhile, that may be why."""
+        with self._database.write() as rows:
+            rows.execute("UPDATE videos SET tries = tries + 1 WHERE id = ?", (id_,))
+
+    def requeue(self, id_: str, *, tried: bool) -> None:
+        """Let a running video wait again.
+
+        Args:
+            id_: its id.
+            tried: this try counts; not if the service ends.
+        """
         with self._database.write() as rows:
             rows.execute(
-                "UPDATE videos SET state = ?, version = version + 1 WHERE id = ? AND state = ?",
-                (State.QUEUED, id_, State.RUNNING),
+                "UPDATE videos SET state = ?, tries = max(0, tries - ?), version = version + 1 "
+                "WHERE id = ? AND state = ?",
+                (State.QUEUED, 0 if tried else 1, id_, State.RUNNING),
             )
 
     def requeue_all(self) -> int:
@@ -272,7 +286,7 @@ class Videos:
                 events.append(WebhookEvent.FAILED)
             for event in events:
                 self._notify(rows, row["key_id"], event, {"video": id_, "name": row["name"], **found})
-        return self.get(id_)
+            return _video(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone())
 
     def get(self, id_: str, key_id: str | None = None) -> Video:
         """A video by its id.
@@ -411,6 +425,12 @@ class Videos:
                     409, Code.CONFLICT, f"a decision can be undone for {UNDO_S / 60:.0f} minutes; decide again instead"
                 )
             rows.execute("UPDATE decisions SET undone_s = ? WHERE n = ?", (now_s, row["n"]))
+            # The one that it had replaced counts again.
+            rows.execute(
+                "UPDATE decisions SET undone_s = NULL WHERE n = (SELECT max(n) FROM decisions WHERE video = ? "
+                "AND track IS ? AND key_id = ? AND n < ? AND undone_s = ?)",
+                (video.n, row["track"], by, row["n"], row["made_s"]),
+            )
             rows.execute("UPDATE videos SET version = version + 1 WHERE n = ?", (video.n,))
             self._decided(rows, video, row["decision"], row["track"], by, undone=True)
         return _decision(row, undone_s=now_s)
@@ -464,7 +484,7 @@ def _cursor(after: list[float], sort: str) -> str:
 def _after(cursor: str, sort: str) -> list[float]:
     try:
         of, rank, n = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if of == sort:
+        if of == sort and abs(rank) < _MAX_INTEGER and 0 <= n < _MAX_INTEGER:
             return [float(rank), int(n)]
     except (ValueError, TypeError, RecursionError, OverflowError):
         pass

@@ -13,7 +13,7 @@ from tests.web.served import Served, serving
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("serve"), requests_s=1e6) as found:
+    with serving(tmp_path_factory.mktemp("serve"), requests_s=1e6, unknown_keys_s=1e6) as found:
         yield found
 
 

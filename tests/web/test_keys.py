@@ -19,7 +19,9 @@ from web.service import COOKIE
 
 def test_wrong_keys_all_get_the_same_answer(served: Served) -> None:
     admin, good = served.client(), served.key(Role.SUBMIT)
-    revoked, expired = served.key(Role.ADMIN), served.key(Role.ADMIN, expires_s=time.time() - 1)
+    revoked, expired = served.key(Role.ADMIN), served.key(Role.ADMIN)
+    with served.service.database.write() as rows:
+        rows.execute("UPDATE keys SET expires_s = ? WHERE id = ?", (time.time() - 1, expired.split("_")[1]))
     assert admin.delete(f"/v1/keys/{revoked.split('_')[1]}").status_code == 200
     swapped = good[:-1] + ("A" if good[-1] != "A" else "B")
     wrong = [revoked, expired, swapped, "unmask_aaaaaaaaaa_" + "a" * 43, "x", "unmask__"]
@@ -139,6 +141,9 @@ def test_decisions_can_be_replaced_and_undone(served: Served, three_faces: Path)
     assert [each["decision"] for each in made if each["undone_at"] is None] == ["real", "unsure", "fake"]
     assert client.delete(f"{url}/decisions/last").json()["decision"] == "unsure"
     assert client.delete(f"{url}/decisions/last").json()["decision"] == "real"
+    counted = [each["decision"] for each in client.get(url).json()["decisions"] if each["undone_at"] is None]
+    assert counted == ["fake", "fake"], "the one that was replaced counts again"
+    assert client.delete(f"{url}/decisions/last").json()["decision"] == "fake"
     assert client.delete(f"{url}/decisions/last").status_code == 404
     assert [each["decision"] for each in client.get(url).json()["decisions"] if each["undone_at"] is None] == ["fake"]
     assert client.post(f"{url}/decisions", json={"decision": "fake", "track": 99}).status_code == 404

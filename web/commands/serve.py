@@ -91,6 +91,7 @@ def run(
             server.should_exit = True
 
         service.judge.failed = end
+        service.is_ending = lambda: server.should_exit
         server.run(sockets=[listening])
     if service.judge.error is not None:
         fail(service.judge.error)

@@ -78,12 +78,12 @@ def login_page(request: Request, service: TheService) -> Response:
 
 
 @router.post("/login")
-def login(request: Request, service: TheService, key: Annotated[str, Form(max_length=200)] = "") -> Response:
+def login(request: Request, service: TheService, key: Annotated[str, Form()] = "") -> Response:
     """Start a session."""
     # A foreign page could sign a person in with the key of another one.
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return _page("login.html.j2", None, 403, error=TEXT["key_wrong"])
-    service.rates.check(f"login {request.client.host if request.client else ''}")
+    service.unknown_keys.check(request.client.host if request.client else "")
     try:
         found = service.keys.check(key.strip())
     except ProblemError as error:
@@ -134,7 +134,7 @@ def video_list(
         show=show,
         find=find,
         sort=sort,
-        max_bytes=service.options.max_upload_bytes,
+        by_uri=bool(service.judge.allow.schemes or service.judge.allow.roots),
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import unicodedata
 from collections.abc import AsyncIterator
 from pathlib import PurePath
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -17,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pipeline.contracts import Label, Outcome, SourceClass, State
 from pipeline.sources import SourceError
-from web.hub import Event
+from web.hub import Event, Listener
 from web.keys import Caller, Role
 from web.media import MediaWriter
 from web.problems import Code, ProblemError, busy, not_found
@@ -33,7 +34,7 @@ from web.resources import (
     detail_of,
 )
 from web.service import Service, TheCaller, TheService
-from web.uploads import receive_form, receive_raw
+from web.uploads import chunks, receive_form, receive_raw
 from web.videos import MAX_PAGE, Filter, Sort, Upload, Video, new_id
 
 router = APIRouter(
@@ -43,8 +44,9 @@ router = APIRouter(
 )
 
 MAX_WAIT_S: Final = 60.0
-# So that proxies keep a quiet stream open, in seconds.
-_HEARTBEAT_S: Final = 15.0
+# How often those who wait look whether the service ends, in seconds; and after how many of these turns a quiet stream
+# gets a line, so that proxies keep it open.
+_TURN_S, _HEARTBEAT_TURNS = 0.5, 30
 _MAX_JSON_BYTES: Final = 64 << 10
 _MAX_NAME: Final = 255
 _IDEMPOTENCY: Final = re.compile(r"[\x21-\x7e]{1,128}")
@@ -318,7 +320,7 @@ async def _received(
         )
         try:
             video, is_new = await run_in_threadpool(service.videos.accept, upload, caller.key.id, id_)
-        except ProblemError:
+        except BaseException:
             service.media.delete(id_)
             raise
         if not is_new:
@@ -348,7 +350,7 @@ async def _named_by_uri(
     request: Request, service: Service, source_class: SourceClass, idempotency: str | None
 ) -> Upload:
     body = b""
-    async for chunk in request.stream():
+    async for chunk in chunks(request):
         body += chunk
         if len(body) > _MAX_JSON_BYTES:
             raise ProblemError(413, Code.TOO_LARGE, f"at most {_MAX_JSON_BYTES:,} bytes of JSON are accepted")
@@ -364,7 +366,8 @@ async def _named_by_uri(
     except ValueError as error:
         raise ProblemError(422, Code.INVALID, f"uri: {error}") from error
     chosen = wanted.source_class if "source_class" in wanted.model_fields_set else source_class
-    return Upload(_plain_name(wanted.name) or _plain_name(wanted.uri), chosen, idempotency, uri=wanted.uri)
+    named = _plain_name(wanted.name) or _plain_name(urlsplit(wanted.uri).path) or "video"
+    return Upload(named, chosen, idempotency, uri=wanted.uri)
 
 
 def _class_of(text: str | None, default: SourceClass) -> SourceClass:
@@ -377,7 +380,8 @@ def _class_of(text: str | None, default: SourceClass) -> SourceClass:
 
 def _plain_name(name: str) -> str:
     """The last part of a name; clients may send whole paths."""
-    return PurePath(name.replace("\\", "/")).name[:_MAX_NAME]
+    shown = "".join(c for c in name.encode("utf-8", "replace").decode() if unicodedata.category(c) != "Cc")
+    return PurePath(shown.replace("\\", "/")).name[:_MAX_NAME].strip()
 
 
 def _wait_s(prefer: str | None) -> float:
@@ -392,8 +396,9 @@ async def _finished(request: Request, service: Service, video: Video, wait_s: fl
         try:
             async with asyncio.timeout(wait_s):
                 video = await run_in_threadpool(service.videos.get, video.id)
-                while video.state is not State.DONE:
-                    if (await listener.events.get()).is_last:
+                while video.state is not State.DONE and not service.is_ending():
+                    event = await _next(listener, _TURN_S)
+                    if event is not None and event.is_last:
                         break
         except TimeoutError:
             pass
@@ -410,15 +415,24 @@ async def _events(request: Request, service: Service, caller: Caller, id_: str) 
         yield _sse(Event("state", now))
         if video.state is State.DONE:
             return
-        while not await request.is_disconnected():
-            try:
-                event = await asyncio.wait_for(listener.events.get(), _HEARTBEAT_S)
-            except TimeoutError:
-                yield ": waiting\n\n"
+        quiet = 0
+        while not service.is_ending() and not await request.is_disconnected():
+            event = await _next(listener, _TURN_S)
+            quiet = 0 if event is not None else quiet + 1
+            if event is None:
+                if quiet % _HEARTBEAT_TURNS == 0:
+                    yield ": waiting\n\n"
                 continue
             yield _sse(event)
             if event.is_last:
                 return
+
+
+async def _next(listener: Listener, wait_s: float) -> Event | None:
+    try:
+        return await asyncio.wait_for(listener.events.get(), wait_s)
+    except TimeoutError:
+        return None
 
 
 def _sse(event: Event) -> str:

@@ -154,19 +154,11 @@ for (const button of document.querySelectorAll("[data-tool]")) {
 const form = document.querySelector("[data-decide]");
 const said = form?.querySelector("[data-said]");
 
-function added(decision) {
-  const item = document.createElement("li");
-  const what = item.appendChild(document.createElement("b"));
-  what.textContent = text[decision.decision];
-  const track = decision.track === null ? text.the_clip : `${text.track} ${decision.track}`;
-  item.append(` ${track}${decision.reason ? ` · ${decision.reason}` : ""}`);
-  if (decision.comment) {
-    item.append(document.createElement("br"));
-    const comment = item.appendChild(document.createElement("span"));
-    comment.className = "comment";
-    comment.textContent = decision.comment;
-  }
-  document.querySelector("[data-history]").append(item);
+// The service knows which decisions count now, also those of others.
+async function showHistory() {
+  const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
+  const now = page.querySelector("[data-history]");
+  if (now) document.querySelector("[data-history]").replaceWith(now);
   document.querySelector("[data-no-decisions]")?.remove();
 }
 
@@ -183,13 +175,14 @@ async function saying(work) {
 function decide(choice) {
   return saying(async () => {
     const { track, reason, comment } = form.elements;
-    const decision = await call("POST", `/v1/videos/${id}/decisions`, {
+    await call("POST", `/v1/videos/${id}/decisions`, {
       decision: choice,
       track: track.value === "" ? null : Number(track.value),
       reason: reason.value,
       comment: comment.value,
     });
-    added(decision);
+    await showHistory();
+    reason.value = comment.value = "";
     for (const button of form.querySelectorAll("[data-choice]")) {
       button.setAttribute("aria-pressed", String(button.dataset.choice === choice));
     }
@@ -200,8 +193,7 @@ function decide(choice) {
 function undo() {
   return saying(async () => {
     const decision = await call("DELETE", `/v1/videos/${id}/decisions/last`);
-    const counted = [...document.querySelectorAll("[data-history] li:not(.undone)")];
-    counted.at(-1)?.classList.add("undone");
+    await showHistory();
     for (const button of form.querySelectorAll("[data-choice]")) button.removeAttribute("aria-pressed");
     return `${text[decision.decision]}: ${text.undone}`;
   });
@@ -248,6 +240,7 @@ function step(seconds) {
 const keys = {
   j: () => inList(1),
   k: () => inList(-1),
+  n: () => form && nextUndecided(),
   u: () => form && undo(),
   " ": () => use("play"),
   ArrowLeft: () => step(-1),
@@ -268,7 +261,7 @@ addEventListener("keydown", (event) => {
   if (event.target.closest("input, textarea, select, dialog, [role=slider]")) return;
   if (event.key === " " && event.target.closest("button, a")) return;
   const act = keys[event.key];
-  if (!act) return;
+  if (!act || (event.repeat && ![",", ".", "ArrowLeft", "ArrowRight"].includes(event.key))) return;
   event.preventDefault();
   act();
 });

@@ -1,9 +1,8 @@
 // The list of videos: uploads, and the progress of those that are not judged yet.
 
-import { ApiError, call, follow, percent, text, upload } from "./api.js";
+import { ApiError, call, percent, text, upload } from "./api.js";
 
-// Browsers hold six connections to a host open: events and uploads together must not take all of them.
-const MAX_FOLLOWED = 2;
+// Browsers hold six connections to a host open: uploads must not take all of them.
 const MAX_UPLOADS = 2;
 
 const panel = document.querySelector("[data-uploads]");
@@ -24,6 +23,36 @@ function line(name) {
   return { item, label, bar, said };
 }
 
+// Videos that are not judged yet, by id; one request every POLL_MS asks for all of them.
+const followed = new Map();
+const POLL_MS = 1500;
+let timer;
+
+function watch(id, changed) {
+  followed.set(id, changed);
+  timer ??= setTimeout(poll, POLL_MS);
+}
+
+async function poll() {
+  timer = undefined;
+  try {
+    const { videos } = await call("GET", "/v1/videos?limit=200&sort=-created");
+    const known = new Map(videos.map((video) => [video.id, video]));
+    for (const [id, changed] of [...followed]) {
+      const video = known.get(id) ?? await call("GET", `/v1/videos/${id}`);
+      changed(video);
+      if (video.state === "done") followed.delete(id);
+    }
+  } catch (error) {
+    if (!(error instanceof ApiError || error instanceof TypeError)) throw error; // the service is away: ask again
+  }
+  if (followed.size) timer ??= setTimeout(poll, POLL_MS);
+}
+
+function verdictOf(video) {
+  return video.label ?? video.outcome.replaceAll("_", " ");
+}
+
 function judged({ item, label, bar, said }, video) {
   const link = document.createElement("a");
   link.href = `/videos/${video.id}`;
@@ -32,15 +61,12 @@ function judged({ item, label, bar, said }, video) {
   item.dataset.video = video.id;
   said.textContent = text.waiting;
   bar.removeAttribute("value");
-  follow(video.id, (kind, data) => {
-    if (kind === "progress") {
-      if (data.share !== null) bar.value = data.share;
-      said.textContent = `${text.judging} ${percent(data.share)}`;
-    } else if (data.state === "done") {
+  watch(video.id, (now) => {
+    if (now.state === "done") {
       bar.remove();
-      said.textContent = `${text.done}: ${data.label ?? data.outcome.replace("_", " ")}`;
+      said.textContent = `${text.done}: ${verdictOf(now)}`;
       item.dataset.done = "";
-    } else if (data.state === "running") {
+    } else if (now.state === "running") {
       said.textContent = text.judging;
     }
   });
@@ -95,7 +121,7 @@ panel.addEventListener("drop", (event) => {
   add(event.dataTransfer.files);
 });
 
-panel.querySelector("[data-address]").addEventListener("submit", async (event) => {
+panel.querySelector("[data-address]")?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const field = event.target.elements.uri;
   const uri = field.value.trim();
@@ -109,12 +135,16 @@ panel.querySelector("[data-address]").addEventListener("submit", async (event) =
   }
 });
 
-const open = [...document.querySelectorAll("tr[data-video]:not([data-state=done])")].slice(-MAX_FOLLOWED);
-for (const row of open) {
-  follow(row.dataset.video, (kind, data) => {
-    const said = row.querySelector("[data-progress]");
-    if (kind === "progress" && said) said.textContent = `${text.judging} ${percent(data.share)}`;
-    if (data.state === "done") location.reload();
+for (const row of document.querySelectorAll("tr[data-video]:not([data-state=done])")) {
+  const cell = (name) => row.querySelector(`[data-cell=${name}]`);
+  watch(row.dataset.video, (video) => {
+    if (video.state !== "done") {
+      cell("verdict").textContent = video.state === "running" ? text.judging : text.waiting;
+      return;
+    }
+    cell("verdict").textContent = verdictOf(video);
+    cell("score").textContent = video.probability === null ? "" : video.probability.toFixed(2);
+    cell("people").textContent = video.people ?? "";
   });
 }
 
