@@ -70,10 +70,3 @@ class Hub:
         for listener in found:
             if not listener.loop.is_closed():
                 listener.loop.call_soon_threadsafe(listener.put, event)
-
-    def publish_all(self, event: Event) -> None:
-        """Tell the listeners of every video."""
-        with self._lock:
-            ids = list(self._listeners)
-        for video_id in ids:
-            self.publish(video_id, event)

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.browser import launched_chromium
-from tests.web.served import judged, serving
+from tests.web.served import judged, serving, until
 from web.keys import Role
 
 FOLDER = Path(__file__).parent
@@ -34,13 +34,14 @@ def main() -> None:
             tab.get_by_label("Key").fill(served.key(Role.REVIEW))
             tab.get_by_role("button", name="Sign in").click()
             tab.goto(f"{served.url}/videos/{video['id']}")
-            tab.wait_for_function("document.querySelector('[data-player]').readyState >= 2")
+            until(lambda: tab.evaluate("document.querySelector('[data-player]').readyState >= 2"))
             tab.evaluate("document.querySelector('[data-player]').controls = false")
             plot = tab.locator("[data-plot]").first
             box = plot.bounding_box()
             assert box is not None
-            tab.mouse.click(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7)
-            tab.wait_for_function("document.querySelector('[data-player]').currentTime > 1")
+            plot.click(position={"x": box["width"] * 0.6, "y": box["height"] * 0.7})
+            tab.evaluate("scrollTo(0, 0)")
+            until(lambda: tab.evaluate("document.querySelector('[data-player]').currentTime > 1"))
             tab.mouse.move(WIDTH_PX - 5, HEIGHT_PX - 5)
             tab.wait_for_timeout(500)
             tab.screenshot(path=FOLDER / "review.jpg", type="jpeg", quality=85)
