@@ -25,7 +25,7 @@ SERVING_ONLY = (
 def test_a_missing_manifest_is_refused(evaluate: Evaluate, weights: Path, tmp_path: Path) -> None:
     result = evaluate("--weights", weights, "--manifest", tmp_path / "none.csv")
     assert result.exit_code == 2
-    assert "none.csv: cannot be read" in result.output
+    assert "none.csv: no such file" in result.output
 
 
 def test_a_missing_split_is_refused(evaluate: Evaluate, weights: Path, manifest: Path) -> None:
