@@ -169,7 +169,7 @@ class LimitCode(StrEnum):
 class Limit(Contract):
     """A limit of a verdict."""
 
-    code: LimitCode
+    code: str = Field(description="a `LimitCode`, or one of a later version")
     track: int | None = Field(ge=0, description="of this person; null: of the clip")
 
 

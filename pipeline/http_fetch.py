@@ -9,8 +9,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, Final, Protocol, Self
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
@@ -115,27 +115,12 @@ def post(
         StoppedError: `stop` said so.
     """
     parts = _split(url)
-    if guard is not None:
-        guard.check(url)
-    with _Watch(stop) as watch:
-        watch.begin()
-        try:
-            connection = _connect(url, parts, guard, watch)
-        except OSError as error:
-            watch.check()
-            raise FetchError(f"{parts.hostname}: {error}", transient=True) from error
-        try:
-            usual = _headers((parts.username, parts.password))
-            connection.request("POST", _target(parts), body, {**usual, **headers})
-            status = connection.getresponse().status
-            watch.check()
-            return status
-        except (OSError, http.client.HTTPException) as error:
-            watch.check()
-            raise FetchError(f"{parts.hostname}: {type(error).__name__}: {error}", transient=True) from error
-        finally:
-            watch.closing()
-            connection.close()
+    with _Watch(stop) as watch, _connected(url, parts, guard, watch) as connection:
+        usual = _headers((parts.username, parts.password))
+        connection.request("POST", _target(parts), body, {**usual, **headers})
+        status = connection.getresponse().status
+        watch.check()
+        return status
 
 
 class StoppedError(Exception):
@@ -209,16 +194,8 @@ def _fetch(
     first = _split(url)
     for _ in range(_REDIRECTS + 1):
         parts = _split(url)
-        if guard is not None:
-            guard.check(url)
         credentials = (first.username, first.password) if _place(parts) == _place(first) else (None, None)
-        watch.begin()
-        try:
-            connection = _connect(url, parts, guard, watch)
-        except OSError as error:
-            watch.check()
-            raise FetchError(f"{parts.hostname}: {error}", transient=True) from error
-        try:
+        with _connected(url, parts, guard, watch) as connection:
             connection.request("GET", _target(parts), headers=_headers(credentials))
             answer = connection.getresponse()
             watch.check()
@@ -233,13 +210,30 @@ def _fetch(
                 )
             _read(answer, write, clock, watch)
             return
-        except (OSError, http.client.HTTPException) as error:
-            watch.check()
-            raise FetchError(f"{parts.hostname}: {type(error).__name__}: {error}", transient=True) from error
-        finally:
-            watch.closing()
-            connection.close()
     raise FetchError(f"more than {_REDIRECTS} redirects")
+
+
+@contextmanager
+def _connected(
+    url: str, parts: SplitResult, guard: Guard | None, watch: _Watch
+) -> Iterator[http.client.HTTPConnection]:
+    """A connection to a URL's host, checked first; what goes wrong within the block is a `FetchError`."""
+    if guard is not None:
+        guard.check(url)
+    watch.begin()
+    try:
+        connection = _connect(url, parts, guard, watch)
+    except OSError as error:
+        watch.check()
+        raise FetchError(f"{parts.hostname}: {error}", transient=True) from error
+    try:
+        yield connection
+    except (OSError, http.client.HTTPException) as error:
+        watch.check()
+        raise FetchError(f"{parts.hostname}: {type(error).__name__}: {error}", transient=True) from error
+    finally:
+        watch.closing()
+        connection.close()
 
 
 def check_host(uri: str, guard: Guard) -> None:

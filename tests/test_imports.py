@@ -329,6 +329,12 @@ def test_the_decode_child_loads_only_the_decoders() -> None:
     assert loaded.isdisjoint({"torch", "pydantic", "openvino", "timm", "rich", "structlog", "fsspec"})
 
 
+def test_the_web_service_needs_no_torch() -> None:
+    loaded = loaded_by("import web.app, web.commands.serve, web.commands.keys")
+    assert "fastapi" in loaded
+    assert loaded.isdisjoint({"torch", "timm", "torchvision", "facenet_pytorch"})
+
+
 def test_training_needs_no_serving_libraries() -> None:
     python(
         "-c",

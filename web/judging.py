@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from pipeline.verdict.aggregate import ClipFacts, Failure, judge
 from pipeline.worker.access import UriAllow
 from web.hub import Event, Hub
 from web.media import MediaFolder
-from web.videos import MAX_TRIES, Video, Videos
+from web.videos import MAX_CRASHES, Video, Videos
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,8 @@ _PROGRESS_S: Final = 0.2
 _LOOK_S: Final = 5.0
 # Of deleted videos that may be running; more are forgotten, and judged to the end.
 _MAX_DROPPED: Final = 1000
+# Another try may succeed where a fetch or the engine failed.
+_MAX_AGAIN: Final = 2
 # After a fault of the machine, in seconds.
 _TROUBLE_S: Final = 1.0
 
@@ -86,6 +89,7 @@ class Judge:
         self._wake = threading.Condition()
         self.trouble: str | None = None
         self._unfinished: set[str] = set()
+        self._again: Counter[str] = Counter()
         self._places = threading.Condition()
         self._judged_now, self._is_alone = 0, False
         self._stopping = threading.Event()
@@ -181,18 +185,15 @@ class Judge:
     def _serve_one(self, scanner: Scanner) -> bool:
         """Judge the video that has waited longest; False: nobody waits."""
         for id_ in list(self._unfinished):
-            self._videos.requeue(id_, tried=True)
+            self._videos.requeue(id_)
             self._unfinished.discard(id_)
         video = self._videos.take()
         if video is None:
             return False
         try:
             with self._turn(alone=video.tries > 0):
-                if self._stopping.is_set():
-                    self._videos.requeue(video.id, tried=True)
-                else:
-                    self._videos.begin(video.id)
-                    self._judge(scanner, replace(video, tries=video.tries + 1))
+                self._videos.begin(video.id)
+                self._judge(scanner, video)
         except BaseException:
             self._unfinished.add(video.id)
             raise
@@ -215,23 +216,24 @@ class Judge:
 
     def _judge(self, scanner: Scanner, video: Video) -> None:
         self._hub.publish(video.id, Event("state", {"state": video.state.value}))
-        if video.tries > MAX_TRIES:
-            # Each time, the whole service ended meanwhile.
+        if video.tries >= MAX_CRASHES:
             self._finish(video, _given_up(scanner, video))
             return
         try:
             report = scanner.scan(self._source(video), stop=self._stops(video.id))
         except ScanInterruptedError:
-            self._videos.requeue(video.id, tried=False)
+            self._videos.requeue(video.id)
             return
         finally:
             self._sent_s.pop(video.id, None)
             self._dropped.discard(video.id)
         assert report is not None  # nothing says that its verdict exists already
-        if report.transient and video.tries < MAX_TRIES:
-            log.warning("judged again", video=video.id, error=report.verdict.error, tries=video.tries)
-            self._videos.requeue(video.id, tried=True)
+        if report.transient and self._again[video.id] < _MAX_AGAIN:
+            self._again[video.id] += 1
+            log.warning("judged again", video=video.id, error=report.verdict.error)
+            self._videos.requeue(video.id)
             return
+        self._again.pop(video.id, None)
         self._finish(video, report)
 
     def _finish(self, video: Video, report: ClipReport) -> None:
@@ -264,7 +266,7 @@ class Judge:
 
 
 def _given_up(scanner: Scanner, video: Video) -> ClipReport:
-    error = f"the service ended {MAX_TRIES} times while it judged this video"
+    error = f"the service ended {MAX_CRASHES} times while it judged this video"
     facts = ClipFacts(
         id=video.id,
         source=video.upload.name,

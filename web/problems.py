@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
@@ -88,8 +88,7 @@ def handle_problems(app: FastAPI, headers: Mapping[str, str]) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         found = [{"at": ".".join(map(str, each["loc"])), "message": str(each["msg"])} for each in error.errors()]
-        detail = "; ".join(f"{each['at']}: {each['message']}" for each in found)
-        return response(request, 422, Code.INVALID, detail, errors=found)
+        return response(request, 422, Code.INVALID, fields_text(error.errors()), errors=found)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -106,6 +105,11 @@ def handle_problems(app: FastAPI, headers: Mapping[str, str]) -> None:
             return response(request, 507, Code.NO_SPACE, "the service has no space left", closing)
         detail = "a fault of the service; its log has the details under this request id"
         return response(request, 500, Code.INTERNAL, detail, closing)
+
+
+def fields_text(errors: Sequence[Any]) -> str:
+    """What is wrong with which field, from the errors of pydantic."""
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in errors)
 
 
 def response(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hmac
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -169,7 +170,7 @@ def check_own_page(request: Request, caller: Caller, token: str | None = None) -
     """
     brought = token if token is not None else request.headers.get("x-csrf-token", "")
     site = request.headers.get("sec-fetch-site", "same-origin")
-    if caller.csrf is None or brought != caller.csrf or site != "same-origin":
+    if caller.csrf is None or not hmac.compare_digest(brought.encode(), caller.csrf.encode()) or site != "same-origin":
         raise ProblemError(403, Code.FOREIGN_PAGE, "a change with a session takes the page's own X-CSRF-Token")
 
 

@@ -22,7 +22,7 @@ from web.webhooks import Notify, WebhookEvent
 Sort = Literal["created", "-created", "probability", "-probability"]
 MAX_PAGE: Final = 200
 # The service died this often while it judged a video: that is what kills it. After the first time it is judged alone.
-MAX_TRIES: Final = 3
+MAX_CRASHES: Final = 3
 UNDO_S: Final = 300.0
 # Of SQLite.
 _MAX_INTEGER: Final = 2**63
@@ -67,7 +67,7 @@ class Video:
     Attributes:
         n: its number, by time of arrival.
         version: grows with each change.
-        tries: times that judging it has begun and the service did not end as it was asked to.
+        tries: times that the service died while it judged this video; one more while it does.
     """
 
     n: int
@@ -218,18 +218,13 @@ class Videos:
         with self._database.write() as rows:
             rows.execute("UPDATE videos SET tries = tries + 1 WHERE id = ?", (id_,))
 
-    def requeue(self, id_: str, *, tried: bool) -> None:
-        """Let a running video wait again.
-
-        Args:
-            id_: its id.
-            tried: this try counts; not if the service ends.
-        """
+    def requeue(self, id_: str) -> None:
+        """Let a running video wait again, for a reason other than a crash."""
         with self._database.write() as rows:
             rows.execute(
-                "UPDATE videos SET state = ?, tries = max(0, tries - ?), version = version + 1 "
+                "UPDATE videos SET state = ?, tries = max(0, tries - 1), version = version + 1 "
                 "WHERE id = ? AND state = ?",
-                (State.QUEUED, 0 if tried else 1, id_, State.RUNNING),
+                (State.QUEUED, id_, State.RUNNING),
             )
 
     def requeue_all(self) -> int:

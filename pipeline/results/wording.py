@@ -221,7 +221,7 @@ def _are(count: int) -> str:
     return f"{count:,} {'is' if count == 1 else 'are'}"
 
 
-_LIMITS: dict[LimitCode, str] = {
+_LIMITS: dict[str, str] = {
     LimitCode.PARTLY_READ: "only a part of the video could be read",
     LimitCode.FEW_LOOKED_AT: "only few frames were looked at",
     LimitCode.MANY_PEOPLE: "many people were judged, and the highest of many scores is high by chance",
@@ -243,15 +243,19 @@ def limits_text(limits: Sequence[Limit]) -> str:
     parts = []
     for limit in limits:
         if limit.track is None:
-            parts.append(_LIMITS[limit.code])
+            parts.append(_limit_text(limit))
         else:
-            of_people.setdefault(limit.track, []).append(_LIMITS[limit.code])
+            of_people.setdefault(limit.track, []).append(_limit_text(limit))
     named = list(of_people.items())[:_MAX_LIMITED]
     parts += [f"track {track}: {', '.join(found)}" for track, found in named]
     if len(of_people) > len(named):
         parts.append(f"and {len(of_people) - len(named)} more people")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _limit_text(limit: Limit) -> str:
+    return _LIMITS.get(limit.code, limit.code.replace("_", " "))
 
 
 def strength_text(evidence: Evidence) -> str:

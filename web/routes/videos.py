@@ -18,10 +18,11 @@ from starlette.concurrency import run_in_threadpool
 
 from pipeline.contracts import Label, Outcome, SourceClass, State
 from pipeline.sources import SourceError
+from web.headers import MAX_BODY_BYTES
 from web.hub import Event, Listener
 from web.keys import Caller, Role
 from web.media import MediaWriter
-from web.problems import Code, ProblemError, busy, not_found
+from web.problems import Code, ProblemError, busy, fields_text, not_found
 from web.resources import (
     DecisionRequest,
     DecisionResource,
@@ -47,7 +48,6 @@ MAX_WAIT_S: Final = 60.0
 # How often those who wait look whether the service ends, in seconds; and after how many of these turns a quiet stream
 # gets a line, so that proxies keep it open.
 _TURN_S, _HEARTBEAT_TURNS = 0.5, 30
-_MAX_JSON_BYTES: Final = 64 << 10
 _MAX_NAME: Final = 255
 _IDEMPOTENCY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _BODIES: Final = {
@@ -352,13 +352,12 @@ async def _named_by_uri(
     body = b""
     async for chunk in chunks(request):
         body += chunk
-        if len(body) > _MAX_JSON_BYTES:
-            raise ProblemError(413, Code.TOO_LARGE, f"at most {_MAX_JSON_BYTES:,} bytes of JSON are accepted")
+        if len(body) > MAX_BODY_BYTES:
+            raise ProblemError(413, Code.TOO_LARGE, f"at most {MAX_BODY_BYTES:,} bytes of JSON are accepted")
     try:
         wanted = _UriRequest.model_validate_json(body)
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in error.errors())
-        raise ProblemError(422, Code.INVALID, found) from error
+        raise ProblemError(422, Code.INVALID, fields_text(error.errors())) from error
     try:
         await run_in_threadpool(service.judge.allow.check, wanted.uri)
     except SourceError as error:

@@ -125,6 +125,7 @@ def test_limits_as_text() -> None:
     many = [Limit(code=LimitCode.SMALL_FACE, track=track) for track in range(40)]
     assert limits_text(many).endswith("track 3: a small face; and 36 more people.")
     assert all(limits_text([Limit(code=code, track=None)]) for code in LimitCode)
+    assert limits_text([Limit(code="of_a_later_version", track=None)]) == "Of a later version."
 
 
 def test_the_rationale_is_made_of_facts() -> None:
