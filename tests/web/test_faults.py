@@ -85,10 +85,10 @@ def test_made_up_cursors_are_refused(served: Served, cursor: str) -> None:
 
 
 def test_an_address_that_tries_keys_is_slowed_down(tmp_path: Path) -> None:
-    with serving(tmp_path / "served", unknown_keys_s=1.0) as served:
+    with serving(tmp_path / "served", unknown_keys_s=0.001) as served:
         known = served.client()
         assert known.get("/v1/me").status_code == 200
         wrong = {"Authorization": "Bearer unmask_aaaaaaaaaa_" + "a" * 43}
-        statuses = [httpx.get(f"{served.url}/v1/me", headers=wrong).status_code for _ in range(8)]
+        statuses = [httpx.get(f"{served.url}/v1/me", headers=wrong).status_code for _ in range(3)]
         assert statuses[-1] == 429
         assert known.get("/v1/me").status_code == 200
