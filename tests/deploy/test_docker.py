@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deploy.docker import health
-from deploy.docker.serving_requirements import WITHOUT
+from deploy.docker.serving_requirements import EXTRAS, WITHOUT
 from tests.deploy.images import DOCKER, DOCKERFILES, ROOT, absent, copied, stages
 
 every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.suffix[1:])
@@ -164,10 +164,10 @@ def test_the_images_install_the_tested_versions(lock):
 def test_the_images_lock_has_no_test_or_training_dependencies(project):
     installed = {name for name, _ in locked(DOCKER / "cuda.lock")}
     extras = project["project"]["optional-dependencies"]
-    needed = names(project["project"]["dependencies"]) | names(extras["remote"])
+    needed = names(project["project"]["dependencies"]).union(*(names(extras[each]) for each in EXTRAS))
     assert needed <= installed  # else: make lock
-    # These two are also run-time dependencies.
-    only_here = (names(extras["dev"]) | names(extras["train"])) - {"packaging", "pyyaml"}
+    # These two come with run-time dependencies.
+    only_here = (names(extras["dev"]) | names(extras["train"])) - needed - {"packaging", "pyyaml"}
     assert not only_here & installed
     assert names(project["build-system"]["requires"]) <= {name for name, _ in locked(DOCKER / "build.lock")}
 
@@ -175,7 +175,8 @@ def test_the_images_lock_has_no_test_or_training_dependencies(project):
 def test_the_cpu_image_has_everything_but_torch_and_what_depends_on_it(project):
     installed, with_torch = ({name for name, _ in locked(DOCKER / lock)} for lock in ("requirements.lock", "cuda.lock"))
     assert installed < with_torch
-    needed = names(project["project"]["dependencies"]) | names(project["project"]["optional-dependencies"]["remote"])
+    extras = project["project"]["optional-dependencies"]
+    needed = names(project["project"]["dependencies"]).union(*(names(extras[each]) for each in EXTRAS))
     assert needed - installed == names(sorted(WITHOUT))
     assert not any(re.match("torch|nvidia-|cuda-|triton", name) for name in installed)
 
