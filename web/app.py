@@ -13,10 +13,12 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from web.headers import HEADERS, Headers, SmallBodies
+from web.pages.quality import router as quality_page
 from web.pages.routes import router as pages
 from web.pages.routes import static_files
 from web.problems import Code, ProblemError, handle_problems
 from web.routes.keys import router as keys
+from web.routes.review import router as review
 from web.routes.videos import router as videos
 from web.routes.webhooks import router as webhooks
 from web.service import Service
@@ -46,13 +48,16 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,
     )
     app.state.service = service
     handle_problems(app, HEADERS)
     app.include_router(videos)
     app.include_router(keys)
+    app.include_router(review)
     app.include_router(webhooks)
     app.include_router(pages, include_in_schema=False)
+    app.include_router(quality_page, include_in_schema=False)
     app.mount("/static", static_files())
 
     @app.get("/healthz", include_in_schema=False)

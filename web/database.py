@@ -58,6 +58,39 @@ _STEPS: Final = (
     CREATE INDEX deliveries_due ON deliveries (state, due_s);
     CREATE INDEX deliveries_of ON deliveries (webhook, n);
     """,
+    """
+    ALTER TABLE videos ADD COLUMN strength TEXT;
+    ALTER TABLE videos ADD COLUMN round TEXT;
+    ALTER TABLE videos ADD COLUMN answer TEXT;
+    ALTER TABLE videos ADD COLUMN golden TEXT;
+    ALTER TABLE videos ADD COLUMN audited INTEGER NOT NULL DEFAULT 0;
+    UPDATE videos SET strength = json_extract(record, '$.evidence.strength') WHERE record IS NOT NULL;
+    UPDATE videos SET answer = (
+        SELECT decision FROM decisions WHERE video = videos.n AND track IS NULL AND undone_s IS NULL ORDER BY n LIMIT 1
+    );
+    UPDATE videos SET round = CASE WHEN answer IS NULL THEN 'first' ELSE 'closed' END WHERE state = 'done';
+    CREATE INDEX videos_reviewed ON videos (round, n);
+    CREATE INDEX videos_golden ON videos (golden) WHERE golden IS NOT NULL;
+    ALTER TABLE decisions ADD COLUMN blind INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE keys ADD COLUMN preferences TEXT NOT NULL DEFAULT '{}';
+    CREATE TABLE leases (
+        video INTEGER PRIMARY KEY REFERENCES videos ON DELETE CASCADE, key_id TEXT NOT NULL REFERENCES keys,
+        expires_s REAL NOT NULL
+    );
+    CREATE TABLE skips (
+        video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE, key_id TEXT NOT NULL REFERENCES keys,
+        reason TEXT NOT NULL, made_s REAL NOT NULL, PRIMARY KEY (video, key_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+    CREATE TABLE views (
+        id TEXT PRIMARY KEY, key_id TEXT NOT NULL REFERENCES keys, name TEXT NOT NULL, query TEXT NOT NULL,
+        shared INTEGER NOT NULL, created_s REAL NOT NULL
+    );
+    CREATE TABLE actions (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, key_id TEXT NOT NULL REFERENCES keys, kind TEXT NOT NULL,
+        data TEXT NOT NULL, made_s REAL NOT NULL
+    );
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import sqlite3
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from web.database import Database
 from web.problems import Code, ProblemError
@@ -196,6 +198,17 @@ class Keys:
         if not key.is_valid(time.time()):
             raise wrong
         return key
+
+    def preferences(self, key: Key) -> dict[str, Any]:
+        """How the page shows videos to this person, as it was set last."""
+        (text,) = self._database.read().execute("SELECT preferences FROM keys WHERE id = ?", (key.id,)).fetchone()
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def set_preferences(self, key: Key, preferences: Mapping[str, Any]) -> None:
+        """Keep how the page shows videos to this person."""
+        with self._database.write() as rows:
+            rows.execute("UPDATE keys SET preferences = ? WHERE id = ?", (json.dumps(dict(preferences)), key.id))
 
     def open_session(self, key: Key) -> tuple[str, str]:
         """Start a session of the page.

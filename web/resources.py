@@ -8,8 +8,10 @@ from typing import Any, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
-from web.keys import Key
-from web.videos import Choice, Decision, Video
+from web.decisions import Decision, is_hidden
+from web.keys import Key, Role
+from web.rounds import Choice, Round
+from web.videos import Video
 from web.webhooks import Delivery, DeliveryState, Webhook, WebhookEvent
 
 
@@ -36,6 +38,7 @@ class DecisionResource(Resource):
     reason: str
     comment: str
     by: str = Field(description="id of the key")
+    blind: bool = Field(description="nobody else's decision on the clip could be seen")
     made_at: datetime
     undone_at: datetime | None = Field(description="null: it counts")
 
@@ -48,8 +51,9 @@ class DecisionResource(Resource):
             reason=decision.reason,
             comment=decision.comment,
             by=decision.by,
-            made_at=_moment(decision.made_s),
-            undone_at=None if decision.undone_s is None else _moment(decision.undone_s),
+            blind=decision.blind,
+            made_at=utc(decision.made_s),
+            undone_at=None if decision.undone_s is None else utc(decision.undone_s),
         )
 
 
@@ -70,11 +74,15 @@ class VideoResource(Resource):
     label: Label | None = Field(description="null unless scored")
     probability: float | None = Field(description="of the most suspicious part; null unless scored")
     people: int | None
+    round: Round | None = Field(description="of reviewing; null until it is judged, and for reviewers while it is open")
+    answer: Choice | None = Field(description="what the reviewing came to; null as long as `round` is open")
+    golden: Choice | None = Field(description="the clip checks reviewers; null: no, or not for you to know")
     links: dict[str, str]
 
     @classmethod
-    def of(cls, video: Video) -> Self:
-        """As JSON."""
+    def of(cls, video: Video, viewer: Role) -> Self:
+        """As JSON, as a key of this role may see it."""
+        is_blind = viewer is Role.REVIEW and is_hidden(video)
         upload, base = video.upload, f"/v1/videos/{video.id}"
         links = {"self": base, "events": f"{base}/events", "page": f"/videos/{video.id}"}
         if video.state is State.DONE:
@@ -86,8 +94,8 @@ class VideoResource(Resource):
             name=upload.name,
             source_class=upload.source_class,
             state=video.state,
-            created_at=_moment(video.created_s),
-            finished_at=None if video.finished_s is None else _moment(video.finished_s),
+            created_at=utc(video.created_s),
+            finished_at=None if video.finished_s is None else utc(video.finished_s),
             uri=upload.uri,
             media_type=upload.media_type,
             size_bytes=upload.size_bytes,
@@ -96,6 +104,9 @@ class VideoResource(Resource):
             label=video.label,
             probability=video.probability,
             people=video.people,
+            round=None if is_blind else video.round,
+            answer=None if is_blind else video.answer,
+            golden=video.golden if viewer >= Role.SENIOR else None,
             links=links,
         )
 
@@ -109,10 +120,10 @@ class VideoDetail(VideoResource):
     decisions: list[DecisionResource] = Field(default_factory=list, description="by time, with those undone")
 
 
-def detail_of(video: Video, verdict: Verdict | None, decisions: list[DecisionResource]) -> VideoDetail:
-    """A video with all that belongs to it."""
+def detail_of(video: Video, viewer: Role, verdict: Verdict | None, decisions: list[DecisionResource]) -> VideoDetail:
+    """A video with all that belongs to it, as a key of this role may see it."""
     record = None if verdict is None else verdict.model_dump(mode="json", by_alias=True, exclude={"frames"})
-    return VideoDetail(**VideoResource.of(video).model_dump(), verdict=record, decisions=decisions)
+    return VideoDetail(**VideoResource.of(video, viewer).model_dump(), verdict=record, decisions=decisions)
 
 
 class VideoPage(Resource):
@@ -181,7 +192,7 @@ class WebhookResource(Resource):
     @classmethod
     def of(cls, webhook: Webhook) -> Self:
         """As JSON."""
-        return cls(id=webhook.id, url=webhook.url, events=list(webhook.events), created_at=_moment(webhook.created_s))
+        return cls(id=webhook.id, url=webhook.url, events=list(webhook.events), created_at=utc(webhook.created_s))
 
 
 class DeliveryResource(Resource):
@@ -202,7 +213,7 @@ class DeliveryResource(Resource):
             event=delivery.event,
             state=delivery.state,
             tries=delivery.tries,
-            made_at=_moment(delivery.made_s),
+            made_at=utc(delivery.made_s),
             error=delivery.error,
         )
 
@@ -224,11 +235,12 @@ def _key_fields(key: Key) -> dict[str, Any]:
         "id": key.id,
         "name": key.name,
         "role": key.role.text,
-        "created_at": _moment(key.created_s),
-        "expires_at": None if key.expires_s is None else _moment(key.expires_s),
-        "revoked_at": None if key.revoked_s is None else _moment(key.revoked_s),
+        "created_at": utc(key.created_s),
+        "expires_at": None if key.expires_s is None else utc(key.expires_s),
+        "revoked_at": None if key.revoked_s is None else utc(key.revoked_s),
     }
 
 
-def _moment(unix_s: float) -> datetime:
+def utc(unix_s: float) -> datetime:
+    """Unix seconds as a moment."""
     return datetime.fromtimestamp(unix_s, UTC)

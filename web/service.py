@@ -15,15 +15,22 @@ from fastapi import Depends, Request
 from models.errors import UnmaskError
 from pipeline.settings import Settings
 from pipeline.worker.access import UriAllow
+from web.actions import Actions
 from web.database import Database
-from web.hub import Hub
+from web.decisions import Decisions
+from web.hub import Event, Hub
 from web.judging import Judge, JudgeOptions
 from web.keys import Caller, Keys, no_key
+from web.listing import VideoList
 from web.media import MediaFolder
 from web.problems import Code, ProblemError
+from web.quality import QualityReport
 from web.rates import Rates
+from web.reviews import Reviews
+from web.rounds import Policy
 from web.signing import Signer
-from web.videos import Videos
+from web.videos import Video, Videos
+from web.views import Views
 from web.webhooks import WAITS_S, Webhooks
 
 COOKIE: Final = "unmask_session"
@@ -38,6 +45,7 @@ class ServeOptions:
     Attributes:
         folder: of the database and the uploaded files.
         judge: how videos are judged.
+        policy: how much is reviewed.
         max_upload_bytes: of a file.
         max_uploads: at once; more are refused.
         max_waiting: videos that wait to be judged; more are refused.
@@ -49,6 +57,7 @@ class ServeOptions:
 
     folder: Path
     judge: JudgeOptions = field(default_factory=JudgeOptions)
+    policy: Policy = field(default_factory=Policy)
     max_upload_bytes: int = 4 << 30
     max_uploads: int = 64
     max_waiting: int = 10_000
@@ -97,7 +106,13 @@ class Service:
             UriAllow.parse(settings.webhook_allow or ""),
             options.webhook_waits_s,
         )
-        self.videos = Videos(self.database, self.webhooks.enqueue, max_waiting=options.max_waiting)
+        self.videos = Videos(self.database, self.webhooks.enqueue, options.policy, max_waiting=options.max_waiting)
+        self.list = VideoList(self.database)
+        self.decisions = Decisions(self.database, self.videos, self.webhooks.enqueue, options.policy)
+        self.reviews = Reviews(self.database, options.policy)
+        self.quality = QualityReport(self.database)
+        self.views = Views(self.database)
+        self.actions = Actions(self.database)
         self.media = MediaFolder(options.folder / "media")
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
@@ -125,6 +140,18 @@ class Service:
         """Give the folder free; for a service that was not started, too."""
         self.database.close()
         os.close(self._lock)
+
+
+def delete_video(service: Service, video: Video) -> None:
+    """Delete a video with all that is known of it, and tell those who wait for it.
+
+    Raises:
+        ProblemError: it was deleted meanwhile.
+    """
+    service.videos.delete(video.id)
+    service.judge.drop(video.id)
+    service.media.delete(video.id)
+    service.hub.publish(video.id, Event("deleted", {}, is_last=True))
 
 
 def service_of(request: Request) -> Service:

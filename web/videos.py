@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Any, Final, Literal
+from datetime import UTC, datetime
+from typing import Final
 
 from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from pipeline.portraits import Portrait
 from web.database import Database
-from web.problems import Code, ProblemError, busy, not_found
+from web.problems import busy, not_found
+from web.rounds import Choice, Policy, Round, standing
 from web.webhooks import Notify, WebhookEvent
 
-Sort = Literal["created", "-created", "probability", "-probability"]
-MAX_PAGE: Final = 200
 # The service died this often while it judged a video: that is what kills it. After the first time it is judged alone.
 MAX_CRASHES: Final = 3
-UNDO_S: Final = 300.0
-# Of SQLite.
-_MAX_INTEGER: Final = 2**63
-
-
-class Choice(StrEnum):
-    """What a person decides on a clip, or on one of its people."""
-
-    FAKE = "fake"
-    REAL = "real"
-    UNSURE = "unsure"
-    NOT_APPLICABLE = "not_applicable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +53,9 @@ class Video:
         n: its number, by time of arrival.
         version: grows with each change.
         tries: times that the service died while it judged this video; one more while it does.
+        round: of reviewing; None before it is judged.
+        answer: what the reviewing came to; None: it is open.
+        golden: its answer is known, and it checks reviewers; None: it does not.
     """
 
     n: int
@@ -84,59 +72,9 @@ class Video:
     label: Label | None
     probability: float | None
     people: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a person decided.
-
-    Attributes:
-        track: the person in the clip; None: the clip.
-        reason: of the policy, free text.
-        by: id of the key.
-        made_s: Unix seconds.
-        undone_s: Unix seconds; None: it counts.
-    """
-
-    n: int
-    track: int | None
-    decision: Choice
-    reason: str
-    comment: str
-    by: str
-    made_s: float
-    undone_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which videos are listed; None: any.
-
-    Attributes:
-        key_id: of who handed them in.
-        name: part of their name.
-        decided: whether someone has decided on the clip.
-    """
-
-    key_id: str | None = None
-    state: State | None = None
-    outcome: Outcome | None = None
-    label: Label | None = None
-    source_class: SourceClass | None = None
-    name: str | None = None
-    decided: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some of the videos.
-
-    Attributes:
-        cursor: asks for the next ones; None: there are no more.
-    """
-
-    videos: list[Video]
-    cursor: str | None
+    round: Round | None
+    answer: Choice | None
+    golden: Choice | None
 
 
 class Videos:
@@ -145,12 +83,16 @@ class Videos:
     Args:
         database: it.
         notify: stores a message to webhooks, in the transaction of the change that it is about.
+        policy: how much is reviewed.
         max_waiting: more than this many are not accepted.
     """
 
-    def __init__(self, database: Database, notify: Notify, *, max_waiting: int = 10_000) -> None:
+    def __init__(
+        self, database: Database, notify: Notify, policy: Policy | None = None, *, max_waiting: int = 10_000
+    ) -> None:
         self._database = database
         self._notify = notify
+        self._policy = policy or Policy()
         self._max_waiting = max_waiting
 
     def accept(self, upload: Upload, key_id: str, id_: str) -> tuple[Video, bool]:
@@ -182,10 +124,11 @@ class Videos:
                     upload.size_bytes,
                     upload.sha256,
                     State.QUEUED,
-                    time.time(),
+                    # As clients see it, in whole microseconds: they may ask for those from this moment on.
+                    datetime.fromtimestamp(time.time(), UTC).timestamp(),
                 ),
             )
-            return _video(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone()), True
+            return video_of(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone()), True
 
     def earlier(self, idempotency: str | None, key_id: str) -> Video | None:
         """The video of an earlier request with this name, if there was one."""
@@ -211,7 +154,7 @@ class Videos:
                 (State.RUNNING, time.time(), row["id"]),
             )
             # Within the transaction: it may be deleted right after.
-            return _video(rows.execute("SELECT * FROM videos WHERE id = ?", (row["id"],)).fetchone())
+            return video_of(rows.execute("SELECT * FROM videos WHERE id = ?", (row["id"],)).fetchone())
 
     def begin(self, id_: str) -> None:
         """Judging a video begins: if the process dies meanwhile, that may be why."""
@@ -244,13 +187,15 @@ class Videos:
             for portrait in portraits
             if portrait.track in shown
         ]
+        now = standing(id_, verdict.label, [], self._policy)
         with self._database.write() as rows:
             row = rows.execute("SELECT n, key_id, name FROM videos WHERE id = ?", (id_,)).fetchone()
             if row is None:
                 return None
             rows.execute(
                 "UPDATE videos SET state = ?, finished_s = ?, outcome = ?, label = ?, probability = ?, people = ?, "
-                "record = ?, thresholds = ?, sha256 = coalesce(sha256, ?), version = version + 1 WHERE id = ?",
+                "strength = ?, round = ?, answer = ?, audited = ?, record = ?, thresholds = ?, "
+                "sha256 = coalesce(sha256, ?), version = version + 1 WHERE id = ?",
                 (
                     State.DONE,
                     time.time(),
@@ -258,6 +203,10 @@ class Videos:
                     verdict.label,
                     verdict.suspicion,
                     len(verdict.people),
+                    None if verdict.evidence is None else verdict.evidence.strength,
+                    now.round,
+                    now.answer,
+                    now.round is Round.AUDIT,
                     verdict.to_json(),
                     None if report.thresholds is None else json.dumps(asdict(report.thresholds)),
                     verdict.provenance.source_sha256,
@@ -281,7 +230,7 @@ class Videos:
                 events.append(WebhookEvent.FAILED)
             for event in events:
                 self._notify(rows, row["key_id"], event, {"video": id_, "name": row["name"], **found})
-            return _video(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone())
+            return video_of(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone())
 
     def get(self, id_: str, key_id: str | None = None) -> Video:
         """A video by its id.
@@ -296,7 +245,7 @@ class Videos:
         row = self._row(id_)
         if row is None or (key_id is not None and row["key_id"] != key_id):
             raise not_found("video")
-        return _video(row)
+        return video_of(row)
 
     def report(self, video: Video) -> ClipReport | None:
         """The verdict with its pictures; None before the video was judged."""
@@ -333,114 +282,6 @@ class Videos:
             if not rows.execute("DELETE FROM videos WHERE id = ?", (id_,)).rowcount:
                 raise not_found("video")
 
-    def list(self, chosen: Filter, *, sort: Sort = "-created", limit: int = 50, cursor: str | None = None) -> Page:
-        """Some of the videos.
-
-        Args:
-            chosen: which of them.
-            sort: by number or by the probability of the most suspicious part, "-": the highest first. Those without a
-                probability come last.
-            limit: 1 to `MAX_PAGE`.
-            cursor: of the page before.
-
-        Raises:
-            ProblemError: the cursor is not of this list.
-        """
-        where, values = _where(chosen)
-        down = sort.startswith("-")
-        ranked = sort.lstrip("-") == "probability"
-        rank = f"coalesce(probability, {'-1' if down else '2'})" if ranked else "n"
-        if cursor is not None:
-            after = _after(cursor, sort)
-            where.append(f"({rank}, n) {'<' if down else '>'} (?, ?)")
-            values += after
-        order = "DESC" if down else "ASC"
-        rows = self._database.read().execute(
-            f"SELECT *, {rank} AS rank FROM videos WHERE {' AND '.join(where) or '1'} "
-            f"ORDER BY {rank} {order}, n {order} LIMIT ?",
-            [*values, limit + 1],
-        )
-        found = rows.fetchall()
-        last = found[limit - 1] if len(found) > limit else None
-        return Page(
-            [_video(row) for row in found[:limit]],
-            None if last is None else _cursor([last["rank"], last["n"]], sort),
-        )
-
-    def counts(self, key_id: str | None) -> dict[State, int]:
-        """Videos in each state; of one key, or of all."""
-        query = "SELECT state, count(*) AS found FROM videos WHERE ?1 IS NULL OR key_id = ?1 GROUP BY state"
-        found = {State(row["state"]): int(row["found"]) for row in self._database.read().execute(query, (key_id,))}
-        return {state: found.get(state, 0) for state in State}
-
-    def decide(
-        self, video: Video, by: str, decision: Choice, *, track: int | None, reason: str, comment: str
-    ) -> Decision:
-        """Record a decision; it replaces the person's earlier one on the same clip or person.
-
-        Raises:
-            ProblemError: there is no verdict yet, or no such person in it.
-        """
-        report = self.report(video)
-        if report is None:
-            raise ProblemError(409, Code.CONFLICT, f"this video is {video.state}: there is no verdict to decide on yet")
-        if track is not None and track not in {person.track for person in report.verdict.people}:
-            raise not_found("person in this video")
-        now_s = time.time()
-        with self._database.write() as rows:
-            rows.execute(
-                "UPDATE decisions SET undone_s = ? WHERE video = ? AND track IS ? AND key_id = ? AND undone_s IS NULL",
-                (now_s, video.n, track, by),
-            )
-            n = rows.execute(
-                "INSERT INTO decisions (video, track, decision, reason, comment, key_id, made_s) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (video.n, track, decision, reason, comment, by, now_s),
-            ).lastrowid
-            rows.execute("UPDATE videos SET version = version + 1 WHERE n = ?", (video.n,))
-            self._decided(rows, video, decision, track, by, undone=False)
-        return Decision(int(n or 0), track, decision, reason, comment, by, now_s, None)
-
-    def undo(self, video: Video, by: str) -> Decision:
-        """Take the person's last decision on a clip back, for `UNDO_S` after it was made.
-
-        Raises:
-            ProblemError: there is no such decision, or it is older.
-        """
-        now_s = time.time()
-        with self._database.write() as rows:
-            row = rows.execute(
-                "SELECT * FROM decisions WHERE video = ? AND key_id = ? AND undone_s IS NULL ORDER BY n DESC LIMIT 1",
-                (video.n, by),
-            ).fetchone()
-            if row is None:
-                raise not_found("decision of yours on this video")
-            if now_s - row["made_s"] > UNDO_S:
-                raise ProblemError(
-                    409, Code.CONFLICT, f"a decision can be undone for {UNDO_S / 60:.0f} minutes; decide again instead"
-                )
-            rows.execute("UPDATE decisions SET undone_s = ? WHERE n = ?", (now_s, row["n"]))
-            # The one that it had replaced counts again.
-            rows.execute(
-                "UPDATE decisions SET undone_s = NULL WHERE n = (SELECT max(n) FROM decisions WHERE video = ? "
-                "AND track IS ? AND key_id = ? AND n < ? AND undone_s = ?)",
-                (video.n, row["track"], by, row["n"], row["made_s"]),
-            )
-            rows.execute("UPDATE videos SET version = version + 1 WHERE n = ?", (video.n,))
-            self._decided(rows, video, row["decision"], row["track"], by, undone=True)
-        return _decision(row, undone_s=now_s)
-
-    def decisions(self, video: Video) -> Sequence[Decision]:
-        """All decisions on a clip and its people, with those that were undone or replaced, by time."""
-        rows = self._database.read().execute("SELECT * FROM decisions WHERE video = ? ORDER BY n", (video.n,))
-        return [_decision(row, undone_s=row["undone_s"]) for row in rows]
-
-    def _decided(
-        self, rows: sqlite3.Connection, video: Video, decision: str, track: int | None, by: str, *, undone: bool
-    ) -> None:
-        data = {"video": video.id, "name": video.upload.name, "decision": decision, "track": track, "by": by}
-        self._notify(rows, video.key_id, WebhookEvent.DECIDED, {**data, "undone": undone})
-
     def _row(self, id_: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self._database.read().execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone()
         return row
@@ -450,7 +291,7 @@ class Videos:
             return None
         query = "SELECT * FROM videos WHERE key_id = ? AND idempotency = ?"
         row = rows.execute(query, (key_id, idempotency)).fetchone()
-        return None if row is None else _video(row)
+        return None if row is None else video_of(row)
 
 
 def new_id() -> str:
@@ -458,35 +299,8 @@ def new_id() -> str:
     return secrets.token_hex(12)
 
 
-def _where(chosen: Filter) -> tuple[list[str], list[Any]]:
-    columns = ("key_id", "state", "outcome", "label", "source_class")
-    pairs = [(column, getattr(chosen, column)) for column in columns]
-    where = [f"{column} = ?" for column, value in pairs if value is not None]
-    values: list[Any] = [value for _, value in pairs if value is not None]
-    if chosen.name is not None:
-        where.append("instr(lower(name), lower(?)) > 0")
-        values.append(chosen.name)
-    if chosen.decided is not None:
-        exists = "EXISTS (SELECT 1 FROM decisions WHERE video = videos.n AND track IS NULL AND undone_s IS NULL)"
-        where.append(exists if chosen.decided else f"NOT {exists}")
-    return where, values
-
-
-def _cursor(after: list[float], sort: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([sort, *after]).encode()).decode().rstrip("=")
-
-
-def _after(cursor: str, sort: str) -> list[float]:
-    try:
-        of, rank, n = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if of == sort and abs(rank) < _MAX_INTEGER and 0 <= n < _MAX_INTEGER:
-            return [float(rank), int(n)]
-    except (ValueError, TypeError, RecursionError, OverflowError):
-        pass
-    raise ProblemError(422, Code.INVALID, "the cursor is not of this list: take that of the page before")
-
-
-def _video(row: sqlite3.Row) -> Video:
+def video_of(row: sqlite3.Row) -> Video:
+    """A row of the table."""
     upload = Upload(
         row["name"],
         SourceClass(row["source_class"]),
@@ -511,17 +325,7 @@ def _video(row: sqlite3.Row) -> Video:
         None if row["label"] is None else Label(row["label"]),
         row["probability"],
         row["people"],
-    )
-
-
-def _decision(row: sqlite3.Row, *, undone_s: float | None) -> Decision:
-    return Decision(
-        row["n"],
-        row["track"],
-        Choice(row["decision"]),
-        row["reason"],
-        row["comment"],
-        row["key_id"],
-        row["made_s"],
-        undone_s,
+        None if row["round"] is None else Round(row["round"]),
+        None if row["answer"] is None else Choice(row["answer"]),
+        None if row["golden"] is None else Choice(row["golden"]),
     )

@@ -41,6 +41,8 @@ class WebhookEvent(StrEnum):
     FLAGGED = "video.flagged"
     FAILED = "video.failed"
     DECIDED = "video.decided"
+    ANSWERED = "video.answered"
+    CHANGED = "video.changed"
 
 
 class DeliveryState(StrEnum):

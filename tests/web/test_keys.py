@@ -121,7 +121,7 @@ def test_names_and_comments_are_text_on_the_page(served: Served, one_face: Path)
     made = admin.post("/v1/videos", params={"name": name}, content=content, headers={"Prefer": "wait=60"}).json()
     decision = {"decision": "unsure", "reason": "<b>r</b>", "comment": "<script>alert(2)</script>"}
     assert admin.post(f"/v1/videos/{made['id']}/decisions", json=decision).status_code == 201
-    client, _ = signed_in(served)
+    client, _ = signed_in(served, Role.SENIOR)
     for page in (client.get("/videos"), client.get(f"/videos/{made['id']}")):
         assert "<img src=x" not in page.text
         assert "<script>alert" not in page.text
@@ -131,21 +131,21 @@ def test_names_and_comments_are_text_on_the_page(served: Served, one_face: Path)
 
 
 def test_decisions_can_be_replaced_and_undone(served: Served, three_faces: Path) -> None:
-    client, other = served.client(Role.REVIEW), served.client(Role.REVIEW)
+    client, other, senior = served.client(Role.REVIEW), served.client(Role.REVIEW), served.client(Role.SENIOR)
     url = f"/v1/videos/{judged(client, three_faces)['id']}"
     for choice in ("fake", "real"):
         assert client.post(f"{url}/decisions", json={"decision": choice}).status_code == 201
     assert client.post(f"{url}/decisions", json={"decision": "unsure", "track": 1}).status_code == 201
     assert other.post(f"{url}/decisions", json={"decision": "fake"}).status_code == 201
-    made = client.get(url).json()["decisions"]
+    made = senior.get(url).json()["decisions"]
     assert [each["decision"] for each in made if each["undone_at"] is None] == ["real", "unsure", "fake"]
     assert client.delete(f"{url}/decisions/last").json()["decision"] == "unsure"
     assert client.delete(f"{url}/decisions/last").json()["decision"] == "real"
-    counted = [each["decision"] for each in client.get(url).json()["decisions"] if each["undone_at"] is None]
+    counted = [each["decision"] for each in senior.get(url).json()["decisions"] if each["undone_at"] is None]
     assert counted == ["fake", "fake"], "the one that was replaced counts again"
     assert client.delete(f"{url}/decisions/last").json()["decision"] == "fake"
     assert client.delete(f"{url}/decisions/last").status_code == 404
-    assert [each["decision"] for each in client.get(url).json()["decisions"] if each["undone_at"] is None] == ["fake"]
+    assert [each["decision"] for each in senior.get(url).json()["decisions"] if each["undone_at"] is None] == ["fake"]
     assert client.post(f"{url}/decisions", json={"decision": "fake", "track": 99}).status_code == 404
     assert client.post(f"{url}/decisions", json={"decision": "maybe"}).status_code == 422
     assert served.client(Role.SUBMIT).post(f"{url}/decisions", json={"decision": "fake"}).status_code == 403

@@ -28,6 +28,12 @@ def run(
     workers: ClipsAtOnce = "auto",
     max_upload_mib: Annotated[int, typer.Option(help="Largest file, MiB.", min=1)] = 4096,
     max_waiting: Annotated[int, typer.Option(help="Videos that may wait; more are refused.", min=1)] = 10_000,
+    automatic: Annotated[
+        list[str], typer.Option(help="Label that decides without a person: real or fake. Repeatable.")
+    ] = [],  # noqa: B006
+    audit_share: Annotated[float, typer.Option(help="Of what a label decides, what people see nevertheless.")] = 0.05,
+    second_share: Annotated[float, typer.Option(help="Of all clips, those that two people see.")] = 0.1,
+    golden_share: Annotated[float, typer.Option(help="Of a reviewer's clips, those with a known answer.")] = 0.02,
     secure: Annotated[
         bool, typer.Option("--secure", help="The page is reached by https only, through a proxy.")
     ] = False,
@@ -54,6 +60,7 @@ def run(
         from web.judging import JudgeOptions
         from web.keys import Role
         from web.listening import bound_socket
+        from web.rounds import Policy, label_of
         from web.service import ServeOptions, Service
 
         scanner = ScannerOptions(
@@ -62,6 +69,7 @@ def run(
         options = ServeOptions(
             folder_of(folder),
             JudgeOptions(weights, scanner),
+            Policy(frozenset(map(label_of, automatic)), audit_share, second_share, golden_share),
             max_upload_bytes=max_upload_mib << 20,
             max_waiting=max_waiting,
             secure=secure,

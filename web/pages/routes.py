@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache
-from importlib import resources
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
-import jinja2
-from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Form as FormField
+from fastapi.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from pipeline.contracts import Label, Outcome, State
+from pipeline.contracts import Label
 from pipeline.results import wording
-from pipeline.results.clip_view import detailed, environment
+from pipeline.results.clip_view import detailed
+from web.decisions import Decision, is_hidden
 from web.keys import SESSION_S, Caller, Role
-from web.pages.text import TEXT
+from web.pages.choosing import Form, api_query, form_of
+from web.pages.rendering import moment, page, signed_in
+from web.pages.text import SKIP_REASONS, TEXT
 from web.problems import ProblemError
-from web.routes.videos import only_own, seen
-from web.service import COOKIE, Service, TheService, check_own_page
-from web.videos import Choice, Decision, Filter, Sort, Video
+from web.review_resources import PreferencesResource
+from web.rounds import Choice
+from web.routes.choosing import only_own
+from web.routes.videos import seen
+from web.service import COOKIE, TheService, check_own_page
+from web.videos import Video
 
 router = APIRouter()
 
@@ -70,24 +72,24 @@ def home() -> RedirectResponse:
 
 
 @router.get("/login")
-def login_page(request: Request, service: TheService) -> Response:
+def loginpage(request: Request, service: TheService) -> Response:
     """Where a person enters a key."""
-    if _caller(request, service) is not None:
+    if signed_in(request, service) is not None:
         return RedirectResponse("/videos", 303)
-    return _page("login.html.j2", None, error="")
+    return page("login.html.j2", None, error="")
 
 
 @router.post("/login")
-def login(request: Request, service: TheService, key: Annotated[str, Form()] = "") -> Response:
+def login(request: Request, service: TheService, key: Annotated[str, FormField()] = "") -> Response:
     """Start a session."""
     # A foreign page could sign a person in with the key of another one.
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return _page("login.html.j2", None, 403, error=TEXT["key_wrong"])
+        return page("login.html.j2", None, 403, error=TEXT["key_wrong"])
     service.unknown_keys.check(request.client.host if request.client else "")
     try:
         found = service.keys.check(key.strip())
     except ProblemError as error:
-        return _page("login.html.j2", None, error.status, error=TEXT["key_wrong"])
+        return page("login.html.j2", None, error.status, error=TEXT["key_wrong"])
     text, _ = service.keys.open_session(found)
     answer = RedirectResponse("/videos", 303)
     answer.set_cookie(
@@ -97,9 +99,9 @@ def login(request: Request, service: TheService, key: Annotated[str, Form()] = "
 
 
 @router.post("/logout")
-def logout(request: Request, service: TheService, csrf: Annotated[str, Form(max_length=100)] = "") -> Response:
+def logout(request: Request, service: TheService, csrf: Annotated[str, FormField(max_length=100)] = "") -> Response:
     """End a session."""
-    caller = _caller(request, service)
+    caller = signed_in(request, service)
     if caller is not None:
         check_own_page(request, caller, csrf)
         service.keys.close_session(request.cookies.get(COOKIE, ""))
@@ -112,83 +114,75 @@ def logout(request: Request, service: TheService, csrf: Annotated[str, Form(max_
 def video_list(
     request: Request,
     service: TheService,
-    show: str = "",
-    find: Annotated[str, Query(max_length=255)] = "",
-    sort: Sort = "-created",
+    form: Annotated[Form, Depends(form_of)],
     cursor: Annotated[str | None, Query(max_length=500)] = None,
 ) -> Response:
     """The list, with uploads above it."""
-    caller = _caller(request, service)
+    caller = signed_in(request, service)
     if caller is None:
         return RedirectResponse("/login", 303)
-    chosen = _chosen(show, find, only_own(caller))
-    page = service.videos.list(chosen, sort=sort, limit=PAGE_ROWS, cursor=cursor)
-    query = [("show", show), ("find", find), ("sort", sort)]
-    following = None if page.cursor is None else f"/videos?{urlencode([*query, ('cursor', page.cursor)])}"
-    return _page(
+    chosen = form.filter(caller)
+    found = service.list.page(chosen, sort=form.sort, limit=PAGE_ROWS, cursor=cursor)
+    return page(
         "videos.html.j2",
         caller,
-        rows=[_row(service, video) for video in page.videos],
-        counts={state.value: found for state, found in service.videos.counts(only_own(caller)).items()},
-        following=following,
-        show=show,
-        find=find,
-        sort=sort,
+        rows=[_row(video, caller) for video in found.videos],
+        counts={state.value: n for state, n in service.list.states(only_own(caller)).items()},
+        following=None if found.cursor is None else f"/videos?{form.query(cursor=found.cursor)}",
+        form=form,
+        query=form.query(),
+        views=service.views.of(caller.key),
+        next_query=api_query(chosen, form.sort),
+        may_review=caller.key.role >= Role.REVIEW,
+        choices=[(each.value, TEXT[each.value]) for each in Choice],
         by_uri=bool(service.judge.allow.schemes or service.judge.allow.roots),
     )
 
 
 @router.get("/videos/{id}")
-def video_page(id: str, request: Request, service: TheService) -> Response:
+def videopage(id: str, request: Request, service: TheService) -> Response:
     """One video: player, people, decision."""
-    caller = _caller(request, service)
+    caller = signed_in(request, service)
     if caller is None:
         return RedirectResponse("/login", 303)
     try:
         video = seen(service, caller, id)
     except ProblemError as error:
-        return _page("missing.html.j2", caller, error.status)
+        return page("missing.html.j2", caller, error.status)
     report = service.videos.report(video)
     names = {key.id: key.name for key in service.keys.all()}
-    return _page(
+    lease = service.reviews.holder(video)
+    is_held = lease is not None and lease.by != caller.key.id
+    may_review = caller.key.role >= Role.REVIEW and report is not None
+    return page(
         "video.html.j2",
         caller,
+        preferences=PreferencesResource.model_validate(service.keys.preferences(caller.key)),
+        is_held=may_review and is_held,
+        skips=[(names.get(each.by, each.by), each.reason) for each in service.reviews.skips(video)],
+        reasons=SKIP_REASONS,
         video=video,
         clip=None if report is None else detailed(report),
         has_file=video.upload.uri is None,
         is_picture=(video.upload.media_type or "").startswith("image/"),
-        decisions=[_decision_text(each, names) for each in service.videos.decisions(video)],
+        decisions=[_decision_text(each, names) for each in service.decisions.seen_by(video, caller.key)],
         choices=[(each.value, TEXT[each.value]) for each in Choice],
-        may_decide=caller.key.role >= Role.REVIEW and report is not None,
+        may_decide=may_review and not is_held,
         may_delete=video.key_id == caller.key.id or caller.key.role >= Role.SENIOR,
     )
 
 
-def _caller(request: Request, service: Service) -> Caller | None:
-    return service.keys.session(request.cookies.get(COOKIE, ""))
-
-
-def _chosen(show: str, find: str, key_id: str | None) -> Filter:
-    """What the list's menu names; anything else is all."""
-    kind, _, value = show.partition(":")
-    return Filter(
-        key_id,
-        state=State(value) if kind == "state" and value in list(State) else None,
-        outcome=Outcome(value) if kind == "outcome" and value in list(Outcome) else None,
-        label=Label(value) if kind == "label" and value in list(Label) else None,
-        name=find or None,
-        decided={"yes": True, "no": False}.get(value) if kind == "decided" else None,
-    )
-
-
-def _row(service: Service, video: Video) -> _Row:
+def _row(video: Video, caller: Caller) -> _Row:
     kind, badge = "unjudged", ""
     if video.label is not None:
         kind, badge = _LABELS[video.label]
     elif video.outcome is not None:
         badge = wording.OUTCOMES[video.outcome].badge
-    made = [each for each in service.videos.decisions(video) if each.track is None and each.undone_s is None]
-    return _Row(video, kind, badge, ", ".join(sorted({TEXT[each.decision.value] for each in made})))
+    if video.answer is not None and not (caller.key.role is Role.REVIEW and is_hidden(video)):
+        return _Row(video, kind, badge, TEXT[video.answer.value])
+    # Reviewers do not see how far others are.
+    shows = video.round is not None and caller.key.role >= Role.SENIOR
+    return _Row(video, kind, badge, TEXT[f"round_{video.round}"] if shows else "")
 
 
 def _decision_text(decision: Decision, names: dict[str, str]) -> dict[str, Any]:
@@ -201,21 +195,3 @@ def _decision_text(decision: Decision, names: dict[str, str]) -> dict[str, Any]:
         "at": moment(decision.made_s),
         "undone": decision.undone_s is not None,
     }
-
-
-def moment(unix_s: float) -> str:
-    """`2026-11-28 10:31 UTC`."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    found = environment(jinja2.PackageLoader("web.pages"))
-    found.filters["when"] = moment
-    found.globals["text"] = TEXT
-    found.globals["icon"] = (resources.files("web.pages") / "static" / "icon.svg").read_text("utf-8")
-    return found
-
-
-def _page(name: str, caller: Caller | None, status: int = 200, **values: Any) -> HTMLResponse:
-    return HTMLResponse(_templates().get_template(name).render(caller=caller, **values), status)

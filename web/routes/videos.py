@@ -16,11 +16,12 @@ from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from pipeline.contracts import Label, Outcome, SourceClass, State
+from pipeline.contracts import SourceClass, State
 from pipeline.sources import SourceError
 from web.headers import MAX_BODY_BYTES
 from web.hub import Event, Listener
 from web.keys import Caller, Role
+from web.listing import MAX_PAGE, Sort
 from web.media import MediaWriter
 from web.problems import Code, ProblemError, busy, fields_text, not_found
 from web.resources import (
@@ -34,9 +35,11 @@ from web.resources import (
     VideoResource,
     detail_of,
 )
+from web.routes.choosing import MAX_NAME, Chosen, only_own
 from web.service import Service, TheCaller, TheService
+from web.service import delete_video as delete_with_all
 from web.uploads import chunks, receive_form, receive_raw
-from web.videos import MAX_PAGE, Filter, Sort, Upload, Video, new_id
+from web.videos import Upload, Video, new_id
 
 router = APIRouter(
     prefix="/v1",
@@ -48,7 +51,6 @@ MAX_WAIT_S: Final = 60.0
 # How often those who wait look whether the service ends, in seconds; and after how many of these turns a quiet stream
 # gets a line, so that proxies keep it open.
 _TURN_S, _HEARTBEAT_TURNS = 0.5, 30
-_MAX_NAME: Final = 255
 _IDEMPOTENCY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _BODIES: Final = {
     "requestBody": {
@@ -99,7 +101,7 @@ async def hand_in(
     response: Response,
     service: TheService,
     caller: TheCaller,
-    name: Annotated[str, Query(max_length=_MAX_NAME, description="of the file; a form brings its own")] = "",
+    name: Annotated[str, Query(max_length=MAX_NAME, description="of the file; a form brings its own")] = "",
     source_class: SourceClass = SourceClass.UPLOAD,
     idempotency_key: Annotated[str | None, Header(description="the same key, the same upload")] = None,
     prefer: Annotated[str | None, Header(description="wait=30: answer with the verdict if it takes no longer")] = None,
@@ -121,7 +123,7 @@ async def hand_in(
         response.headers["Preference-Applied"] = f"wait={wait_s:g}"
     response.headers["Location"] = f"/v1/videos/{video.id}"
     response.status_code = 200 if video.state is State.DONE or not is_new else 202
-    return await run_in_threadpool(_detail, service, video)
+    return await run_in_threadpool(_detail, service, caller, video)
 
 
 @router.get("/videos", response_model=VideoPage)
@@ -129,24 +131,18 @@ def list_videos(
     request: Request,
     service: TheService,
     caller: TheCaller,
-    state: State | None = None,
-    outcome: Outcome | None = None,
-    label: Label | None = None,
-    source_class: SourceClass | None = None,
-    name: Annotated[str | None, Query(max_length=_MAX_NAME, description="part of the name")] = None,
-    decided: bool | None = None,
+    chosen: Chosen,
     sort: Sort = "-created",
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
     cursor: Annotated[str | None, Query(max_length=500)] = None,
 ) -> VideoPage:
     """The videos that this key may see: with role submit those that it handed in, else all."""
-    chosen = Filter(only_own(caller), state, outcome, label, source_class, name or None, decided)
-    page = service.videos.list(chosen, sort=sort, limit=limit, cursor=cursor)
+    page = service.list.page(chosen, sort=sort, limit=limit, cursor=cursor)
     following = None
     if page.cursor is not None:
         query = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
         following = f"/v1/videos?{urlencode([*query, ('cursor', page.cursor)])}"
-    return VideoPage(videos=[VideoResource.of(video) for video in page.videos], next=following)
+    return VideoPage(videos=[VideoResource.of(video, caller.key.role) for video in page.videos], next=following)
 
 
 @router.get("/videos/{id}", response_model=VideoDetail, responses={304: {"description": "It has not changed."}})
@@ -163,7 +159,7 @@ def get_video(
     if if_none_match is not None and etag in [each.strip() for each in if_none_match.split(",")]:
         return Response(status_code=304, headers={"ETag": etag})
     response.headers["ETag"] = etag
-    return _detail(service, video)
+    return _detail(service, caller, video)
 
 
 @router.get("/videos/{id}/record", response_class=Response, responses={200: {"content": {"application/json": {}}}})
@@ -238,10 +234,7 @@ def delete_video(id: str, service: TheService, caller: TheCaller) -> None:
     video = seen(service, caller, id)
     if video.key_id != caller.key.id:
         caller.require(Role.SENIOR)
-    service.videos.delete(video.id)
-    service.judge.drop(video.id)
-    service.media.delete(video.id)
-    service.hub.publish(video.id, Event("deleted", {}, is_last=True))
+    delete_with_all(service, video)
 
 
 @router.post("/videos/{id}/decisions", status_code=201, response_model=DecisionResource)
@@ -249,8 +242,8 @@ def decide(id: str, wanted: DecisionRequest, service: TheService, caller: TheCal
     """Decide on a clip or on a person in it; it replaces your earlier decision on the same. Takes role review."""
     caller.require(Role.REVIEW)
     video = service.videos.get(id)
-    made = service.videos.decide(
-        video, caller.key.id, wanted.decision, track=wanted.track, reason=wanted.reason, comment=wanted.comment
+    made = service.decisions.decide(
+        video, caller.key, wanted.decision, track=wanted.track, reason=wanted.reason, comment=wanted.comment
     )
     answer = DecisionResource.of(made)
     service.webhooks.wake()
@@ -263,15 +256,10 @@ def undo(id: str, service: TheService, caller: TheCaller) -> DecisionResource:
     """Take your last decision on this video back, within five minutes."""
     caller.require(Role.REVIEW)
     video = service.videos.get(id)
-    answer = DecisionResource.of(service.videos.undo(video, caller.key.id))
+    answer = DecisionResource.of(service.decisions.undo(video, caller.key.id))
     service.webhooks.wake()
     service.hub.publish(video.id, Event("decision", answer.model_dump(mode="json")))
     return answer
-
-
-def only_own(caller: Caller) -> str | None:
-    """The key whose videos the caller may see; None: all."""
-    return None if caller.key.role >= Role.REVIEW else caller.key.id
 
 
 def seen(service: Service, caller: Caller, id_: str) -> Video:
@@ -283,10 +271,10 @@ def seen(service: Service, caller: Caller, id_: str) -> Video:
     return service.videos.get(id_, only_own(caller))
 
 
-def _detail(service: Service, video: Video) -> VideoDetail:
+def _detail(service: Service, caller: Caller, video: Video) -> VideoDetail:
     report = service.videos.report(video)
-    decisions = [DecisionResource.of(each) for each in service.videos.decisions(video)]
-    return detail_of(video, None if report is None else report.verdict, decisions)
+    decisions = [DecisionResource.of(each) for each in service.decisions.seen_by(video, caller.key)]
+    return detail_of(video, caller.key.role, None if report is None else report.verdict, decisions)
 
 
 async def _received(
@@ -380,7 +368,7 @@ def _class_of(text: str | None, default: SourceClass) -> SourceClass:
 def _plain_name(name: str) -> str:
     """The last part of a name; clients may send whole paths."""
     shown = "".join(c for c in name.encode("utf-8", "replace").decode() if unicodedata.category(c) != "Cc")
-    return PurePath(shown.replace("\\", "/")).name[:_MAX_NAME].strip()
+    return PurePath(shown.replace("\\", "/")).name[:MAX_NAME].strip()
 
 
 def _wait_s(prefer: str | None) -> float:

@@ -13,10 +13,10 @@ async function answer(response) {
   return body;
 }
 
-export async function call(method, path, json) {
+export async function call(method, path, json, options = {}) {
   const headers = { "X-CSRF-Token": csrf };
   if (json !== undefined) headers["Content-Type"] = "application/json";
-  return answer(await fetch(path, { method, headers, body: json === undefined ? undefined : JSON.stringify(json) }));
+  return answer(await fetch(path, { ...options, method, headers, body: json === undefined ? undefined : JSON.stringify(json) }));
 }
 
 // fetch() does not tell how much was sent.

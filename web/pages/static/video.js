@@ -113,7 +113,7 @@ const tools = {
   play() { if (player) player.paused ? player.play() : player.pause(); },
   slower() { if (player) player.playbackRate = player.playbackRate === 1 ? 0.5 : 1; return player?.playbackRate !== 1; },
   loop() { loopAt = loopAt === null ? player?.currentTime ?? null : null; return loopAt !== null; },
-  boxes() { on.boxes = !on.boxes; draw(); return on.boxes; },
+  boxes() { return keep("boxes"); },
   blur() { return keep("blur"); },
   grey() { return keep("grey"); },
   help() { document.querySelector("[data-help]").showModal(); },
@@ -121,8 +121,10 @@ const tools = {
 
 function keep(name) {
   on[name] = !on[name];
-  localStorage.setItem(name, on[name] ? "1" : "");
   wear();
+  draw();
+  // It is kept even if the page is left right now.
+  call("PUT", "/v1/me/preferences", on, { keepalive: true }).catch(() => {});
   return on[name];
 }
 
@@ -140,11 +142,11 @@ function use(name) {
   if (now !== undefined) button?.setAttribute("aria-pressed", String(now));
 }
 
-for (const name of ["blur", "grey"]) {
-  on[name] = localStorage.getItem(name) === "1";
-  document.querySelector(`[data-tool=${name}]`)?.setAttribute("aria-pressed", String(on[name]));
+// The page comes with what this person had chosen.
+for (const name of Object.keys(on)) {
+  const button = document.querySelector(`[data-tool=${name}]`);
+  if (button) on[name] = button.getAttribute("aria-pressed") === "true";
 }
-wear();
 for (const button of document.querySelectorAll("[data-tool]")) {
   button.addEventListener("click", () => use(button.dataset.tool));
 }
@@ -199,19 +201,59 @@ function undo() {
   });
 }
 
-async function nextUndecided() {
-  const page = await call("GET", "/v1/videos?state=done&decided=false&sort=created&limit=2");
-  const other = page.videos.find((video) => video.id !== id);
-  if (other) location.assign(`/videos/${other.id}`);
-  else said.textContent = text.none_left;
+function next() {
+  return saying(async () => {
+    const query = new URLSearchParams(sessionStorage.getItem("review") ?? "sort=created");
+    query.set("leave", id);
+    const { video } = await call("POST", `/v1/review/next?${query}`);
+    if (!video) return text.none_left;
+    location.assign(`/videos/${video.id}`);
+    return "";
+  });
 }
+
+// A clip is one person's to review while they look at it.
+const LEASE_MS = 240_000;
+
+function hold() {
+  return saying(async () => { await call("PUT", `/v1/videos/${id}/lease`); return said.textContent; });
+}
+
+if (form) {
+  hold();
+  setInterval(() => { if (!document.hidden) hold(); }, LEASE_MS);
+  addEventListener("pagehide", () => { call("DELETE", `/v1/videos/${id}/lease`, undefined, { keepalive: true }).catch(() => {}); });
+}
+
+const skipping = document.querySelector("[data-skipping]");
+function skip() { skipping.showModal(); }
+skipping.addEventListener("close", () => {
+  if (!skipping.returnValue || !form) return;
+  saying(async () => {
+    await call("POST", `/v1/videos/${id}/skip`, { reason: skipping.returnValue });
+    return "";
+  }).then(next);
+});
+
+const golden = document.querySelector("[data-golden]");
+golden?.addEventListener("change", async () => {
+  const line = document.querySelector("[data-golden-said]");
+  try {
+    if (golden.value) await call("PUT", `/v1/videos/${id}/golden`, { answer: golden.value });
+    else await call("DELETE", `/v1/videos/${id}/golden`);
+    line.textContent = text.saved;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    line.textContent = `${text.not_saved}: ${error.message}`;
+  }
+});
 
 function inList(step) {
   const ids = JSON.parse(sessionStorage.getItem("videos") ?? "[]");
   const at = ids.indexOf(id);
   const other = at < 0 ? undefined : ids[at + step];
   if (other) location.assign(`/videos/${other}`);
-  else if (step > 0 && form) nextUndecided();
+  else if (step > 0 && form) next();
 }
 
 form?.addEventListener("submit", (event) => event.preventDefault());
@@ -219,7 +261,8 @@ for (const button of form?.querySelectorAll("[data-choice]") ?? []) {
   button.addEventListener("click", () => decide(button.dataset.choice));
 }
 form?.querySelector("[data-undo]").addEventListener("click", undo);
-form?.querySelector("[data-next]").addEventListener("click", nextUndecided);
+form?.querySelector("[data-next]").addEventListener("click", next);
+form?.querySelector("[data-skip]").addEventListener("click", skip);
 
 document.querySelector("[data-delete]")?.addEventListener("click", async (event) => {
   if (!confirm(event.target.dataset.sure)) return;
@@ -240,7 +283,8 @@ function step(seconds) {
 const keys = {
   j: () => inList(1),
   k: () => inList(-1),
-  n: () => form && nextUndecided(),
+  n: () => form && next(),
+  s: () => form && skip(),
   u: () => form && undo(),
   " ": () => use("play"),
   ArrowLeft: () => step(-1),

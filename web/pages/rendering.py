@@ -1,0 +1,42 @@
+"""Templates of the pages."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+
+from pipeline.results.clip_view import environment
+from web.keys import Caller, Role
+from web.pages.text import TEXT
+from web.service import COOKIE, Service
+
+
+def signed_in(request: Request, service: Service) -> Caller | None:
+    """Who looks at a page; None: nobody has signed in."""
+    return service.keys.session(request.cookies.get(COOKIE, ""))
+
+
+def page(name: str, caller: Caller | None, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page from its template."""
+    is_senior = caller is not None and caller.key.role >= Role.SENIOR
+    return HTMLResponse(_templates().get_template(name).render(caller=caller, is_senior=is_senior, **values), status)
+
+
+def moment(unix_s: float) -> str:
+    """`2026-11-28 10:31 UTC`."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    found = environment(jinja2.PackageLoader("web.pages"))
+    found.filters["when"] = moment
+    found.globals["text"] = TEXT
+    found.globals["icon"] = (resources.files("web.pages") / "static" / "icon.svg").read_text("utf-8")
+    return found
