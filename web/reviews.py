@@ -86,7 +86,7 @@ class Reviews:
         with self._database.write() as rows:
             rows.execute("DELETE FROM leases WHERE key_id = ? OR expires_s <= ?", (key.id, now_s))
             is_tested = key.role is Role.REVIEW and self._chance() < self._policy.golden_share
-            row = self._golden(rows, key, now_s, leave) if is_tested else None
+            row = self._golden(rows, key, now_s, chosen, leave) if is_tested else None
             if row is None:
                 row = self._open(rows, key, now_s, chosen, sort, leave)
             if row is None:
@@ -154,9 +154,16 @@ class Reviews:
             )
             return video_of(rows.execute("SELECT * FROM videos WHERE n = ?", (video.n,)).fetchone())
 
-    def _golden(self, rows: sqlite3.Connection, key: Key, now_s: float, leave: str | None) -> sqlite3.Row | None:
-        query = f"SELECT * FROM videos WHERE golden IS NOT NULL AND {_FREE} AND id IS NOT ?3 ORDER BY random() LIMIT 1"
-        row: sqlite3.Row | None = rows.execute(query, (key.id, now_s, leave)).fetchone()
+    def _golden(
+        self, rows: sqlite3.Connection, key: Key, now_s: float, chosen: Filter, leave: str | None
+    ) -> sqlite3.Row | None:
+        # Among the chosen ones: any other would be noticed.
+        where, values = chosen.where()
+        row: sqlite3.Row | None = rows.execute(
+            f"SELECT * FROM videos WHERE {_FREE} AND id IS NOT ?3 AND golden IS NOT NULL "
+            f"AND {' AND '.join(where) or '1'} ORDER BY random() LIMIT 1",
+            [key.id, now_s, leave, *values],
+        ).fetchone()
         return row
 
     def _open(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import av
 import pytest
 from playwright.sync_api import Browser
 
 from tests.browser import browser_for_tests
 from tests.web.served import Served, serving
+from web.rounds import Policy
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     yield from browser_for_tests()
+
+
+@pytest.fixture(scope="session")
+def face(one_face: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture, which is judged faster than a clip."""
+    with av.open(str(one_face)) as clip:
+        frame = next(clip.decode(video=0))
+    frame.to_image().save(path := tmp_path_factory.mktemp("face") / "face.png")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service where one decision is enough, unless it contradicts the label."""
+    policy = Policy(second_share=0, golden_share=0)
+    with serving(tmp_path_factory.mktemp("review"), requests_s=1e6, policy=policy) as found:
+        yield found

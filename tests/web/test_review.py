@@ -3,70 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
-from typing import Any
 
-import av
-import httpx
 import pytest
 
 from pipeline.contracts import Label
+from tests.web.queue import Queue, decide
 from tests.web.served import Served, judged, serving
 from web.keys import Role
+from web.listing import Filter
 from web.reviews import Reviews
 from web.rounds import Policy, Round, is_sampled
-
-_NUMBERS = count()
-
-
-@pytest.fixture(scope="module")
-def face(one_face: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture, which is judged faster than a clip."""
-    with av.open(str(one_face)) as clip:
-        frame = next(clip.decode(video=0))
-    frame.to_image().save(path := tmp_path_factory.mktemp("face") / "face.png")
-    return path
-
-
-@pytest.fixture(scope="module")
-def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service where one decision is enough, unless it contradicts the label."""
-    policy = Policy(second_share=0, golden_share=0)
-    with serving(tmp_path_factory.mktemp("review"), requests_s=1e6, policy=policy) as found:
-        yield found
-
-
-class Queue:
-    """Some judged clips that only this test sees: by their name."""
-
-    def __init__(self, served: Served, face: Path, n: int) -> None:
-        self.name = f"queue {next(_NUMBERS)} "
-        self.admin = served.client()
-        self.ids = [self._made(face, i) for i in range(n)]
-
-    def next(self, client: httpx.Client, **more: str) -> str | None:
-        answer = client.post("/v1/review/next", params={"name": self.name, **more})
-        assert answer.status_code == 200, answer.text
-        video = answer.json()["video"]
-        return None if video is None else str(video["id"])
-
-    def get(self, id_: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.admin.get(f"/v1/videos/{id_}").json()
-        return found
-
-    def _made(self, face: Path, i: int) -> str:
-        headers = {"Prefer": "wait=60"}
-        params = {"name": f"{self.name}{i}.png"}
-        found = self.admin.post("/v1/videos", params=params, content=face.read_bytes(), headers=headers).json()
-        assert found["state"] == "done"
-        return str(found["id"])
-
-
-def decide(client: httpx.Client, id_: str, decision: str, **more: object) -> httpx.Response:
-    return client.post(f"/v1/videos/{id_}/decisions", json={"decision": decision, **more})
 
 
 def test_a_clip_is_one_persons_at_a_time(reviewed: Served, face: Path) -> None:
@@ -139,7 +87,7 @@ def test_known_answers_check_reviewers_who_cannot_see_them(reviewed: Served, fac
     senior.delete(f"/v1/videos/{plain}/lease")
     key = reviewed.service.keys.get(client.get("/v1/me").json()["id"])
     testing = Reviews(reviewed.service.database, Policy(golden_share=1))
-    found = testing.next(key, reviewed_filter())
+    found = testing.next(key, Filter(name=queue.name))
     assert found is not None
     assert found.id == golden
     different = {"id", "name", "sha256", "created_at", "finished_at", "links", "verdict"}
@@ -156,12 +104,6 @@ def test_known_answers_check_reviewers_who_cannot_see_them(reviewed: Served, fac
     assert (mine["golden"]["hits"], mine["golden"]["of"]) == (0, 1)
     assert senior.delete(f"/v1/videos/{golden}/golden").json()["golden"] is None
     assert queue.get(golden)["round"] in ("closed", "second")
-
-
-def reviewed_filter() -> Any:
-    from web.listing import Filter
-
-    return Filter()
 
 
 def test_agreement_and_export_name_nobody(reviewed: Served, face: Path) -> None:

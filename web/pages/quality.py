@@ -17,7 +17,7 @@ from web.service import TheService
 router = APIRouter()
 
 # Agreement of fewer clips says little, and is not shown as a number.
-_LEAST: Final = 2
+_LEAST: Final = 10
 
 
 @router.get("/quality")
@@ -58,7 +58,7 @@ def quality_page(request: Request, service: TheService) -> Response:
 def _agreement(found: Agreement) -> dict[str, Any]:
     """Numbers as they are shown."""
     if found.clips < _LEAST or found.observed is None:
-        return {"clips": found.clips, "observed": "", "kappa": ""}
+        return {"clips": found.clips, "observed": "", "kappa": TEXT["too_few"] if found.clips else ""}
     kappa = TEXT["undefined"]
     if found.kappa is not None and found.low is not None and found.high is not None:
         kappa = f"{found.kappa:.2f} ({found.low:.2f} … {found.high:.2f})"

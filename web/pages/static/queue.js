@@ -3,7 +3,7 @@
 import { ApiError, call, text } from "./api.js";
 
 const filters = document.querySelector(".filters");
-const said = filters.querySelector("[data-said]");
+const said = document.querySelector(".views [data-said]");
 
 async function saying(work) {
   said.textContent = "";
@@ -17,19 +17,19 @@ async function saying(work) {
 
 // Reviewing
 
-filters.querySelector("[data-review]")?.addEventListener("click", (event) => saying(async () => {
+document.querySelector("[data-review]")?.addEventListener("click", (event) => saying(async () => {
   const query = event.target.dataset.review;
   // The video's page goes on with the same choice.
   sessionStorage.setItem("review", query);
   const { video } = await call("POST", `/v1/review/next?${query}`);
   if (video) location.assign(`/videos/${video.id}`);
-  else said.textContent = text.none_left;
+  else document.querySelector("[data-review-said]").textContent = text.none_left;
 }));
 
 // Views
 
 const naming = document.querySelector("[data-name-view]");
-filters.querySelector("[data-save-view]").addEventListener("click", () => naming.showModal());
+document.querySelector("[data-save-view]").addEventListener("click", () => naming.showModal());
 naming.addEventListener("close", () => saying(async () => {
   if (naming.returnValue !== "save") return;
   const { name, shared } = naming.querySelector("form").elements;
