@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -35,6 +37,8 @@ _LOOK_S: Final = 5.0
 _MAX_DROPPED: Final = 1000
 # Another try may succeed where a fetch or the engine failed.
 _MAX_AGAIN: Final = 2
+# Of the threads that judge; those that answer requests have 0.
+_NICENESS: Final = 10
 # After a fault of the machine, in seconds.
 _TROUBLE_S: Final = 1.0
 
@@ -129,6 +133,7 @@ class Judge:
             thread.join()
 
     def _run(self) -> None:
+        _step_back()
         try:
             with ExitStack() as stack:
                 scanner = self._scanner(stack)
@@ -263,6 +268,12 @@ class Judge:
             self._sent_s[source.id] = now_s
             data = {"share": None if share is None else round(share, 3)}
             self._hub.publish(source.id, Event("progress", data))
+
+
+def _step_back() -> None:
+    """Let the threads that answer requests have the CPU first; what this thread starts is behind them, too."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _given_up(scanner: Scanner, video: Video) -> ClipReport:
