@@ -97,6 +97,10 @@ class FrameScorer:
             self._collect_next()
         return faces_back(faces, self.turn, width, height), len(good)
 
+    def so_far(self) -> Scores:
+        """The scores that have come, in the order of the frames."""
+        return Scores.join(self._clip_id, self._collected)
+
     def finish(self) -> Scores:
         """All scores, once the last ones have come; `error` says whether some are missing."""
         with self.timed("score"):

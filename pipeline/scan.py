@@ -41,6 +41,9 @@ log = structlog.get_logger(__name__)
 
 # Largest share of a part's length that is decoded before its first frame. Key frames are rarely ten seconds apart.
 _SEEK_SHARE = 0.5
+# The first partial verdict comes after so many frames, the next one after this many times as many: so all of them cost
+# little, however long the clip is.
+_PARTIAL_FRAMES, _PARTIAL_GROWTH = 8, 1.3
 
 Progress = Callable[[Source, float | None, int], None]
 
@@ -85,6 +88,7 @@ class Scanner:
         portraits: keep crops for a report.
         progress: called for each frame with the source, the part of the clip that is done (None where its
             duration is unknown) and the number of faces scored in it.
+        partial: called now and then with the source and the verdict on what was scored so far, which may still change.
         cost: called at the end of each clip.
         stopping: set it to end the scan at the next frame.
         min_coverage: share of a clip's duration that must be readable for a verdict.
@@ -103,6 +107,7 @@ class Scanner:
     source_limits: SourceLimits = field(default_factory=SourceLimits)
     portraits: bool = True
     progress: Progress | None = None
+    partial: Callable[[Source, Verdict], None] | None = None
     cost: Callable[[ClipCost], None] | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     min_coverage: float = MIN_COVERAGE
@@ -236,6 +241,7 @@ class _Clip:
         self.scores = Scores.join(source.id, [])
         self.looks: EarlyLooks | None = None  # of a clip whose sampling is adaptive
         self.settled = False  # by them
+        self.partial_at = _PARTIAL_FRAMES
         self.spent: Counter[str] = Counter()  # seconds of readings that gave way to another
         self._begin(turn=0)
 
@@ -370,10 +376,19 @@ class _Clip:
                 if scanner.progress is not None:
                     share = min(1.0, frame.t_s / self.duration_s) if self.duration_s else None
                     scanner.progress(self.source, share, scored)
+                self._say_partial()
             info = reader.info
             if info.duration_s is not None or end_s > 0:  # not a picture
                 self.damage = Damage(_within(info.damaged, self.window), info.frames_corrupt, info.truncated, end_s)
         return True
+
+    def _say_partial(self) -> None:
+        scanner, is_whole = self.scanner, self.window is None and self.stream == 0
+        if scanner.partial is None or not is_whole or self.scorer.frames < self.partial_at:
+            return
+        self.partial_at = int(self.scorer.frames * _PARTIAL_GROWTH) + 1
+        verdict = judge(self._facts(0.0), self.scorer.so_far(), scanner.calibration, scanner.thresholds)
+        scanner.partial(self.source, verdict)
 
     def _open(self, opened: Opened) -> ClipReader:
         """The clip; one that is too short for a verdict at the rate of samples gets as many frames as one needs."""

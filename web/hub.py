@@ -19,7 +19,7 @@ class Event:
     """Something happened to a video.
 
     Attributes:
-        kind: state, progress, decision or deleted.
+        kind: state, progress, partial, decision or deleted.
         data: what the client gets, as JSON.
         is_last: nothing will follow.
     """
@@ -38,7 +38,7 @@ class Listener:
 
     def put(self, event: Event) -> None:
         """Called in the listener's loop."""
-        if event.kind != "progress" or self.events.qsize() < _MAX_BEHIND:
+        if event.kind not in ("progress", "partial") or self.events.qsize() < _MAX_BEHIND:
             self.events.put_nowait(event)
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from pipeline.clip_report import ClipReport
-from pipeline.contracts import Outcome, as_text
+from pipeline.contracts import Outcome, Verdict, as_text
 from pipeline.scan import Scanner
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings
@@ -161,7 +161,7 @@ class Judge:
         server = stack.enter_context(DecodeServer())
         server.start()
         detectors = load_all(architecture=None, weights=self._options.weights, untrained=False)
-        return stack.enter_context(
+        scanner = stack.enter_context(
             assembly.scanner(
                 detectors,
                 self._options.scanner,
@@ -171,6 +171,7 @@ class Judge:
                 server=server,
             )
         )
+        return replace(scanner, partial=self._partial)
 
     def _serve(self, scanner: Scanner) -> None:
         while not self._stopping.is_set():
@@ -268,6 +269,16 @@ class Judge:
             self._sent_s[source.id] = now_s
             data = {"share": None if share is None else round(share, 3)}
             self._hub.publish(source.id, Event("progress", data))
+
+    def _partial(self, source: Source, verdict: Verdict) -> None:
+        data = {
+            "outcome": verdict.outcome,
+            "label": verdict.label,
+            "probability": verdict.suspicion,
+            "people": len(verdict.people),
+            "frames": verdict.frames_scored,
+        }
+        self._hub.publish(source.id, Event("partial", data))
 
 
 def _step_back() -> None:

@@ -70,6 +70,19 @@ def test_each_person_has_a_track(scanner: Scanner, three_faces: Path) -> None:
     assert len(lefts) == 3
 
 
+def test_partial_verdicts_lead_to_the_last_one(scanner: Scanner, one_face: Path) -> None:
+    found: list[Verdict] = []
+    following = replace(scanner, sampling=Even(40), partial=lambda source, verdict: found.append(verdict))
+    whole = judged(following, one_face)
+    looked_at = [verdict.frames_sampled for verdict in found]
+    assert looked_at[0] == 8
+    assert looked_at == sorted(set(looked_at))
+    assert len(found) < 10
+    assert looked_at[-1] < whole.frames_sampled == 40
+    assert {verdict.provenance.source_sha256 for verdict in found} == {whole.provenance.source_sha256}
+    assert found[-1].frames == whole.frames[: len(found[-1].frames)]
+
+
 def test_a_picture_is_a_clip_of_one_frame(scanner: Scanner, tmp_path: Path) -> None:
     import cv2
 

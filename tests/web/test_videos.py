@@ -173,15 +173,19 @@ def test_unchanged_videos_are_not_sent_again(served: Served, one_face: Path) -> 
     assert (changed.status_code, changed.headers["etag"] != etag) == (200, True)
 
 
-def test_events_lead_to_the_verdict(served: Served, one_face: Path) -> None:
+def test_events_lead_to_the_verdict(served: Served, one_face: Path, three_faces: Path) -> None:
     client = served.client()
+    for _ in range(2):  # both judges are busy, so that the third video waits
+        hand_in(client, three_faces, wait_s=0)
     id_ = hand_in(client, one_face, wait_s=0).json()["id"]
     with client.stream("GET", f"/v1/videos/{id_}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         events = [line for line in stream.iter_lines() if line and not line.startswith(":")]
     kinds = [line.removeprefix("event: ") for line in events[::2]]
     data = [json.loads(line.removeprefix("data: ")) for line in events[1::2]]
-    assert set(kinds) <= {"state", "progress"}
+    assert set(kinds) <= {"state", "progress", "partial"}
+    for partial in (event for kind, event in zip(kinds, data, strict=True) if kind == "partial"):
+        assert partial.keys() == {"outcome", "label", "probability", "people", "frames"}
     assert data[-1] == {"state": "done", "outcome": "scored", "label": data[-1]["label"]}
     shares = [each["share"] for each in data if "share" in each]
     assert shares == sorted(shares)

@@ -219,7 +219,10 @@ def get_media(id: str, service: TheService, caller: TheCaller) -> FileResponse:
     "/videos/{id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}}
 )
 async def get_events(id: str, request: Request, service: TheService, caller: TheCaller) -> StreamingResponse:
-    """Server-sent events: state, progress, decision; the stream ends when the video is judged or deleted."""
+    """Server-sent events: state, progress, partial (the verdict so far, which may change), decision.
+
+    The stream ends when the video is judged or deleted.
+    """
     await run_in_threadpool(seen, service, caller, id)
     return StreamingResponse(
         _events(request, service, caller, id),

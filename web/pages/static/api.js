@@ -41,7 +41,7 @@ export function upload(file, onShare) {
 // The events of a video until it is judged; `heard` gets each one's kind and data.
 export function follow(id, heard) {
   const source = new EventSource(`/v1/videos/${id}/events`);
-  for (const kind of ["state", "progress", "decision", "deleted"]) {
+  for (const kind of ["state", "progress", "partial", "decision", "deleted"]) {
     source.addEventListener(kind, (event) => {
       const data = JSON.parse(event.data);
       if (kind === "deleted" || data.state === "done") source.close();

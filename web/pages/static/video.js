@@ -315,10 +315,13 @@ addEventListener("keydown", (event) => {
 if (review.dataset.state !== "done") {
   const progress = document.querySelector("[data-progress]");
   const share = document.querySelector("[data-share]");
+  const partial = document.querySelector("[data-partial]");
   follow(id, (kind, data) => {
     if (kind === "progress") {
       progress.textContent = `${text.judging} ${percent(data.share)}`;
       if (data.share !== null) share.value = data.share;
+    } else if (kind === "partial" && data.probability !== null) {
+      partial.textContent = `${text.so_far} ${text.score} ${data.probability.toFixed(2)} (${data.frames} ${text.faces_scored}). ${text.may_change}`;
     } else if (data.state === "done") {
       location.reload();
     } else if (kind === "deleted") {
