@@ -38,6 +38,12 @@ class Settings(FromEnvironment):
     webhook_allow: str | None = Field(
         default=None, description="schemes and roots that webhooks of `unmask serve` may be sent to, commas between"
     )
+    serve_url: str | None = Field(
+        default=None, description="http(s) address at which workers reach `unmask serve`, to fetch uploads from it"
+    )
+    serve_media: str | None = Field(
+        default=None, description="path at which workers see the media folder of `unmask serve`, if they share it"
+    )
     max_attempts: int = Field(default=5, ge=1, description="tries of a clip before it ends as model_error")
     min_coverage: float = Field(
         default=0.5, ge=0, le=1, description="share of a clip's duration that must be readable for a verdict"

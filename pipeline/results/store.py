@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import redis
 
-from pipeline.contracts import Outcome, State, Verdict, clip_key, content_key, frame_field, frames_key
+from pipeline.contracts import Outcome, State, Verdict, clip_key, content_key, frame_field, frames_key, parts_key
 
 # Redis answers within milliseconds; a connection that is silent for this long counts as dead.
 _TIMEOUT_S = 5.0
@@ -142,6 +142,10 @@ class VerdictStore:
     def forget_error(self, clip_id: str) -> bool:
         """Delete a verdict of `model_error`, with its tries, so that the clip can be judged again; any other stays."""
         return bool(self._forget(keys=[clip_key(clip_id), frames_key(clip_id)]))
+
+    def delete(self, clip_id: str) -> None:
+        """Delete all that is stored of a clip, with its verdict and its tries."""
+        self._client.delete(clip_key(clip_id), frames_key(clip_id), parts_key(clip_id))
 
     def record(self, clip_id: str) -> bytes | None:
         """The stored record, or None."""

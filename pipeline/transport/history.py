@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
@@ -16,7 +16,14 @@ _POLL_MS = 500
 _PATIENCE_MS = 30_000
 
 
-def read_topic(bootstrap: str, topic: Topic, *, follow: bool = False, beginning: bool = True) -> Iterator[Message]:
+def read_topic(
+    bootstrap: str,
+    topic: Topic,
+    *,
+    follow: bool = False,
+    beginning: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Message]:
     """The messages of a topic, in order within each partition.
 
     Args:
@@ -24,6 +31,7 @@ def read_topic(bootstrap: str, topic: Topic, *, follow: bool = False, beginning:
         topic: the topic.
         follow: continue with new messages, forever; else stop after those present at the start.
         beginning: start at the first message; else only new messages.
+        stop: asked twice a second, whether to end.
 
     Raises:
         TransportError: the broker is unreachable, or has no such topic.
@@ -44,7 +52,9 @@ def read_topic(bootstrap: str, topic: Topic, *, follow: bool = False, beginning:
             (consumer.seek_to_beginning if beginning else consumer.seek_to_end)(*partitions)
             ends = consumer.end_offsets(partitions)
             # Control records and compaction leave gaps: a position beyond the last message shows that all was read.
-            while follow or any(consumer.position(partition) < ends[partition] for partition in partitions):
+            while not stop() and (
+                follow or any(consumer.position(partition) < ends[partition] for partition in partitions)
+            ):
                 for partition, records in consumer.poll(_POLL_MS).items():
                     for record in records:
                         if follow or record.offset < ends[partition]:

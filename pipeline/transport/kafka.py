@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -29,6 +30,8 @@ _BLOCK_S = 10.0
 _DELIVERY_S = 120.0
 # A broker that has just started, on a busy machine, took over 10 s to elect the leaders of a new topic.
 _TOPIC_READY_S = 60.0
+# A probe wants its answer within a second or two.
+_CHECK_S = 1.0
 
 
 class TransportError(UnmaskError):
@@ -39,6 +42,20 @@ class TransportError(UnmaskError):
 
 class TooLargeError(TransportError):
     """A message is larger than Kafka accepts; another try would not help."""
+
+
+def listens(bootstrap: str) -> bool:
+    """Whether one of the servers accepts a connection within a second."""
+    return any(_accepts(server) for server in bootstrap.split(","))
+
+
+def _accepts(server: str) -> bool:
+    host, _, port = server.strip().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CHECK_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def ensure_topics(bootstrap: str, *, partitions: int = 8, replicas: int = -1, patience_s: float = 30.0) -> list[Topic]:
@@ -88,14 +105,14 @@ class Sent:
     topic: Topic
     _future: Any
 
-    def wait(self) -> None:
+    def wait(self, patience_s: float = _DELIVERY_S + _BLOCK_S) -> None:
         """Wait until all replicas have it.
 
         Raises:
-            TransportError: no acknowledgement. Kafka may have the message anyway, if only the answer was lost.
+            TransportError: no acknowledgement in time. Kafka may have the message anyway, or get it later.
         """
         try:
-            self._future.get(_DELIVERY_S + _BLOCK_S)
+            self._future.get(patience_s)
         except KafkaError as error:
             raise _failure(self.topic, error) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType
@@ -25,7 +24,7 @@ from pipeline.settings import REGISTRY_CACHE, Settings
 from pipeline.sources import SourceLimits
 from pipeline.telemetry import HealthServer, Metrics
 from pipeline.transport.consumer import TaskConsumer
-from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
+from pipeline.transport.kafka import Publisher, TransportError, ensure_topics, listens
 from pipeline.weights.follow import Follower, Loader
 from pipeline.weights.leases import Scanners
 from pipeline.worker.access import UriAllow
@@ -35,8 +34,6 @@ from pipeline.worker.streams import Live
 
 log = structlog.get_logger(__name__)
 
-# A probe wants its answer within a second or two.
-_CHECK_S = 1.0
 _WAIT_MAX_S = 5.0
 # Segments that are held, of 900 kB at most. Enough that one slow stream does not keep the others waiting.
 _SEGMENTS = 32
@@ -220,7 +217,7 @@ class _Health:
         self.facts = {"weights": self._weights}
 
     def _kafka(self) -> str | None:
-        if not any(_listens(server) for server in self._bootstrap.split(",")):
+        if not listens(self._bootstrap):
             return f"no answer at {self._bootstrap}"
         if self.consumer is None or not self.consumer.is_member:
             return "not yet a member of the group"
@@ -238,12 +235,3 @@ class _Health:
         except redis.RedisError as error:
             return f"{type(error).__name__}: {error}"
         return None
-
-
-def _listens(server: str) -> bool:
-    host, _, port = server.strip().rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _CHECK_S).close()
-    except (OSError, ValueError):
-        return False
-    return True
