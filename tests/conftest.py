@@ -36,6 +36,7 @@ _KAFKA = (
     "tests/pipeline/worker/",
     "tests/pipeline/transport/test_kafka.py",
     "tests/pipeline/transport/test_consumer.py",
+    "tests/web/workers/",
 )
 # Long groups first, so that no process is left with one of them at the end.
 _FIRST = (*_KAFKA, "tests/e2e/", "tests/pipeline/video/", "tests/trainers/test_loop.py", "tests/trainers/evaluation/")

@@ -16,9 +16,12 @@ from web.headers import HEADERS, Headers, SmallBodies
 from web.pages.quality import router as quality_page
 from web.pages.routes import router as pages
 from web.pages.routes import static_files
+from web.pages.streams import router as stream_page
 from web.problems import Code, ProblemError, handle_problems
 from web.routes.keys import router as keys
 from web.routes.review import router as review
+from web.routes.streams import for_workers
+from web.routes.streams import router as streams
 from web.routes.videos import router as videos
 from web.routes.webhooks import router as webhooks
 from web.service import Service
@@ -56,8 +59,11 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(keys)
     app.include_router(review)
     app.include_router(webhooks)
+    app.include_router(streams)
+    app.include_router(for_workers)
     app.include_router(pages, include_in_schema=False)
     app.include_router(quality_page, include_in_schema=False)
+    app.include_router(stream_page, include_in_schema=False)
     app.mount("/static", static_files())
 
     @app.get("/healthz", include_in_schema=False)
@@ -76,7 +82,8 @@ def create_app(service: Service) -> FastAPI:
         if judge.trouble is not None:
             raise ProblemError(503, Code.INTERNAL, f"judging is held up: {judge.trouble}")
         if not judge.is_ready:
-            raise ProblemError(503, Code.STARTING, "the networks are being loaded", {"Retry-After": "1"})
+            detail = "the networks are being loaded" if service.streams is None else "Kafka and Redis are connected to"
+            raise ProblemError(503, Code.STARTING, detail, {"Retry-After": "1"})
         return JSONResponse({"status": "ready"})
 
     app.add_middleware(SmallBodies)

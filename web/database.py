@@ -91,6 +91,17 @@ _STEPS: Final = (
         data TEXT NOT NULL, made_s REAL NOT NULL
     );
     """,
+    # A task outlives its video until the workers' record of it is deleted, so it has no foreign key.
+    """
+    CREATE TABLE tasks (
+        video TEXT PRIMARY KEY, intended_s REAL NOT NULL, submitted_s REAL, again INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    CREATE TABLE streams (
+        id TEXT PRIMARY KEY, key_id TEXT REFERENCES keys, created_s REAL NOT NULL, ended_s REAL
+    );
+    CREATE INDEX streams_open ON streams (ended_s);
+    CREATE INDEX videos_by_outcome ON videos (outcome, finished_s);
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

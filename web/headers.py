@@ -32,7 +32,7 @@ MAX_BODY_BYTES: Final = 64 << 10
 # Such a body comes within this time, in seconds.
 BODY_S: Final = 30.0
 # Their bodies are read by their route, after the key was checked.
-_UPLOADS: Final = frozenset({("POST", "/v1/videos")})
+_UPLOADS: Final = re.compile(r"/v1/videos|/v1/streams/[^/]+/segments")
 
 
 class Headers:
@@ -79,7 +79,7 @@ class SmallBodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
-        if scope["type"] != "http" or (scope["method"], scope["path"]) in _UPLOADS:
+        if scope["type"] != "http" or (scope["method"] == "POST" and _UPLOADS.fullmatch(scope["path"])):
             await self._app(scope, receive, send)
             return
         body, ended = bytearray(), False

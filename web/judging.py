@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from pipeline.clip_report import ClipReport
-from pipeline.contracts import Outcome, Verdict, as_text
+from pipeline.contracts import Outcome, Verdict
 from pipeline.scan import Scanner
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings
@@ -24,6 +24,7 @@ from pipeline.types import Scores
 from pipeline.verdict.aggregate import ClipFacts, Failure, judge
 from pipeline.worker.access import UriAllow
 from web.hub import Event, Hub
+from web.judges import ended, named
 from web.media import MediaFolder
 from web.videos import MAX_CRASHES, Video, Videos
 
@@ -107,8 +108,13 @@ class Judge:
         """Whether the networks are loaded."""
         return self._ready.is_set()
 
+    def check(self, uri: str) -> None:
+        """See `AnyJudge.check`."""
+        self.allow.check(uri)
+
     def start(self) -> None:
-        """Load the networks and begin, in threads."""
+        """Load the networks and begin, in threads; what an earlier process left waits again."""
+        self._videos.requeue_all()
         main = threading.Thread(target=self._run, name="judge")
         self._threads.append(main)
         main.start()
@@ -243,22 +249,15 @@ class Judge:
         self._finish(video, report)
 
     def _finish(self, video: Video, report: ClipReport) -> None:
-        finished = self._videos.finish(video.id, self._named(report, video))
+        finished = self._videos.finish(video.id, named(report, video, str(self._media.path(video.id))))
         self.finished()
         if finished is not None:
-            data = {"state": finished.state.value, "outcome": finished.outcome, "label": finished.label}
-            self._hub.publish(video.id, Event("state", data, is_last=True))
+            self._hub.publish(video.id, ended(finished))
 
     def _source(self, video: Video) -> Source:
         if video.upload.uri is not None:
             return Source(video.upload.uri, given_id=video.id, guard=self.allow)
         return Source(str(self._media.path(video.id)), given_id=video.id, is_path=True)
-
-    def _named(self, report: ClipReport, video: Video) -> ClipReport:
-        """Under the name that the client gave, not that of our file."""
-        name = as_text(video.upload.uri or video.upload.name)
-        error = report.verdict.error and report.verdict.error.replace(str(self._media.path(video.id)), name)
-        return replace(report, verdict=report.verdict.model_copy(update={"source": name, "error": error}))
 
     def _stops(self, id_: str) -> Callable[[], bool]:
         return lambda: self._stopping.is_set() or id_ in self._dropped

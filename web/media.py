@@ -30,7 +30,12 @@ class MediaFolder:
 
     def path(self, id_: str) -> Path:
         """Where a video's file is."""
-        return self._folder / id_[:2] / id_
+        return self._folder / self.relative(id_)
+
+    @staticmethod
+    def relative(id_: str) -> Path:
+        """Where a video's file is below the folder."""
+        return Path(id_[:2], id_)
 
     def delete(self, id_: str) -> None:
         """Delete a video's file, if there is one."""

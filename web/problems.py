@@ -43,6 +43,8 @@ class Code(StrEnum):
     NO_SPACE = "no_space"
     INTERNAL = "internal"
     STARTING = "starting"
+    NO_WORKERS = "no_workers"
+    AWAY = "away"
 
 
 class ProblemError(UnmaskError):

@@ -19,19 +19,25 @@ from web.actions import Actions
 from web.database import Database
 from web.decisions import Decisions
 from web.hub import Event, Hub
+from web.judges import AnyJudge
 from web.judging import Judge, JudgeOptions
 from web.keys import Caller, Keys, no_key
 from web.listing import VideoList
 from web.media import MediaFolder
+from web.media_links import places_of
 from web.problems import Code, ProblemError
 from web.quality import QualityReport
 from web.rates import Rates
+from web.remote_judging import RemoteJudge
 from web.reviews import Reviews
 from web.rounds import Policy
 from web.signing import Signer
+from web.streams import Streams
+from web.tasks import Tasks
 from web.videos import Video, Videos
 from web.views import Views
 from web.webhooks import WAITS_S, Webhooks
+from web.workers import Workers
 
 COOKIE: Final = "unmask_session"
 # Methods that change nothing.
@@ -53,6 +59,7 @@ class ServeOptions:
         webhook_waits_s: between tries of a message to a webhook.
         unknown_keys_s: keys a second that an address may try, besides those that were right a moment ago.
         secure: the page is reached by https only, so its cookie is sent there only.
+        workers: judge videos by those behind Kafka and Redis, not in this process.
     """
 
     folder: Path
@@ -65,6 +72,7 @@ class ServeOptions:
     webhook_waits_s: tuple[float, ...] = WAITS_S
     unknown_keys_s: float = 5.0
     secure: bool = False
+    workers: bool = False
 
 
 class FolderError(UnmaskError):
@@ -76,6 +84,8 @@ class Service:
 
     Attributes:
         is_ending: whether it was asked to end: what waits for events gives up.
+        streams: live ones; None without workers.
+        places: where workers find uploaded files.
 
     Args:
         options: see `ServeOptions`.
@@ -86,7 +96,7 @@ class Service:
         DatabaseError: the folder is of a later version.
         OSError: it cannot be made or written.
         SigningError: the key that signs messages is damaged.
-        ValueError: `UNMASK_URI_ALLOW` or `UNMASK_WEBHOOK_ALLOW` is invalid.
+        ValueError: `UNMASK_URI_ALLOW` or `UNMASK_WEBHOOK_ALLOW` is invalid, or a setting of what workers need.
     """
 
     def __init__(self, options: ServeOptions, settings: Settings) -> None:
@@ -100,9 +110,10 @@ class Service:
             raise FolderError(f"{options.folder}: another service uses this folder") from error
         self.database = Database(options.folder / "unmask.sqlite3")
         self.keys = Keys(self.database)
+        signer = Signer(options.folder / "signing.key")
         self.webhooks = Webhooks(
             self.database,
-            Signer(options.folder / "signing.key"),
+            signer,
             UriAllow.parse(settings.webhook_allow or ""),
             options.webhook_waits_s,
         )
@@ -117,7 +128,19 @@ class Service:
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
         self.unknown_keys = Rates(options.unknown_keys_s)
-        self.judge = Judge(self.videos, self.media, self.hub, options.judge, settings)
+        self.places = places_of(settings, options.folder / "media", self.media, signer)
+        self.streams: Streams | None = None
+        self.judge: AnyJudge
+        if options.workers:
+            workers = Workers(settings)
+            self.streams = Streams(workers, self.database, self.webhooks.enqueue)
+            allow = UriAllow.parse(settings.uri_allow or "")
+            tasks = Tasks(self.database)
+            self.judge = RemoteJudge(
+                workers, tasks, self.videos, self.media, self.places, self.streams, self.hub, allow
+            )
+        else:
+            self.judge = Judge(self.videos, self.media, self.hub, options.judge, settings)
         self.judge.finished = self.webhooks.wake
         self.uploads = 0
         self.is_ending: Callable[[], bool] = lambda: False
@@ -126,7 +149,6 @@ class Service:
         """Clean up what an earlier process left, and begin to judge."""
         known = self.database.read().execute("SELECT id FROM videos WHERE uri IS NULL")
         self.media.remove_unknown({row["id"] for row in known})
-        self.videos.requeue_all()
         self.judge.start()
         self.webhooks.start()
 

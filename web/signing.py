@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -46,6 +47,18 @@ class Signer:
         raw = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         return f"whpk_{base64.b64encode(raw).decode()}"
 
+    def sign(self, data: bytes) -> bytes:
+        """The signature of 64 bytes over these."""
+        return self._key.sign(data)
+
+    def has_signed(self, data: bytes, signature: bytes) -> bool:
+        """Whether the signature is that of `sign` over these bytes."""
+        try:
+            self._key.public_key().verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
     def headers(self, id_: str, unix_s: int, body: bytes) -> dict[str, str]:
         """What goes with a body.
 
@@ -54,7 +67,7 @@ class Signer:
             unix_s: of this try: receivers refuse what is older than some minutes.
             body: what is sent.
         """
-        signature = self._key.sign(b".".join([id_.encode(), str(unix_s).encode(), body]))
+        signature = self.sign(b".".join([id_.encode(), str(unix_s).encode(), body]))
         return {
             "webhook-id": id_,
             "webhook-timestamp": str(unix_s),

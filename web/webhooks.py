@@ -43,6 +43,7 @@ class WebhookEvent(StrEnum):
     DECIDED = "video.decided"
     ANSWERED = "video.answered"
     CHANGED = "video.changed"
+    STREAM_ENDED = "stream.ended"
 
 
 class DeliveryState(StrEnum):

@@ -50,16 +50,18 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, **changes: object) -> Iterator[Served]:
+def serving(folder: Path, settings: Settings | None = None, *, port: int = 0, **changes: object) -> Iterator[Served]:
     """Serve from a folder until the end of the block.
 
     Args:
         folder: of the database and the files.
+        settings: None: those of the environment.
+        port: 0 takes a free one.
         changes: of `ServeOptions`.
     """
     options = ServeOptions(folder, JudgeOptions(scanner=ScannerOptions(workers=2)))
-    service = Service(replace(options, **changes), Settings())  # type: ignore[arg-type]
-    listening = bound_socket("127.0.0.1", 0)
+    service = Service(replace(options, **changes), settings or Settings())  # type: ignore[arg-type]
+    listening = bound_socket("127.0.0.1", port)
     server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,8 +14,16 @@ from pipeline.commands.options import ClipsAtOnce, FaceDetector, FaceWeights, We
 from pipeline.commands.output import echo
 from web.commands.options import Folder, folder_of
 
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+
+# Of the judge in this process; workers have their own.
+_JUDGE: Final = ("weights", "detector", "detector_weights", "fps", "workers")
+
 
 def run(
+    context: typer.Context,
     folder: Folder = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")
@@ -37,22 +45,33 @@ def run(
     secure: Annotated[
         bool, typer.Option("--secure", help="The page is reached by https only, through a proxy.")
     ] = False,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Judge in this process although UNMASK_KAFKA and UNMASK_REDIS are set.")
+    ] = False,
 ) -> None:
     """Serve the HTTP API and the review page: uploads are judged in this process, as `unmask scan` does.
 
-    Everything is kept in one folder. The first start makes an admin's key and prints it. SIGTERM or Ctrl-C ends the
-    service; what is not judged yet is judged after the next start.
+    With UNMASK_KAFKA and UNMASK_REDIS, workers judge them (`unmask worker`). Everything is kept in one folder. The
+    first start makes an admin's key and prints it. SIGTERM or Ctrl-C ends the service; what is not judged yet is judged
+    after the next start.
 
     Exit codes: 0 stopped by a signal, 2 bad options, or the folder or port cannot be used.
     """
     from pipeline.logs import configure_logging
     from pipeline.scanner_options import ScannerOptions
     from pipeline.settings import Settings
+    from pipeline.transport.security import KafkaSecurity
     from pipeline.video.sampling import Fps
 
     with exit_on_error():
         check_exist([detector_weights])
         check_weights(weights)
+
+        settings = Settings()
+        has_workers = not embedded and _has_workers(settings)
+        if has_workers:
+            _check_options(context)
+            KafkaSecurity()
 
         import uvicorn
 
@@ -73,9 +92,10 @@ def run(
             max_upload_bytes=max_upload_mib << 20,
             max_waiting=max_waiting,
             secure=secure,
+            workers=has_workers,
         )
         listening = bound_socket(host, port)
-        service = Service(options, Settings())
+        service = Service(options, settings)
         configure_logging()
         address = f"http://{'[' + host + ']' if ':' in host else host}:{listening.getsockname()[1]}"
         if not service.keys.all():
@@ -103,6 +123,25 @@ def run(
         server.run(sockets=[listening])
     if service.judge.error is not None:
         fail(service.judge.error)
+
+
+def _has_workers(settings: Settings) -> bool:
+    """Whether workers judge; ends with an error where only one of the two settings is there."""
+    if bool(settings.kafka) != bool(settings.redis):
+        there, missing = ("KAFKA", "REDIS") if settings.kafka else ("REDIS", "KAFKA")
+        fail(
+            f"UNMASK_{there} is set and UNMASK_{missing} is not, and workers need both: set it, or judge in this "
+            "process by --embedded"
+        )
+    return bool(settings.kafka)
+
+
+def _check_options(context: typer.Context) -> None:
+    sources = {name: context.get_parameter_source(name) for name in _JUDGE}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        fail(f"{names}: workers judge, so give it to them (`unmask worker`), or judge in this process by --embedded")
 
 
 def _ended(number: int, frame: FrameType | None) -> None:

@@ -27,7 +27,7 @@ def quality_page(request: Request, service: TheService) -> Response:
     if caller is None:
         return RedirectResponse("/login", 303)
     if caller.key.role < Role.SENIOR:
-        return page("missing.html.j2", caller, 404)
+        return page(service, "missing.html.j2", caller, 404)
     names = {key.id: key.name for key in service.keys.all()}
     found = service.quality.quality()
     reviewers = [
@@ -42,6 +42,7 @@ def quality_page(request: Request, service: TheService) -> Response:
         for each in found.reviewers
     ]
     return page(
+        service,
         "quality.html.j2",
         caller,
         overall=_agreement(found.agreement),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -22,10 +23,19 @@ def signed_in(request: Request, service: Service) -> Caller | None:
     return service.keys.session(request.cookies.get(COOKIE, ""))
 
 
-def page(name: str, caller: Caller | None, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page from its template."""
-    is_senior = caller is not None and caller.key.role >= Role.SENIOR
-    return HTMLResponse(_templates().get_template(name).render(caller=caller, is_senior=is_senior, **values), status)
+def page(service: Service, name: str, caller: Caller | None, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page from its template, with what the head of every page shows."""
+    head = {
+        "caller": caller,
+        "is_senior": caller is not None and caller.key.role >= Role.SENIOR,
+        "has_streams": caller is not None and has_streams(service, caller),
+    }
+    return HTMLResponse(_templates().get_template(name).render(**head, **values), status)
+
+
+def has_streams(service: Service, caller: Caller) -> bool:
+    """Whether somebody may see live streams, and there can be some."""
+    return service.streams is not None and caller.key.role >= Role.REVIEW
 
 
 def moment(unix_s: float) -> str:
@@ -33,10 +43,17 @@ def moment(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def age(unix_s: float) -> str:
+    """How long ago, if that is worth a word: ` · 5 min`; empty within the first minute."""
+    minutes = int(time.time() - unix_s) // 60
+    return "" if minutes < 1 else f" · {minutes} min" if minutes < 120 else f" · {minutes // 60} h"
+
+
 @cache
 def _templates() -> jinja2.Environment:
     found = environment(jinja2.PackageLoader("web.pages"))
     found.filters["when"] = moment
+    found.filters["age"] = age
     found.globals["text"] = TEXT
     found.globals["icon"] = (resources.files("web.pages") / "static" / "icon.svg").read_text("utf-8")
     return found

@@ -76,7 +76,7 @@ def loginpage(request: Request, service: TheService) -> Response:
     """Where a person enters a key."""
     if signed_in(request, service) is not None:
         return RedirectResponse("/videos", 303)
-    return page("login.html.j2", None, error="")
+    return page(service, "login.html.j2", None, error="")
 
 
 @router.post("/login")
@@ -84,12 +84,12 @@ def login(request: Request, service: TheService, key: Annotated[str, FormField()
     """Start a session."""
     # A foreign page could sign a person in with the key of another one.
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return page("login.html.j2", None, 403, error=TEXT["key_wrong"])
+        return page(service, "login.html.j2", None, 403, error=TEXT["key_wrong"])
     service.unknown_keys.check(request.client.host if request.client else "")
     try:
         found = service.keys.check(key.strip())
     except ProblemError as error:
-        return page("login.html.j2", None, error.status, error=TEXT["key_wrong"])
+        return page(service, "login.html.j2", None, error.status, error=TEXT["key_wrong"])
     text, _ = service.keys.open_session(found)
     answer = RedirectResponse("/videos", 303)
     answer.set_cookie(
@@ -124,6 +124,7 @@ def video_list(
     chosen = form.filter(caller)
     found = service.list.page(chosen, sort=form.sort, limit=PAGE_ROWS, cursor=cursor)
     return page(
+        service,
         "videos.html.j2",
         caller,
         rows=[_row(video, caller) for video in found.videos],
@@ -148,13 +149,14 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
     try:
         video = seen(service, caller, id)
     except ProblemError as error:
-        return page("missing.html.j2", caller, error.status)
+        return page(service, "missing.html.j2", caller, error.status)
     report = service.videos.report(video)
     names = {key.id: key.name for key in service.keys.all()}
     lease = service.reviews.holder(video)
     is_held = lease is not None and lease.by != caller.key.id
     may_review = caller.key.role >= Role.REVIEW and report is not None
     return page(
+        service,
         "video.html.j2",
         caller,
         preferences=PreferencesResource.model_validate(service.keys.preferences(caller.key)),

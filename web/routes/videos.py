@@ -350,7 +350,7 @@ async def _named_by_uri(
     except ValidationError as error:
         raise ProblemError(422, Code.INVALID, fields_text(error.errors())) from error
     try:
-        await run_in_threadpool(service.judge.allow.check, wanted.uri)
+        await run_in_threadpool(service.judge.check, wanted.uri)
     except SourceError as error:
         raise ProblemError(422, Code.URI_REFUSED, str(error)) from error
     except ValueError as error:

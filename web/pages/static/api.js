@@ -51,6 +51,13 @@ export function follow(id, heard) {
   return source;
 }
 
+// How long ago, if that is worth a word.
+export function age(moment) {
+  const minutes = Math.floor((Date.now() - Date.parse(moment)) / 60000);
+  if (minutes < 1) return "";
+  return minutes < 120 ? ` · ${minutes} min` : ` · ${Math.floor(minutes / 60)} h`;
+}
+
 export function percent(share) {
   return share === null || share === undefined ? "" : `${Math.round(100 * share)} %`;
 }

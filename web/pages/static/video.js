@@ -321,7 +321,7 @@ if (review.dataset.state !== "done") {
       progress.textContent = `${text.judging} ${percent(data.share)}`;
       if (data.share !== null) share.value = data.share;
     } else if (kind === "partial" && data.probability !== null) {
-      partial.textContent = `${text.so_far} ${text.score} ${data.probability.toFixed(2)} (${data.frames} ${text.faces_scored}). ${text.may_change}`;
+      partial.textContent = `${text.score_so_far} ${text.score} ${data.probability.toFixed(2)} (${data.frames} ${text.faces_scored}). ${text.may_change}`;
     } else if (data.state === "done") {
       location.reload();
     } else if (kind === "deleted") {

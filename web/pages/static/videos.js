@@ -1,6 +1,6 @@
 // The list of videos: uploads, and the progress of those that are not judged yet.
 
-import { ApiError, call, percent, text, upload } from "./api.js";
+import { ApiError, age, call, percent, text, upload } from "./api.js";
 
 // Browsers hold six connections to a host open: uploads must not take all of them.
 const MAX_UPLOADS = 2;
@@ -139,7 +139,7 @@ for (const row of document.querySelectorAll("tr[data-video]:not([data-state=done
   const cell = (name) => row.querySelector(`[data-cell=${name}]`);
   watch(row.dataset.video, (video) => {
     if (video.state !== "done") {
-      cell("verdict").textContent = video.state === "running" ? text.judging : text.waiting;
+      cell("verdict").textContent = `${video.state === "running" ? text.judging : text.waiting}${age(video.created_at)}`;
       return;
     }
     cell("verdict").textContent = verdictOf(video);
