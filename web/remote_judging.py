@@ -214,7 +214,8 @@ class RemoteJudge:
             raise
 
     def _probe(self) -> None:
-        if time.monotonic() - self._probed_s < _IDLE_S and self._probed_s:
+        every_s = _TROUBLE_S if "kafka" in self._trouble else _IDLE_S
+        if self._probed_s and time.monotonic() - self._probed_s < every_s:
             return
         self._probed_s = time.monotonic()
         if self._workers.listens():
@@ -270,7 +271,8 @@ class RemoteJudge:
         self.wake()
 
     def _read_letters(self) -> float:
-        self._workers.publisher()  # it makes the topic, if it is missing
+        if self._workers.connected is None:  # the thread that connects makes the topic, if it is missing
+            return _LOOK_S
         self._trouble.pop("dead letters", None)
         for message in read_topic(self._workers.bootstrap, Topic.DEAD, follow=True, stop=self._stopping.is_set):
             self._read_letter(message)

@@ -105,14 +105,14 @@ class Streams:
                     fresh,
                 )
         gone = [row for row in rows if row["id"] not in set(running)]
-        told = False
+        notified = False
         for row in gone:
             record = self._workers.verdicts.record(row["id"])
             if record is not None:
-                told |= self._end(row, record)
+                notified |= self._end(row, record)
             elif now_s - row["created_s"] > _LOST_S:
-                told |= self._end(row, None)
-        return told
+                notified |= self._end(row, None)
+        return notified
 
     def _end(self, row: sqlite3.Row, record: bytes | None) -> bool:
         try:

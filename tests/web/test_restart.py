@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ import pytest
 
 from tests.web.served import PATIENCE_S, until
 
-COMMAND = (sys.executable, "-c", "from pipeline.cli import main; main()", "serve", "--port", "0", "--workers", "1")
+SERVE = (sys.executable, "-c", "from pipeline.cli import main; main()", "serve", "--port", "0")
+COMMAND = (*SERVE, "--workers", "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,12 @@ class Process:
 
 
 @contextmanager
-def started(folder: Path, key: str | None = None) -> Iterator[Process]:
-    process = subprocess.Popen([*COMMAND, "--folder", str(folder)], stdout=subprocess.PIPE, text=True)
+def started(
+    folder: Path, key: str | None = None, command: Sequence[str] = COMMAND, **settings: str
+) -> Iterator[Process]:
+    process = subprocess.Popen(
+        [*command, "--folder", str(folder)], stdout=subprocess.PIPE, text=True, env=os.environ | settings
+    )
     assert process.stdout is not None
     try:
         for line in process.stdout:

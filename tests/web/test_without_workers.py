@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.web.served import PATIENCE_S, Served
+from tests.web.test_restart import SERVE
 from web.keys import Role
 
-SERVE = (sys.executable, "-c", "from pipeline.cli import main; main()", "serve", "--port", "0")
 KAFKA, REDIS = {"UNMASK_KAFKA": "127.0.0.1:1"}, {"UNMASK_REDIS": "redis://127.0.0.1:1/0"}
 
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from deploy.local.services import RedisServer, ServiceError, free_port
-from pipeline.contracts import Outcome, ScoredFace, State, Verdict, clip_key, frames_key
+from pipeline.contracts import Outcome, ScoredFace, State, Verdict, clip_key, frames_key, parts_key
 from pipeline.results.store import VerdictStore, connect
 from tests.pipeline.records import record
 
@@ -194,3 +194,14 @@ def test_an_unreachable_server_is_an_error() -> None:
 def test_a_lifetime_of_zero_is_refused(client: redis.Redis) -> None:
     with pytest.raises(ValueError, match="ttl_s"):
         VerdictStore(client, ttl_s=0)
+
+
+def test_a_deleted_clip_is_unknown(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
+    store.begin(clip_id)
+    store.finish(scored(clip_id))
+    client.hset(parts_key(clip_id), "0", "a part")
+    store.delete(clip_id)
+    assert not client.exists(clip_key(clip_id), frames_key(clip_id), parts_key(clip_id))
+    assert store.begin(clip_id).attempt == 1
+    store.delete(clip_id)
+    store.delete(clip_id)

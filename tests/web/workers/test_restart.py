@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -19,7 +21,7 @@ from pipeline.settings import Settings
 from pipeline.transport.kafka import Publisher
 from pipeline.worker.loop import Worker
 from tests.web.served import PATIENCE_S, Served, hand_in, serving, until
-from web.keys import Role
+from tests.web.test_restart import SERVE, started
 
 Work = Callable[..., AbstractContextManager[Worker]]
 
@@ -71,10 +73,9 @@ def test_what_was_accepted_is_judged_after_restarts(
 ) -> None:
     folder, port = tmp_path / "served", free_port()
     away = settings.model_copy(update={"kafka": f"127.0.0.1:{port}"})
-    # The broker is away, and the service ends before it is back.
-    with serving(folder, away, workers=True) as served:
-        key = served.key(Role.ADMIN)
-        api = api_of(served, key)
+    # The broker is away, and the service is killed before it is back.
+    with started(folder, command=SERVE, UNMASK_KAFKA=str(away.kafka), UNMASK_REDIS=str(away.redis)) as process:
+        key, api = process.key, process.client
         accepted = hand_in(api, one_face, wait_s=0)
         assert accepted.status_code == 202
         first = str(accepted.json()["id"])
@@ -83,6 +84,7 @@ def test_what_was_accepted_is_judged_after_restarts(
         sent = api.post("/v1/streams/s/segments", content=b"x", **segment)  # type: ignore[arg-type]
         assert (sent.status_code, sent.json()["code"]) == (503, "away")
         assert store.state(first) is None
+        os.kill(process.process.pid, signal.SIGKILL)
     # It comes back while the service runs.
     with serving(folder, away, workers=True) as served, forwarded(port, bootstrap):
         api = api_of(served, key)
@@ -104,6 +106,8 @@ def test_what_was_accepted_is_judged_after_restarts(
         assert outcome(api, first) == ("scored", None)
         assert outcome(api, second)[0] == "no_face"
         until(lambda: store.record(deleted) is None)
+        # Its task was judged after all, as one is that an operator sends again.
+        until(lambda: outcome(api, dead)[0] == "no_face")
 
 
 def test_workers_fetch_by_an_address_that_ends_with_the_verdict(
