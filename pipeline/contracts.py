@@ -111,7 +111,7 @@ class Coverage(Contract):
     """How much of a clip's video could be read."""
 
     seen_s: Annotated[float, Field(ge=0, description="seconds with undamaged frames")]
-    share: Annotated[float, Field(ge=0, le=1, description="of the duration")]
+    share: Annotated[float, Field(ge=0, le=1, description="of the duration, or of the part judged")]
     frames_lost: Annotated[int, Field(ge=0, description="frames and packets: damaged, or leaning on damaged ones")]
     damaged: list[tuple[float, float]] = Field(description="stretches without an undamaged frame, in seconds")
     truncated: bool = Field(description="the file ends before its own structure does")
@@ -120,6 +120,13 @@ class Coverage(Contract):
     def is_whole(self) -> bool:
         """Whether nothing is missing."""
         return self.share == 1 and not self.frames_lost and not self.truncated
+
+
+class JudgedPart(Contract):
+    """The part of a clip that a verdict is about."""
+
+    start_s: float = Field(ge=0, description="seconds from the start of the video")
+    end_s: float | None = Field(gt=0, description="as asked; null: to the end of the video")
 
 
 class Strength(StrEnum):
@@ -148,13 +155,16 @@ class Extent(Contract):
 
     tracks: list[int] = Field(min_length=1, description="people")
     stretches: list[tuple[float, float]] = Field(description="seconds, by time; they do not overlap")
-    share: float | None = Field(ge=0, le=1, description="of the duration; null where that is unknown, and of pictures")
+    share: float | None = Field(
+        ge=0, le=1, description="of the duration, or of the part judged; null where that is unknown, and of pictures"
+    )
 
 
 class LimitCode(StrEnum):
     """What makes a verdict less certain than its number. Codes may be added."""
 
     PARTLY_READ = "partly_read"
+    PART_JUDGED = "part_judged"
     FEW_LOOKED_AT = "few_looked_at"
     MANY_PEOPLE = "many_people"
     FEW_FRAMES = "few_frames"
@@ -226,6 +236,9 @@ class Verdict(Contract):
     coverage: Coverage | None = Field(
         default=None, description="null for pictures, for streams, and where the video was not read to its end"
     )
+    part: JudgedPart | None = Field(
+        default=None, description="the verdict is about this part of the video; null: about all of it"
+    )
     adapted: Adapted | None = Field(default=None, description="null unless the sampling is adaptive and had a choice")
     evidence: Evidence | None = Field(
         default=None, description="null unless scored, and where the weights carry no bounds for likelihood ratios"
@@ -265,6 +278,14 @@ class Verdict(Contract):
         if self.probability is None:
             return None
         return max([self.probability, *(segment.probability for segment in self.segments)])
+
+    @property
+    def judged_s(self) -> float | None:
+        """Length of what was judged: the clip or a part of it, in seconds; None if unknown."""
+        if self.part is None:
+            return self.duration_s
+        ends_s = [end_s for end_s in (self.part.end_s, self.duration_s) if end_s is not None]
+        return max(0.0, min(ends_s) - self.part.start_s) if ends_s else None
 
     def to_json(self) -> str:
         """The record as one line of JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ import structlog
 from models.checkpoint_info import Calibration, Thresholds
 from models.spec import InputSpec
 from pipeline.clip_report import AppliedThresholds, ClipReport
-from pipeline.contracts import Adapted, Outcome, Provenance, Verdict, as_text
+from pipeline.contracts import Adapted, JudgedPart, Outcome, Provenance, Verdict, as_text
 from pipeline.early_looks import EarlyLooks
 from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
@@ -34,7 +35,7 @@ from pipeline.verdict.aggregate import SUPPORT_FRAMES, ClipFacts, Failure, judge
 from pipeline.verdict.coverage import MIN_COVERAGE, Damage, Range, coverage_of
 from pipeline.verdict.sequential import is_settled
 from pipeline.video.clip import ClipInfo
-from pipeline.video.sampling import Adaptive, DecodedSampling, Even, Fps, Sampling, fixed
+from pipeline.video.sampling import Adaptive, DecodedSampling, Even, Fps, Sampling, fixed, within
 from pipeline.video.sandbox import ClipReader, DecodeError, DecodeServer, Limits, Window
 
 log = structlog.get_logger(__name__)
@@ -137,6 +138,7 @@ class Scanner:
         done: Callable[[str | None], bool] | None = None,
         stop: Callable[[], bool] = lambda: False,
         longest_s: float | None = None,
+        part: Window | None = None,
     ) -> ClipReport | None:
         """Judge one clip. Whatever is wrong with it ends in a typed outcome.
 
@@ -146,6 +148,8 @@ class Scanner:
             stop: asked at each frame, whether to end this clip without a verdict.
             longest_s: a clip that is longer is not started, if parts of this length cost no more than the whole and
                 give the same verdict.
+            part: only this part of the clip is decoded and judged; times stay those of the whole clip. The looks of
+                adaptive sampling are left out.
 
         Returns:
             The verdict with its portraits, or None if it existed already.
@@ -155,8 +159,8 @@ class Scanner:
             LongClipError: it is longer than `longest_s`, and can be decoded in parts.
         """
         started = time.perf_counter()
-        clip = _Clip(self, source, stop)
-        clip.longest_s = longest_s
+        clip = _Clip(self, source, stop, part)
+        clip.longest_s = None if part is not None else longest_s
         if not self._run(clip, done):
             return None
         report = clip.report(time.perf_counter() - started)
@@ -177,6 +181,7 @@ class Scanner:
         """
         started = time.perf_counter()
         clip = _Clip(replace(self, portraits=False), source, stop, window)
+        clip.is_share = True
         self._run(clip, None)
         return clip.part(window, time.perf_counter() - started)
 
@@ -224,6 +229,7 @@ class _Clip:
         self.stop = stop
         self.window = window
         self.stream = stream
+        self.is_share = False  # of a long clip, for `judge_parts`
         self.others: list[_Clip] = []  # of its other streams
         self.streams = 1
         self.shape = StreamShape()
@@ -231,7 +237,7 @@ class _Clip:
         self.longest_s: float | None = None
         self.failure: Failure | None = None
         self.died = False
-        self.seen: list[SeenFrame]  # of a part only
+        self.seen: list[SeenFrame]  # of a share only
         self.sha256: str | None = None
         self.decoder = "none"
         self.duration_s: float | None = None
@@ -277,7 +283,7 @@ class _Clip:
             if self.streams == 1:
                 raise
             self.fail(error)
-        if self.window is None and self.stream == 0:
+        if not self.is_share and self.stream == 0:
             for number in range(1, min(self.streams, MAX_STREAMS)):
                 self._score_other(opened, number)
 
@@ -322,7 +328,7 @@ class _Clip:
     def _score_other(self, opened: Opened, number: int) -> None:
         """Score another stream of the same file; if it cannot be read, this is its own failure."""
         started = time.perf_counter()
-        clip = _Clip(self.scanner, self.source, self.stop, stream=number)
+        clip = _Clip(self.scanner, self.source, self.stop, self.window, number)
         clip.sha256 = self.sha256
         try:
             clip.run(opened)
@@ -370,31 +376,47 @@ class _Clip:
                     raise self.scorer.error
                 if self.scorer.turn == 0 and finder.look(frame.image, faces):
                     return True
-                if self.window is not None:
+                if self.is_share:
                     self.seen.append(SeenFrame(frame.t_s, frame.index, faces))
                 end_s = frame.t_s
                 if scanner.progress is not None:
-                    share = min(1.0, frame.t_s / self.duration_s) if self.duration_s else None
-                    scanner.progress(self.source, share, scored)
+                    scanner.progress(self.source, self._share_done(frame.t_s), scored)
                 self._say_partial()
             info = reader.info
             if info.duration_s is not None or end_s > 0:  # not a picture
                 self.damage = Damage(_within(info.damaged, self.window), info.frames_corrupt, info.truncated, end_s)
+        if self.window is not None and not self.is_share and self.scorer.frames == 0:
+            self.failure = Failure(Outcome.UNDECODABLE, _no_frame(self.window, self.duration_s))
         return True
 
     def _say_partial(self) -> None:
-        scanner, is_whole = self.scanner, self.window is None and self.stream == 0
+        scanner, is_whole = self.scanner, not self.is_share and self.stream == 0
         if scanner.partial is None or not is_whole or self.scorer.frames < self.partial_at:
             return
         self.partial_at = int(self.scorer.frames * _PARTIAL_GROWTH) + 1
         verdict = judge(self._facts(0.0), self.scorer.so_far(), scanner.calibration, scanner.thresholds)
         scanner.partial(self.source, verdict)
 
+    def _share_done(self, t_s: float) -> float | None:
+        start_s = 0.0 if self.window is None else self.window.start_s
+        length_s = self._end_s() - start_s
+        return min(1.0, (t_s - start_s) / length_s) if 0 < length_s < math.inf else None
+
+    def _end_s(self) -> float:
+        """Of what is read; infinity if that is unknown."""
+        end_s = math.inf if self.window is None else self.window.end_s
+        return min(end_s, self.duration_s or math.inf)
+
     def _open(self, opened: Opened) -> ClipReader:
         """The clip; one that is too short for a verdict at the rate of samples gets as many frames as one needs."""
         sampling = fixed(self.scanner.sampling)
         reader = self._opened_with(opened, sampling)
-        duration_s = reader.info.duration_s
+        duration_s = self.duration_s = reader.info.duration_s
+        if self.window is not None and not self.is_share:
+            chosen = within(sampling, self.window.start_s, self._end_s(), SUPPORT_FRAMES)
+            if chosen != sampling:
+                reader.close()
+                return self._opened_with(opened, chosen)
         if (
             self.window is None
             and isinstance(sampling, Fps)
@@ -458,6 +480,9 @@ class _Clip:
 
     def _facts(self, elapsed_s: float, looks: EarlyLooks | None = None) -> ClipFacts:
         """Of the early looks, if they are given, else of the reading that counts."""
+        part = None if self.is_share else self.window
+        sampling = self.scanner.provenance.sampling
+        sampling = sampling if part is None else part.sampling_text(sampling)
         seen = looks or (self.looks if self.settled else None) or self.scorer
         return ClipFacts(
             id=self.source.id,
@@ -467,15 +492,16 @@ class _Clip:
             faces_seen=seen.faces,
             failure=self.failure,
             provenance=self.scanner.provenance.model_copy(
-                update={"decoder": self.decoder, "source_sha256": self.sha256}
+                update={"decoder": self.decoder, "source_sha256": self.sha256, "sampling": sampling}
             ),
             elapsed_s=elapsed_s,
             not_judged=seen.not_judged,
             adapted=self._adapted(),
-            coverage=None if self.damage is None else coverage_of(self.damage, self.duration_s),
+            coverage=None if self.damage is None else coverage_of(self.damage, self.duration_s, part),
             min_coverage=self.scanner.min_coverage,
             pixel_aspect=self.pixel_aspect,
             turn=self.scorer.turn,
+            part=None if part is None else _judged(part),
         )
 
     def _adapted(self) -> Adapted | None:
@@ -509,6 +535,16 @@ class _Clip:
             return None
         real, fake = thresholds.of(len(supported_people(verdict)))
         return AppliedThresholds(real=real, fake=fake, fpr=thresholds.fpr)
+
+
+def _judged(window: Window) -> JudgedPart:
+    return JudgedPart(start_s=window.start_s, end_s=None if math.isinf(window.end_s) else window.end_s)
+
+
+def _no_frame(window: Window, duration_s: float | None) -> str:
+    end = "the end" if math.isinf(window.end_s) else f"{window.end_s:g} s"
+    length = "its length is unknown" if duration_s is None else f"it is {duration_s:.1f} s long"
+    return f"no frame of the video was found from {window.start_s:g} s to {end}: {length}"
 
 
 def _within(ranges: Sequence[Range], window: Window | None) -> tuple[Range, ...]:

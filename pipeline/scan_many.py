@@ -9,6 +9,7 @@ from functools import partial
 from pipeline.clip_report import ClipReport
 from pipeline.scan import Scanner
 from pipeline.sources import Source
+from pipeline.video.window import Window
 
 
 def scan_all(
@@ -17,6 +18,7 @@ def scan_all(
     *,
     workers: int,
     done: Callable[[Source, str | None], bool] | None = None,
+    part: Window | None = None,
 ) -> Generator[tuple[Source, ClipReport | None]]:
     """Judge clips on `workers` threads; yields them as they are done.
 
@@ -26,6 +28,7 @@ def scan_all(
     Args:
         workers: clips at once.
         done: given a clip and the sha256 of its bytes, whether its verdict exists already (then None is yielded).
+        part: only this part of each clip is judged.
     """
     todo = iter(sources)
     running: dict[Future[ClipReport | None], Source] = {}
@@ -34,7 +37,7 @@ def scan_all(
             while True:
                 while len(running) < workers and (source := next(todo, None)) is not None:
                     check = None if done is None else partial(done, source)
-                    running[pool.submit(scanner.scan, source, done=check)] = source
+                    running[pool.submit(scanner.scan, source, done=check, part=part)] = source
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -36,6 +36,7 @@ from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings, describe_invalid
 from pipeline.sources import Source, SourceLimits
 from pipeline.video.sampling import Adaptive
+from pipeline.video.window import Window
 from pipeline.visible import markup, visible
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Options:
         skipped: file that lists what was left out of folders.
         force: outputs may replace files that are not earlier outputs, but never an input.
         resume: keep the records of the JSONL file of the same bytes, weights and sampling.
+        part: only this part of each clip is judged.
     """
 
     paths: tuple[str, ...]
@@ -81,6 +83,7 @@ class Options:
     skipped: Path | None = None
     force: bool = False
     resume: bool = False
+    part: Window | None = None
 
 
 def run(options: Options) -> int:
@@ -265,6 +268,9 @@ class _Run:
         if path is None or str(path) == "-":
             return None
 
+        part = self.options.part
+        sampling = provenance.sampling if part is None else part.sampling_text(provenance.sampling)
+
         def same(verdict: Verdict) -> bool:
             past = verdict.provenance
             return verdict.outcome not in _RETRIED and (
@@ -272,7 +278,7 @@ class _Run:
                 past.input_spec,
                 past.detector,
                 past.sampling,
-            ) == (provenance.weights_sha256, provenance.input_spec, provenance.detector, provenance.sampling)
+            ) == (provenance.weights_sha256, provenance.input_spec, provenance.detector, sampling)
 
         try:
             return stack.enter_context(VerdictLog(path, keep=same if self.options.resume else None))
@@ -286,7 +292,7 @@ class _Run:
             return log is not None and source.id in log.kept and log.kept[source.id].source_sha256 == sha256
 
         workers = self.options.scanner.clips_at_once
-        with closing(scan_all(scanner, self.sources, workers=workers, done=done)) as reports:
+        with closing(scan_all(scanner, self.sources, workers=workers, done=done, part=self.options.part)) as reports:
             for source, report in reports:
                 progress.clip(source)
                 if report is not None:

@@ -112,6 +112,7 @@ def _combined(verdicts: Sequence[Verdict], streams: Sequence[StreamVerdict], thr
     not_judged = sum((Counter(verdict.not_judged) for verdict in verdicts), Counter[str]())
     durations = [verdict.duration_s for verdict in verdicts if verdict.duration_s is not None]
     duration_s = max(durations, default=None)
+    judged_s = max((each.judged_s for each in verdicts if each.judged_s is not None), default=None)
     coverages = [verdict.coverage for verdict in verdicts if verdict.coverage is not None]
     return base.model_copy(
         update={
@@ -122,7 +123,7 @@ def _combined(verdicts: Sequence[Verdict], streams: Sequence[StreamVerdict], thr
             "people": [person for verdict in verdicts for person in verdict.people],
             "frames": [face for verdict in verdicts for face in verdict.frames],
             "segments": sorted(segments, key=lambda segment: (segment.from_s, segment.track)),
-            "extent": extent_of(people, segments, duration_s, thresholds) if judged is Label.FAKE else None,
+            "extent": extent_of(people, segments, judged_s, thresholds) if judged is Label.FAKE else None,
             "limits": _limits(verdicts, len(people)),
             "not_judged": dict(sorted(not_judged.items())),
             "coverage": min(coverages, key=lambda coverage: coverage.share) if coverages else None,

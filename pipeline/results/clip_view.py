@@ -78,7 +78,7 @@ def detailed(clip: ClipReport, row: ClipView | None = None) -> ClipView:
     ranked = sorted(verdict.people, key=lambda person: (person.frames < needed, -person.probability))
     shown, others = ranked[:MAX_CHARTS_PER_CLIP], ranked[MAX_CHARTS_PER_CLIP:]
     times_s = np.array([face.t_s for face in verdict.frames])
-    step_s = sampling_step_s(times_s, verdict.duration_s, verdict.frames_sampled)
+    step_s = sampling_step_s(times_s, verdict.judged_s, verdict.frames_sampled)
     span_s = max([verdict.duration_s or 0.0, *times_s.tolist()])
     return replace(
         row or summarised(clip),
@@ -130,6 +130,7 @@ def environment(*loaders: jinja2.BaseLoader) -> jinja2.Environment:
         "flaws": flaws_text,
         "missing": describe,
         "settled": wording.settled_text,
+        "part": wording.part_text,
         "segments": wording.segments_text,
         "data_uri": lambda jpeg: Markup(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"),
     }

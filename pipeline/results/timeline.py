@@ -97,15 +97,15 @@ def timeline_of(faces: Sequence[ScoredFace], *, span_s: float, step_s: float) ->
     )
 
 
-def sampling_step_s(times_s: Doubles, duration_s: float | None, frames_sampled: int) -> float:
+def sampling_step_s(times_s: Doubles, judged_s: float | None, frames_sampled: int) -> float:
     """Usual time between two sampled frames, from the times that were scored and the count that was sampled.
 
     Scored times alone would overestimate the step of a clip with few faces.
     """
     steps = np.diff(np.unique(times_s))
     median_s = float(np.median(steps)) if len(steps) else 0.0
-    if duration_s and frames_sampled:
-        even_s = duration_s / frames_sampled
+    if judged_s and frames_sampled:
+        even_s = judged_s / frames_sampled
         return min(median_s, even_s) if median_s else even_s
     return median_s
 

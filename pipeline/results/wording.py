@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from pipeline.clip_report import AppliedThresholds
-from pipeline.contracts import Adapted, Evidence, Label, Limit, LimitCode, Outcome, Segment, Verdict
+from pipeline.contracts import Adapted, Evidence, JudgedPart, Label, Limit, LimitCode, Outcome, Segment, Verdict
 
 Kind = Literal["fake", "inconclusive", "real", "untrained", "unjudged"]
 
@@ -222,6 +222,7 @@ def _are(count: int) -> str:
 
 
 _LIMITS: dict[str, str] = {
+    LimitCode.PART_JUDGED: "only a part of the video was judged",
     LimitCode.PARTLY_READ: "only a part of the video could be read",
     LimitCode.FEW_LOOKED_AT: "only few frames were looked at",
     LimitCode.MANY_PEOPLE: "many people were judged, and the highest of many scores is high by chance",
@@ -342,6 +343,11 @@ def moment_text(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     tail = f"{tenths // 10:02d}.{tenths % 10}"
     return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+def part_text(part: JudgedPart) -> str:
+    """`8.30 s to 4:05.2`, or `8.30 s to the end`."""
+    return f"{moment_text(part.start_s)} to {'the end' if part.end_s is None else moment_text(part.end_s)}"
 
 
 def tick_text(seconds: float) -> str:

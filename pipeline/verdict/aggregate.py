@@ -10,7 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from models.checkpoint_info import Calibration, Thresholds
-from pipeline.contracts import Adapted, Coverage, Label, Outcome, Person, Provenance, ScoredFace, Segment, Verdict
+from pipeline.contracts import (
+    Adapted,
+    Coverage,
+    JudgedPart,
+    Label,
+    Outcome,
+    Person,
+    Provenance,
+    ScoredFace,
+    Segment,
+    Verdict,
+)
 from pipeline.faces.flaws import flaws_text
 from pipeline.types import Scores
 from pipeline.verdict.calibration import label
@@ -62,6 +73,7 @@ class ClipFacts:
         pixel_aspect: see `Verdict`.
         turn: degrees clockwise by which the frames were turned to make people upright.
         adapted: see `Verdict`.
+        part: likewise.
     """
 
     id: str
@@ -78,6 +90,7 @@ class ClipFacts:
     pixel_aspect: float = 1.0
     turn: int = 0
     adapted: Adapted | None = None
+    part: JudgedPart | None = None
 
 
 def support_needed(of_people: Sequence[int], frames_sampled: int, frames_scored: int) -> int:
@@ -195,6 +208,7 @@ def conclude(
         frames=frames,
         segments=segments,
         coverage=facts.coverage,
+        part=facts.part,
         adapted=facts.adapted,
         pixel_aspect=round(facts.pixel_aspect, 6),
         not_judged={name: count for name, count in sorted(facts.not_judged.items()) if count},
@@ -204,9 +218,7 @@ def conclude(
     return verdict.model_copy(
         update={
             "evidence": evidence_of(verdict.likelihood_ratio, calibration),
-            "extent": (
-                extent_of(supported, segments, verdict.duration_s, thresholds) if decided is Label.FAKE else None
-            ),
+            "extent": (extent_of(supported, segments, verdict.judged_s, thresholds) if decided is Label.FAKE else None),
             "limits": limits_of(verdict, supported if deciding is not None else [], frames, calibration),
         }
     )

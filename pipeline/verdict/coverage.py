@@ -8,6 +8,7 @@ from typing import Final
 
 from pipeline.contracts import Coverage
 from pipeline.video.damage import MAX_RANGES
+from pipeline.video.window import Window
 
 # Below this share of its duration, a clip has no verdict.
 MIN_COVERAGE: Final = 0.5
@@ -56,10 +57,12 @@ def joined(parts: Iterable[Damage]) -> Damage:
     )
 
 
-def coverage_of(damage: Damage, duration_s: float | None) -> Coverage:
-    """What was seen of a clip of this duration."""
+def coverage_of(damage: Damage, duration_s: float | None, window: Window | None = None) -> Coverage:
+    """What was seen of a clip of this duration, or of a part of it."""
     ranges = merged(damage.ranges)
     whole_s = max(duration_s or damage.end_s, ranges[-1][1] if ranges else 0.0)
+    if window is not None:
+        whole_s = max(0.0, min(whole_s, window.end_s) - window.start_s)
     lost_s = sum(end - start for start, end in ranges)
     seen_s = max(0.0, whole_s - lost_s)
     return Coverage(

@@ -72,7 +72,7 @@ def extent_of(
     Args:
         people: those who decide on the clip.
         segments: of the record.
-        duration_s: of the clip; None where it is unknown.
+        duration_s: of what was judged; None where it is unknown.
         thresholds: of the weights.
     """
     if thresholds is None or not people:
@@ -111,6 +111,8 @@ def limits_of(
 
 
 def _limits_of_clip(verdict: Verdict, people: Sequence[Person]) -> Iterable[LimitCode]:
+    if verdict.part is not None:
+        yield LimitCode.PART_JUDGED
     if verdict.coverage is not None and not verdict.coverage.is_whole:
         yield LimitCode.PARTLY_READ
     if verdict.adapted is not None and verdict.adapted.early:

@@ -132,6 +132,8 @@ def _decode(parent: _Parent, source: int, request: Message, limits: Limits) -> N
         reader = TiledPicture(source, limits)
     parent.send({"type": "info", **asdict(reader.info)})
     for picture in reader:
+        if window is not None and picture.t_s not in window:
+            continue  # a picture in tiles is at 0
         width, height = picture.size
         slot, view = parent.slot(height, width)
         reader.write(picture, view)

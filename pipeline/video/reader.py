@@ -22,7 +22,7 @@ from pipeline.video.damage import DamageLog, is_truncated
 from pipeline.video.demuxer import Demuxer, raise_shortage
 from pipeline.video.passing import CODECS, CONTAINERS, Passed, with_the_frame_before
 from pipeline.video.pixels import square_size, used_aspect
-from pipeline.video.sampling import TOLERANCE_S, DecodedSampling, Even, Every, Fps, Keyframes, Look
+from pipeline.video.sampling import TOLERANCE_S, DecodedSampling, Even, EvenWithin, Every, Fps, Keyframes, Look
 from pipeline.video.seeking import Beginning, SeekIndex, VideoPacket, load_index
 from pipeline.video.streams import why_no_frame
 from pipeline.video.window import Window
@@ -172,7 +172,7 @@ class VideoReader:
     def _may_pass(self) -> bool:
         """Whether frames that are not sampled may be left out: what is sampled depends on times that packets have."""
         return (
-            isinstance(self._sampling, Fps | Even | Look)
+            isinstance(self._sampling, Fps | Even | EvenWithin | Look)
             and self._file.stream.codec_context.name in CODECS
             and not CONTAINERS.isdisjoint(self._file.formats)
             and self._file.stream.start_time is not None

@@ -74,6 +74,33 @@ class Even:
 
 
 @dataclass(frozen=True, slots=True)
+class EvenWithin:
+    """`count` frames spread over a part of a clip, each at the middle of its share of it; see `Even`."""
+
+    count: int
+    start_s: float
+    end_s: float
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.count <= MAX_FRAMES and 0 <= self.start_s < self.end_s < math.inf):
+            raise ValueError(f"count must be from 1 to {MAX_FRAMES} and end_s after start_s, got {self}")
+
+    @property
+    def total(self) -> int:
+        """How many samples are due by the end of the part."""
+        return self.count
+
+    def due(self, index: int, t_s: float, duration_s: float | None) -> int:
+        """How many samples are due by the frame at `t_s`; it is taken if that is more than before."""
+        share = (t_s - self.start_s + TOLERANCE_S) / (self.end_s - self.start_s)
+        return max(0, min(self.count, math.floor(share * self.count + 0.5)))
+
+    def describe(self) -> str:
+        """The form that the decode child reads; records and tasks have others."""
+        return f"within={self.count},{self.start_s!r},{self.end_s!r}"
+
+
+@dataclass(frozen=True, slots=True)
 class Every:
     """Each n-th frame, the first one included."""
 
@@ -196,11 +223,11 @@ class Adaptive:
 
 Sampling = FixedSampling | Adaptive
 # What a decoder is asked for.
-DecodedSampling = FixedSampling | Look
+DecodedSampling = FixedSampling | Look | EvenWithin
 
 
 def parse_decoded(text: str) -> DecodedSampling:
-    """What the decode child is asked for: a sampling that is not adaptive, or an early look.
+    """What the decode child is asked for: a sampling that is not adaptive, an early look, or frames within a part.
 
     Raises:
         ValueError: the text is neither.
@@ -208,7 +235,29 @@ def parse_decoded(text: str) -> DecodedSampling:
     name, _, value = text.partition("=")
     if name == "look":
         return Look(int(value))
+    if name == "within":
+        count, start_s, end_s = value.split(",")
+        return EvenWithin(int(count), float(start_s), float(end_s))
     return _parse_fixed(text)
+
+
+def within(sampling: FixedSampling, start_s: float, end_s: float, least: int) -> DecodedSampling:
+    """The frames of a part of a clip: as many of it as of a clip of its length.
+
+    Args:
+        sampling: of whole clips.
+        start_s: of the part.
+        end_s: of the part or of the clip, whichever is first; infinity if unknown.
+        least: frames that a short part gets at least, where the rate gives fewer.
+    """
+    length_s = end_s - start_s
+    if not 0 < length_s < math.inf:
+        return sampling
+    if isinstance(sampling, Even):
+        return EvenWithin(sampling.count, start_s, end_s)
+    if isinstance(sampling, Fps) and length_s * sampling.fps < least:
+        return EvenWithin(least, start_s, end_s)
+    return sampling
 
 
 def fixed(sampling: Sampling) -> FixedSampling:

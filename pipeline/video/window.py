@@ -34,6 +34,10 @@ class Window:
         end = "" if math.isinf(self.end_s) else repr(float(self.end_s))
         return f"{float(self.start_s)!r}-{end}"
 
+    def sampling_text(self, sampling: str) -> str:
+        """What the provenance of a verdict on this part says of its sampling."""
+        return f"{sampling};part={self.describe()}"
+
 
 def parse_window(text: str) -> Window:
     """The window that `describe` wrote.

@@ -22,8 +22,8 @@ FULL = record(
 # The contract, written out: a code change that alters it must change this too.
 KEYS = {
     "schema", "id", "source", "outcome", "probability", "likelihood_ratio", "label", "error", "duration_s",
-    "frames_sampled", "frames_scored", "people", "frames", "segments", "coverage", "adapted", "evidence", "extent",
-    "limits", "streams", "pixel_aspect", "not_judged", "provenance", "elapsed_s",
+    "frames_sampled", "frames_scored", "people", "frames", "segments", "coverage", "part", "adapted", "evidence",
+    "extent", "limits", "streams", "pixel_aspect", "not_judged", "provenance", "elapsed_s",
 }  # fmt: skip
 PERSON_KEYS = {"track", "probability", "likelihood_ratio", "frames", "first_s", "last_s", "stream"}
 FRAME_KEYS = {"t_s", "index", "track", "box", "probability", "quality", "roll", "stream"}
@@ -91,6 +91,7 @@ def test_a_record_that_violates_the_contract_is_refused(field: str, value: Any) 
 ADDED = {
     "likelihood_ratio",
     "coverage",
+    "part",
     "adapted",
     "segments",
     "streams",

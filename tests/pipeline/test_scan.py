@@ -22,8 +22,8 @@ from pipeline.scan import Scanner
 from pipeline.scan_many import scan_all
 from pipeline.sources import ScanInterruptedError, Source, SourceLimits
 from pipeline.types import Floats, Image
-from pipeline.video.sampling import Even, Every
-from pipeline.video.sandbox import DecodeServer, Limits
+from pipeline.video.sampling import Adaptive, Even, Every, Fps, Keyframes, Sampling
+from pipeline.video.sandbox import DecodeServer, Limits, Window
 from tests.pipeline.quick import QuickNetwork, quick_scanner
 
 TIMEOUT_S = 60
@@ -293,3 +293,59 @@ class TestScanAll:
             go_on.set()
             closing.result(TIMEOUT_S)
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("clip")]
+
+
+@pytest.mark.parametrize("sampling", [Fps(4.0), Every(5), Keyframes(), Adaptive(Fps(4.0))])
+def test_a_part_has_the_frames_of_the_whole_clip_in_it(scanner: Scanner, one_face: Path, sampling: Sampling) -> None:
+    scanner = scanner.with_sampling(sampling)
+    whole = judged(scanner.with_sampling(sampling.full) if isinstance(sampling, Adaptive) else scanner, one_face)
+    report = scanner.scan(Source(str(one_face)), part=Window(1.5, 3.25))
+    assert report is not None
+    part = report.verdict
+    inside = [face for face in whole.frames if 1.5 <= face.t_s < 3.25]
+    assert [(face.t_s, face.index) for face in part.frames] == [(face.t_s, face.index) for face in inside]
+    assert part.frames[0].box == pytest.approx(inside[0].box, abs=15)  # its track begins here
+    assert part.duration_s == whole.duration_s
+    assert part.part is not None
+    assert (part.part.start_s, part.part.end_s, part.judged_s) == (1.5, 3.25, 1.75)
+    assert part.provenance.sampling == f"{sampling.describe()};part=1.5-3.25"
+    assert part.coverage is not None
+    assert (part.coverage.seen_s, part.coverage.share) == (1.75, 1.0)
+    assert [limit.code for limit in part.limits if limit.track is None] == ["part_judged"]
+
+
+@pytest.mark.parametrize(("sampling", "count"), [(Even(7), 7), (Fps(1.0), 5)])
+def test_a_short_part_gets_frames_of_its_own(scanner: Scanner, one_face: Path, sampling: Sampling, count: int) -> None:
+    report = scanner.with_sampling(sampling).scan(Source(str(one_face)), part=Window(2.0, 3.0))
+    assert report is not None
+    times_s = sorted({face.t_s for face in report.verdict.frames})
+    assert (report.verdict.outcome, report.verdict.frames_sampled) == (Outcome.SCORED, count)
+    wanted = [2 + (share + 0.5) / count for share in range(count)]
+    assert times_s == pytest.approx(wanted, abs=0.05)
+
+
+@pytest.mark.parametrize(("part", "said"), [(Window(60.0), "the end: it is 4.0 s"), (Window(9.0, 9.5), "9.5 s")])
+def test_a_part_after_the_end_is_an_outcome(scanner: Scanner, one_face: Path, part: Window, said: str) -> None:
+    report = scanner.scan(Source(str(one_face)), part=part)
+    assert report is not None
+    assert report.verdict.outcome is Outcome.UNDECODABLE
+    assert said in str(report.verdict.error)
+
+
+def test_a_part_that_ends_after_the_video_ends_with_it(scanner: Scanner, one_face: Path) -> None:
+    report = scanner.scan(Source(str(one_face)), part=Window(3.0, 100.0))
+    assert report is not None
+    assert (report.verdict.outcome, report.verdict.frames_sampled) == (Outcome.SCORED, 6)
+    assert report.verdict.judged_s == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_picture_has_one_part(scanner: Scanner, tmp_path: Path) -> None:
+    import cv2
+
+    from tests.media import face_picture
+
+    cv2.imwrite(str(tmp_path / "face.png"), face_picture()[..., ::-1])
+    for part, outcome in ((Window(0.0, 1.0), Outcome.SCORED), (Window(1.0), Outcome.UNDECODABLE)):
+        report = scanner.scan(Source(str(tmp_path / "face.png")), part=part)
+        assert report is not None
+        assert report.verdict.outcome is outcome, report.verdict.error

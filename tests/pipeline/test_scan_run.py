@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from pipeline import detectors, scan_run
+from pipeline.cli import build
 from pipeline.scan_run import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_NOT_WRITTEN, EXIT_SOME_OUTCOME, Options
 from pipeline.scanner_options import ScannerOptions
+from pipeline.video.window import Window
 from tests.weights import small_weights
 
 
@@ -244,3 +247,21 @@ def test_weights_are_never_overwritten(options: Options, tmp_path: Path, capsys:
     said = complaint(replace(changed, jsonl=weights), capsys)
     assert "--jsonl would replace an input" in said
     assert weights.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--start", "5", "--end", "5"], ["--end", "0"], ["--start", "nan"], ["--start", "2e9"]]
+)
+def test_an_impossible_part_is_refused(arguments: list[str]) -> None:
+    result = CliRunner().invoke(build(["scan"]), ["scan", "clip.mp4", *arguments])
+    assert result.exit_code == EXIT_BAD_INPUT
+    assert "--start" in result.output or "--end" in result.output
+
+
+def test_resuming_judges_another_part_again(options: Options, one_face: Path, tmp_path: Path) -> None:
+    log = tmp_path / "out.jsonl"
+    options = replace(options, paths=(str(one_face),), jsonl=log, resume=True)
+    for part in (Window(1.0, 3.0), Window(1.0, 3.0), Window(2.0)):
+        scan_run.run(replace(options, part=part))
+        (record,) = (json.loads(line) for line in log.read_text("utf-8").splitlines())
+        assert record["part"]["start_s"] == part.start_s
