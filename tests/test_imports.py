@@ -94,6 +94,7 @@ ROOMS = {
     "web": (
         "problems",
         "headers",
+        "head",
         "database",
         "sniffing",
         "hub",
@@ -111,6 +112,7 @@ ROOMS = {
         "quality",
         "media",
         "uploads",
+        "resumable",
         "rates",
         "listening",
         "judges",

@@ -12,8 +12,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from web.head import Heads
 from web.headers import HEADERS, Headers, SmallBodies
 from web.pages.quality import router as quality_page
+from web.pages.rendering import problem_page
 from web.pages.routes import router as pages
 from web.pages.routes import static_files
 from web.pages.streams import router as stream_page
@@ -22,6 +24,7 @@ from web.routes.keys import router as keys
 from web.routes.review import router as review
 from web.routes.streams import for_workers
 from web.routes.streams import router as streams
+from web.routes.uploads import router as uploads
 from web.routes.videos import router as videos
 from web.routes.webhooks import router as webhooks
 from web.service import Service
@@ -54,8 +57,9 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    handle_problems(app, HEADERS)
+    handle_problems(app, HEADERS, problem_page)
     app.include_router(videos)
+    app.include_router(uploads)
     app.include_router(keys)
     app.include_router(review)
     app.include_router(webhooks)
@@ -87,6 +91,7 @@ def create_app(service: Service) -> FastAPI:
         return JSONResponse({"status": "ready"})
 
     app.add_middleware(SmallBodies)
+    app.add_middleware(Heads)
     app.add_middleware(Headers)
     _secured(app)
     return app

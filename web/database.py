@@ -102,6 +102,16 @@ _STEPS: Final = (
     CREATE INDEX streams_open ON streams (ended_s);
     CREATE INDEX videos_by_outcome ON videos (outcome, finished_s);
     """,
+    """
+    ALTER TABLE videos ADD COLUMN start_s REAL;
+    ALTER TABLE videos ADD COLUMN end_s REAL;
+    CREATE TABLE uploads (
+        id TEXT PRIMARY KEY, key_id TEXT NOT NULL REFERENCES keys, idempotency TEXT, metadata TEXT NOT NULL,
+        name TEXT NOT NULL, source_class TEXT NOT NULL, start_s REAL, end_s REAL,
+        length INTEGER NOT NULL, at INTEGER NOT NULL DEFAULT 0, touched_s REAL NOT NULL, video TEXT,
+        UNIQUE (key_id, idempotency)
+    );
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0
@@ -160,6 +170,8 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
+        # SQLite's lower() knows ASCII only.
+        connection.create_function("casefold", 1, str.casefold, deterministic=True)
         connection.execute("PRAGMA journal_mode = WAL")
         # In WAL mode "normal" may lose the last commits when the machine loses power.
         connection.execute("PRAGMA synchronous = FULL")

@@ -32,7 +32,15 @@ MAX_BODY_BYTES: Final = 64 << 10
 # Such a body comes within this time, in seconds.
 BODY_S: Final = 30.0
 # Their bodies are read by their route, after the key was checked.
-_UPLOADS: Final = re.compile(r"/v1/videos|/v1/streams/[^/]+/segments")
+_UPLOADS: Final = re.compile(r"/v1/videos|/v1/streams/[^/]+/segments|/v1/uploads")
+RESUMABLE: Final = "/v1/uploads/"
+TUS_VERSION: Final = "1.0.0"
+
+
+def _is_upload(method: str, path: str) -> bool:
+    if method == "POST" and _UPLOADS.fullmatch(path):
+        return True
+    return method in ("PATCH", "POST") and path.startswith(RESUMABLE)
 
 
 class Headers:
@@ -58,6 +66,8 @@ class Headers:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                if f"{scope['path']}/".startswith(RESUMABLE):
+                    headers["Tus-Resumable"] = TUS_VERSION
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -79,7 +89,7 @@ class SmallBodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
-        if scope["type"] != "http" or (scope["method"] == "POST" and _UPLOADS.fullmatch(scope["path"])):
+        if scope["type"] != "http" or _is_upload(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         body, ended = bytearray(), False

@@ -232,7 +232,7 @@ class Judge:
             self._finish(video, _given_up(scanner, video))
             return
         try:
-            report = scanner.scan(self._source(video), stop=self._stops(video.id))
+            report = scanner.scan(self._source(video), stop=self._stops(video.id), part=video.upload.part)
         except ScanInterruptedError:
             self._videos.requeue(video.id)
             return

@@ -65,7 +65,7 @@ class Filter:
         where = [f"{column} = ?" for column, value in pairs if value is not None]
         values: list[Any] = [value for _, value in pairs if value is not None]
         for condition, value in (
-            ("instr(lower(name), lower(?)) > 0", self.name),
+            ("instr(casefold(name), casefold(?)) > 0", self.name),
             ("people >= ?", self.people),
             ("created_s >= ?", self.from_s),
             ("created_s < ?", self.to_s),

@@ -37,6 +37,13 @@ class MediaFolder:
         """Where a video's file is below the folder."""
         return Path(id_[:2], id_)
 
+    def make(self, id_: str) -> None:
+        """Make an empty file that is written later and piece by piece; its name is on disk."""
+        path = self.path(id_)
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        _sync_folders(path)
+
     def delete(self, id_: str) -> None:
         """Delete a video's file, if there is one."""
         self.path(id_).unlink(missing_ok=True)
@@ -118,12 +125,7 @@ class MediaWriter:
         os.fsync(self._file.fileno())
         self._partial.rename(self._path)
         self._kept = True
-        for folder in (self._path.parent, self._path.parent.parent):
-            opened = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(opened)
-            finally:
-                os.close(opened)
+        _sync_folders(self._path)
         self.sha256 = self._digest.hexdigest()
 
     def _sniff(self) -> None:
@@ -131,3 +133,13 @@ class MediaWriter:
         if found is None:
             raise ProblemError(415, Code.NO_MEDIA, "it does not begin like a video or picture that can be decoded")
         self.media_type = found
+
+
+def _sync_folders(path: Path) -> None:
+    """Put the name of a file on disk."""
+    for folder in (path.parent, path.parent.parent):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

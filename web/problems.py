@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -38,6 +39,10 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     NO_MEDIA = "no_media"
     URI_REFUSED = "uri_refused"
+    KEY_REUSED = "key_reused"
+    BAD_RANGE = "bad_range"
+    TUS = "tus_version"
+    CHECKSUM = "checksum_mismatch"
     BUSY = "busy"
     RATE = "rate_limited"
     NO_SPACE = "no_space"
@@ -75,38 +80,67 @@ def busy(detail: str, retry_after_s: float) -> ProblemError:
     return ProblemError(429, Code.BUSY, detail, {"Retry-After": str(max(1, round(retry_after_s)))})
 
 
-def handle_problems(app: FastAPI, headers: Mapping[str, str]) -> None:
-    """Answer every error with a problem.
+# Of the request, its status, and the headers of the answer; None: no page is wanted.
+AsPage = Callable[[Request, int, Mapping[str, str]], Response | None]
+
+
+def handle_problems(app: FastAPI, headers: Mapping[str, str], as_page: AsPage = lambda *_: None) -> None:
+    """Answer every error with a problem, or with a page where a browser asks for one.
 
     Args:
         app: the application.
         headers: of answers to faults, which pass no middleware.
+        as_page: makes the page.
     """
 
+    def answer(
+        request: Request,
+        status: int,
+        code: Code,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> Response:
+        page = as_page(request, status, headers or {})
+        return response(request, status, code, detail, headers, **more) if page is None else page
+
     @app.exception_handler(ProblemError)
-    async def problem(request: Request, error: ProblemError) -> JSONResponse:
-        return response(request, error.status, error.code, error.detail, error.headers)
+    async def problem(request: Request, error: ProblemError) -> Response:
+        return answer(request, error.status, error.code, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         found = [{"at": ".".join(map(str, each["loc"])), "message": str(each["msg"])} for each in error.errors()]
-        return response(request, 422, Code.INVALID, fields_text(error.errors()), errors=found)
+        return answer(request, 422, Code.INVALID, fields_text(error.errors()), errors=found)
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> Response:
         codes = {404: Code.NOT_FOUND, 405: Code.METHOD, 413: Code.TOO_LARGE}
         code = codes.get(error.status_code, Code.BAD_REQUEST)
-        return response(request, error.status_code, code, str(error.detail), error.headers)
+        return answer(request, error.status_code, code, str(error.detail), error.headers)
 
     @app.exception_handler(Exception)
-    async def internal(request: Request, error: Exception) -> JSONResponse:
+    async def internal(request: Request, error: Exception) -> Response:
         request_id = getattr(request.state, "request_id", "")
         log.error("a request failed", request_id=request_id, path=request.url.path, error=repr(error))
         closing = {**headers, "X-Request-Id": request_id, "Connection": "close"}
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return response(request, 507, Code.NO_SPACE, "the service has no space left", closing)
+        if _is_out_of_space(error):
+            return answer(request, 507, Code.NO_SPACE, "the service has no space left", closing)
         detail = "a fault of the service; its log has the details under this request id"
-        return response(request, 500, Code.INTERNAL, detail, closing)
+        return answer(request, 500, Code.INTERNAL, detail, closing)
+
+
+def _is_out_of_space(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # 460, of tus
+        return "Checksum Mismatch"
 
 
 def fields_text(errors: Sequence[Any]) -> str:
@@ -125,7 +159,7 @@ def response(
     """The problem as a response."""
     body = {
         "type": f"urn:unmask:problem:{code}",
-        "title": HTTPStatus(status).phrase,
+        "title": _title(status),
         "status": status,
         "code": code,
         "detail": detail,

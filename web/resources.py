@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from web.decisions import Decision, is_hidden
 from web.keys import Key, Role
+from web.resumable import Resumable
 from web.rounds import Choice, Round
 from web.videos import Video
 from web.webhooks import Delivery, DeliveryState, Webhook, WebhookEvent
@@ -70,6 +71,8 @@ class VideoResource(Resource):
     media_type: str | None
     size_bytes: int | None
     sha256: str | None
+    start_s: float | None = Field(description="of the part that is judged, in seconds; null: from the start")
+    end_s: float | None = Field(description="likewise; null: to the end")
     outcome: Outcome | None = Field(description="null until it is judged")
     label: Label | None = Field(description="null unless scored")
     probability: float | None = Field(description="of the most suspicious part; null unless scored")
@@ -100,6 +103,8 @@ class VideoResource(Resource):
             media_type=upload.media_type,
             size_bytes=upload.size_bytes,
             sha256=upload.sha256,
+            start_s=upload.start_s,
+            end_s=upload.end_s,
             outcome=video.outcome,
             label=video.label,
             probability=video.probability,
@@ -137,6 +142,35 @@ class FramesResource(Resource):
     """Scored faces of a video."""
 
     frames: list[dict[str, Any]] = Field(description="see ScoredFace in docs/contracts.md")
+
+
+class UploadResource(Resource):
+    """A resumable upload."""
+
+    id: str
+    name: str
+    source_class: SourceClass
+    start_s: float | None
+    end_s: float | None
+    length: int = Field(description="bytes of the whole file")
+    offset: int = Field(description="bytes that are on disk")
+    expires_at: datetime = Field(description="it is deleted then, unless it grows")
+    video: str | None = Field(description="path of the video that it has become; null: not yet")
+
+    @classmethod
+    def of(cls, upload: Resumable, idle_s: float) -> Self:
+        """As JSON."""
+        return cls(
+            id=upload.id,
+            name=upload.wanted.name,
+            source_class=upload.wanted.source_class,
+            start_s=upload.wanted.start_s,
+            end_s=upload.wanted.end_s,
+            length=upload.length,
+            offset=upload.offset,
+            expires_at=utc(upload.touched_s + idle_s),
+            video=None if upload.video is None else f"/v1/videos/{upload.video}",
+        )
 
 
 class KeyRequest(Resource):

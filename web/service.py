@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
@@ -29,6 +29,7 @@ from web.problems import Code, ProblemError
 from web.quality import QualityReport
 from web.rates import Rates
 from web.remote_judging import RemoteJudge
+from web.resumable import Resumables
 from web.reviews import Reviews
 from web.rounds import Policy
 from web.signing import Signer
@@ -58,6 +59,8 @@ class ServeOptions:
         requests_s: requests a second that each key may make on average.
         webhook_waits_s: between tries of a message to a webhook.
         unknown_keys_s: keys a second that an address may try, besides those that were right a moment ago.
+        max_resumable: resumable uploads of a key under way at once; more are refused.
+        resumable_idle_s: a resumable upload that has not grown for this long is deleted, in seconds.
         secure: the page is reached by https only, so its cookie is sent there only.
         workers: judge videos by those behind Kafka and Redis, not in this process.
     """
@@ -71,6 +74,8 @@ class ServeOptions:
     requests_s: float = 50.0
     webhook_waits_s: tuple[float, ...] = WAITS_S
     unknown_keys_s: float = 5.0
+    max_resumable: int = 64
+    resumable_idle_s: float = 24 * 3600.0
     secure: bool = False
     workers: bool = False
 
@@ -143,17 +148,29 @@ class Service:
             self.judge = Judge(self.videos, self.media, self.hub, options.judge, settings)
         self.judge.finished = self.webhooks.wake
         self.uploads = 0
+        self.resumable = Resumables(
+            self.database,
+            self.media,
+            self.videos,
+            self.judge.wake,
+            max_open=options.max_resumable,
+            idle_s=options.resumable_idle_s,
+        )
+        self.turns: dict[str, Any] = {}  # of requests that have a resumable upload to themselves
+        self.resumable.held = self.turns.keys()
         self.is_ending: Callable[[], bool] = lambda: False
 
     def start(self) -> None:
         """Clean up what an earlier process left, and begin to judge."""
         known = self.database.read().execute("SELECT id FROM videos WHERE uri IS NULL")
-        self.media.remove_unknown({row["id"] for row in known})
+        self.media.remove_unknown({row["id"] for row in known} | self.resumable.ids())
+        self.resumable.start()
         self.judge.start()
         self.webhooks.start()
 
     def stop(self) -> None:
         """End; videos under way wait for the next start."""
+        self.resumable.stop()
         self.judge.stop()
         self.webhooks.stop()
         self.close()

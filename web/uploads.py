@@ -177,18 +177,22 @@ class _FormReader:
         self._ended = True
 
 
-async def chunks(request: Request) -> AsyncIterator[bytes]:
+async def chunks(request: Request, ended: asyncio.Event | None = None) -> AsyncIterator[bytes]:
     """The body as it comes.
 
+    Args:
+        request: it.
+        ended: set when another request takes the place of this one.
+
     Raises:
-        ProblemError: nothing comes for `QUIET_S`, or too little, or the client has gone.
+        ProblemError: nothing comes for `QUIET_S`, or too little, the client has gone, or `ended` was set.
     """
     clock = asyncio.get_running_loop().time
     since_s, counted = clock(), 0
     stream = request.stream().__aiter__()
     while True:
         try:
-            chunk = await asyncio.wait_for(anext(stream), QUIET_S)
+            chunk = await _next(stream, ended)
         except StopAsyncIteration:
             return
         except TimeoutError:
@@ -204,3 +208,21 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
                 raise ProblemError(408, Code.TOO_SLOW, detail, {"Connection": "close"})
             since_s, counted = clock(), 0
         yield chunk
+
+
+async def _next(stream: AsyncIterator[bytes], ended: asyncio.Event | None) -> bytes:
+    if ended is None:
+        return await asyncio.wait_for(anext(stream), QUIET_S)
+    coming = asyncio.ensure_future(anext(stream))
+    taken = asyncio.ensure_future(ended.wait())
+    try:
+        done, _ = await asyncio.wait({coming, taken}, timeout=QUIET_S, return_when=asyncio.FIRST_COMPLETED)
+        if coming in done:
+            return coming.result()
+    finally:
+        taken.cancel()
+        coming.cancel()
+    if taken in done:
+        detail = "another request goes on with this upload"
+        raise ProblemError(409, Code.CONFLICT, detail, {"Connection": "close"})
+    raise TimeoutError

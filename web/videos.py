@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -13,8 +15,9 @@ from typing import Final
 from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from pipeline.portraits import Portrait
+from pipeline.video.window import Window
 from web.database import Database
-from web.problems import busy, not_found
+from web.problems import Code, ProblemError, busy, not_found
 from web.rounds import Choice, Policy, Round, standing
 from web.webhooks import Notify, WebhookEvent
 
@@ -34,6 +37,8 @@ class Upload:
         media_type: by its first bytes; None for a URI.
         size_bytes: None for a URI.
         sha256: of the file, in hex; None for a URI.
+        start_s: only what follows is judged; None: from the start of the video.
+        end_s: only what is before it is judged; None: to the end of the video.
     """
 
     name: str
@@ -43,6 +48,19 @@ class Upload:
     media_type: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+
+    @property
+    def part(self) -> Window | None:
+        """The part of the video that is judged; None: all of it.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        if self.start_s is None and self.end_s is None:
+            return None
+        return Window(self.start_s or 0.0, math.inf if self.end_s is None else self.end_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +113,35 @@ class Videos:
         self._policy = policy or Policy()
         self._max_waiting = max_waiting
 
-    def accept(self, upload: Upload, key_id: str, id_: str) -> tuple[Video, bool]:
+    def accept(
+        self, upload: Upload, key_id: str, id_: str, also: Callable[[sqlite3.Connection, Video], None] | None = None
+    ) -> tuple[Video, bool]:
         """Queue a video; it will be judged even if the process ends now.
+
+        Args:
+            upload: it.
+            key_id: of who hands it in.
+            id_: of the video, if it is new.
+            also: done in the same transaction, with the video, even if too many are waiting.
 
         Returns:
             The video, and whether it is new: a repeated request gives the one that it made before.
 
         Raises:
-            ProblemError: too many are waiting.
+            ProblemError: too many are waiting, or the request that is repeated handed in something else.
         """
         with self._database.write() as rows:
             if (earlier := self._earlier(rows, upload.idempotency, key_id)) is not None:
+                _check_same(upload, earlier.upload)
+                if also is not None:
+                    also(rows, earlier)
                 return earlier, False
             (waiting,) = rows.execute("SELECT count(*) FROM videos WHERE state = ?", (State.QUEUED,)).fetchone()
-            if waiting >= self._max_waiting:
+            if waiting >= self._max_waiting and also is None:
                 raise busy(f"{waiting} videos are waiting to be judged", 10)
             rows.execute(
                 "INSERT INTO videos (id, key_id, idempotency, name, source_class, uri, media_type, size_bytes, sha256, "
-                "state, created_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "start_s, end_s, state, created_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     id_,
                     key_id,
@@ -123,22 +152,32 @@ class Videos:
                     upload.media_type,
                     upload.size_bytes,
                     upload.sha256,
+                    upload.start_s,
+                    upload.end_s,
                     State.QUEUED,
                     # As clients see it, in whole microseconds: they may ask for those from this moment on.
                     datetime.fromtimestamp(time.time(), UTC).timestamp(),
                 ),
             )
-            return video_of(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone()), True
+            made = video_of(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone())
+            if also is not None:
+                also(rows, made)
+            return made, True
 
     def earlier(self, idempotency: str | None, key_id: str) -> Video | None:
         """The video of an earlier request with this name, if there was one."""
         return self._earlier(self._database.read(), idempotency, key_id)
 
-    def is_full(self) -> bool:
-        """Whether another upload would be refused."""
+    def check_waiting(self) -> None:
+        """Return if another upload would be accepted now.
+
+        Raises:
+            ProblemError: too many are waiting.
+        """
         query = "SELECT count(*) FROM videos WHERE state = ?"
         (waiting,) = self._database.read().execute(query, (State.QUEUED,)).fetchone()
-        return bool(waiting >= self._max_waiting)
+        if waiting >= self._max_waiting:
+            raise busy(f"{waiting} videos are waiting to be judged", 10)
 
     def take(self) -> Video | None:
         """The video that has waited longest, uploads before archives; it is running now. None: nobody waits."""
@@ -299,6 +338,20 @@ def new_id() -> str:
     return secrets.token_hex(12)
 
 
+def _check_same(upload: Upload, earlier: Upload) -> None:
+    """Return if a repeated request hands in what the first one did.
+
+    Raises:
+        ProblemError: it does not.
+    """
+    is_same = upload.uri == earlier.uri and (upload.uri is not None or upload.sha256 == earlier.sha256)
+    if not is_same or (upload.start_s, upload.end_s) != (earlier.start_s, earlier.end_s):
+        what = "another part of it" if is_same else "another file or URI"
+        raise ProblemError(
+            422, Code.KEY_REUSED, f"this Idempotency-Key was used for {what}: take a new one for each video"
+        )
+
+
 def video_of(row: sqlite3.Row) -> Video:
     """A row of the table."""
     upload = Upload(
@@ -309,6 +362,8 @@ def video_of(row: sqlite3.Row) -> Video:
         row["media_type"],
         row["size_bytes"],
         row["sha256"],
+        row["start_s"],
+        row["end_s"],
     )
     return Video(
         row["n"],

@@ -258,6 +258,7 @@ def test_an_impossible_part_is_refused(arguments: list[str]) -> None:
     assert "--start" in result.output or "--end" in result.output
 
 
+@pytest.mark.slow
 def test_resuming_judges_another_part_again(options: Options, one_face: Path, tmp_path: Path) -> None:
     log = tmp_path / "out.jsonl"
     options = replace(options, paths=(str(one_face),), jsonl=log, resume=True)

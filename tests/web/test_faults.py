@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -92,3 +95,47 @@ def test_an_address_that_tries_keys_is_slowed_down(tmp_path: Path) -> None:
         statuses = [httpx.get(f"{served.url}/v1/me", headers=wrong).status_code for _ in range(3)]
         assert statuses[-1] == 429
         assert known.get("/v1/me").status_code == 200
+
+
+def test_a_full_disk_is_said_and_nothing_is_accepted(
+    served: Served, one_face: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = served.client(Role.SUBMIT)
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("web.media.os", SimpleNamespace(**{**vars(os), "fsync": full}))
+        answer = hand_in(client, one_face, wait_s=0)
+    assert (answer.status_code, answer.json()["code"]) == (507, "no_space")
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert client.get("/v1/videos").json()["videos"] == []
+    assert judged(client, one_face)["outcome"] == "scored"
+
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def test_a_browser_gets_pages_and_a_program_gets_problems(served: Served) -> None:
+    client = served.client(None)
+    client.post("/login", data={"key": served.key(Role.REVIEW)})
+    for path, status in (("/videos?sort=bad", 422), ("/nowhere", 404), ("/videos?cursor=x", 422)):
+        page = client.get(path, headers=HTML)
+        assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        assert client.get(path).headers["content-type"] == "application/problem+json"
+    assert client.get("/v1/videos?sort=bad", headers=HTML).headers["content-type"] == "application/problem+json"
+
+
+def test_pages_are_limited_in_rate_and_cookies_are_sent_by_https_only(tmp_path: Path) -> None:
+    with serving(tmp_path / "served", requests_s=0.5, secure=True) as served:
+        client = served.client(None)
+        answer = client.post("/login", data={"key": served.key()})
+        kept = answer.headers["set-cookie"]
+        assert {each.strip().lower() for each in kept.split(";")} >= {"httponly", "secure", "samesite=strict", "path=/"}
+        cookie = {"Cookie": kept.partition(";")[0], **HTML}
+        answers = [client.get("/videos", headers=cookie) for _ in range(3)]
+        assert answers[0].status_code == 200
+        assert (answers[-1].status_code, int(answers[-1].headers["retry-after"]) > 0) == (429, True)
+        assert "Too many requests" in answers[-1].text

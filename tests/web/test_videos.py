@@ -6,8 +6,10 @@ import hashlib
 import json
 import socket
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from pipeline.contracts import Outcome, Verdict
@@ -58,7 +60,7 @@ def test_a_form_brings_file_name_and_class(served: Served, one_face: Path) -> No
     assert answer.json()["sha256"] == hashlib.sha256(one_face.read_bytes()).hexdigest()
 
 
-def test_a_repeated_request_is_the_same_upload(served: Served, one_face: Path) -> None:
+def test_a_repeated_request_is_the_same_upload(served: Served, one_face: Path, no_face: Path) -> None:
     client, other = served.client(Role.SUBMIT), served.client(Role.SUBMIT)
     first = hand_in(client, one_face, wait_s=0, **{"Idempotency-Key": "post-17"})
     again = hand_in(client, one_face, wait_s=0, **{"Idempotency-Key": "post-17"})
@@ -66,6 +68,69 @@ def test_a_repeated_request_is_the_same_upload(served: Served, one_face: Path) -
     assert first.json()["id"] == again.json()["id"]
     assert hand_in(other, one_face, wait_s=0, **{"Idempotency-Key": "post-17"}).json()["id"] != first.json()["id"]
     assert len(client.get("/v1/videos").json()["videos"]) == 1
+    part = client.post("/v1/videos?start_s=1", content=one_face.read_bytes(), headers={"Idempotency-Key": "post-17"})
+    other_file = client.post("/v1/videos", content=no_face.read_bytes(), headers={"Idempotency-Key": "post-17"})
+    for refused in (part, other_file):
+        assert (refused.status_code, refused.json()["code"]) == (422, "key_reused")
+    assert len(client.get("/v1/videos").json()["videos"]) == 1
+
+
+def test_only_a_part_is_judged(served: Served, one_face: Path) -> None:
+    client = served.client(Role.SUBMIT)
+    content = one_face.read_bytes()
+    ways = [
+        client.post("/v1/videos", params={"start_s": 1, "end_s": 3}, content=content),
+        client.post("/v1/videos", data={"start_s": "1.0", "end_s": "3"}, files={"file": ("a.mp4", content)}),
+    ]
+    for made in ways:
+        assert made.status_code == 202, made.text
+        url = made.headers["location"]
+        until(lambda url=url: client.get(url).json()["state"] == "done")  # type: ignore[misc]
+        found = client.get(url).json()
+        assert (found["start_s"], found["end_s"], found["outcome"]) == (1.0, 3.0, "scored")
+        assert found["verdict"]["part"] == {"start_s": 1.0, "end_s": 3.0}
+        assert found["verdict"]["duration_s"] == pytest.approx(4.0, abs=0.05)
+        frames = client.get(f"{url}/frames").json()["frames"]
+        assert {1 <= face["t_s"] < 3 for face in frames} == {True}
+    after = judged_with(client, content, start_s=100)
+    assert (after["outcome"], after["label"]) == ("undecodable", None)
+    assert "from 100 s to the end: it is 4.0 s long" in str(after["verdict"]["error"])
+
+
+def judged_with(client: httpx.Client, content: bytes, **query: float) -> dict[str, Any]:
+    answer = client.post("/v1/videos", params=query, content=content, headers={"Prefer": "wait=60"})
+    until(lambda: client.get(answer.headers["location"]).json()["state"] == "done")
+    found: dict[str, Any] = client.get(answer.headers["location"]).json()
+    return found
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"start_s": "-1"},
+        {"end_s": "0"},
+        {"start_s": "2", "end_s": "2"},
+        {"start_s": "nan"},
+        {"end_s": "inf"},
+        {"end_s": "x"},
+    ],
+)
+def test_impossible_parts_are_refused(served: Served, one_face: Path, part: dict[str, str]) -> None:
+    client, content = served.client(Role.SUBMIT), one_face.read_bytes()
+    numbers = {name: float(value) if value != "x" else value for name, value in part.items()}
+    ways = [
+        client.post("/v1/videos", params=part, content=content),
+        client.post("/v1/videos", data=part, files={"file": ("a.mp4", content)}),
+        client.post(
+            "/v1/videos",
+            content=json.dumps({"uri": "https://x/a.mp4", **numbers})[:-1] + "}",
+            headers={"Content-Type": "application/json"},
+        ),
+    ]
+    for answer in ways[:2]:
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), answer.text
+    assert ways[2].status_code == 422
+    assert client.get("/v1/videos").json()["videos"] == []
 
 
 @pytest.mark.parametrize(
@@ -167,7 +232,8 @@ def test_unchanged_videos_are_not_sent_again(served: Served, one_face: Path) -> 
     client = served.client()
     url = f"/v1/videos/{judged(client, one_face)['id']}"
     etag = client.get(url).headers["etag"]
-    assert client.get(url, headers={"If-None-Match": etag}).status_code == 304
+    for known in (etag, f'"x", W/{etag}', "*"):
+        assert client.get(url, headers={"If-None-Match": known}).status_code == 304
     assert client.post(f"{url}/decisions", json={"decision": "real"}).status_code == 201
     changed = client.get(url, headers={"If-None-Match": etag})
     assert (changed.status_code, changed.headers["etag"] != etag) == (200, True)
@@ -199,6 +265,29 @@ def test_the_file_is_served_in_ranges(served: Served, one_face: Path) -> None:
     assert part.headers["content-type"] == "video/mp4"
     assert part.headers["content-security-policy"] == "sandbox"
     assert client.get(f"/v1/videos/{id_}/media").content == content
+    for bad in (f"bytes={len(content)}-", "bytes=9-1", "bytes=x"):
+        refused = client.get(f"/v1/videos/{id_}/media", headers={"Range": bad})
+        assert (refused.status_code, refused.headers["content-range"]) == (416, f"bytes */{len(content)}")
+        assert (refused.headers["content-type"], refused.json()["code"]) == ("application/problem+json", "bad_range")
+
+
+def test_head_is_get_without_its_body(served: Served, one_face: Path) -> None:
+    client = served.client()
+    id_, size = judged(client, one_face)["id"], str(one_face.stat().st_size)
+    media = client.head(f"/v1/videos/{id_}/media")
+    assert (media.status_code, media.headers["content-length"], media.content) == (200, size, b"")
+    for path in (f"/v1/videos/{id_}", f"/v1/videos/{id_}/events", "/v1/videos", "/healthz", "/static/page.css"):
+        assert (client.head(path).status_code, client.head(path).content) == (200, b"")
+    assert client.head("/v1/videos/unknown").status_code == 404
+    assert client.head(f"/v1/videos/{id_}/decisions").status_code == 405
+
+
+def test_names_are_found_in_any_case(served: Served, one_face: Path) -> None:
+    client = served.client(Role.SUBMIT)
+    client.post("/v1/videos", params={"name": "ÜBUNG Größe Ж.mp4"}, content=one_face.read_bytes())
+    for part in ("übung", "GRÖSSE", "ж.MP4"):
+        assert len(client.get("/v1/videos", params={"name": part}).json()["videos"]) == 1
+    assert client.get("/v1/videos", params={"name": "ubung"}).json()["videos"] == []
 
 
 def test_nothing_is_left_of_a_deleted_video(served: Served, one_face: Path) -> None:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 import jinja2
 from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 
 from pipeline.results.clip_view import environment
 from web.keys import Caller, Role
 from web.pages.text import TEXT
-from web.service import COOKIE, Service
+from web.service import COOKIE, Service, service_of
+
+# Answers for programs, and for what a page loads.
+_NO_PAGES: Final = ("/v1/", "/static/", "/healthz", "/readyz", "/.well-known/")
 
 
 def signed_in(request: Request, service: Service) -> Caller | None:
-    """Who looks at a page; None: nobody has signed in."""
-    return service.keys.session(request.cookies.get(COOKIE, ""))
+    """Who looks at a page; None: nobody has signed in.
+
+    Raises:
+        ProblemError: too many requests.
+    """
+    caller = service.keys.session(request.cookies.get(COOKIE, ""))
+    if caller is not None:
+        service.rates.check(caller.key.id)
+    return caller
 
 
 def page(service: Service, name: str, caller: Caller | None, status: int = 200, **values: Any) -> HTMLResponse:
@@ -31,6 +42,17 @@ def page(service: Service, name: str, caller: Caller | None, status: int = 200, 
         "has_streams": caller is not None and has_streams(service, caller),
     }
     return HTMLResponse(_templates().get_template(name).render(**head, **values), status)
+
+
+def problem_page(request: Request, status: int, headers: Mapping[str, str]) -> Response | None:
+    """The page of an error; None where no browser asks for a page: it gets the problem as JSON."""
+    if request.url.path.startswith(_NO_PAGES) or "text/html" not in request.headers.get("accept", ""):
+        return None
+    said = TEXT.get(f"problem_{status}", TEXT["problem" if status >= 500 else "problem_request"])
+    request_id = getattr(request.state, "request_id", "")
+    answer = page(service_of(request), "problem.html.j2", None, status, said=said, request_id=request_id)
+    answer.headers.update(headers)
+    return answer
 
 
 def has_streams(service: Service, caller: Caller) -> bool:

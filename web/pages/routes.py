@@ -24,11 +24,13 @@ from web.rounds import Choice
 from web.routes.choosing import only_own
 from web.routes.videos import seen
 from web.service import COOKIE, TheService, check_own_page
-from web.videos import Video
+from web.videos import Upload, Video
 
 router = APIRouter()
 
 PAGE_ROWS = 50
+# From this size on, the page sends a file in pieces of that size.
+RESUMABLE_BYTES, PIECE_BYTES = 64 << 20, 32 << 20
 _LABELS = {
     Label.FAKE: ("fake", "Fake"),
     Label.REAL: ("real", "Real"),
@@ -44,6 +46,7 @@ class _Row:
     kind: str
     badge: str
     decided: str
+    part: str
 
 
 def static_files() -> StaticFiles:
@@ -106,7 +109,7 @@ def logout(request: Request, service: TheService, csrf: Annotated[str, FormField
         check_own_page(request, caller, csrf)
         service.keys.close_session(request.cookies.get(COOKIE, ""))
     answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(COOKIE)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=service.options.secure)
     return answer
 
 
@@ -136,6 +139,8 @@ def video_list(
         next_query=api_query(chosen, form.sort),
         may_review=caller.key.role >= Role.REVIEW,
         choices=[(each.value, TEXT[each.value]) for each in Choice],
+        resumable_bytes=RESUMABLE_BYTES,
+        piece_bytes=PIECE_BYTES,
         by_uri=bool(service.judge.allow.schemes or service.judge.allow.roots),
     )
 
@@ -166,6 +171,7 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
         video=video,
         clip=None if report is None else detailed(report),
         has_file=video.upload.uri is None,
+        part=_part_text(video.upload),
         is_picture=(video.upload.media_type or "").startswith("image/"),
         decisions=[_decision_text(each, names) for each in service.decisions.seen_by(video, caller.key)],
         choices=[(each.value, TEXT[each.value]) for each in Choice],
@@ -180,11 +186,20 @@ def _row(video: Video, caller: Caller) -> _Row:
         kind, badge = _LABELS[video.label]
     elif video.outcome is not None:
         badge = wording.OUTCOMES[video.outcome].badge
+    part = _part_text(video.upload)
     if video.answer is not None and not (caller.key.role is Role.REVIEW and is_hidden(video)):
-        return _Row(video, kind, badge, TEXT[video.answer.value])
+        return _Row(video, kind, badge, TEXT[video.answer.value], part)
     # Reviewers do not see how far others are.
     shows = video.round is not None and caller.key.role >= Role.SENIOR
-    return _Row(video, kind, badge, TEXT[f"round_{video.round}"] if shows else "")
+    return _Row(video, kind, badge, TEXT[f"round_{video.round}"] if shows else "", part)
+
+
+def _part_text(upload: Upload) -> str:
+    """`8.30 s to 4:05.2`; "" where all of the video is judged."""
+    if upload.part is None:
+        return ""
+    end = TEXT["to_end"] if upload.end_s is None else wording.moment_text(upload.end_s)
+    return f"{wording.moment_text(upload.part.start_s)} {TEXT['to']} {end}"
 
 
 def _decision_text(decision: Decision, names: dict[str, str]) -> dict[str, Any]:

@@ -190,6 +190,17 @@ TEXT: Final[dict[str, str]] = {
     "highest": "highest",
     "now": "now",
     "updated": "updates by itself",
+    "problem_403": "This form is from another page. Reload, and try again.",
+    "problem_404": "There is no such page.",
+    "problem_429": "Too many requests. Wait a moment, and reload.",
+    "problem_507": "The service has no space left.",
+    "problem": "The service had a fault.",
+    "problem_request": "This address or form is not valid.",
+    "request_id": "Request",
+    "part": "Only this part is judged:",
+    "to": "to",
+    "to_end": "the end",
+    "resuming": "connection lost, going on",
 }
 
 # Why a person may not want to decide on a clip.

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import unicodedata
 from collections.abc import AsyncIterator
-from pathlib import PurePath
+from dataclasses import replace
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from pipeline.contracts import SourceClass, State
@@ -35,7 +34,9 @@ from web.resources import (
     VideoResource,
     detail_of,
 )
-from web.routes.choosing import MAX_NAME, Chosen, only_own
+from web.routes.choosing import Chosen, only_own
+from web.routes.files import RangedFile, is_known
+from web.routes.wanted import MAX_NAME, PART, check_idempotency, check_part, plain_name, with_fields
 from web.service import Service, TheCaller, TheService
 from web.service import delete_video as delete_with_all
 from web.uploads import chunks, receive_form, receive_raw
@@ -51,7 +52,6 @@ MAX_WAIT_S: Final = 60.0
 # How often those who wait look whether the service ends, in seconds; and after how many of these turns a quiet stream
 # gets a line, so that proxies keep it open.
 _TURN_S, _HEARTBEAT_TURNS = 0.5, 30
-_IDEMPOTENCY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _BODIES: Final = {
     "requestBody": {
         "required": True,
@@ -63,7 +63,12 @@ _BODIES: Final = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}, "source_class": {"type": "string"}},
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "source_class": {"type": "string"},
+                        "start_s": {"type": "number", "minimum": 0},
+                        "end_s": {"type": "number", "minimum": 0},
+                    },
                 }
             },
             "application/json": {
@@ -74,6 +79,8 @@ _BODIES: Final = {
                         "uri": {"type": "string"},
                         "name": {"type": "string"},
                         "source_class": {"type": "string", "enum": [each.value for each in SourceClass]},
+                        "start_s": {"type": ["number", "null"], "minimum": 0},
+                        "end_s": {"type": ["number", "null"], "minimum": 0},
                     },
                     "additionalProperties": False,
                 }
@@ -87,6 +94,8 @@ class _UriRequest(Resource):
     uri: str
     name: str = ""
     source_class: SourceClass = SourceClass.UPLOAD
+    start_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    end_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 @router.post(
@@ -103,19 +112,19 @@ async def hand_in(
     caller: TheCaller,
     name: Annotated[str, Query(max_length=MAX_NAME, description="of the file; a form brings its own")] = "",
     source_class: SourceClass = SourceClass.UPLOAD,
+    start_s: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description=PART)] = None,
+    end_s: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description=PART)] = None,
     idempotency_key: Annotated[str | None, Header(description="the same key, the same upload")] = None,
     prefer: Annotated[str | None, Header(description="wait=30: answer with the verdict if it takes no longer")] = None,
 ) -> VideoDetail:
     """Hand in a video: as the body, as the part `file` of a form, or by its URI in JSON."""
     wait_s = _wait_s(prefer)
-    if idempotency_key is not None and not _IDEMPOTENCY.fullmatch(idempotency_key):
-        raise ProblemError(422, Code.INVALID, "Idempotency-Key has 1 to 128 visible ASCII characters")
-    video = await run_in_threadpool(service.videos.earlier, idempotency_key, caller.key.id)
-    is_new = video is None
-    if video is None:
-        if await run_in_threadpool(service.videos.is_full):
-            raise busy("too many videos are waiting to be judged", 10)
-        video, is_new = await _received(request, service, caller, name, source_class, idempotency_key)
+    check_idempotency(idempotency_key)
+    wanted = Upload(name, source_class, idempotency_key, start_s=start_s, end_s=end_s)
+    check_part(wanted)
+    if await run_in_threadpool(service.videos.earlier, idempotency_key, caller.key.id) is None:
+        await run_in_threadpool(service.videos.check_waiting)
+    video, is_new = await _received(request, service, caller, wanted)
     if is_new:
         service.judge.wake()
     if wait_s:
@@ -156,7 +165,7 @@ def get_video(
     """A video with its verdict."""
     video = seen(service, caller, id)
     etag = f'"{video.version}"'
-    if if_none_match is not None and etag in [each.strip() for each in if_none_match.split(",")]:
+    if if_none_match is not None and is_known(etag, if_none_match):
         return Response(status_code=304, headers={"ETag": etag})
     response.headers["ETag"] = etag
     return _detail(service, caller, video)
@@ -201,14 +210,18 @@ def get_crop(id: str, track: int, n: int, service: TheService, caller: TheCaller
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 
-@router.get("/videos/{id}/media", response_class=FileResponse, responses={206: {"description": "A range of it."}})
+@router.get(
+    "/videos/{id}/media",
+    response_class=FileResponse,
+    responses={206: {"description": "A range of it."}, 416: {"model": ProblemResource, "description": "A bad range."}},
+)
 def get_media(id: str, service: TheService, caller: TheCaller) -> FileResponse:
     """The file as it was handed in; ranges are supported."""
     video = seen(service, caller, id)
     path = service.media.path(video.id)
     if video.upload.uri is not None or not path.is_file():
         raise not_found("file: only its URI was handed in")
-    return FileResponse(
+    return RangedFile(
         path,
         media_type=video.upload.media_type,
         headers={"Content-Security-Policy": "sandbox", "Cache-Control": "private, max-age=3600"},
@@ -280,13 +293,11 @@ def _detail(service: Service, caller: Caller, video: Video) -> VideoDetail:
     return detail_of(video, caller.key.role, None if report is None else report.verdict, decisions)
 
 
-async def _received(
-    request: Request, service: Service, caller: Caller, name: str, source_class: SourceClass, idempotency: str | None
-) -> tuple[Video, bool]:
+async def _received(request: Request, service: Service, caller: Caller, wanted: Upload) -> tuple[Video, bool]:
     kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     id_ = new_id()
     if kind == "application/json":
-        upload = await _named_by_uri(request, service, source_class, idempotency)
+        upload = await _named_by_uri(request, service, wanted)
         return await run_in_threadpool(service.videos.accept, upload, caller.key.id, id_)
     if service.uploads >= service.options.max_uploads:
         raise busy(f"{service.uploads} uploads are under way", 2)
@@ -296,15 +307,13 @@ async def _received(
         with service.media.writing(id_, service.options.max_upload_bytes) as writer:
             if kind == "multipart/form-data":
                 form = await receive_form(request, writer)
-                name = form.filename or name
-                source_class = _class_of(form.fields.get("source_class"), source_class)
+                wanted = with_fields(replace(wanted, name=form.filename or wanted.name), form.fields)
             else:
                 await receive_raw(request, writer)
             await run_in_threadpool(_keep, request, writer, kind)
-        upload = Upload(
-            _plain_name(name) or id_,
-            source_class,
-            idempotency,
+        upload = replace(
+            wanted,
+            name=plain_name(wanted.name) or id_,
             media_type=writer.media_type,
             size_bytes=writer.size_bytes,
             sha256=writer.sha256,
@@ -337,9 +346,7 @@ def _check_length(request: Request, max_bytes: int) -> None:
         raise ProblemError(413, Code.TOO_LARGE, f"at most {max_bytes:,} bytes are accepted", {"Connection": "close"})
 
 
-async def _named_by_uri(
-    request: Request, service: Service, source_class: SourceClass, idempotency: str | None
-) -> Upload:
+async def _named_by_uri(request: Request, service: Service, default: Upload) -> Upload:
     body = b""
     async for chunk in chunks(request):
         body += chunk
@@ -355,23 +362,12 @@ async def _named_by_uri(
         raise ProblemError(422, Code.URI_REFUSED, str(error)) from error
     except ValueError as error:
         raise ProblemError(422, Code.INVALID, f"uri: {error}") from error
-    chosen = wanted.source_class if "source_class" in wanted.model_fields_set else source_class
-    named = _plain_name(wanted.name) or _plain_name(urlsplit(wanted.uri).path) or "video"
-    return Upload(named, chosen, idempotency, uri=wanted.uri)
-
-
-def _class_of(text: str | None, default: SourceClass) -> SourceClass:
-    try:
-        return default if text is None else SourceClass(text)
-    except ValueError:
-        names = ", ".join(each.value for each in SourceClass)
-        raise ProblemError(422, Code.INVALID, f"source_class is one of {names}") from None
-
-
-def _plain_name(name: str) -> str:
-    """The last part of a name; clients may send whole paths."""
-    shown = "".join(c for c in name.encode("utf-8", "replace").decode() if unicodedata.category(c) != "Cc")
-    return PurePath(shown.replace("\\", "/")).name[:MAX_NAME].strip()
+    given = {name: getattr(wanted, name) for name in ("source_class", "start_s", "end_s")}
+    given = {name: value for name, value in given.items() if name in wanted.model_fields_set}
+    named = plain_name(wanted.name) or plain_name(urlsplit(wanted.uri).path) or "video"
+    upload = replace(default, name=named, uri=wanted.uri, **given)
+    check_part(upload)
+    return upload
 
 
 def _wait_s(prefer: str | None) -> float:

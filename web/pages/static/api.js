@@ -19,23 +19,78 @@ export async function call(method, path, json, options = {}) {
   return answer(await fetch(path, { ...options, method, headers, body: json === undefined ? undefined : JSON.stringify(json) }));
 }
 
-// fetch() does not tell how much was sent.
-export function upload(file, onShare) {
+export class LostError extends ApiError {}
+
+// A request with a body. fetch() does not report how much was sent.
+function send(method, path, headers, body, onSent) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", `/v1/videos?name=${encodeURIComponent(file.name)}`);
-    request.setRequestHeader("Content-Type", "application/octet-stream");
-    request.setRequestHeader("X-CSRF-Token", csrf);
-    request.upload.addEventListener("progress", (event) => onShare(event.loaded / event.total));
-    request.addEventListener("error", () => reject(new ApiError(text.gone)));
+    request.open(method, path);
+    for (const [name, value] of Object.entries({ ...headers, "X-CSRF-Token": csrf })) request.setRequestHeader(name, value);
+    request.upload.addEventListener("progress", (event) => onSent(event.loaded));
+    request.addEventListener("error", () => reject(new LostError(text.gone)));
     request.addEventListener("load", () => {
-      let body = {};
-      try { body = JSON.parse(request.responseText); } catch { /* not JSON: the status says enough */ }
-      if (request.status < 300) resolve(body);
-      else reject(new ApiError(body.detail ?? request.statusText));
+      let said = {};
+      try { said = JSON.parse(request.responseText); } catch { /* not JSON: the status says enough */ }
+      if (request.status < 300) resolve({ said, header: (name) => request.getResponseHeader(name) });
+      else if ([409, 429, 502, 503, 504].includes(request.status)) reject(new LostError(said.detail ?? request.statusText));
+      else reject(new ApiError(said.detail ?? request.statusText));
     });
-    request.send(file);
+    request.send(body);
   });
+}
+
+const TUS = { "Tus-Resumable": "1.0.0" };
+// Tries without progress before an upload is given up, and the longest wait between two.
+const MAX_TRIES = 30;
+const MAX_WAIT_MS = 15000;
+
+// Large files are sent in pieces that survive a lost connection, by the tus protocol.
+export async function upload(file, { resumableBytes, pieceBytes, onShare, onLost }) {
+  if (file.size >= resumableBytes) return uploadInPieces(file, pieceBytes, onShare, onLost);
+  const headers = { "Content-Type": "application/octet-stream" };
+  const path = `/v1/videos?name=${encodeURIComponent(file.name)}`;
+  return (await send("POST", path, headers, file, (sent) => onShare(sent / file.size))).said;
+}
+
+async function uploadInPieces(file, pieceBytes, onShare, onLost) {
+  const name = btoa(String.fromCharCode(...new TextEncoder().encode(file.name)));
+  const headers = {
+    ...TUS,
+    "Upload-Length": String(file.size),
+    "Upload-Metadata": `filename ${name}`,
+    // randomUUID() exists on pages of https and of this machine only.
+    "Idempotency-Key": Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("-"),
+  };
+  const made = await persisting(() => send("POST", "/v1/uploads", headers, null, () => {}), onLost);
+  const path = made.header("Location");
+  let offset = 0;
+  while (true) {
+    const piece = file.slice(offset, offset + pieceBytes);
+    const begin = offset;
+    const answer = await persisting(async (isAgain) => {
+      // After a lost connection, the service says how much of it has come.
+      const known = isAgain ? await send("HEAD", path, TUS, null, () => {}) : null;
+      if (known && Number(known.header("Upload-Offset")) !== begin) return known;
+      return send("PATCH", path, { ...TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": String(begin) }, piece, (sent) => onShare((begin + sent) / file.size));
+    }, onLost);
+    offset = Number(answer.header("Upload-Offset"));
+    onShare(offset / file.size);
+    const video = answer.header("Unmask-Video");
+    if (video) return call("GET", video);
+  }
+}
+
+async function persisting(work, onLost) {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await work(tries > 0);
+    } catch (error) {
+      if (!(error instanceof LostError) || tries === MAX_TRIES) throw error;
+      onLost();
+      await new Promise((wake) => setTimeout(wake, Math.min(MAX_WAIT_MS, 500 * 2 ** tries)));
+    }
+  }
 }
 
 // The events of a video until it is judged; `heard` gets each one's kind and data.

@@ -85,9 +85,14 @@ async function next() {
   const { file, row } = waiting.shift();
   row.said.textContent = text.uploading;
   try {
-    judged(row, await upload(file, (share) => {
-      row.bar.value = share;
-      row.said.textContent = `${text.uploading} ${percent(share)}`;
+    judged(row, await upload(file, {
+      resumableBytes: Number(panel.dataset.resumable),
+      pieceBytes: Number(panel.dataset.piece),
+      onShare(share) {
+        row.bar.value = share;
+        row.said.textContent = `${text.uploading} ${percent(share)}`;
+      },
+      onLost() { row.said.textContent = text.resuming; },
     }));
   } catch (error) {
     refused(row, error);
