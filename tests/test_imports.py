@@ -14,13 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 UNMASK = Path(sys.executable).with_name("unmask")
 # Each package may import itself and earlier ones.
-ORDER = ("models", "pipeline", "web", "trainers", "tests")
+ORDER = ("client", "models", "pipeline", "web", "trainers", "tests")
 HEAVY = ("torch", "torchvision", "timm", "cv2", "av", "openvino", "facenet_pytorch", "numpy")
 SERVING_ONLY = ("pydantic", "structlog", "typer", "fsspec", "openvino", "av", "jinja2")
 
 
 # The rooms of each package (its folders and single files); each may import itself and earlier ones.
 ROOMS = {
+    "client": ("errors", "results", "events", "signatures", "transport", "resumable", "api"),
     "models": (
         "errors",
         "atomic",
@@ -232,6 +233,16 @@ def test_imports_run_one_way_without_cycles() -> None:
     assert len(modules) > 200
     assert upward_imports(modules) == []
     assert import_cycle(modules) == []
+
+
+def test_the_client_belongs_to_no_other_package() -> None:
+    modules = sources()
+    for name, source in modules.items():
+        users = {target.partition(".")[0] for _, target in imported(source, modules)} & set(ROOMS)
+        assert name.startswith("client") or "client" not in users, name
+    loaded = loaded_by("import client")
+    assert "httpx" in loaded
+    assert loaded.isdisjoint({"models", "pipeline", "web", "trainers", "pydantic", "numpy", "cryptography", "fastapi"})
 
 
 def test_all_rooms_are_listed() -> None:
