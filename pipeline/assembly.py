@@ -16,6 +16,7 @@ from pipeline.contracts import Provenance
 from pipeline.detectors import Detector
 from pipeline.faces.create import create_detector
 from pipeline.faces.views import Looks
+from pipeline.manifests.reader import CredentialsReader
 from pipeline.scan import ClipCost, Progress, Scanner
 from pipeline.scanner_options import ScannerOptions
 from pipeline.scoring.backends import create_backend
@@ -41,6 +42,7 @@ def scanner(
     scoring: Engine | None = None,
     warm_up: bool = False,
     server: DecodeServer | None = None,
+    credentials: CredentialsReader | None = None,
 ) -> Iterator[Scanner]:
     """A scanner with its engine and decode server, closed at the end of the block.
 
@@ -56,6 +58,7 @@ def scanner(
         scoring: engine of the only detector, if it exists already; it is closed at the end.
         warm_up: compile all batch shapes now, instead of each at its first use.
         server: decodes, if it exists already; it is closed at the end.
+        credentials: reads the Content Credentials of each file; None: nobody looks.
 
     Raises:
         ScoringError: the weights cannot score (only with `warm_up`).
@@ -106,6 +109,7 @@ def scanner(
                 portraits=portraits,
                 progress=progress,
                 cost=cost,
+                credentials=credentials,
             )
             # Other weights may take over later; no reference here may keep these in memory.
             del detector, members, scoring, engines, each, engine

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.contracts import Verdict
+from pipeline.credentials import Credentials
 from pipeline.portraits import Portrait
 
 
@@ -29,6 +30,7 @@ class ClipReport:
 
     Attributes:
         transient: another try may succeed.
+        credentials: what the file's maker says about it; None: nobody looked. They change no verdict.
     """
 
     verdict: Verdict
@@ -36,3 +38,4 @@ class ClipReport:
     clearest: tuple[Portrait, ...] = ()
     thresholds: AppliedThresholds | None = None
     transient: bool = False
+    credentials: Credentials | None = None

@@ -16,6 +16,7 @@ from models.checkpoint_info import Calibration, Thresholds
 from models.spec import InputSpec
 from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Adapted, JudgedPart, Outcome, Provenance, Verdict, as_text
+from pipeline.credentials import Credentials
 from pipeline.early_looks import EarlyLooks
 from pipeline.faces.crop import crops_of
 from pipeline.faces.detector import FaceDetector
@@ -23,6 +24,7 @@ from pipeline.faces.tracker import FaceTracker
 from pipeline.faces.turns import TurnFinder
 from pipeline.faces.views import Looks, crops_with_views
 from pipeline.frame_scorer import FrameScorer
+from pipeline.manifests.reader import CredentialsReader
 from pipeline.parts.join import overlap_for
 from pipeline.parts.result import PartResult, SeenFrame
 from pipeline.portraits import PortraitPicker
@@ -94,6 +96,7 @@ class Scanner:
         stopping: set it to end the scan at the next frame.
         min_coverage: share of a clip's duration that must be readable for a verdict.
         looks: at each face, in addition to the plain one; the engine's group has the same.
+        credentials: reads the Content Credentials of each file meanwhile; None: nobody looks.
     """
 
     engine: Engine | EngineGroup
@@ -113,6 +116,7 @@ class Scanner:
     stopping: threading.Event = field(default_factory=threading.Event)
     min_coverage: float = MIN_COVERAGE
     looks: Looks = field(default_factory=Looks)
+    credentials: CredentialsReader | None = None
 
     def cut(self, frame: Frame, faces: Faces) -> Crops:
         """The crops of a frame's faces as the engine wants them."""
@@ -166,7 +170,7 @@ class Scanner:
         report = clip.report(time.perf_counter() - started)
         others = [other.report(other.took_s) for other in clip.others]
         shapes = [each.shape for each in (clip, *clip.others)]
-        return on_all_streams([report, *others], shapes, self.thresholds)
+        return replace(on_all_streams([report, *others], shapes, self.thresholds), credentials=clip.credentials)
 
     def scan_part(self, source: Source, window: Window, *, stop: Callable[[], bool] = lambda: False) -> PartResult:
         """Score one part of a clip, for `judge_parts`. Errors are in the result.
@@ -195,7 +199,11 @@ class Scanner:
                 clip.sha256 = opened.sha256
                 if done is not None and done(opened.sha256):
                     return False
-                clip.run(opened)
+                reading = None if self.credentials is None else self.credentials.begin(opened.fd)
+                try:
+                    clip.run(opened)
+                finally:
+                    clip.credentials = None if reading is None else reading.end(clip.stopped)
         except (ScanInterruptedError, LongClipError):
             raise
         except SourceError as error:
@@ -239,6 +247,7 @@ class _Clip:
         self.died = False
         self.seen: list[SeenFrame]  # of a share only
         self.sha256: str | None = None
+        self.credentials: Credentials | None = None
         self.decoder = "none"
         self.duration_s: float | None = None
         self.overlap_s: float | None = None

@@ -28,6 +28,7 @@ from pipeline.contracts import Outcome, Provenance, Verdict, as_text
 from pipeline.finding import Found, expand
 from pipeline.graphs.format import SUFFIX
 from pipeline.logs import configure_logging
+from pipeline.manifests.reader import CredentialsReader, is_installed
 from pipeline.outputs import Output, OutputError, check_outputs
 from pipeline.results.jsonl import JsonlError, VerdictLog, begins_with_record, read_verdicts
 from pipeline.results.report_clips import ReportClips, RunSummary, begins_as_report
@@ -223,6 +224,7 @@ class _Run:
                         portraits=options.report is not None,
                         progress=progress.frame,
                         server=server,
+                        credentials=self._credentials(),
                     )
                 )
             except (UnmaskError, ValueError) as error:
@@ -235,6 +237,12 @@ class _Run:
                     f"{scanner.provenance.model} has none: unmask calibrate finds them"
                 )
             yield scanner
+
+    def _credentials(self) -> CredentialsReader | None:
+        """For the report, where they can be read."""
+        if self.options.report is None or not is_installed():
+            return None
+        return CredentialsReader(self.settings.c2pa_trust)
 
     def _check_outputs(self) -> None:
         """Check outputs first: evidence must not be overwritten, and a long scan must not fail at its end."""

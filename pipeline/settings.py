@@ -35,6 +35,9 @@ class Settings(FromEnvironment):
     http_host: str = Field(default="127.0.0.1", description="where a worker answers /healthz, /readyz and /metrics")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0 picks a free one")
     uri_allow: str | None = Field(default=None, description="schemes and roots that a worker may read, commas between")
+    c2pa_trust: Path | None = Field(
+        default=None, description="PEM file of the authorities whose Content Credentials are trusted"
+    )
     webhook_allow: str | None = Field(
         default=None, description="schemes and roots that webhooks of `unmask serve` may be sent to, commas between"
     )

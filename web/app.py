@@ -20,6 +20,7 @@ from web.pages.routes import router as pages
 from web.pages.routes import static_files
 from web.pages.streams import router as stream_page
 from web.problems import Code, ProblemError, handle_problems
+from web.routes.credentials import router as credentials
 from web.routes.keys import router as keys
 from web.routes.review import router as review
 from web.routes.streams import for_workers
@@ -60,6 +61,7 @@ def create_app(service: Service) -> FastAPI:
     handle_problems(app, HEADERS, problem_page)
     app.include_router(videos)
     app.include_router(uploads)
+    app.include_router(credentials)
     app.include_router(keys)
     app.include_router(review)
     app.include_router(webhooks)

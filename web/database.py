@@ -112,6 +112,9 @@ _STEPS: Final = (
         UNIQUE (key_id, idempotency)
     );
     """,
+    """
+    ALTER TABLE videos ADD COLUMN credentials TEXT;
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

@@ -16,6 +16,7 @@ import structlog
 
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, Verdict
+from pipeline.manifests.reader import CredentialsReader
 from pipeline.scan import Scanner
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings
@@ -91,6 +92,7 @@ class Judge:
         self._hub = hub
         self._options = options
         self._settings = settings
+        self._credentials = CredentialsReader(settings.c2pa_trust)
         self._wake = threading.Condition()
         self.trouble: str | None = None
         self._unfinished: set[str] = set()
@@ -175,6 +177,7 @@ class Judge:
                 min_coverage=self._settings.min_coverage,
                 progress=self._progress,
                 server=server,
+                credentials=self._credentials,
             )
         )
         return replace(scanner, partial=self._partial)

@@ -89,7 +89,7 @@ class VideoResource(Resource):
         upload, base = video.upload, f"/v1/videos/{video.id}"
         links = {"self": base, "events": f"{base}/events", "page": f"/videos/{video.id}"}
         if video.state is State.DONE:
-            links |= {"record": f"{base}/record", "frames": f"{base}/frames"}
+            links |= {"record": f"{base}/record", "frames": f"{base}/frames", "credentials": f"{base}/credentials"}
         if upload.uri is None:
             links["media"] = f"{base}/media"
         return cls(

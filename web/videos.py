@@ -14,6 +14,7 @@ from typing import Final
 
 from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
+from pipeline.credentials import Credentials
 from pipeline.portraits import Portrait
 from pipeline.video.window import Window
 from web.database import Database
@@ -233,7 +234,7 @@ class Videos:
                 return None
             rows.execute(
                 "UPDATE videos SET state = ?, finished_s = ?, outcome = ?, label = ?, probability = ?, people = ?, "
-                "strength = ?, round = ?, answer = ?, audited = ?, record = ?, thresholds = ?, "
+                "strength = ?, round = ?, answer = ?, audited = ?, record = ?, thresholds = ?, credentials = ?, "
                 "sha256 = coalesce(sha256, ?), version = version + 1 WHERE id = ?",
                 (
                     State.DONE,
@@ -248,6 +249,7 @@ class Videos:
                     now.round is Round.AUDIT,
                     verdict.to_json(),
                     None if report.thresholds is None else json.dumps(asdict(report.thresholds)),
+                    None if report.credentials is None else report.credentials.model_dump_json(),
                     verdict.provenance.source_sha256,
                     id_,
                 ),
@@ -298,11 +300,13 @@ class Videos:
                 Portrait(each["track"], each["t_s"], each["probability"], each["quality"], each["jpeg"])
             )
         thresholds = None if row["thresholds"] is None else AppliedThresholds(**json.loads(row["thresholds"]))
+        credentials = None if row["credentials"] is None else Credentials.model_validate_json(row["credentials"])
         return ClipReport(
             Verdict.model_validate_json(row["record"]),
             tuple(portraits["suspicious"]),
             tuple(portraits["clearest"]),
             thresholds,
+            credentials=credentials,
         )
 
     def crop(self, video: Video, track: int, i: int) -> bytes | None:

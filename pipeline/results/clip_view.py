@@ -12,9 +12,11 @@ from markupsafe import Markup
 
 from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Person, Segment, Verdict
+from pipeline.credentials import Credentials
 from pipeline.faces.flaws import flaws_text
 from pipeline.portraits import Portrait
 from pipeline.results import wording
+from pipeline.results.credentials_text import actions_text, credentials_text
 from pipeline.results.timeline import Timeline, sampling_step_s, timeline_of
 from pipeline.verdict.aggregate import support_of
 from pipeline.verdict.coverage import describe
@@ -49,6 +51,7 @@ class ClipView:
     others: tuple[Person, ...] = ()
     others_left_out: int = 0
     anchor: str | None = None
+    credentials: Credentials | None = None
 
     @property
     def rationale(self) -> str:
@@ -85,6 +88,7 @@ def detailed(clip: ClipReport, row: ClipView | None = None) -> ClipView:
         people=tuple(_person(person, clip, person.frames >= needed, span_s, step_s) for person in shown),
         others=tuple(others[:MAX_PEOPLE_LISTED]),
         others_left_out=max(0, len(others) - MAX_PEOPLE_LISTED),
+        credentials=clip.credentials,
     )
 
 
@@ -132,6 +136,8 @@ def environment(*loaders: jinja2.BaseLoader) -> jinja2.Environment:
         "settled": wording.settled_text,
         "part": wording.part_text,
         "segments": wording.segments_text,
+        "credentials": credentials_text,
+        "actions": actions_text,
         "data_uri": lambda jpeg: Markup(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"),
     }
     return environment

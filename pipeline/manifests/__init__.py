@@ -1,0 +1,1 @@
+"""Reading of Content Credentials (C2PA), in a process of its own."""
