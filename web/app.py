@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from web.head import Heads
 from web.headers import HEADERS, Headers, SmallBodies
+from web.pages.oidc import router as sign_in
 from web.pages.quality import router as quality_page
 from web.pages.rendering import problem_page
 from web.pages.routes import router as pages
@@ -70,6 +71,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(pages, include_in_schema=False)
     app.include_router(quality_page, include_in_schema=False)
     app.include_router(stream_page, include_in_schema=False)
+    app.include_router(sign_in, include_in_schema=False)
     app.mount("/static", static_files())
 
     @app.get("/healthz", include_in_schema=False)

@@ -114,6 +114,10 @@ _STEPS: Final = (
     """,
     """
     ALTER TABLE videos ADD COLUMN credentials TEXT;
+    CREATE TABLE accounts (
+        issuer TEXT NOT NULL, subject TEXT NOT NULL, key_id TEXT NOT NULL UNIQUE REFERENCES keys,
+        PRIMARY KEY (issuer, subject)
+    ) WITHOUT ROWID;
     """,
 )
 # A writer waits this long for another one, in seconds.

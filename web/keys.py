@@ -131,7 +131,7 @@ class Keys:
             raise ValueError("a key's name has 1 to 80 characters on one line")
         if expires_s is not None and not time.time() < expires_s < _LATEST_S:
             raise ValueError("a key expires in the future, before the year 9999")
-        id_, secret, salt = _id(), secrets.token_urlsafe(32), secrets.token_bytes(16)
+        id_, secret, salt = new_key_id(), secrets.token_urlsafe(32), secrets.token_bytes(16)
         key = Key(id_, name, role, time.time(), expires_s, None)
         with self._database.write() as rows:
             rows.execute(
@@ -252,7 +252,8 @@ def no_key() -> ProblemError:
     return ProblemError(401, Code.NO_KEY, "this takes a key: Authorization: Bearer unmask_...", _CHALLENGE)
 
 
-def _id() -> str:
+def new_key_id() -> str:
+    """An id, which is not secret."""
     return "".join(secrets.choice("0123456789abcdefghijklmnopqrstuvwxyz") for _ in range(10))
 
 

@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 from models.errors import UnmaskError
 from pipeline.settings import Settings
 from pipeline.worker.access import UriAllow
+from web.accounts import Accounts
 from web.actions import Actions
 from web.database import Database
 from web.decisions import Decisions
@@ -25,6 +26,8 @@ from web.keys import Caller, Keys, no_key
 from web.listing import VideoList
 from web.media import MediaFolder
 from web.media_links import places_of
+from web.oidc import Provider
+from web.oidc_options import OidcOptions
 from web.problems import Code, ProblemError
 from web.quality import QualityReport
 from web.rates import Rates
@@ -63,6 +66,7 @@ class ServeOptions:
         resumable_idle_s: a resumable upload that has not grown for this long is deleted, in seconds.
         secure: the page is reached by https only, so its cookie is sent there only.
         workers: judge videos by those behind Kafka and Redis, not in this process.
+        oidc: people may sign in by a provider; None: by a key only.
     """
 
     folder: Path
@@ -78,6 +82,7 @@ class ServeOptions:
     resumable_idle_s: float = 24 * 3600.0
     secure: bool = False
     workers: bool = False
+    oidc: OidcOptions | None = None
 
 
 class FolderError(UnmaskError):
@@ -116,6 +121,8 @@ class Service:
         self.database = Database(options.folder / "unmask.sqlite3")
         self.keys = Keys(self.database)
         signer = Signer(options.folder / "signing.key")
+        self.accounts = Accounts(self.database, self.keys)
+        self.provider = None if options.oidc is None else Provider(options.oidc)
         self.webhooks = Webhooks(
             self.database,
             signer,
@@ -159,6 +166,12 @@ class Service:
         self.turns: dict[str, Any] = {}  # of requests that have a resumable upload to themselves
         self.resumable.held = self.turns.keys()
         self.is_ending: Callable[[], bool] = lambda: False
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the page is reached by https only."""
+        by_https = self.provider is not None and self.provider.options.public_url.startswith("https:")
+        return self.options.secure or by_https
 
     def start(self) -> None:
         """Clean up what an earlier process left, and begin to judge."""

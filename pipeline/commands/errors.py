@@ -23,6 +23,8 @@ _EXTRAS = dict.fromkeys(
 _EXTRAS |= dict.fromkeys(("pyarrow", "pandas", "matplotlib", "scipy", "webdataset"), "pip install 'unmask[train]'")
 _EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "starlette", "python_multipart"), "pip install 'unmask[serve]'")
 
+_EXTRAS |= dict.fromkeys(("authlib", "httpx", "joserfc"), "pip install 'unmask[oidc]'")
+
 
 def fail(message: object, code: int = 2) -> NoReturn:
     """Print an error and end the command with this exit code."""

@@ -79,6 +79,7 @@ def run(
         from web.judging import JudgeOptions
         from web.keys import Role
         from web.listening import bound_socket
+        from web.oidc_options import OidcOptions
         from web.rounds import Policy, label_of
         from web.service import ServeOptions, Service
 
@@ -93,6 +94,7 @@ def run(
             max_waiting=max_waiting,
             secure=secure,
             workers=has_workers,
+            oidc=OidcOptions.from_environment(),
         )
         listening = bound_socket(host, port)
         service = Service(options, settings)

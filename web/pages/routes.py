@@ -14,7 +14,7 @@ from pipeline.contracts import Label
 from pipeline.results import wording
 from pipeline.results.clip_view import detailed
 from web.decisions import Decision, is_hidden
-from web.keys import SESSION_S, Caller, Role
+from web.keys import SESSION_S, Caller, Key, Role
 from web.pages.choosing import Form, api_query, form_of
 from web.pages.rendering import moment, page, signed_in
 from web.pages.text import SKIP_REASONS, TEXT
@@ -79,7 +79,7 @@ def loginpage(request: Request, service: TheService) -> Response:
     """Where a person enters a key."""
     if signed_in(request, service) is not None:
         return RedirectResponse("/videos", 303)
-    return page(service, "login.html.j2", None, error="")
+    return login_form(service)
 
 
 @router.post("/login")
@@ -87,17 +87,30 @@ def login(request: Request, service: TheService, key: Annotated[str, FormField()
     """Start a session."""
     # A foreign page could sign a person in with the key of another one.
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return page(service, "login.html.j2", None, 403, error=TEXT["key_wrong"])
+        return login_form(service, 403, TEXT["key_wrong"])
     service.unknown_keys.check(request.client.host if request.client else "")
     try:
         found = service.keys.check(key.strip())
     except ProblemError as error:
-        return page(service, "login.html.j2", None, error.status, error=TEXT["key_wrong"])
-    text, _ = service.keys.open_session(found)
-    answer = RedirectResponse("/videos", 303)
-    answer.set_cookie(
-        COOKIE, text, max_age=int(SESSION_S), httponly=True, samesite="strict", secure=service.options.secure
-    )
+        return login_form(service, error.status, TEXT["key_wrong"])
+    return start_session(service, found, RedirectResponse("/videos", 303))
+
+
+def login_form(service: Service, status: int = 200, error: str = "") -> Response:
+    """The page where people sign in."""
+    return page(service, "login.html.j2", None, status, error=error, by_provider=service.provider is not None)
+
+
+def start_session(service: Service, key: Key, answer: Response) -> Response:
+    """Start a session with a response.
+
+    Args:
+        service: it.
+        key: who signed in.
+        answer: gets the session's cookie.
+    """
+    text, _ = service.keys.open_session(key)
+    answer.set_cookie(COOKIE, text, max_age=int(SESSION_S), httponly=True, samesite="strict", secure=service.is_secure)
     return answer
 
 
@@ -109,7 +122,7 @@ def logout(request: Request, service: TheService, csrf: Annotated[str, FormField
         check_own_page(request, caller, csrf)
         service.keys.close_session(request.cookies.get(COOKIE, ""))
     answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=service.options.secure)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=service.is_secure)
     return answer
 
 
