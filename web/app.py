@@ -20,7 +20,7 @@ from web.pages.rendering import problem_page
 from web.pages.routes import router as pages
 from web.pages.routes import static_files
 from web.pages.streams import router as stream_page
-from web.problems import Code, ProblemError, handle_problems
+from web.problems import MEDIA_TYPE, Code, ProblemError, handle_problems
 from web.routes.credentials import router as credentials
 from web.routes.keys import router as keys
 from web.routes.review import router as review
@@ -97,12 +97,12 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(SmallBodies)
     app.add_middleware(Heads)
     app.add_middleware(Headers)
-    _secured(app)
+    _documented(app)
     return app
 
 
-def _secured(app: FastAPI) -> None:
-    """Say in the OpenAPI document that requests take a key."""
+def _documented(app: FastAPI) -> None:
+    """Say in the OpenAPI document that requests take a key, and that errors are problems only."""
     build = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -110,6 +110,10 @@ def _secured(app: FastAPI) -> None:
             document = build()
             document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}]
+            for operation in (each for methods in document["paths"].values() for each in methods.values()):
+                for status, answer in operation["responses"].items():
+                    if status.startswith("4"):
+                        answer["content"] = {MEDIA_TYPE: answer["content"]["application/json"]}
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]

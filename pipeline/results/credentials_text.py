@@ -60,10 +60,22 @@ def actions_text(found: Credentials) -> list[str]:
     ]
 
 
+def _generated(found: Credentials) -> str:
+    """What the signer states about generative models: that comes first."""
+    by_model = [each for each in found.actions if (each.source_type or "").endswith("rainedAlgorithmicMedia")]
+    if not by_model:
+        return ""
+    if all(each.in_ingredient for each in by_model):
+        return ", stating that something it was made from was made by a generative model"
+    if all(each.source_type != "trainedAlgorithmicMedia" for each in by_model):
+        return ", stating that parts of it were made by a generative model"
+    return ", stating that it was made by a generative model"
+
+
 def _sentences(found: Credentials) -> Iterator[str]:
     signer = " of ".join(filter(None, [found.common_name, found.issuer])) or "an unnamed signer"
     if found.state is CredentialState.VALID:
-        yield f"The file is as {signer} signed it."
+        yield f"The file is as {signer} signed it{_generated(found)}."
     else:
         yield _STATES[found.state]
     if found.detail is not None:

@@ -45,7 +45,9 @@ def test_credentials_are_read_and_change_no_score(served: Served, signed: Path, 
     # The signed file has the same pictures.
     assert videos[0]["probability"] == videos[2]["probability"]
     valid, invalid, absent = (page_of(served, f"/videos/{video['id']}") for video in videos)
-    assert "The file is as Newsroom of Example Press signed it." in valid
+    assert (
+        "The file is as Newsroom of Example Press signed it, stating that it was made by a generative model." in valid
+    )
     assert "Signer not verified" in valid
     assert "created, made by a generative model" in valid
     assert "failed their checks" in invalid
@@ -73,7 +75,7 @@ def test_a_report_shows_them(signed: Path, tmp_path: Path, monkeypatch: pytest.M
     report, lines = tmp_path / "report.html", tmp_path / "out.jsonl"
     command = [str(UNMASK), "scan", str(signed), "--report", str(report), "--jsonl", str(lines)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
-    assert "The file is as Newsroom of Example Press signed it." in report.read_text("utf-8")
+    assert "The file is as Newsroom of Example Press signed it, stating" in report.read_text("utf-8")
     assert "credentials" not in json.loads(lines.read_text("utf-8"))
 
 

@@ -23,7 +23,7 @@ from web.review_resources import PreferencesResource
 from web.rounds import Choice
 from web.routes.choosing import only_own
 from web.routes.videos import seen
-from web.service import COOKIE, TheService, check_own_page
+from web.service import COOKIE, Service, TheService, check_own_page
 from web.videos import Upload, Video
 
 router = APIRouter()

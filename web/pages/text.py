@@ -7,6 +7,8 @@ from typing import Final
 TEXT: Final[dict[str, str]] = {
     "product": "Unmask",
     "queue": "Videos",
+    "skip_link": "Skip to the content",
+    "skip_to_decision": "Skip to the decision",
     "sign_in": "Sign in",
     "sign_out": "Sign out",
     "key": "Key",
