@@ -14,12 +14,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from models.errors import UnmaskError
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 class Code(StrEnum):
@@ -117,7 +119,10 @@ def handle_problems(app: FastAPI, headers: Mapping[str, str], as_page: AsPage = 
     async def http(request: Request, error: HTTPException) -> Response:
         codes = {404: Code.NOT_FOUND, 405: Code.METHOD, 413: Code.TOO_LARGE}
         code = codes.get(error.status_code, Code.BAD_REQUEST)
-        return answer(request, error.status_code, code, str(error.detail), error.headers)
+        headers = error.headers
+        if error.status_code == 405 and (methods := _methods(request)):
+            headers = {"Allow": methods}
+        return answer(request, error.status_code, code, str(error.detail), headers)
 
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> Response:
@@ -146,6 +151,17 @@ def _title(status: int) -> str:
 def fields_text(errors: Sequence[Any]) -> str:
     """What is wrong with which field, from the errors of pydantic."""
     return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in errors)
+
+
+def _methods(request: Request) -> str:
+    """Methods of the path, for `Allow`: the framework names those of its first route only."""
+    scope = dict(request.scope)
+    found = []
+    for method in _METHODS:
+        scope["method"] = method
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            found.append(method)
+    return ", ".join(found)
 
 
 def response(

@@ -66,10 +66,9 @@ def test_axe_finds_nothing(page: Page, served: Served, videos: list[str], monkey
     assert found(page) == []
     sign_in(page, served)
     assert found(page) == []
-    for id_ in videos:
+    for id_ in reversed(videos):
         page.goto(f"{served.url}/videos/{id_}")
         assert found(page) == [], id_
-    page.goto(f"{served.url}/videos/{videos[0]}")
     page.keyboard.press("?")
     assert found(page) == []
 
