@@ -124,6 +124,9 @@ def test_the_page_shows_uploads_and_streams(
     page.goto(f"{served.url}/login")
     page.get_by_label("Key").fill(served.key(Role.REVIEW))
     page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(re.compile("/videos$"), timeout=PATIENCE_MS)
+    # Its script hears of files from then on.
+    page.wait_for_load_state("load")
     _upload_and_decide(page, one_face)
     _watch_a_stream(page, served, pieces)
     context.close()
