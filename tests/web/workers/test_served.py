@@ -66,6 +66,12 @@ def test_what_workers_could_not_read_is_refused(served: Served, uri: str, code: 
     assert (answer.status_code, answer.json()["code"]) == (422, code)
 
 
+def test_parts_of_videos_are_refused(served: Served, one_face: Path) -> None:
+    answer = served.client().post("/v1/videos", params={"start_s": 1}, content=one_face.read_bytes())
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert "whole videos only" in answer.json()["detail"]
+
+
 def test_segments_make_a_stream_that_ends_with_the_last_one(
     served: Served, client: redis.Redis, pieces: list[Cut]
 ) -> None:
