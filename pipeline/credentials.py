@@ -14,6 +14,8 @@ MAX_ACTIONS = 20
 MAX_CODES = 20
 # Characters of each text of a manifest; its signer chooses them.
 MAX_TEXT = 200
+# As JSON. Without its actions a record is always smaller, and a pipe holds it without a reader.
+MAX_RECORD_BYTES = 32 << 10
 
 _Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 

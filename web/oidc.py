@@ -149,6 +149,8 @@ class Provider:
         if issuer is not None and issuer != self.options.issuer:
             raise OidcError("the answer is from another provider")
         description = self._description()
+        if issuer is None and description.get("authorization_response_iss_parameter_supported") is True:
+            raise OidcError("the answer does not say which provider it is from")
         token = self._token(description, flow, code)
         return self._person(description, token, flow.nonce)
 

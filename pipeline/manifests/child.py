@@ -11,17 +11,16 @@ import json
 import os
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import c2pa
 
-from pipeline.credentials import MAX_TEXT, Credentials, CredentialState
+from pipeline.credentials import MAX_RECORD_BYTES, MAX_TEXT, Credentials, CredentialState
 from pipeline.manifests.summary import summary_of
 from pipeline.video import cage
 
-# A pipe holds so much without a reader on every system that is supported.
-MAX_RESULT_BYTES: Final = 16 << 10
 _OPEN_FILES: Final = 32
 _READ_BYTES: Final = 1 << 18
 # No network, whatever a manifest names; the cage has no sockets either.
@@ -89,7 +88,7 @@ def main(options: str) -> None:
             found = _read(file, context, has_trust_list=trust is not None)
             if file.error is not None:
                 found = _unreadable(f"The file could not be read: {file.error}.")
-        while len(text := found.model_dump_json().encode()) > MAX_RESULT_BYTES:
+        while len(text := found.model_dump_json().encode()) > MAX_RECORD_BYTES:
             found = found.model_copy(update={"actions": found.actions[:-1]})
         os.write(1, text)
     # Without the library's clean-up, which may fail in the cage.
@@ -120,6 +119,10 @@ def _unreadable(detail: str) -> Credentials:
 
 
 def _restrict(cpu_s: int, data_bytes: int) -> None:
+    if sys.platform == "linux":
+        # If the machine runs out of memory, the kernel kills this process first.
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
     for what, value in (
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_DATA, data_bytes),

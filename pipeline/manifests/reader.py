@@ -17,13 +17,11 @@ import structlog
 from pydantic import ValidationError
 
 from models.errors import UnmaskError
-from pipeline.credentials import Credentials, CredentialState
+from pipeline.credentials import MAX_RECORD_BYTES, Credentials, CredentialState
 from pipeline.video.sandbox import cage_required
 
 log = structlog.get_logger(__name__)
 
-# The result is limited by the child, which may have been taken over: more is not read.
-_MAX_RESULT_BYTES: Final = 16 << 10
 # How often a waiting thread looks whether it should stop, in seconds.
 _TURN_S: Final = 0.1
 # What the interpreter needs to start: a process that parses hostile files must not see this one's secrets.
@@ -142,8 +140,8 @@ class Reading:
         assert child.stdout is not None
         with child.stdout as output:
             status = self._wait(child, stop)
-            # It has ended: all that it wrote is in the pipe.
-            text = output.read(_MAX_RESULT_BYTES + 1) if status == 0 else b""
+            # It has ended, and all that it wrote is in the pipe. It may have been taken over: no more is read.
+            text = output.read(MAX_RECORD_BYTES + 1) if status == 0 else b""
         if status is None:
             return _unreadable(f"reading them took over {self._limits.wall_s:g} s")
         if status != 0:

@@ -176,7 +176,14 @@ def test_a_provider_that_is_away_is_said_on_the_page(
     assert client.get("/login").status_code == 200
 
 
-@pytest.mark.parametrize("listed", [{"issuer": "https://another"}, {"token_endpoint": "http://example.org/token"}])
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"issuer": "https://another"},
+        {"token_endpoint": "http://example.org/token"},
+        {"authorization_response_iss_parameter_supported": True},
+    ],
+)
 def test_descriptions_that_lead_elsewhere_are_refused(
     client: httpx.Client, provider: FakeProvider, listed: dict[str, Any]
 ) -> None:

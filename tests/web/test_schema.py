@@ -40,7 +40,7 @@ ENDS = ("DELETE /v1/keys/{id}", "DELETE /v1/videos/{id}")
 
 schema = schemathesis.openapi.from_dict(json.loads(document()))
 quick = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-thorough = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
