@@ -95,7 +95,7 @@ class Client:
         """
         key = idempotency_key or str(uuid.uuid4())
         said = {"source_class": source_class}
-        said |= {n: repr(float(s)) for n, s in (("start_s", start_s), ("end_s", end_s)) if s is not None}
+        said |= {n: f"{s:.6f}" for n, s in (("start_s", start_s), ("end_s", end_s)) if s is not None}
         if isinstance(video, str) and _URI.match(video):
             wanted = {"uri": video, "name": name, "source_class": source_class, "start_s": start_s, "end_s": end_s}
             headers = {"Idempotency-Key": key}

@@ -59,20 +59,24 @@ def upload(
     }
     made = transport.request("POST", "/v1/uploads", headers=headers, repeatable=True)
     path = f"/v1/uploads/{quote(made.headers['location'].rpartition('/')[2], safe='')}"
-    offset, video, tries = int(made.headers["upload-offset"]), made.headers.get("unmask-video"), 0
+    offset, video = int(made.headers["upload-offset"]), made.headers.get("unmask-video")
+    tries, is_known = 0, True
     with closing(opened()) as file:
         while video is None:
             progress(offset, size_bytes)
             try:
-                answer = _send(transport, path, file, offset, min(piece_bytes, size_bytes - offset))
+                if is_known:
+                    answer = _send(transport, path, file, offset, min(piece_bytes, size_bytes - offset))
+                else:  # how much of the last piece has come
+                    answer = transport.request("HEAD", path, headers=_TUS)
             except (LostConnectionError, ApiError) as error:
                 if tries >= _MAX_TRIES or (isinstance(error, ApiError) and error.problem.status not in _PASSING):
                     raise
                 pause(tries, error)
-                tries += 1
-                answer = transport.request("HEAD", path, headers=_TUS)
+                tries, is_known = tries + 1, False
+                continue
             now = int(answer.headers["upload-offset"])
-            tries = 0 if now > offset else tries
+            tries, is_known = (0 if now > offset else tries), True
             offset, video = now, answer.headers.get("unmask-video")
     progress(size_bytes, size_bytes)
     return str(video).rpartition("/")[2]

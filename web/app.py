@@ -55,6 +55,8 @@ def create_app(service: Service) -> FastAPI:
         lifespan=running,
         docs_url=None,
         redoc_url=None,
+        # A path with a slash too many does not exist; the redirect would be no documented answer.
+        redirect_slashes=False,
         openapi_url="/v1/openapi.json",
         redirect_slashes=False,
     )
