@@ -58,7 +58,6 @@ def create_app(service: Service) -> FastAPI:
         # A path with a slash too many does not exist; the redirect would be no documented answer.
         redirect_slashes=False,
         openapi_url="/v1/openapi.json",
-        redirect_slashes=False,
     )
     app.state.service = service
     handle_problems(app, HEADERS, problem_page)

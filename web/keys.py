@@ -205,10 +205,12 @@ class Keys:
         found: dict[str, Any] = json.loads(text)
         return found
 
-    def set_preferences(self, key: Key, preferences: Mapping[str, Any]) -> None:
-        """Keep how the page shows videos to this person."""
+    def change_preferences(self, key: Key, changed: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep some of how the page shows videos to this person; returns all of it."""
         with self._database.write() as rows:
-            rows.execute("UPDATE keys SET preferences = ? WHERE id = ?", (json.dumps(dict(preferences)), key.id))
+            now = self.preferences(key) | dict(changed)
+            rows.execute("UPDATE keys SET preferences = ? WHERE id = ?", (json.dumps(now), key.id))
+        return now
 
     def open_session(self, key: Key) -> tuple[str, str]:
         """Start a session of the page.

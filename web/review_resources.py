@@ -176,6 +176,14 @@ class QualityResource(Resource):
         )
 
 
+class PreferencesRequest(Resource):
+    """What changes of how the page shows videos to this person; null: it stays."""
+
+    blur: bool | None = None
+    grey: bool | None = None
+    boxes: bool | None = None
+
+
 class PreferencesResource(Resource):
     """How the page shows videos to this person."""
 

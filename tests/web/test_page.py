@@ -122,14 +122,16 @@ def test_blur_and_grey_stay_until_they_are_switched_off(page: Page, served: Serv
     id_ = judged(served.client(), one_face)["id"]
     page.goto(f"{served.url}/videos/{id_}")
     page.mouse.move(1, 1)
-    page.keyboard.press("b")
-    page.keyboard.press("g")
+    for key in "bg":
+        with page.expect_response("**/v1/me/preferences"):
+            page.keyboard.press(key)
     page.reload()
     style = "getComputedStyle(document.querySelector('[data-player]')).filter"
     assert page.evaluate(style) == "blur(14px) grayscale(1)"
     assert page.evaluate("document.querySelector('[data-player]').muted")
-    page.get_by_role("button", name="Blur").click()
-    page.get_by_role("button", name="Grey").click()
+    for name in ("Blur", "Grey"):
+        with page.expect_response("**/v1/me/preferences"):
+            page.get_by_role("button", name=name).click()
     page.mouse.move(1, 1)
     assert page.evaluate(style) == "none"
 

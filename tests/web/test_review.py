@@ -193,10 +193,15 @@ def test_a_label_may_decide_and_is_audited(tmp_path: Path, one_face: Path, face:
 
 def test_preferences_belong_to_the_person(reviewed: Served) -> None:
     client, other = reviewed.client(Role.REVIEW), reviewed.client(Role.REVIEW)
-    assert client.put("/v1/me/preferences", json={"blur": True}).json() == {"blur": True, "grey": False, "boxes": True}
+    assert client.patch("/v1/me/preferences", json={"grey": True}).json() == {
+        "blur": False,
+        "grey": True,
+        "boxes": True,
+    }
+    assert client.patch("/v1/me/preferences", json={"blur": True}).json() == {"blur": True, "grey": True, "boxes": True}
     assert client.get("/v1/me/preferences").json()["blur"]
     assert not other.get("/v1/me/preferences").json()["blur"]
-    assert client.put("/v1/me/preferences", json={"colour": "red"}).status_code == 422
+    assert client.patch("/v1/me/preferences", json={"colour": "red"}).status_code == 422
 
 
 def test_filters_of_the_list(reviewed: Served, face: Path) -> None:

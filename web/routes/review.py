@@ -17,6 +17,7 @@ from web.review_resources import (
     GoldenRequest,
     LeaseResource,
     NextResource,
+    PreferencesRequest,
     PreferencesResource,
     QualityResource,
     SkipRequest,
@@ -162,11 +163,11 @@ def get_preferences(service: TheService, caller: TheCaller) -> PreferencesResour
     return PreferencesResource.model_validate(service.keys.preferences(caller.key))
 
 
-@router.put("/me/preferences", response_model=PreferencesResource)
-def set_preferences(wanted: PreferencesResource, service: TheService, caller: TheCaller) -> PreferencesResource:
-    """Change how the page shows videos to you."""
-    service.keys.set_preferences(caller.key, wanted.model_dump())
-    return wanted
+@router.patch("/me/preferences", response_model=PreferencesResource)
+def change_preferences(wanted: PreferencesRequest, service: TheService, caller: TheCaller) -> PreferencesResource:
+    """Change how the page shows videos to you; what is missing stays as it is."""
+    changed = service.keys.change_preferences(caller.key, wanted.model_dump(exclude_none=True))
+    return PreferencesResource.model_validate(changed)
 
 
 def _apply(service: Service, key: Key, wanted: BulkRequest, id_: str) -> None:

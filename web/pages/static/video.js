@@ -124,7 +124,7 @@ function keep(name) {
   wear();
   draw();
   // It is kept even if the page is left right now.
-  call("PUT", "/v1/me/preferences", on, { keepalive: true }).catch(() => {});
+  call("PATCH", "/v1/me/preferences", { [name]: on[name] }, { keepalive: true }).catch(() => {});
   return on[name];
 }
 
