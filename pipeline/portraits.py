@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, replace
 
 import cv2
+import numpy as np
 
-from pipeline.types import Image
+from pipeline.types import Faces, Image
 
 # Shown at 128 CSS px: still sharp on a dense screen, 6 to 9 kB as JPEG.
 PORTRAIT_PX = 192
 # Blocking would look like a trace of forgery; 85 shows none at this size.
 JPEG_QUALITY = 85
+
+
+@dataclass(frozen=True, slots=True)
+class FacePlace:
+    """What cuts a crop from its frame again: the face as the tracker gave it.
+
+    Attributes:
+        box: x0 y0 x1 y1 in px of the frame after `turn`.
+        landmarks: x y of five points in px of the same.
+        turn: degrees clockwise by which the frame was turned first.
+        stream: number of the file's video stream.
+    """
+
+    box: tuple[float, ...]
+    landmarks: tuple[tuple[float, ...], ...]
+    turn: int = 0
+    stream: int = 0
+
+    @classmethod
+    def of(cls, faces: Faces, i: int, *, turn: int, stream: int) -> FacePlace:
+        """That of face `i`; float32 values are kept exactly."""
+        landmarks = tuple(tuple(point) for point in faces.landmarks[i].tolist())
+        return cls(tuple(faces.boxes[i].tolist()), landmarks, turn, stream)
+
+    @classmethod
+    def parse(cls, text: str) -> FacePlace:
+        """From the JSON that `to_json` wrote."""
+        values = json.loads(text)
+        landmarks = tuple(tuple(point) for point in values["landmarks"])
+        return cls(tuple(values["box"]), landmarks, values["turn"], values["stream"])
+
+    def to_json(self) -> str:
+        """As JSON, without a loss."""
+        return json.dumps(asdict(self))
+
+    def face(self, quality: float) -> Faces:
+        """The one face, as it was cut, with its quality in 0..1."""
+        box, landmarks = np.array([self.box], np.float32), np.array([self.landmarks], np.float32)
+        found = Faces.of(box, np.ones(1, np.float32), landmarks)
+        return replace(found, quality=np.array([quality], np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +66,7 @@ class Portrait:
         probability: calibrated P(fake) of the frame.
         quality: of the crop, in 0..1.
         jpeg: the encoded crop, at most `PORTRAIT_PX` wide and high.
+        place: of the face in its frame; None where it was not kept.
     """
 
     track: int
@@ -31,6 +74,12 @@ class Portrait:
     probability: float
     quality: float
     jpeg: bytes
+    place: FacePlace | None = None
+
+    @property
+    def place_json(self) -> str | None:
+        """Its place as JSON, if it was kept."""
+        return None if self.place is None else self.place.to_json()
 
 
 @dataclass(slots=True)
@@ -88,7 +137,16 @@ class PortraitPicker:
         self._max_tracks = max_tracks
         self._tracks: dict[int, _Track] = {}
 
-    def add(self, pixels: Image, *, track: int, t_s: float, probability: float, quality: float) -> None:
+    def add(
+        self,
+        pixels: Image,
+        *,
+        track: int,
+        t_s: float,
+        probability: float,
+        quality: float,
+        place: FacePlace | None = None,
+    ) -> None:
         """Consider one scored crop; `pixels` is not kept.
 
         Args:
@@ -97,6 +155,7 @@ class PortraitPicker:
             t_s: presentation time in seconds.
             probability: calibrated P(fake) of this frame.
             quality: of the crop, in 0..1.
+            place: of the face in its frame.
         """
         shelves = self._shelves_of(track)
         shelves.seen += 1
@@ -106,7 +165,7 @@ class PortraitPicker:
             if shelf.wants(rank, t_s)
         ]
         if wanted:
-            portrait = Portrait(track, t_s, probability, quality, encode_portrait(pixels))
+            portrait = Portrait(track, t_s, probability, quality, encode_portrait(pixels), place)
             for shelf, rank in wanted:
                 shelf.put(rank, portrait)
 

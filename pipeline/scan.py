@@ -27,7 +27,7 @@ from pipeline.frame_scorer import FrameScorer
 from pipeline.manifests.reader import CredentialsReader
 from pipeline.parts.join import overlap_for
 from pipeline.parts.result import PartResult, SeenFrame
-from pipeline.portraits import PortraitPicker
+from pipeline.portraits import FacePlace, PortraitPicker
 from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.scoring.group import EngineGroup
 from pipeline.several_streams import MAX_STREAMS, StreamShape, on_all_streams
@@ -478,6 +478,7 @@ class _Clip:
 
     def _scored(self, crops: Crops, scores: Scores) -> None:
         if self.picker is not None:
+            faces, turn = crops.faces, self.scorer.turn
             for i, pixels in enumerate(crops.pixels):
                 self.picker.add(
                     pixels,
@@ -485,6 +486,7 @@ class _Clip:
                     t_s=float(scores.t_s[i]),
                     probability=float(scores.probability[i]),
                     quality=float(scores.quality[i]),
+                    place=None if faces is None else FacePlace.of(faces, i, turn=turn, stream=self.stream),
                 )
 
     def _facts(self, elapsed_s: float, looks: EarlyLooks | None = None) -> ClipFacts:

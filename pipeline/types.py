@@ -116,6 +116,7 @@ class Crops:
         quality: float32 [N] in 0..1.
         boxes: float32 [N, 4], the face boxes in the upright frame (they travel on into the record).
         views: the same faces as each view of an `EngineGroup` wants them, uint8 [N, S', S', 3]; empty for one engine.
+        faces: that were cut, in px of the frame that they were cut from; None where nobody asks.
     """
 
     pixels: Image
@@ -126,6 +127,7 @@ class Crops:
     quality: Floats
     boxes: Floats
     views: tuple[Image, ...] = ()
+    faces: Faces | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)

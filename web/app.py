@@ -22,6 +22,7 @@ from web.pages.routes import static_files
 from web.pages.streams import router as stream_page
 from web.problems import MEDIA_TYPE, Code, ProblemError, handle_problems
 from web.routes.credentials import router as credentials
+from web.routes.explanations import router as explanations
 from web.routes.keys import router as keys
 from web.routes.review import router as review
 from web.routes.streams import for_workers
@@ -64,6 +65,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(videos)
     app.include_router(uploads)
     app.include_router(credentials)
+    app.include_router(explanations)
     app.include_router(keys)
     app.include_router(review)
     app.include_router(webhooks)

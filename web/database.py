@@ -119,6 +119,13 @@ _STEPS: Final = (
         PRIMARY KEY (issuer, subject)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE portraits ADD COLUMN place TEXT;
+    CREATE TABLE explanations (
+        video INTEGER NOT NULL, track INTEGER NOT NULL, i INTEGER NOT NULL, facts TEXT NOT NULL, picture BLOB,
+        PRIMARY KEY (video, track, i), FOREIGN KEY (video, track, i) REFERENCES portraits ON DELETE CASCADE
+    ) WITHOUT ROWID;
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

@@ -71,6 +71,7 @@ class Judge:
     Attributes:
         error: why nothing can be judged; None: nothing is wrong.
         trouble: why nothing can be judged at the moment; None: nothing is wrong.
+        scanner: what judges; None until the networks are loaded, and once it is closed.
         failed: called once if nothing can be judged.
         finished: called after each verdict.
     """
@@ -96,6 +97,7 @@ class Judge:
         self._credentials = CredentialsReader(settings.c2pa_trust)
         self._wake = threading.Condition()
         self.trouble: str | None = None
+        self.scanner: Scanner | None = None
         self._unfinished: set[str] = set()
         self._again: Counter[str] = Counter()
         self._places = threading.Condition()
@@ -145,7 +147,8 @@ class Judge:
         _step_back()
         try:
             with ExitStack() as stack:
-                scanner = self._scanner(stack)
+                self.scanner = scanner = self._scanner(stack)
+                stack.callback(self._forget_scanner)
                 self._ready.set()
                 others = [
                     threading.Thread(target=self._serve, args=(scanner,), name=f"judge-{i}")
@@ -160,6 +163,9 @@ class Judge:
             self.error = str(error)
             log.exception("no video can be judged")
             self.failed()
+
+    def _forget_scanner(self) -> None:
+        self.scanner = None
 
     def _scanner(self, stack: ExitStack) -> Scanner:
         from pipeline import assembly

@@ -19,6 +19,7 @@ from web.accounts import Accounts
 from web.actions import Actions
 from web.database import Database
 from web.decisions import Decisions
+from web.explaining import Explainer
 from web.hub import Event, Hub
 from web.judges import AnyJudge
 from web.judging import Judge, JudgeOptions
@@ -154,6 +155,7 @@ class Service:
         else:
             self.judge = Judge(self.videos, self.media, self.hub, options.judge, settings)
         self.judge.finished = self.webhooks.wake
+        self.explainer = Explainer(self.database, self.media, self.judge if isinstance(self.judge, Judge) else None)
         self.uploads = 0
         self.resumable = Resumables(
             self.database,

@@ -256,11 +256,11 @@ class Videos:
             )
             rows.execute("DELETE FROM portraits WHERE video = ?", (row["n"],))
             rows.executemany(
-                "INSERT INTO portraits (video, track, i, kind, t_s, probability, quality, jpeg) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO portraits (video, track, i, kind, t_s, probability, quality, jpeg, place) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (row["n"], each.track, i, kind, each.t_s, each.probability, each.quality, each.jpeg)
-                    for i, (kind, each) in enumerate(portraits)
+                    (row["n"], p.track, i, kind, p.t_s, p.probability, p.quality, p.jpeg, p.place_json)
+                    for i, (kind, p) in enumerate(portraits)
                 ],
             )
             found = {"outcome": verdict.outcome, "label": verdict.label, "probability": verdict.suspicion}

@@ -55,6 +55,7 @@ def crops_of(frame: Frame, faces: Faces, spec: InputSpec) -> Crops:
         track_ids=faces.track_ids,
         quality=faces.quality,
         boxes=faces.boxes,
+        faces=faces,
     )
 
 

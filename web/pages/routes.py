@@ -185,6 +185,7 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
         clip=None if report is None else detailed(report),
         has_file=video.upload.uri is None,
         part=_part_text(video.upload),
+        moments=service.explainer.moments_s(video) if video.upload.uri is None else {},
         is_picture=(video.upload.media_type or "").startswith("image/"),
         decisions=[_decision_text(each, names) for each in service.decisions.seen_by(video, caller.key)],
         choices=[(each.value, TEXT[each.value]) for each in Choice],

@@ -1,6 +1,7 @@
 // One video: the player with its boxes, the timelines that follow it, decisions, and keys for all of it.
 
 import { ApiError, call, follow, percent, text } from "./api.js";
+import { explainFocused } from "./explain.js";
 
 const review = document.querySelector("[data-video]");
 const id = review.dataset.video;
@@ -296,6 +297,7 @@ const keys = {
   b: () => use("blur"),
   g: () => use("grey"),
   x: () => use("boxes"),
+  e: () => explainFocused(),
   "?": () => use("help"),
 };
 choices.forEach((choice, i) => { keys[String(i + 1)] = () => decide(choice); });

@@ -1,0 +1,1 @@
+"""What the score of one face depends on: a map, and whether it holds."""
