@@ -35,6 +35,7 @@ def scanner(
     limits: Limits | None = None,
     source_limits: SourceLimits | None = None,
     portraits: bool = True,
+    prints: bool = False,
     progress: Progress | None = None,
     cost: Callable[[ClipCost], None] | None = None,
     batch_size: Callable[[int], None] | None = None,
@@ -51,6 +52,7 @@ def scanner(
         options: None: the default of each.
         source_limits: how much is read and fetched.
         portraits: keep a picture of each person for the report.
+        prints: make a print of each clip.
         progress: called after each frame.
         cost: called at the end of each clip.
         batch_size: called with the number of crops of each batch.
@@ -107,6 +109,7 @@ def scanner(
                 source_limits=source_limits or SourceLimits(),
                 min_coverage=min_coverage,
                 portraits=portraits,
+                prints=prints,
                 progress=progress,
                 cost=cost,
                 credentials=credentials,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.contracts import Verdict
 from pipeline.credentials import Credentials
+from pipeline.known.prints import ClipPrint
 from pipeline.portraits import Portrait
 
 
@@ -31,6 +32,7 @@ class ClipReport:
     Attributes:
         transient: another try may succeed.
         credentials: what the file's maker says about it; None: nobody looked. They change no verdict.
+        print: of the clip, where the scanner makes prints; of several video streams, that of the deciding one.
     """
 
     verdict: Verdict
@@ -39,3 +41,4 @@ class ClipReport:
     thresholds: AppliedThresholds | None = None
     transient: bool = False
     credentials: Credentials | None = None
+    print: ClipPrint | None = None

@@ -24,6 +24,7 @@ from pipeline.faces.tracker import FaceTracker
 from pipeline.faces.turns import TurnFinder
 from pipeline.faces.views import Looks, crops_with_views
 from pipeline.frame_scorer import FrameScorer
+from pipeline.known.prints import PrintMaker
 from pipeline.manifests.reader import CredentialsReader
 from pipeline.parts.join import overlap_for
 from pipeline.parts.result import PartResult, SeenFrame
@@ -56,7 +57,8 @@ class ClipCost:
     """What a clip took.
 
     Attributes:
-        seconds: in each stage: open, decode, faces, queue (until the engine takes a crop), score (of the last crops).
+        seconds: in each stage: open, decode, faces, queue (until the engine takes a crop), score (of the last crops),
+            print (where the scanner makes prints).
         decoder_died: its decode child was killed, by what it met or by a limit.
     """
 
@@ -89,6 +91,7 @@ class Scanner:
         provenance: what is the same for all clips; decoder and source_sha256 are filled in for each.
         source_limits: how much is read and fetched.
         portraits: keep crops for a report.
+        prints: make a print of each clip, see `pipeline.known.prints`.
         progress: called for each frame with the source, the part of the clip that is done (None where its
             duration is unknown) and the number of faces scored in it.
         partial: called now and then with the source and the verdict on what was scored so far, which may still change.
@@ -110,6 +113,7 @@ class Scanner:
     limits: Limits = field(default_factory=Limits)
     source_limits: SourceLimits = field(default_factory=SourceLimits)
     portraits: bool = True
+    prints: bool = False
     progress: Progress | None = None
     partial: Callable[[Source, Verdict], None] | None = None
     cost: Callable[[ClipCost], None] | None = None
@@ -258,6 +262,7 @@ class _Clip:
         self.settled = False  # by them
         self.partial_at = _PARTIAL_FRAMES
         self.spent: Counter[str] = Counter()  # seconds of readings that gave way to another
+        self.printed = PrintMaker() if scanner.prints else None
         self._begin(turn=0)
 
     def _begin(self, turn: int) -> None:
@@ -462,6 +467,9 @@ class _Clip:
                 return
             if self.stopped():
                 raise ScanInterruptedError
+            if self.printed is not None:
+                with self.scorer.timed("print"):
+                    self.printed.add(frame)
             yield frame
 
     def stopped(self) -> bool:
@@ -530,14 +538,16 @@ class _Clip:
         scanner = self.scanner
         verdict = judge(self._facts(elapsed_s), self.scores, scanner.calibration, scanner.thresholds)
         transient = self.failure is not None and self.failure.transient
+        made = None if self.printed is None else self.printed.made()
         if self.picker is None:
-            return ClipReport(verdict, transient=transient)
+            return ClipReport(verdict, transient=transient, print=made)
         return ClipReport(
             verdict,
             transient=transient,
             suspicious=self.picker.suspicious,
             clearest=self.picker.clearest,
             thresholds=self._applied(verdict),
+            print=made,
         )
 
     def _applied(self, verdict: Verdict) -> AppliedThresholds | None:

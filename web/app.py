@@ -25,6 +25,7 @@ from web.routes.credentials import router as credentials
 from web.routes.explanations import router as explanations
 from web.routes.keys import router as keys
 from web.routes.review import router as review
+from web.routes.similar import router as similar
 from web.routes.streams import for_workers
 from web.routes.streams import router as streams
 from web.routes.uploads import router as uploads
@@ -66,6 +67,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(uploads)
     app.include_router(credentials)
     app.include_router(explanations)
+    app.include_router(similar)
     app.include_router(keys)
     app.include_router(review)
     app.include_router(webhooks)

@@ -126,6 +126,17 @@ _STEPS: Final = (
         PRIMARY KEY (video, track, i), FOREIGN KEY (video, track, i) REFERENCES portraits ON DELETE CASCADE
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE prints (video INTEGER PRIMARY KEY REFERENCES videos ON DELETE CASCADE, hashes BLOB NOT NULL);
+    CREATE TABLE similar (
+        video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE,
+        other INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE,
+        share REAL NOT NULL, other_share REAL NOT NULL, distance REAL NOT NULL, PRIMARY KEY (video, other)
+    ) WITHOUT ROWID;
+    CREATE INDEX similar_other ON similar (other);
+    CREATE INDEX videos_sha256 ON videos (sha256);
+    CREATE INDEX videos_uri ON videos (uri);
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

@@ -19,7 +19,7 @@ class Event:
     """Something happened to a video.
 
     Attributes:
-        kind: state, progress, partial, decision or deleted.
+        kind: state, progress, partial, known, decision or deleted.
         data: what the client gets, as JSON.
         is_last: nothing will follow.
     """

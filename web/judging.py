@@ -16,6 +16,7 @@ import structlog
 
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, Verdict
+from pipeline.first_print import print_of
 from pipeline.manifests.reader import CredentialsReader
 from pipeline.scan import Scanner
 from pipeline.scanner_options import ScannerOptions
@@ -26,6 +27,7 @@ from pipeline.verdict.aggregate import ClipFacts, Failure, judge
 from pipeline.worker.access import UriAllow
 from web.hub import Event, Hub
 from web.judges import ended, named
+from web.known import Known
 from web.media import MediaFolder
 from web.videos import MAX_CRASHES, Video, Videos
 
@@ -52,10 +54,12 @@ class JudgeOptions:
     Attributes:
         weights: names or paths; None: the default ones.
         scanner: see `ScannerOptions`.
+        known_first: compare an upload with earlier videos before it is judged.
     """
 
     weights: str | None = None
     scanner: ScannerOptions = field(default_factory=ScannerOptions)
+    known_first: bool = False
 
 
 class Judge:
@@ -65,6 +69,7 @@ class Judge:
         videos: where they wait, and where verdicts go.
         media: their files.
         hub: gets their events.
+        known: keeps their prints.
         options: see `JudgeOptions`.
         settings: limits of the machine, and which URIs may be read.
 
@@ -81,6 +86,7 @@ class Judge:
         videos: Videos,
         media: MediaFolder,
         hub: Hub,
+        known: Known,
         options: JudgeOptions,
         settings: Settings,
     ) -> None:
@@ -92,6 +98,7 @@ class Judge:
         self._videos = videos
         self._media = media
         self._hub = hub
+        self._known = known
         self._options = options
         self._settings = settings
         self._credentials = CredentialsReader(settings.c2pa_trust)
@@ -183,6 +190,7 @@ class Judge:
                 source_limits=SourceLimits.of(self._settings),
                 min_coverage=self._settings.min_coverage,
                 progress=self._progress,
+                prints=True,
                 server=server,
                 credentials=self._credentials,
             )
@@ -242,6 +250,7 @@ class Judge:
             self._finish(video, _given_up(scanner, video))
             return
         try:
+            is_known = self._options.known_first and self._look_first(scanner, video)
             report = scanner.scan(self._source(video), stop=self._stops(video.id), part=video.upload.part)
         except ScanInterruptedError:
             self._videos.requeue(video.id)
@@ -256,9 +265,28 @@ class Judge:
             self._videos.requeue(video.id)
             return
         self._again.pop(video.id, None)
-        self._finish(video, report)
+        self._finish(video, replace(report, print=None) if is_known else report)
+
+    def _look_first(self, scanner: Scanner, video: Video) -> bool:
+        """Keep the print of an upload before it is judged; whether it has one. Of a URI it would be a second fetch."""
+        if video.upload.uri is not None:
+            return False
+        print_ = print_of(
+            self._source(video),
+            scanner.server,
+            limits=scanner.limits,
+            source_limits=scanner.source_limits,
+            stop=self._stops(video.id),
+        )
+        self._known.keep(video.id, print_)
+        if self._known.similar(video):
+            self._hub.publish(video.id, Event("known", {}))
+        return len(print_) > 0
 
     def _finish(self, video: Video, report: ClipReport) -> None:
+        if report.print is not None:
+            # Before the verdict: if the process ends in between, both are made again.
+            self._known.keep(video.id, report.print)
         finished = self._videos.finish(video.id, named(report, video, str(self._media.path(video.id))))
         self.finished()
         if finished is not None:

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from web.decisions import Decision, is_hidden
 from web.keys import Key, Role
+from web.known import Kind, KnownDecision, Similar
 from web.resumable import Resumable
 from web.rounds import Choice, Round
 from web.videos import Video
@@ -87,7 +88,7 @@ class VideoResource(Resource):
         """As JSON, as a key of this role may see it."""
         is_blind = viewer is Role.REVIEW and is_hidden(video)
         upload, base = video.upload, f"/v1/videos/{video.id}"
-        links = {"self": base, "events": f"{base}/events", "page": f"/videos/{video.id}"}
+        links = {"self": base, "events": f"{base}/events", "similar": f"{base}/similar", "page": f"/videos/{video.id}"}
         if video.state is State.DONE:
             links |= {"record": f"{base}/record", "frames": f"{base}/frames", "credentials": f"{base}/credentials"}
         if upload.uri is None:
@@ -116,6 +117,64 @@ class VideoResource(Resource):
         )
 
 
+class KnownResource(Resource):
+    """What people decided on a copy of this video."""
+
+    video: str = Field(description="id of the copy")
+    decision: Choice
+    votes: int
+    of: int = Field(description="people who decided on it")
+    share: float | None = Field(description="of the frames of this video, those in the copy; null: equal bytes")
+
+    @classmethod
+    def of_decision(cls, known: KnownDecision) -> Self:
+        """As JSON."""
+        similar = known.similar
+        return cls(
+            video=similar.id,
+            decision=known.decision,
+            votes=known.votes,
+            of=known.of,
+            share=_rounded(similar.share),
+        )
+
+
+class SimilarResource(Resource):
+    """A video that shows the same as another one, or a part of it."""
+
+    id: str
+    name: str
+    kind: Kind = Field(description="same_file: equal bytes; same_content: equal pictures; same_source: the same URI")
+    share: float | None = Field(description="of the frames of the video that was asked for; null: not compared")
+    other_share: float | None = Field(description="of the frames of this video, those in the one that was asked for")
+    distance: float | None = Field(description="mean number of differing bits of the 256 of a frame's hash")
+    is_copy: bool = Field(description="equal bytes, or both shares high: the same clip, perhaps encoded again")
+    decisions: dict[Choice, int] = Field(description="on the whole clip, as they count now")
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, similar: Similar) -> Self:
+        """As JSON."""
+        return cls(
+            id=similar.id,
+            name=similar.name,
+            kind=similar.kind,
+            share=_rounded(similar.share),
+            other_share=_rounded(similar.other_share),
+            distance=_rounded(similar.distance),
+            is_copy=similar.is_copy,
+            decisions=dict(similar.decisions),
+            links={"self": f"/v1/videos/{similar.id}", "page": f"/videos/{similar.id}"},
+        )
+
+
+class SimilarPage(Resource):
+    """Videos that show the same as another one."""
+
+    known: KnownResource | None = Field(description="what people decided on a copy; null: no copy is decided")
+    similar: list[SimilarResource] = Field(description="at most 100, the closest first")
+
+
 class VideoDetail(VideoResource):
     """A video with its verdict and the decisions on it."""
 
@@ -123,12 +182,21 @@ class VideoDetail(VideoResource):
         default=None, description="the record as in docs/contracts.md, without its frames; null until it is judged"
     )
     decisions: list[DecisionResource] = Field(default_factory=list, description="by time, with those undone")
+    known: KnownResource | None = Field(default=None, description="what people decided on a copy of this video")
 
 
-def detail_of(video: Video, viewer: Role, verdict: Verdict | None, decisions: list[DecisionResource]) -> VideoDetail:
+def detail_of(
+    video: Video,
+    viewer: Role,
+    verdict: Verdict | None,
+    decisions: list[DecisionResource],
+    known: KnownDecision | None,
+) -> VideoDetail:
     """A video with all that belongs to it, as a key of this role may see it."""
     record = None if verdict is None else verdict.model_dump(mode="json", by_alias=True, exclude={"frames"})
-    return VideoDetail(**VideoResource.of(video, viewer).model_dump(), verdict=record, decisions=decisions)
+    copy = None if known is None else KnownResource.of_decision(known)
+    fields = VideoResource.of(video, viewer).model_dump()
+    return VideoDetail(**fields, verdict=record, decisions=decisions, known=copy)
 
 
 class VideoPage(Resource):
@@ -278,3 +346,7 @@ def _key_fields(key: Key) -> dict[str, Any]:
 def utc(unix_s: float) -> datetime:
     """Unix seconds as a moment."""
     return datetime.fromtimestamp(unix_s, UTC)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -24,6 +24,7 @@ from web.hub import Event, Hub
 from web.judges import AnyJudge
 from web.judging import Judge, JudgeOptions
 from web.keys import Caller, Keys, no_key
+from web.known import Known
 from web.listing import VideoList
 from web.media import MediaFolder
 from web.media_links import places_of
@@ -141,6 +142,7 @@ class Service:
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
         self.unknown_keys = Rates(options.unknown_keys_s)
+        self.known = Known(self.database)
         self.places = places_of(settings, options.folder / "media", self.media, signer)
         self.streams: Streams | None = None
         self.judge: AnyJudge
@@ -153,7 +155,7 @@ class Service:
                 workers, tasks, self.videos, self.media, self.places, self.streams, self.hub, allow
             )
         else:
-            self.judge = Judge(self.videos, self.media, self.hub, options.judge, settings)
+            self.judge = Judge(self.videos, self.media, self.hub, self.known, options.judge, settings)
         self.judge.finished = self.webhooks.wake
         self.explainer = Explainer(self.database, self.media, self.judge if isinstance(self.judge, Judge) else None)
         self.uploads = 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # Of the judge in this process; workers have their own.
-_JUDGE: Final = ("weights", "detector", "detector_weights", "fps", "workers")
+_JUDGE: Final = ("known_first", "weights", "detector", "detector_weights", "fps", "workers")
 
 
 def run(
@@ -42,6 +42,12 @@ def run(
     audit_share: Annotated[float, typer.Option(help="Of what a label decides, what people see nevertheless.")] = 0.05,
     second_share: Annotated[float, typer.Option(help="Of all clips, those that two people see.")] = 0.1,
     golden_share: Annotated[float, typer.Option(help="Of a reviewer's clips, those with a known answer.")] = 0.02,
+    known_first: Annotated[
+        bool,
+        typer.Option(
+            "--known-first", help="Compare an upload with earlier videos before it is judged; decodes it twice."
+        ),
+    ] = False,
     secure: Annotated[
         bool, typer.Option("--secure", help="The page is reached by https only, through a proxy.")
     ] = False,
@@ -88,7 +94,7 @@ def run(
         )
         options = ServeOptions(
             folder_of(folder),
-            JudgeOptions(weights, scanner),
+            JudgeOptions(weights, scanner, known_first=known_first),
             Policy(frozenset(map(label_of, automatic)), audit_share, second_share, golden_share),
             max_upload_bytes=max_upload_mib << 20,
             max_waiting=max_waiting,

@@ -15,6 +15,7 @@ from pipeline.results import wording
 from pipeline.results.clip_view import detailed
 from web.decisions import Decision, is_hidden
 from web.keys import SESSION_S, Caller, Key, Role
+from web.known import known_decision
 from web.pages.choosing import Form, api_query, form_of
 from web.pages.rendering import moment, page, signed_in
 from web.pages.text import SKIP_REASONS, TEXT
@@ -169,6 +170,7 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
     except ProblemError as error:
         return page(service, "missing.html.j2", caller, error.status)
     report = service.videos.report(video)
+    similar = service.known.similar(video, only_own(caller))
     names = {key.id: key.name for key in service.keys.all()}
     lease = service.reviews.holder(video)
     is_held = lease is not None and lease.by != caller.key.id
@@ -183,6 +185,8 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
         reasons=SKIP_REASONS,
         video=video,
         clip=None if report is None else detailed(report),
+        similar=similar,
+        known=known_decision(similar),
         has_file=video.upload.uri is None,
         part=_part_text(video.upload),
         moments=service.explainer.moments_s(video) if video.upload.uri is None else {},

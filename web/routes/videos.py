@@ -20,6 +20,7 @@ from pipeline.sources import SourceError
 from web.headers import MAX_BODY_BYTES
 from web.hub import Event, Listener
 from web.keys import Caller, Role
+from web.known import known_decision
 from web.listing import MAX_PAGE, Sort
 from web.media import MediaWriter
 from web.problems import Code, ProblemError, busy, fields_text, not_found
@@ -164,11 +165,14 @@ def get_video(
 ) -> Any:
     """A video with its verdict."""
     video = seen(service, caller, id)
-    etag = f'"{video.version}"'
+    detail = _detail(service, caller, video)
+    # What people decide on a copy changes the answer, and no version of this video.
+    known = "" if detail.known is None else f".{detail.known.video}.{detail.known.decision}.{detail.known.votes}"
+    etag = f'"{video.version}{known}"'
     if if_none_match is not None and is_known(etag, if_none_match):
         return Response(status_code=304, headers={"ETag": etag})
     response.headers["ETag"] = etag
-    return _detail(service, caller, video)
+    return detail
 
 
 @router.get("/videos/{id}/record", response_class=Response, responses={200: {"content": {"application/json": {}}}})
@@ -232,7 +236,7 @@ def get_media(id: str, service: TheService, caller: TheCaller) -> FileResponse:
     "/videos/{id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}}
 )
 async def get_events(id: str, request: Request, service: TheService, caller: TheCaller) -> StreamingResponse:
-    """Server-sent events: state, progress, partial (the verdict so far, which may change), decision.
+    """Server-sent events: state, progress, partial (the verdict so far, which may change), known, decision.
 
     The stream ends when the video is judged or deleted.
     """
@@ -290,7 +294,8 @@ def seen(service: Service, caller: Caller, id_: str) -> Video:
 def _detail(service: Service, caller: Caller, video: Video) -> VideoDetail:
     report = service.videos.report(video)
     decisions = [DecisionResource.of(each) for each in service.decisions.seen_by(video, caller.key)]
-    return detail_of(video, caller.key.role, None if report is None else report.verdict, decisions)
+    known = known_decision(service.known.similar(video, only_own(caller)))
+    return detail_of(video, caller.key.role, None if report is None else report.verdict, decisions, known)
 
 
 async def _received(request: Request, service: Service, caller: Caller, wanted: Upload) -> tuple[Video, bool]:

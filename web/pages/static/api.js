@@ -96,7 +96,7 @@ async function persisting(work, onLost) {
 // The events of a video until it is judged; `heard` gets each one's kind and data.
 export function follow(id, heard) {
   const source = new EventSource(`/v1/videos/${id}/events`);
-  for (const kind of ["state", "progress", "partial", "decision", "deleted"]) {
+  for (const kind of ["state", "progress", "partial", "known", "decision", "deleted"]) {
     source.addEventListener(kind, (event) => {
       const data = JSON.parse(event.data);
       if (kind === "deleted" || data.state === "done") source.close();

@@ -324,7 +324,7 @@ if (review.dataset.state !== "done") {
       if (data.share !== null) share.value = data.share;
     } else if (kind === "partial" && data.probability !== null) {
       partial.textContent = `${text.score_so_far} ${text.score} ${data.probability.toFixed(2)} (${data.frames} ${text.faces_scored}). ${text.may_change}`;
-    } else if (data.state === "done") {
+    } else if (data.state === "done" || kind === "known") {
       location.reload();
     } else if (kind === "deleted") {
       location.assign("/videos");

@@ -1,0 +1,1 @@
+"""Prints of clips: the same pictures are found again after another encoding."""
