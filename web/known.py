@@ -153,6 +153,8 @@ class Known:
 def known_decision(similar: Sequence[Similar]) -> KnownDecision | None:
     """What most people decided on the closest copy on which they agree; None: no copy is decided.
 
+    "Real" counts for equal bytes only: a forgery shows the same pictures as its original but for a face.
+
     Args:
         similar: as `Known.similar` gives them.
     """
@@ -160,7 +162,7 @@ def known_decision(similar: Sequence[Similar]) -> KnownDecision | None:
         of = each.decisions.total()
         if each.is_copy and of:
             decision, votes = each.decisions.most_common(1)[0]
-            if 2 * votes > of:
+            if 2 * votes > of and (decision is not Choice.REAL or each.kind is Kind.SAME_FILE):
                 return KnownDecision(each, decision, votes, of)
     return None
 

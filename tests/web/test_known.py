@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,8 @@ from tests.e2e.known_media import CHANGES, re_encode
 from tests.web.served import Served, judged, serving
 from web.judging import JudgeOptions
 from web.keys import Role
+from web.known import Kind, Similar, known_decision
+from web.rounds import Choice
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +131,15 @@ def test_the_page_shows_the_decision_on_a_copy(first: Served, clip: Path, copy: 
     page.locator(f"[data-similar] a[href='/videos/{original}']").click()
     expect(page).to_have_url(f"{first.url}/videos/{original}", timeout=120_000)
     context.close()
+
+
+def test_a_real_original_says_nothing_about_its_copies() -> None:
+    decided = Counter({Choice.REAL: 2})
+    copy = Similar("a", "a.mp4", Kind.SAME_CONTENT, 1.0, 1.0, 3.0, decided)
+    assert known_decision([copy]) is None
+    known = known_decision([copy, replace(copy, kind=Kind.SAME_FILE)])
+    assert known is not None
+    assert (known.decision, known.votes, known.of) == (Choice.REAL, 2, 2)
+    fake = known_decision([replace(copy, decisions=Counter({Choice.FAKE: 1}))])
+    assert fake is not None
+    assert fake.decision is Choice.FAKE
