@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.services import KafkaServer, RedisServer, ServiceError, kafka_jars
+from models.local_files import cache_dir
 from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY
 from pipeline.results.store import connect
 from pipeline.video.sandbox import DecodeServer
@@ -27,8 +28,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# A busy machine is no failure: examples may take their time.
-settings.register_profile("unmask", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is no failure: examples may take their time. New ones are drawn in each run, so few in each are enough.
+settings.register_profile(
+    "unmask", settings(), deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("unmask")
 
 # The tests in these places share a broker: one process runs them all, and its broker is started once.
@@ -74,9 +77,18 @@ _log_plainly()
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache for the test run: what is made, compiled or pulled stays out of the user's."""
+    """A cache for the test run, shared by its processes: what is made, compiled or pulled stays out of the user's.
+
+    The jars of Kafka that the user has are in it: Maven would take seconds to copy them.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    cache = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "unmask-cache"
+    cache.mkdir(exist_ok=True)
+    for jars in cache_dir().glob("kafka-*"):
+        with suppress(FileExistsError):
+            (cache / jars.name).symlink_to(jars)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNMASK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("UNMASK_CACHE", str(cache))
         yield
 
 

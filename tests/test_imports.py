@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-UNMASK = Path(sys.executable).with_name("unmask")
 # Each package may import itself and earlier ones.
 ORDER = ("client", "models", "pipeline", "web", "trainers", "tests")
 HEAVY = ("torch", "torchvision", "timm", "cv2", "av", "openvino", "facenet_pytorch", "numpy")
-SERVING_ONLY = ("pydantic", "structlog", "typer", "fsspec", "openvino", "av", "jinja2")
 
 
 # The rooms of each package (its folders and single files); each may import itself and earlier ones.
@@ -308,31 +307,52 @@ def loaded_by(statement: str) -> set[str]:
     return set(python("-c", f"{statement}\nimport sys\nprint(*sys.modules, sep='\\n')").stdout.split("\n"))
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["--version"],
-        *(
-            [command, "--help"]
-            for command in (
-                *("scan", "models", "doctor", "bench", "train", "evaluate", "data", "promote", "rollback"),
-                *("serve", "keys"),
-            )
-        ),
-    ],
-)
-def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    done = python("-X", "importtime", str(UNMASK), *arguments)
-    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "typer" in names
-    assert names.isdisjoint(HEAVY)
-    assert done.stdout
+# Runs each line of its input as a command, and writes its exit code, its outputs and what is loaded by then.
+COMMANDS = """
+import contextlib, io, json, sys
+from pipeline.cli import main
+for line in sys.stdin.read().splitlines():
+    sys.argv[1:] = line.split()
+    outputs = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    with contextlib.redirect_stdout(outputs[0]), contextlib.redirect_stderr(outputs[1]):
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+    print(json.dumps([code, *(each.buffer.getvalue().decode() for each in outputs), list(sys.modules)]))
+"""
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def after(commands: Sequence[str]) -> Iterator[tuple[str, int, str, str, set[str]]]:
+    """Each command of one new process: its exit code and outputs, and the modules that are loaded when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        input="\n".join(commands),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for command, line in zip(commands, lines, strict=True):
+        code, said, failed, modules = json.loads(line)
+        yield command, code, said, failed, set(modules)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    named = ("scan", "models", "doctor", "bench", "train", "evaluate", "data", "promote", "rollback", "serve", "keys")
+    for command, code, said, failed, loaded in after(["--version", *(f"{name} --help" for name in named), "--help"]):
+        assert (code, failed) == (0, ""), command
+        assert said, command
+        assert "typer" in loaded
+        assert loaded.isdisjoint(HEAVY), command
+
+
+def test_a_missing_file_is_reported_without_torch() -> None:
+    commands = [
         "scan clip.mp4 --weights absent",
         "bench tests/test_imports.py --weights absent",
         "evaluate --manifest absent.csv",
@@ -345,22 +365,10 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         "models difference absent --out out.difference",
         "models import absent --layout deepfakebench-xception --out out.safetensors",
         "serve --weights absent --port 0 --folder absent",
-    ],
-)
-def test_a_missing_file_is_reported_without_torch(arguments: str) -> None:
-    code = "import sys; from pipeline.cli import main; sys.argv[1:] = sys.stdin.read().split()"
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", f"{code}; main()"],
-        input=arguments,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=ROOT,
-    )
-    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert done.returncode == 2, done.stderr
-    assert names.isdisjoint({"torch", "timm", "openvino"})
+    ]
+    for command, code, _, failed, loaded in after(commands):
+        assert code == 2, f"{command}: {failed}"
+        assert loaded.isdisjoint({"torch", "timm", "openvino"}), command
 
 
 def test_the_decode_child_loads_only_the_decoders() -> None:
@@ -373,19 +381,3 @@ def test_the_web_service_needs_no_torch() -> None:
     loaded = loaded_by("import web.app, web.commands.serve, web.commands.keys")
     assert "fastapi" in loaded
     assert loaded.isdisjoint({"torch", "timm", "torchvision", "facenet_pytorch"})
-
-
-def test_training_needs_no_serving_libraries() -> None:
-    python(
-        "-c",
-        f"""
-import importlib, pkgutil, sys
-sys.modules.update(dict.fromkeys({SERVING_ONLY!r}))
-import models, trainers
-for package in (models, trainers):
-    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        # The sub-commands of `unmask` need typer; `python -m trainers` does not use them.
-        if not module.name.startswith(("trainers.commands", "trainers.__main__")):
-            importlib.import_module(module.name)
-""",
-    )

@@ -77,8 +77,7 @@ def choose(copies: list[ScoredCopy], *, fpr: float = FPR, misses: float = MISSES
     clean = copies[0].tracks(Calibration())
     if len(set(clean.label.tolist())) < 2:
         raise CalibrationError("calibration needs reals and fakes")
-    if (fewest := int((clean.label == REAL).sum())) * fpr < 1:
-        raise CalibrationError(f"a false-positive rate of {fpr:g} needs more than {1 / fpr:.0f} reals, got {fewest}")
+    _check_reals(int((clean.label == REAL).sum()), fpr)
     calibration = fit(copies)
     judged = {copy.name: copy.tracks(calibration) for copy in copies}
     everyday = [judged[copy.name] for copy in copies if copy.name in COPIES and COPIES[copy.name].everyday]
@@ -95,6 +94,11 @@ def choose(copies: list[ScoredCopy], *, fpr: float = FPR, misses: float = MISSES
     real = min(float(probability_of(np.quantile(fakes, misses))), float(fake[0]))
     thresholds = Thresholds(fpr=fpr, fake=tuple(float(p) for p in fake), real=(real,) * MAX_PEOPLE)
     return Calibrated(calibration, thresholds, worst, len(reals[worst]))
+
+
+def _check_reals(count: int, fpr: float) -> None:
+    if count * fpr < 1:
+        raise CalibrationError(f"a false-positive rate of {fpr:g} needs more than {1 / fpr:.0f} reals, got {count}")
 
 
 def fit(copies: list[ScoredCopy]) -> Calibration:
@@ -253,6 +257,9 @@ def calibrate(options: CalibrateOptions) -> tuple[Calibrated, str]:
     # A dataset with reals only would shift the line: its source would count as evidence.
     both = np.isin(rows.dataset, np.intersect1d(rows.dataset[rows.label == REAL], rows.dataset[rows.label == FAKE]))
     reals = join([part.take(part.label == REAL) for part in (held_out, rows.take(~both))], manifest.root)
+    # Before hours of scoring: no more videos can be scored than there are.
+    found = rows.take(both & (rows.label == REAL))
+    _check_reals(len(set(zip(found.dataset.tolist(), found.source_video.tolist(), strict=True))), options.fpr)
     copies = scored_copies(options.weights, rows.take(both), reals, options.device, rows=options.rows)
     chosen = choose(copies, fpr=options.fpr, misses=options.misses)
     sequences = scored_sequences(options.weights, rows.take(both), options.device)

@@ -14,10 +14,10 @@ from models.architectures import load_detector
 from models.calibration import Calibration
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.types import Image
+from pipeline.verdict.evidence import LogitSums
 from trainers.augment import degrade
 from trainers.calibration_fit import CalibrationError, Floats64
 from trainers.data.manifest import Manifest
-from trainers.evaluation.items import video_sums
 from trainers.evaluation.ladder import balanced_sample
 from trainers.evaluation.scoring import open_backend, score_images
 from trainers.metrics import Index, video_index, video_labels
@@ -111,12 +111,12 @@ class ScoredCopy:
     def tracks(self, calibration: Calibration) -> Tracks:
         """The videos, judged by the serving code."""
         videos, first = np.unique(self.video, return_index=True)
-        sums = video_sums(self.logits, self.quality, self.video, calibration)
+        sums = LogitSums.of_groups(self.logits, self.quality, self.video, calibration)
         return Tracks(
             self.label[first],
-            np.array([each.mean for each in sums]),
-            np.array([each.trust(calibration) for each in sums]),
-            np.array([each.log_odds(calibration) for each in sums]),
+            sums.mean,
+            sums.trust(calibration),
+            sums.log_odds(calibration),
             videos,
             self.group[first],
         )

@@ -150,9 +150,8 @@ def start_from_pretrained(model: BaseModel) -> str:
 
 def _resized(name: str, classes: int, state: dict[str, Tensor], size: int) -> dict[str, Tensor]:
     """The state with its position embeddings resampled for images of another size."""
-    with torch.random.fork_rng(devices=[]):
-        net = timm.create_model(name, num_classes=classes)
-    net.load_state_dict(state)
+    net = _empty(name, classes)
+    net.load_state_dict(state, assign=True)
     net.set_input_size(img_size=(size, size))
     resized: dict[str, Tensor] = net.state_dict()
     return resized

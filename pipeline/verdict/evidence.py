@@ -135,14 +135,25 @@ class LogitSums:
         return cls(np.array([[s.weighted, s.weight, s.plain, s.count, s.quality] for s in sums], np.float64).T)
 
     @classmethod
+    def of_groups(
+        cls,
+        logits: npt.NDArray[np.floating],
+        quality: npt.NDArray[np.floating],
+        group: npt.NDArray[np.integer],
+        calibration: Calibration | None,
+    ) -> LogitSums:
+        """Of the logits of each group, in the order of the groups' numbers. Arguments as in `LogitSum.of`."""
+        rows = _rows(logits, quality, calibration)
+        order = np.argsort(group, kind="stable")
+        starts = np.unique(group[order], return_index=True)[1]
+        return cls(np.add.reduceat(rows[:, order], starts, axis=1) if len(order) else rows)
+
+    @classmethod
     def cumulative(
         cls, logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating], calibration: Calibration | None
     ) -> LogitSums:
         """Of the first 0, 1, 2 ... N logits: S is N + 1. Arguments as in `LogitSum.of`."""
-        qualities = np.asarray(quality, np.float64)
-        weights = qualities * (calibration or Calibration()).trust(qualities)
-        clipped = np.clip(np.asarray(logits, np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
-        rows = np.stack([clipped * weights, weights, clipped, np.ones_like(clipped), qualities])
+        rows = _rows(logits, quality, calibration)
         return cls(np.concatenate([np.zeros((5, 1)), np.cumsum(rows, axis=1)], axis=1))
 
     def __getitem__(self, which: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> LogitSums:
@@ -164,6 +175,11 @@ class LogitSums:
         return np.asarray(self.values[3], np.float64)
 
     @property
+    def quality(self) -> Floats64:
+        """float64 [S], sums of the qualities."""
+        return np.asarray(self.values[4], np.float64)
+
+    @property
     def mean(self) -> Floats64:
         """As of `LogitSum`: float64 [S], nan where there are no logits."""
         weighted, weight, plain, count, _ = self.values
@@ -182,3 +198,13 @@ class LogitSums:
         """As of `LogitSum`: float64 [S], nan where there are no logits."""
         odds = (calibration or Calibration()).log_odds(self.mean.astype(np.float32))
         return np.asarray(self.trust(calibration) * odds, np.float64)
+
+
+def _rows(
+    logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating], calibration: Calibration | None
+) -> Floats64:
+    """float64 [5, N], the fields of the `LogitSum` of each single logit."""
+    qualities = np.asarray(quality, np.float64)
+    weights = qualities * (calibration or Calibration()).trust(qualities)
+    clipped = np.clip(np.asarray(logits, np.float64), -LOGIT_LIMIT, LOGIT_LIMIT)
+    return np.stack([clipped * weights, weights, clipped, np.ones_like(clipped), qualities])

@@ -14,11 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 
-from models.architectures import get_model
 from models.checkpoint import Thresholds
+from pipeline.graphs.format import SUFFIX, write_graph
+from pipeline.graphs.make import make_graph
 from tests import media
+from tests.weights import small_model
 
 UNMASK = Path(sys.executable).with_name("unmask")
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -37,11 +38,11 @@ def unmask() -> Command:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small detector that loads quickly, with thresholds that call every clip fake."""
-    torch.manual_seed(0)
-    model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    model.save_checkpoint(path, epoch=0, name="small", thresholds=Thresholds(0.05, fake=(0.0,) * 8, real=(0.0,) * 8))
+    """A small detector with its graph, so that scans need no torch, and thresholds that call every clip fake."""
+    model, path = small_model(96), tmp_path_factory.mktemp("weights") / "small.safetensors"
+    thresholds = Thresholds(0.05, fake=(0.0,) * 8, real=(0.0,) * 8)
+    sha256 = model.save_checkpoint(path, epoch=0, name="small", thresholds=thresholds)
+    write_graph(path.with_suffix(SUFFIX), make_graph(model.eval(), sha256))
     return path
 
 

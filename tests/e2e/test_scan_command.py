@@ -97,7 +97,8 @@ def test_resume_scans_changed_and_missing_clips(
 def test_untrained_weights_mark_every_output(unmask: Command, good_clips: Path, tmp_path: Path) -> None:
     """Standard output has only the records."""
     report = tmp_path / "out.html"
-    done = unmask("scan", good_clips / "a.mp4", "--untrained", "--keyframes", "--jsonl", "-", "--report", report)
+    options = ("--untrained", "--backend", "torch", "--keyframes", "--jsonl", "-", "--report", report)
+    done = unmask("scan", good_clips / "a.mp4", *options)
     assert done.returncode == 0, done.stderr
     verdict = Verdict.model_validate_json(done.stdout)
     assert verdict.provenance.untrained

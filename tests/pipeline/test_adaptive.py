@@ -32,10 +32,10 @@ def detector() -> FaceDetector:
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty seconds of one person, a key frame each second."""
+    """Twenty seconds of one person, ten frames and a key frame each second."""
     path = tmp_path_factory.mktemp("adaptive") / "talk.mp4"
-    options = {"x264-params": "keyint=25:min-keyint=25:scenecut=0"}
-    media.make_clip(path, seconds=20, size=(320, 240), face_px=(90, 100), options=options)
+    options = {"x264-params": "keyint=10:min-keyint=10:scenecut=0"}
+    media.make_clip(path, seconds=20, fps=10, size=(320, 240), face_px=(90, 100), options=options)
     return path
 
 
@@ -115,7 +115,7 @@ def test_more_frames_are_looked_at_before_all_are(
         return np.array(values, np.float32)
 
     network.log_odds = log_odds
-    verdict = judged(decode_server, talk, Adaptive(Every(3)), detector, network)
+    verdict = judged(decode_server, talk, Adaptive(Every(1)), detector, network)
     assert verdict.label is Label.REAL
     assert verdict.adapted is not None
     assert verdict.adapted.early
@@ -142,15 +142,15 @@ def test_unusual_clips_get_the_whole_scan(
         case "short":
             media.make_clip(path, seconds=1, size=(320, 240))
         case "no_face":
-            media.make_clip(path, seconds=8, size=(320, 240), faces=0)
+            media.make_clip(path, seconds=8, fps=10, size=(320, 240), faces=0)
         case "two_streams":
-            media.make_clip(tmp_path / "other.mp4", seconds=8, size=(160, 120), faces=0)
+            media.make_clip(tmp_path / "other.mp4", seconds=8, fps=10, size=(160, 120), faces=0)
             together(tmp_path, [str(talk.with_suffix("")), "other"], path)
         case "cut_off":
             data = talk.read_bytes()
             path.write_bytes(data[: len(data) * 2 // 3])
         case "on_its_side":
-            media.make_clip(tmp_path / "upright.mp4", seconds=8, size=(320, 240), face_px=(90, 100))
+            media.make_clip(tmp_path / "upright.mp4", seconds=8, fps=10, size=(320, 240), face_px=(90, 100))
             media.turn_clip(tmp_path / "upright.mp4", path, 90)
         case "picture":
             import cv2

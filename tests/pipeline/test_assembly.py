@@ -24,12 +24,13 @@ from pipeline.scoring.backends import create_backend
 from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.sources import Source
 from pipeline.video.sampling import Even
+from tests.weights import SMALL_BACKBONE
 
 
 @pytest.fixture(scope="module")
 def model() -> BaseModel:
     torch.manual_seed(1)
-    return get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
+    return get_model("xception", pretrained=False, backbone=SMALL_BACKBONE, input_size=96)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_faces_are_found_on_the_gpu_that_scores(
 def test_weights_that_cannot_score_end_the_warm_up(model: BaseModel, tmp_path: Path) -> None:
     path = tmp_path / "nan.safetensors"
     state = model.state_dict()
-    broken = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
+    broken = get_model("xception", pretrained=False, backbone=SMALL_BACKBONE, input_size=96)
     broken.load_state_dict(
         {name: value * float("nan") if value.is_floating_point() else value for name, value in state.items()}
     )

@@ -28,6 +28,7 @@ from pipeline.video.sandbox import DecodeServer
 from tests import media
 from tests.pipeline.quick import quick_scanner
 from tests.pipeline.video.reading import remux
+from tests.weights import small_weights
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +148,11 @@ def test_the_terminal_and_the_report_say_so(
     little.write_bytes(cut(clip, tmp_path, 0.35).read_bytes())
     part.write_bytes(clip.read_bytes()[: int(clip.stat().st_size * 0.8)])
     monkeypatch.setenv("COLUMNS", "200")
+    small_weights(tmp_path / "small.safetensors")
     options = Options(
         paths=(str(part), str(little)),
         scanner=ScannerOptions(backend="torch", device="cpu"),
-        untrained=True,
+        weights=str(tmp_path / "small.safetensors"),
         report=tmp_path / "report.html",
     )
     assert run(options) == EXIT_SOME_OUTCOME

@@ -28,7 +28,7 @@ from pipeline.scoring.openvino_backend import OpenVinoBackend
 from pipeline.scoring.torch_backend import TorchBackend
 from pipeline.types import Floats, Image
 from tests.media import face_picture
-from tests.weights import small_weights
+from tests.weights import SMALL_BACKBONE, small_weights
 
 # The shipped weights are float16, which the graph keeps exactly.
 GRAPH_LOG_ODDS = 1e-3
@@ -111,7 +111,7 @@ def test_a_graph_is_made_once(weights: Path, no_torch: None, monkeypatch: pytest
     detector = load(architecture=None, weights=weights, untrained=False)
     assert detector.graph_files[0] == path
     assert (detector.name, detector.architecture) == ("small", "xception")
-    assert detector.network == "xception over tf_efficientnet_lite0"
+    assert detector.network == f"xception over {SMALL_BACKBONE}"
     assert detector.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert len(score(OpenVinoBackend(detector.graph()), faces(64))) == 8
     with pytest.raises(GraphError, match="torch"):

@@ -26,6 +26,7 @@ from pipeline.scoring.group import EngineGroup
 from pipeline.sources import Source
 from pipeline.video.sampling import Even, Fps
 from pipeline.video.window import Window
+from tests.weights import SMALL_BACKBONE
 
 
 def thresholds(fake: float, real: float) -> Thresholds:
@@ -37,11 +38,11 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two detectors that differ in architecture, size, geometry, normalisation and calibration."""
     folder = tmp_path_factory.mktemp("members")
     torch.manual_seed(1)
-    first = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=64)
+    first = get_model("xception", pretrained=False, backbone=SMALL_BACKBONE, input_size=64)
     first.save_checkpoint(
         folder / "a.safetensors", epoch=0, name="a", calibration=Calibration(2.0, 0.5), thresholds=thresholds(0.9, 0.2)
     )
-    second = get_model("cnn_transformer", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
+    second = get_model("cnn_transformer", pretrained=False, backbone=SMALL_BACKBONE, input_size=96)
     second.input_spec = InputSpec(96, (0.4,) * 3, (0.3,) * 3, BoxMargin(0.3), "bilinear")
     second.save_checkpoint(
         folder / "b.safetensors", epoch=0, name="b", calibration=Calibration(0.7, -1.0), thresholds=thresholds(0.6, 0.4)

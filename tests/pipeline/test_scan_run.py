@@ -22,13 +22,19 @@ from pipeline.video.window import Window
 from tests.weights import small_weights
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    small_weights(path)
+    return path
+
+
 @pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+def options(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     """Options for a missing clip, so that nothing is decoded."""
     monkeypatch.setenv("COLUMNS", "400")
-    return Options(
-        paths=(str(tmp_path / "missing.mp4"),), scanner=ScannerOptions(backend="torch", device="cpu"), untrained=True
-    )
+    scanner = ScannerOptions(backend="torch", device="cpu")
+    return Options(paths=(str(tmp_path / "missing.mp4"),), scanner=scanner, weights=str(weights))
 
 
 def complaint(options: Options, capsys: pytest.CaptureFixture[str]) -> str:
@@ -42,11 +48,11 @@ def complaint(options: Options, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"architecture": "resnet"}, "xception"),
+        ({"architecture": "resnet", "untrained": True, "weights": None}, "xception"),
         ({"scanner": ScannerOptions(face_detector="eyes")}, "mtcnn, yunet"),
         ({"scanner": ScannerOptions(backend="tensorrt")}, "openvino, torch"),
         ({"scanner": ScannerOptions(device="quantum")}, "quantum"),
-        ({"untrained": False, "weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
     ],
 )
 def test_a_bad_option_lists_what_is_available(
@@ -238,13 +244,12 @@ def test_records_survive_an_output_that_cannot_hold_their_letters(tmp_path: Path
     assert json.loads(done.stdout.decode("ascii"))["source"] == str(clip)
 
 
-def test_weights_are_never_overwritten(options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = tmp_path / "small.safetensors"
-    small_weights(weights)
+def test_weights_are_never_overwritten(
+    options: Options, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = weights.read_bytes()
     clip, _ = made(tmp_path)
-    changed = replace(options, paths=(str(clip),), untrained=False, weights=str(weights), force=True)
-    said = complaint(replace(changed, jsonl=weights), capsys)
+    said = complaint(replace(options, paths=(str(clip),), jsonl=weights, force=True), capsys)
     assert "--jsonl would replace an input" in said
     assert weights.read_bytes() == before
 

@@ -43,11 +43,11 @@ def scanner(decode_server: DecodeServer) -> Iterator[Scanner]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip with a face, the same one darker, and slides without a face."""
     folder = tmp_path_factory.mktemp("streams")
-    media.make_clip(folder / "camera.mp4", seconds=4, size=(640, 360))
-    media.make_clip(folder / "slides.mp4", seconds=4, size=(320, 180), faces=0)
+    media.make_clip(folder / "camera.mp4", seconds=4, fps=10, size=(640, 360))
+    media.make_clip(folder / "slides.mp4", seconds=4, fps=10, size=(320, 180), faces=0)
     with av.open(str(folder / "camera.mp4")) as container:
         frames = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-    media.encode(folder / "dark.mp4", [(t_s, image[::2, ::2] // 2 + 10) for t_s, image in frames])
+    media.encode(folder / "dark.mp4", [(t_s, image[::2, ::2] // 2 + 10) for t_s, image in frames], fps=10)
     return folder
 
 

@@ -18,6 +18,7 @@ import torch
 from models.architectures import list_architectures, load_detector
 from models.checkpoint import read_checkpoint, read_state, save_checkpoint
 from tests.trainers.teaching import make_teacher
+from tests.weights import SMALL_BACKBONE
 from trainers.config import TrainConfig, with_settings
 from trainers.data.manifest import Manifest
 from trainers.loop import BEST, LAST, train
@@ -33,6 +34,8 @@ CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "start=random",
+    f"model.backbone={SMALL_BACKBONE}",
+    "model.drop_path_rate=0",
     "model.input_size=64",
     "data.pairs.shares={'dfdc': 0.7, 'self_blend': 0.3}",
     "batch_size=8",
@@ -66,6 +69,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 def test_a_short_run_learns_an_easy_forgery(small: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = small(
         "start=imagenet",
+        "model.backbone=tf_efficientnet_lite0",
         "samples=480",
         "batch_size=16",
         "schedule.warmup_steps=5",
@@ -114,7 +118,6 @@ def test_a_run_resumes_bit_for_bit(small: Callable[..., TrainConfig], tmp_path: 
 EVERYTHING = (
     "model.dropout_rate=0.3",
     "model.backbone=test_resnet.r160_in1k",
-    "model.drop_path_rate=0",
     "validation.split=absent",
     "mask_weight=0.3",
     "losses.ordered.weight=0.2",

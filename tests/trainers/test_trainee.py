@@ -5,6 +5,7 @@ import torch
 
 from models.architectures import get_model
 from models.base import BaseModel
+from tests.weights import SMALL_BACKBONE
 from trainers.config import with_settings
 from trainers.losses.config import ConsistencyConfig, DistilConfig, LossConfig, OrderedConfig
 from trainers.recipes import probe
@@ -16,7 +17,7 @@ STEPS = 20
 
 def small_model() -> BaseModel:
     torch.manual_seed(0)
-    return get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=64)
+    return get_model("xception", pretrained=False, backbone=SMALL_BACKBONE, input_size=64)
 
 
 def batch(known: bool = True) -> dict[str, torch.Tensor]:

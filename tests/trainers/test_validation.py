@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from models.architectures import get_model
 from tests.trainers.crops import make_crops
+from tests.weights import SMALL_BACKBONE
 from trainers.augment.pseudo_fakes import KINDS
 from trainers.config import SettingError, TrainConfig, ValidationConfig, from_json, to_json
 from trainers.data.manifest import FAKE, REAL, Manifest
@@ -185,7 +186,7 @@ def test_at_most_the_given_share_is_above_the_threshold(reals: list[float], fpr:
 def test_weights_are_validated(manifest: Manifest) -> None:
     sets = validation_sets(manifest, replace(CONFIG, degraded_rows=4), SIZE_PX)
     torch.manual_seed(0)
-    model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=SIZE_PX)
+    model = get_model("xception", pretrained=False, backbone=SMALL_BACKBONE, input_size=SIZE_PX)
     found = validate(model, sets, torch.device("cpu"), fpr=0.1)
     assert {f"alarms_{name}" for name in DEGRADED} | {f"caught_{name}" for name in DEGRADED} <= set(found)
     assert all(0 <= value <= 1 for value in found.values())

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from models.calibration import probability_of
 from models.checkpoint_info import Calibration, Thresholds
 from pipeline.types import Floats, Ints
-from pipeline.verdict.evidence import LogitSum
+from pipeline.verdict.evidence import LogitSums
 from trainers.data.manifest import Manifest, Strings
 from trainers.metrics import MixedVideoError, video_index, video_labels
 
@@ -131,12 +132,12 @@ def videos_of(
     labels = video_labels(manifest.label, videos, manifest.source_video.tolist())
     finite = np.isfinite(logits)
     known = np.ones(len(logits), np.float32) if quality is None else quality
-    sums = video_sums(logits[finite], known[finite], videos[finite], calibration)
+    sums = LogitSums.of_groups(logits[finite], known[finite], videos[finite], calibration)
     scored = np.unique(videos[finite])
     # Videos are numbered in the order of their first frames.
     _, first = np.unique(videos, return_index=True)
-    chance = np.array([each.probability(calibration) for each in sums], np.float32)
-    means = np.array([each.quality / each.count if quality is not None else np.nan for each in sums], np.float32)
+    chance = probability_of(sums.log_odds(calibration))
+    means = (sums.quality / sums.count if quality is not None else np.full(len(chance), np.nan)).astype(np.float32)
     rows = first[scored]
     return Items(
         labels[scored],
@@ -147,24 +148,6 @@ def videos_of(
         verdict_labels(chance, thresholds),
         means,
     )
-
-
-def video_sums(
-    logits: npt.NDArray[np.floating], quality: npt.NDArray[np.floating], videos: Ints, calibration: Calibration
-) -> list[LogitSum]:
-    """The frames of each video aggregated as in serving, in the order of the videos' numbers.
-
-    Args:
-        logits: [N], finite.
-        quality: [N] in 0..1.
-        videos: [N].
-        calibration: of the detector.
-    """
-    if not len(videos):
-        return []
-    order = np.argsort(videos, kind="stable")
-    starts = np.flatnonzero(np.diff(videos[order])) + 1
-    return [LogitSum.of(logits[part], quality[part], calibration) for part in np.split(order, starts)]
 
 
 def judge(

@@ -214,7 +214,7 @@ def test_ids_are_always_unique_and_never_reused(
 
 
 @given(st.integers(0, 39), st.lists(st.sampled_from(["both", "ann", "ben", "none"]), min_size=40, max_size=40))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 def test_a_tracker_restored_from_a_snapshot_continues_exactly(cut: int, who: list[str]) -> None:
     whole, first, second = Play(), Play(), Play()
     for n, visible in enumerate(who):

@@ -16,6 +16,7 @@ import torch
 from models.architectures import get_model
 from models.base import BaseModel
 from models.precision import Capability, precision_for, probe
+from pipeline.graphs.format import Graph
 from pipeline.graphs.make import convert, make_graph
 from pipeline.scoring import backends
 from pipeline.scoring.backend import Backend, BackendError
@@ -25,6 +26,7 @@ from pipeline.scoring.openvino_backend import OpenVinoBackend
 from pipeline.scoring.torch_backend import TorchBackend
 from pipeline.types import Floats, Image
 from tests.media import face_picture
+from tests.weights import small_model
 
 SIZE = 96
 PATIENCE_S = 200
@@ -55,8 +57,7 @@ def crops() -> Image:
 @pytest.fixture(scope="module")
 def model(crops: Image) -> BaseModel:
     """A network with varied scores: its log-odds on the crops have mean 0 and deviation 1."""
-    torch.manual_seed(0)
-    model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=SIZE).eval()
+    model = small_model(SIZE).eval()
     said = by_hand(model, crops)
     with torch.no_grad():
         model.head.linear.weight /= float(said.std())
@@ -100,8 +101,13 @@ def sigmoid(log_odds: Floats) -> Floats:
 
 
 @pytest.fixture(scope="module")
-def openvino_f32(model: BaseModel) -> Iterator[Backend]:
-    backend = OpenVinoBackend(make_graph(model, "0" * 64), precision="f32")
+def graph(model: BaseModel) -> Graph:
+    return make_graph(model, "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def openvino_f32(graph: Graph) -> Iterator[Backend]:
+    backend = OpenVinoBackend(graph, precision="f32")
     yield backend
     backend.close()
 
@@ -124,10 +130,10 @@ def test_a_graph_in_fp32_scores_as_torch(openvino_f32: Backend, model: BaseModel
 
 @pytest.mark.skipif(not probe("cpu").bf16, reason=f"needs native bf16: {probe('cpu').reason}")
 @pytest.mark.parametrize("kind", ["openvino", "torch"])
-def test_bf16_stays_close(kind: str, model: BaseModel, crops: Image) -> None:
+def test_bf16_stays_close(kind: str, graph: Graph, model: BaseModel, crops: Image) -> None:
     backend: Backend
     if kind == "openvino":
-        backend = OpenVinoBackend(make_graph(model, "0" * 64), precision="bf16")
+        backend = OpenVinoBackend(graph, precision="bf16")
     else:
         backend = TorchBackend(model, precision_for("cpu", BF16))
     assert backend.name == {"openvino": "openvino-bf16", "torch": "torch-bfloat16"}[kind]
@@ -192,8 +198,8 @@ def test_openvino_survives_an_inference_that_fails(openvino_f32: Backend, crops:
         assert score(openvino_f32, crops[:4]).shape == (4,)
 
 
-def test_larger_batches_are_prepared_beside_the_first_crops(model: BaseModel, crops: Image) -> None:
-    backend = OpenVinoBackend(make_graph(model, "0" * 64), precision="f32")
+def test_larger_batches_are_prepared_beside_the_first_crops(graph: Graph, crops: Image) -> None:
+    backend = OpenVinoBackend(graph, precision="f32")
     assert [backend.fit(waiting) for waiting in (1, 2, 9)] == [1, 1, 1]
     with Engine(backend) as engine:
         deadline_s = time.monotonic() + PATIENCE_S
@@ -203,9 +209,9 @@ def test_larger_batches_are_prepared_beside_the_first_crops(model: BaseModel, cr
 
 
 def test_closing_does_not_wait_for_batches_that_nobody_needs(
-    model: BaseModel, crops: Image, monkeypatch: pytest.MonkeyPatch
+    graph: Graph, crops: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = OpenVinoBackend(make_graph(model, "0" * 64), precision="f32")
+    backend = OpenVinoBackend(graph, precision="f32")
     prepared, started, go_on = [], threading.Event(), threading.Event()
 
     def slowly(batch: int) -> None:
@@ -239,7 +245,10 @@ def test_converted_models_free_their_memory() -> None:
     process = psutil.Process()
     sizes = []
     for _ in range(3):
-        model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=32)
+        # Few layers, which convert quickly, and many weights.
+        model = get_model(
+            "xception", pretrained=False, backbone="test_resnet.r160_in1k", neck_width=1024, input_size=32
+        )
         bytes_each = sum(parameter.nbytes for parameter in model.parameters())
         convert(model)
         del model

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.calibration import Calibration, LikelihoodBounds
 from pipeline.contracts import Label
 from pipeline.verdict.aggregate import judge
-from pipeline.verdict.evidence import LogitSum, track_probability
+from pipeline.verdict.evidence import LogitSum, LogitSums, track_probability
 from tests.pipeline.verdict.test_aggregate import FACTS, THRESHOLDS, scores, track
 
 TRUST = ((0.0, 0.0), (0.3, 0.2), (0.6, 1.0))
@@ -32,6 +32,16 @@ def test_sums_over_parts_are_those_of_the_whole(drawn: list[tuple[float, float]]
     parts = [LogitSum.of(logits[half], quality[half], TRUSTING) for half in (slice(None, cut), slice(cut, None))]
     whole = LogitSum.of(logits, quality, TRUSTING)
     assert (parts[0] + parts[1]).log_odds(TRUSTING) == pytest.approx(whole.log_odds(TRUSTING), abs=1e-5)
+
+
+@settings(deadline=None)
+@given(frames, st.data())
+def test_sums_of_groups_are_those_of_each_group(drawn: list[tuple[float, float]], data: st.DataObject) -> None:
+    logits, quality = columns(drawn)
+    group = np.array(data.draw(st.lists(st.integers(3, 6), min_size=len(drawn), max_size=len(drawn))))
+    found = LogitSums.of_groups(logits, quality, group, TRUSTING)
+    each = LogitSums.of([LogitSum.of(logits[group == g], quality[group == g], TRUSTING) for g in np.unique(group)])
+    np.testing.assert_allclose(found.values, each.values, rtol=1e-9, atol=1e-9)
 
 
 @settings(deadline=None)

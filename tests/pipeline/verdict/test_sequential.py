@@ -95,11 +95,11 @@ def test_labels_differ_from_the_whole_scan_more_rarely_than_the_risk() -> None:
     early, wrong = 0, 0
     for _ in range(1500):
         whole = random.normal(random.uniform(-5, 6), random.uniform(0.1, 1.5), 200)
-        truth = judged(scores(whole), 200).label
-        few = random.choice(whole, 5, replace=False)
-        if settled(scores(few), planned=200):
+        few = scores(random.choice(whole, 5, replace=False))
+        verdict = judged(few, 5)
+        if is_settled(verdict, few, 200, None, THRESHOLDS):
             early += 1
-            wrong += judged(scores(few), 5).label is not truth
+            wrong += verdict.label is not judged(scores(whole), 200).label
     assert early > 600
     assert wrong / early < RISK / 2
 

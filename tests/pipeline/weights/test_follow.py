@@ -224,7 +224,7 @@ def _other_architecture(bench: Bench) -> str:
 
 def _other_shapes(bench: Bench) -> str:
     config = read_checkpoint(bench.small).info.config
-    return _resaved(bench, config=config | {"backbone": "tf_efficientnet_lite1"})
+    return _resaved(bench, config=config | {"backbone": "test_resnet.r160_in1k"})
 
 
 def _truncated(bench: Bench) -> str:
@@ -450,8 +450,9 @@ def test_announced_weights_with_a_graph_need_no_torch(bench: Bench, monkeypatch:
 
 
 def test_a_damaged_graph_in_the_registry_is_made_again_with_torch_only(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("UNMASK_CACHE", str(tmp_path / "own"))
     sha256 = bench.put(4)
     packed = graph_of(bench, 4)
     announced = with_graph(bench, sha256, packed)

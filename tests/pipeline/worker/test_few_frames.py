@@ -33,7 +33,7 @@ def test_a_task_may_ask_for_few_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = root / "talk.mp4"
-    media.make_clip(path, seconds=20, size=(320, 240), face_px=(90, 100))
+    media.make_clip(path, seconds=20, fps=10, size=(320, 240), face_px=(90, 100))
     monkeypatch.setattr(network, "log_odds", lambda pixels: np.full(len(pixels), -4.0, np.float32))
     thresholds = Thresholds(0.01, (0.97,) * 8, (0.3,) * 8)
     scanners = Scanners(replace(scanner, thresholds=thresholds))

@@ -48,8 +48,8 @@ def test_a_stopped_worker_hands_its_task_back_to_the_next_one(
     store: VerdictStore,
 ) -> None:
     path = root / "long.mp4"
-    media.make_clip(path, seconds=8, seed=9)
-    asked = task(path, sampling="every=1")
+    media.make_clip(path, seconds=2, seed=9)
+    asked = task(path, sampling="every=2")
     began, go_on = threading.Event(), threading.Event()
     original = network.log_odds
 
@@ -78,7 +78,7 @@ def test_a_draining_worker_finishes_its_running_task(
     root: Path, bootstrap: str, service: Callable[[TaskConsumer], Service], publisher: Publisher, store: VerdictStore
 ) -> None:
     path = root / "drained.mp4"
-    media.make_clip(path, seconds=3, seed=10)
+    media.make_clip(path, seconds=2, seed=10)
     asked = task(path, sampling="every=2")
     with serving(bootstrap, service):
         publisher.submit(asked).wait()

@@ -18,12 +18,13 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from models.architectures import LoadedDetector, get_model, load_detector
+from models.architectures import LoadedDetector, load_detector
 from models.checkpoint import Calibration, Thresholds
 from pipeline.scoring.backend import Backend
 from pipeline.scoring.backends import create_backend
 from pipeline.types import Image
 from tests.media import face_picture
+from tests.weights import small_model
 from trainers.commands import evaluate as command
 from trainers.data.manifest import Manifest
 from trainers.evaluation.scoring import open_backend, score_manifest
@@ -106,8 +107,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
     """Random weights whose calibration spreads the made crops over 0..1, so that all three verdicts occur."""
-    torch.manual_seed(0)
-    model = get_model("xception", pretrained=False, backbone="tf_efficientnet_lite0", input_size=SIZE_PX)
+    model = small_model(SIZE_PX)
     scored = create_backend(model, backend="torch")
     logits = score_manifest(scored, model.input_spec, Manifest.read(manifest)).astype(np.float64)
     scale = 2 / float(logits.std())

@@ -15,6 +15,7 @@ from models.architectures import LoadedDetector, get_model, load_detector
 from models.checkpoint import Calibration, Thresholds, read_checkpoint
 from pipeline.faces.views import Looks
 from tests.trainers.evaluation.conftest import Evaluate
+from tests.weights import SMALL_BACKBONE
 from trainers.data.images import ImageStore
 from trainers.data.manifest import Manifest
 from trainers.evaluation.panel import Panel, load_panel
@@ -25,7 +26,7 @@ from trainers.evaluation.scoring import score_images
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With other size, normalisation and calibration than `weights`."""
     torch.manual_seed(3)
-    model = get_model("two_stream", pretrained=False, backbone="tf_efficientnet_lite0", input_size=96)
+    model = get_model("two_stream", pretrained=False, backbone=SMALL_BACKBONE, input_size=96)
     path = tmp_path_factory.mktemp("other") / "other.safetensors"
     thresholds = Thresholds(0.02, (0.8,) * 8, (0.3,) * 8)
     model.save_checkpoint(path, epoch=0, name="other", calibration=Calibration(0.5, 0.25), thresholds=thresholds)

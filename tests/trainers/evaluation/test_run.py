@@ -117,9 +117,16 @@ def test_probabilities_and_labels_are_those_of_serving(detector: LoadedDetector)
 
 
 def test_it_runs_with_only_the_libraries_of_training(weights: Path, manifest: Path, tmp_path: Path) -> None:
+    """And all modules of training can be imported."""
     program = f"""
-import sys
+import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys({SERVING_ONLY!r}))
+import models, trainers
+for package in (models, trainers):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        # The sub-commands of `unmask` need typer; `python -m trainers` does not use them.
+        if not module.name.startswith(("trainers.commands", "trainers.__main__")):
+            importlib.import_module(module.name)
 from pathlib import Path
 from trainers.evaluation.run import EvaluateOptions, run
 out = Path({str(tmp_path)!r})
