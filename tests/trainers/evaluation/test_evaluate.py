@@ -154,7 +154,8 @@ def test_people_outside_training_have_separate_figures(
     )
     join([replace(rows, actor=actor), training], manifest.parent).write(tmp_path / "actors.csv")
     out = tmp_path / "o.json"
-    result = evaluate("--weights", weights, "--manifest", tmp_path / "actors.csv", "--split", "val", "--json", out)
+    arguments = ("--manifest", tmp_path / "actors.csv", "--split", "val", "--json", out, *QUICK)
+    result = evaluate("--weights", weights, *arguments)
     assert result.exit_code == 0, result.output
     (only,) = json.loads(out.read_text())["sets"]
     assert [each["dataset"] for each in only["datasets"]] == ["first", "second", "first, unseen actors"]
