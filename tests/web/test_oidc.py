@@ -113,7 +113,24 @@ def test_a_person_is_no_key(site: tuple[Served, FakeProvider], client: httpx.Cli
         {"header": {"alg": "RS256", "kid": "2"}},
         {"error": "access_denied"},
     ],
-    ids=str,
+    ids=[
+        "other nonce",
+        "no nonce",
+        "other audience",
+        "two audiences",
+        "other issuer",
+        "expired",
+        "no expiry",
+        "from the future",
+        "no subject",
+        "empty subject",
+        "other access token",
+        "other key",
+        "signed with the secret",
+        "unsigned",
+        "unknown key",
+        "refused",
+    ],
 )
 def test_tokens_that_are_not_right_sign_nobody_in(
     client: httpx.Client, provider: FakeProvider, wrong: dict[str, Any]
