@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -22,6 +22,9 @@ from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY
 from pipeline.results.store import connect
 from pipeline.video.sandbox import DecodeServer
 from tests import media
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # A suite that a shell runs in the background ignores interrupts, and so would the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -196,3 +199,11 @@ def no_face(clips: Path) -> Path:
     path = clips / "no_face.mp4"
     media.make_clip(path, seconds=1, faces=0)
     return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium. One for each process: Playwright cannot be started twice in a thread."""
+    from tests.browser import browser_for_tests
+
+    yield from browser_for_tests()

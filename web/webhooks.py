@@ -193,7 +193,9 @@ class Webhooks:
         now_s = time.time()
         found = rows.execute("SELECT webhooks.*, keys.role, keys.revoked_s FROM webhooks JOIN keys ON keys.id = key_id")
         for row in found.fetchall():
-            sees = row["key_id"] == owner or Role.of(row["role"]) >= Role.REVIEW
+            # Reviewers decide without knowing what others decided.
+            least = Role.SENIOR if event is WebhookEvent.DECIDED else Role.REVIEW
+            sees = row["key_id"] == owner or Role.of(row["role"]) >= least
             if row["revoked_s"] is None and sees and event in json.loads(row["events"]):
                 body = json.dumps({"type": event, "timestamp": now_s, "data": data})
                 rows.execute(

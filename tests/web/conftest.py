@@ -7,9 +7,7 @@ from pathlib import Path
 
 import av
 import pytest
-from playwright.sync_api import Browser
 
-from tests.browser import browser_for_tests
 from tests.web.served import Served, serving
 from web.rounds import Policy
 
@@ -18,11 +16,6 @@ from web.rounds import Policy
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("serve"), requests_s=1e6, unknown_keys_s=1e6) as found:
         yield found
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    yield from browser_for_tests()
 
 
 @pytest.fixture(scope="session")

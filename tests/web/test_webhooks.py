@@ -111,14 +111,33 @@ def test_messages_are_signed(telling: Served, receiver: Receiver, tmp_path: Path
 
 def test_messages_on_decisions_and_their_undoing(telling: Served, receiver: Receiver, one_face: Path) -> None:
     client, _ = made(telling, receiver, "video.decided")
+    blind, hook = made(telling, receiver, "video.decided", role=Role.REVIEW)
     url = f"/v1/videos/{judged(client, one_face)['id']}/decisions"
     client.post(url, json={"decision": "fake"})
     client.delete(f"{url}/last")
     until(lambda: len(receiver.got) == 2)
+    assert blind.get(f"/v1/webhooks/{hook}/messages").json() == []
     assert [(each["data"]["decision"], each["data"]["undone"]) for each in receiver.events()] == [
         ("fake", False),
         ("fake", True),
     ]
+
+
+def test_messages_on_answers_that_contradict_the_label(telling: Served, receiver: Receiver, one_face: Path) -> None:
+    client, _ = made(telling, receiver, "video.answered", "video.changed")
+    video = judged(client, one_face)
+    opposite = "real" if video["label"] == "fake" else "fake"
+    for other in (client, telling.client()):
+        assert other.post(f"/v1/videos/{video['id']}/decisions", json={"decision": opposite}).status_code == 201
+    contradicts = video["label"] in ("fake", "real")
+    until(lambda: len(receiver.got) == 1 + contradicts)
+    first = receiver.events()[0]
+    assert (first["type"], first["data"]["answer"], first["data"]["label"]) == (
+        "video.answered",
+        opposite,
+        video["label"],
+    )
+    assert [event["type"] for event in receiver.events()[1:]] == ["video.changed"] * contradicts
 
 
 def test_a_failed_message_is_sent_again_under_the_same_id(telling: Served, receiver: Receiver, tmp_path: Path) -> None:

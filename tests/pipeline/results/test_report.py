@@ -22,7 +22,6 @@ from pipeline.portraits import Portrait, encode_portrait
 from pipeline.results.report import MAX_ROWS, render_report, write_report
 from pipeline.results.report_clips import MAX_DETAILED_CLIPS, ReportClips, RunSummary
 from pipeline.results.wording import OUTCOMES
-from tests.browser import browser_for_tests
 from tests.pipeline.records import PROVENANCE, record
 
 HOSTILE = "clips/<script>alert(1)</script>.mp4"
@@ -344,11 +343,6 @@ def test_the_page_is_written_atomically(tmp_path: Path):
 
 
 # In a browser.
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    yield from browser_for_tests()
 
 
 @pytest.fixture(scope="module")
