@@ -213,6 +213,7 @@ def test_a_service_that_ended_before_the_video_was_made_makes_it_at_its_start(tm
         assert client.head(f"/v1/uploads/{lost.id}").status_code == 404
 
 
+@pytest.mark.slow
 def test_kill_9_costs_no_committed_byte_and_makes_one_video(tmp_path: Path, one_face: Path) -> None:
     content = one_face.read_bytes()
     half = len(content) // 2
