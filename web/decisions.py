@@ -12,8 +12,8 @@ from pipeline.contracts import State
 from web.database import Database
 from web.keys import Key, Role
 from web.problems import Code, ProblemError, not_found
-from web.rounds import Choice, Policy, Round, Standing, contradicts, standing
-from web.videos import Video, Videos, video_of
+from web.rounds import Choice, Policy, Round, contradicts
+from web.videos import Video, Videos, standing_of, video_of
 from web.webhooks import Notify, WebhookEvent
 
 UNDO_S: Final = 300.0
@@ -174,24 +174,6 @@ class Decisions:
 def is_hidden(video: Video) -> bool:
     """Whether a reviewer may not see what others decided: the clip is open, or its answer is known beforehand."""
     return video.golden is not None or video.round not in (Round.CLOSED, Round.AUTOMATIC)
-
-
-def standing_of(rows: sqlite3.Connection, video: Video, policy: Policy) -> Standing:
-    """How far the reviewing of a judged clip is, from its decisions. Clips whose answer is known are closed.
-
-    Args:
-        rows: in whose transaction the decisions are read.
-        video: it.
-        policy: how much is reviewed.
-    """
-    if video.golden is not None:
-        return Standing(Round.CLOSED, video.golden)
-    found = rows.execute(
-        "SELECT decision FROM decisions AS d WHERE video = ?1 AND track IS NULL AND undone_s IS NULL ORDER BY "
-        "(SELECT min(n) FROM decisions WHERE video = ?1 AND track IS NULL AND key_id = d.key_id)",
-        (video.n,),
-    )
-    return standing(video.id, video.label, [Choice(row["decision"]) for row in found], policy)
 
 
 def _decision(row: sqlite3.Row, *, undone_s: float | None) -> Decision:

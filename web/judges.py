@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from pipeline.clip_report import ClipReport
-from pipeline.contracts import as_text
+from pipeline.contracts import Outcome, Provenance, as_text
+from pipeline.types import Scores
+from pipeline.verdict.aggregate import ClipFacts, Failure, judge
 from pipeline.worker.access import UriAllow
 from web.hub import Event
 from web.videos import Video
@@ -74,6 +76,28 @@ def named(report: ClipReport, video: Video, place: str) -> ClipReport:
     name = as_text(video.upload.uri or video.upload.name)
     error = report.verdict.error and report.verdict.error.replace(place, name)
     return replace(report, verdict=report.verdict.model_copy(update={"source": name, "error": error}))
+
+
+def unjudged(video: Video, outcome: Outcome, error: str, provenance: Provenance) -> ClipReport:
+    """The report on a video that nothing could be found out about.
+
+    Args:
+        video: it.
+        outcome: other than scored.
+        error: why.
+        provenance: of what would have judged it.
+    """
+    facts = ClipFacts(
+        id=video.id,
+        source=video.upload.name,
+        duration_s=None,
+        frames_sampled=0,
+        faces_seen=0,
+        failure=Failure(outcome, error),
+        provenance=provenance,
+        elapsed_s=0.0,
+    )
+    return ClipReport(judge(facts, Scores.join(video.id, []), None, None))
 
 
 def ended(video: Video) -> Event:

@@ -22,11 +22,9 @@ from pipeline.scan import Scanner
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings
 from pipeline.sources import ScanInterruptedError, Source, SourceLimits
-from pipeline.types import Scores
-from pipeline.verdict.aggregate import ClipFacts, Failure, judge
 from pipeline.worker.access import UriAllow
 from web.hub import Event, Hub
-from web.judges import ended, named
+from web.judges import ended, named, unjudged
 from web.known import Known
 from web.media import MediaFolder
 from web.videos import MAX_CRASHES, Video, Videos
@@ -247,7 +245,8 @@ class Judge:
     def _judge(self, scanner: Scanner, video: Video) -> None:
         self._hub.publish(video.id, Event("state", {"state": video.state.value}))
         if video.tries >= MAX_CRASHES:
-            self._finish(video, _given_up(scanner, video))
+            error = f"the service ended {MAX_CRASHES} times while it judged this video"
+            self._finish(video, unjudged(video, Outcome.MODEL_ERROR, error, scanner.provenance))
             return
         try:
             is_known = self._options.known_first and self._look_first(scanner, video)
@@ -322,18 +321,3 @@ def _step_back() -> None:
     """Let the threads that answer requests have the CPU first; what this thread starts is behind them, too."""
     if sys.platform == "linux":  # where a thread has a priority of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-def _given_up(scanner: Scanner, video: Video) -> ClipReport:
-    error = f"the service ended {MAX_CRASHES} times while it judged this video"
-    facts = ClipFacts(
-        id=video.id,
-        source=video.upload.name,
-        duration_s=None,
-        frames_sampled=0,
-        faces_seen=0,
-        failure=Failure(Outcome.MODEL_ERROR, error),
-        provenance=scanner.provenance,
-        elapsed_s=0.0,
-    )
-    return ClipReport(judge(facts, Scores.join(video.id, []), None, None))

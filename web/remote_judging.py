@@ -17,12 +17,10 @@ from pipeline.submit import BATCH
 from pipeline.transport.history import read_topic
 from pipeline.transport.kafka import TransportError
 from pipeline.transport.messages import Message
-from pipeline.types import Scores
-from pipeline.verdict.aggregate import ClipFacts, Failure, judge
 from pipeline.worker.access import UriAllow
 from pipeline.worker.message import is_transient
 from web.hub import Event, Hub
-from web.judges import ended, named
+from web.judges import ended, named, unjudged
 from web.media import MediaFolder
 from web.media_links import MediaPlaces
 from web.problems import ProblemError
@@ -303,17 +301,7 @@ class RemoteJudge:
     def _end(self, video: Video, outcome: Outcome, error: str) -> None:
         """End a video that no worker has ended."""
         log.warning("ended without a worker", video=video.id, outcome=str(outcome), error=error)
-        facts = ClipFacts(
-            id=video.id,
-            source=video.upload.name,
-            duration_s=None,
-            frames_sampled=0,
-            faces_seen=0,
-            failure=Failure(outcome, error),
-            provenance=_NO_WORKER,
-            elapsed_s=0.0,
-        )
-        self._keep(video, judge(facts, Scores.join(video.id, []), None, None))
+        self._keep(video, unjudged(video, outcome, error, _NO_WORKER).verdict)
 
     def _keep(self, video: Video, verdict: Verdict, *, again: bool = False) -> None:
         with self._ending:

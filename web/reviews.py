@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from web.database import Database
-from web.decisions import standing_of
 from web.keys import Key, Role
 from web.listing import Filter, Sort, order_of
 from web.problems import Code, ProblemError, not_found
 from web.rounds import Choice, Policy, Round
-from web.videos import Video, video_of
+from web.videos import Video, standing_of, video_of
 
 # A clip is one person's for this long; the page asks for more time while it is open.
 LEASE_S: Final = 600.0

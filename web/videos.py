@@ -19,7 +19,7 @@ from pipeline.portraits import Portrait
 from pipeline.video.window import Window
 from web.database import Database
 from web.problems import Code, ProblemError, busy, not_found
-from web.rounds import Choice, Policy, Round, standing
+from web.rounds import Choice, Policy, Round, Standing, standing
 from web.webhooks import Notify, WebhookEvent
 
 # The service died this often while it judged a video: that is what kills it. After the first time it is judged alone.
@@ -160,7 +160,7 @@ class Videos:
                     datetime.fromtimestamp(time.time(), UTC).timestamp(),
                 ),
             )
-            made = video_of(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone())
+            made = self._read(rows, id_)
             if also is not None:
                 also(rows, made)
             return made, True
@@ -194,7 +194,7 @@ class Videos:
                 (State.RUNNING, time.time(), row["id"]),
             )
             # Within the transaction: it may be deleted right after.
-            return video_of(rows.execute("SELECT * FROM videos WHERE id = ?", (row["id"],)).fetchone())
+            return self._read(rows, row["id"])
 
     def begin(self, id_: str) -> None:
         """Judging a video begins: if the process dies meanwhile, that may be why."""
@@ -227,15 +227,14 @@ class Videos:
             for portrait in portraits
             if portrait.track in shown
         ]
-        now = standing(id_, verdict.label, [], self._policy)
         with self._database.write() as rows:
             row = rows.execute("SELECT n, key_id, name FROM videos WHERE id = ?", (id_,)).fetchone()
             if row is None:
                 return None
             rows.execute(
                 "UPDATE videos SET state = ?, finished_s = ?, outcome = ?, label = ?, probability = ?, people = ?, "
-                "strength = ?, round = ?, answer = ?, audited = ?, record = ?, thresholds = ?, credentials = ?, "
-                "sha256 = coalesce(sha256, ?), version = version + 1 WHERE id = ?",
+                "strength = ?, record = ?, thresholds = ?, credentials = ?, sha256 = coalesce(sha256, ?), "
+                "version = version + 1 WHERE id = ?",
                 (
                     State.DONE,
                     time.time(),
@@ -244,15 +243,18 @@ class Videos:
                     verdict.suspicion,
                     len(verdict.people),
                     None if verdict.evidence is None else verdict.evidence.strength,
-                    now.round,
-                    now.answer,
-                    now.round is Round.AUDIT,
                     verdict.to_json(),
                     None if report.thresholds is None else json.dumps(asdict(report.thresholds)),
                     None if report.credentials is None else report.credentials.model_dump_json(),
                     verdict.provenance.source_sha256,
                     id_,
                 ),
+            )
+            # A verdict may come again, when people have decided already.
+            now = standing_of(rows, self._read(rows, id_), self._policy)
+            rows.execute(
+                "UPDATE videos SET round = ?, answer = ?, audited = max(audited, ?) WHERE id = ?",
+                (now.round, now.answer, now.round is Round.AUDIT, id_),
             )
             rows.execute("DELETE FROM portraits WHERE video = ?", (row["n"],))
             rows.executemany(
@@ -271,7 +273,7 @@ class Videos:
                 events.append(WebhookEvent.FAILED)
             for event in events:
                 self._notify(rows, row["key_id"], event, {"video": id_, "name": row["name"], **found})
-            return video_of(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone())
+            return self._read(rows, id_)
 
     def get(self, id_: str, key_id: str | None = None) -> Video:
         """A video by its id.
@@ -325,6 +327,10 @@ class Videos:
             if not rows.execute("DELETE FROM videos WHERE id = ?", (id_,)).rowcount:
                 raise not_found("video")
 
+    @staticmethod
+    def _read(rows: sqlite3.Connection, id_: str) -> Video:
+        return video_of(rows.execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone())
+
     def _row(self, id_: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self._database.read().execute("SELECT * FROM videos WHERE id = ?", (id_,)).fetchone()
         return row
@@ -354,6 +360,24 @@ def _check_same(upload: Upload, earlier: Upload) -> None:
         raise ProblemError(
             422, Code.KEY_REUSED, f"this Idempotency-Key was used for {what}: take a new one for each video"
         )
+
+
+def standing_of(rows: sqlite3.Connection, video: Video, policy: Policy) -> Standing:
+    """How far the reviewing of a judged clip is, from its decisions. Clips whose answer is known are closed.
+
+    Args:
+        rows: in whose transaction the decisions are read.
+        video: it.
+        policy: how much is reviewed.
+    """
+    if video.golden is not None:
+        return Standing(Round.CLOSED, video.golden)
+    found = rows.execute(
+        "SELECT decision FROM decisions AS d WHERE video = ?1 AND track IS NULL AND undone_s IS NULL ORDER BY "
+        "(SELECT min(n) FROM decisions WHERE video = ?1 AND track IS NULL AND key_id = d.key_id)",
+        (video.n,),
+    )
+    return standing(video.id, video.label, [Choice(row["decision"]) for row in found], policy)
 
 
 def video_of(row: sqlite3.Row) -> Video:

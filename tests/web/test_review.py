@@ -224,3 +224,16 @@ def test_filters_of_the_list(reviewed: Served, face: Path) -> None:
         assert listed(strength=strength) == queue.ids
     assert sorted(listed(sort="-uncertainty")) == sorted(queue.ids)
     assert queue.admin.get("/v1/videos", params={"people": -1}).status_code == 422
+
+
+def test_a_verdict_that_comes_again_keeps_what_people_decided(reviewed: Served, face: Path) -> None:
+    queue = Queue(reviewed, face, 2)
+    assert decide(reviewed.client(Role.REVIEW), queue.ids[0], "not_applicable").status_code == 201
+    assert decide(reviewed.client(Role.REVIEW), queue.ids[1], "unsure").status_code == 201
+    videos = reviewed.service.videos
+    for id_ in queue.ids:
+        report = videos.report(videos.get(id_))
+        assert report is not None
+        videos.finish(id_, report)
+    found = [(each["round"], each["answer"]) for each in map(queue.get, queue.ids)]
+    assert found == [("closed", "not_applicable"), ("second", None)]

@@ -47,7 +47,7 @@ def quality_page(request: Request, service: TheService) -> Response:
         caller,
         overall=_agreement(found.agreement),
         reviewers=reviewers,
-        audits=[(label.value.capitalize(), _share(share)) for label, share in found.audits.items()],
+        audits=[(TEXT[label.value], _share(share)) for label, share in found.audits.items()],
         rounds=[
             (TEXT[f"round_{round_.value}"], f"/videos?show=round:{round_}", n)
             for round_, n in service.list.rounds().items()

@@ -10,7 +10,7 @@ from fastapi import Form as FormField
 from fastapi.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from pipeline.contracts import Label
+from pipeline.contracts import SourceClass, Strength
 from pipeline.results import wording
 from pipeline.results.clip_view import detailed
 from web.decisions import Decision, is_hidden
@@ -32,11 +32,6 @@ router = APIRouter()
 PAGE_ROWS = 50
 # From this size on, the page sends a file in pieces of that size.
 RESUMABLE_BYTES, PIECE_BYTES = 64 << 20, 32 << 20
-_LABELS = {
-    Label.FAKE: ("fake", "Fake"),
-    Label.REAL: ("real", "Real"),
-    Label.INCONCLUSIVE: ("inconclusive", "Inconclusive"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +143,8 @@ def video_list(
         counts={state.value: n for state, n in service.list.states(only_own(caller)).items()},
         following=None if found.cursor is None else f"/videos?{form.query(cursor=found.cursor)}",
         form=form,
+        sources=[(each.value, TEXT[f"source_{each.value}"]) for each in SourceClass],
+        strengths=[(each.value, TEXT[f"strength_{each.value}"]) for each in Strength],
         query=form.query(),
         views=service.views.of(caller.key),
         next_query=api_query(chosen, form.sort),
@@ -201,7 +198,7 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
 def _row(video: Video, caller: Caller) -> _Row:
     kind, badge = "unjudged", ""
     if video.label is not None:
-        kind, badge = _LABELS[video.label]
+        kind, badge = video.label.value, TEXT[video.label.value]
     elif video.outcome is not None:
         badge = wording.OUTCOMES[video.outcome].badge
     part = _part_text(video.upload)
