@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from pipeline.sources import Source, check_uri
 from pipeline.transport.kafka import Publisher
 from pipeline.transport.messages import VideoTask
 from pipeline.video.sampling import Sampling
+from pipeline.video.window import Window
 
 T = TypeVar("T")
 
@@ -29,10 +31,17 @@ _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "checksum", 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A video to submit: where workers find it, and its id."""
+    """A video to submit.
+
+    Attributes:
+        uri: where workers find it.
+        id: its own, or that of the part.
+        part: only this is judged; None: all of it.
+    """
 
     uri: str
     id: str
+    part: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +57,15 @@ class Submitted:
     known: int
 
 
-def item_of(source: Source) -> Item:
+def item_of(source: Source, part: Window | None = None) -> Item:
     """The item behind a path or URI.
 
     The id depends on its location and version: the file system's own mark (an ETag), else size and time of change. A
-    missing file gets an id too, and its verdict will say that it does not exist.
+    missing file gets an id too, and its verdict will say that it does not exist. Each part of a video has its own id.
+
+    Args:
+        source: the video.
+        part: only this is judged.
 
     Raises:
         ValueError: the name is not UTF-8, so that no message can hold it.
@@ -62,15 +75,16 @@ def item_of(source: Source) -> Item:
         name.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{name!r}: a message cannot hold a name that is not UTF-8; rename the file") from error
+    which = "" if part is None else f"\n{part.describe()}"
     if source.is_remote:
-        return Item(name, clip_id_of(f"{name}\n{_remote_version(name)}"))
+        return Item(name, clip_id_of(f"{name}\n{_remote_version(name)}{which}"), part)
     path = Path(source.path).absolute()
     try:
         status = path.stat()
         version = f"{status.st_size}:{status.st_mtime_ns}"
     except OSError:
         version = ""
-    return Item(str(path), clip_id_of(f"{path}\n{version}"))
+    return Item(str(path), clip_id_of(f"{path}\n{version}{which}"), part)
 
 
 def _remote_version(uri: str) -> str:
@@ -118,15 +132,7 @@ def submit(
         states = store.states([item.id for item in batch])
         fresh = [item for item, state in zip(batch, states, strict=True) if state is None]
         under_way = [
-            publisher.submit(
-                VideoTask(
-                    video_id=item.id,
-                    uri=item.uri,
-                    source_class=source_class,
-                    submitted_at=clock(),
-                    sampling=sampling.describe() if sampling else None,
-                )
-            )
+            publisher.submit(_task(item, source_class, clock(), None if sampling is None else sampling.describe()))
             for item in fresh
         ]
         # Send first, then mark as known: a known clip that was never sent would wait forever.
@@ -138,6 +144,19 @@ def submit(
         found["known"] += len(batch) - len(fresh)
         sent(len(batch))
     return Submitted(found["sent"], found["known"])
+
+
+def _task(item: Item, source_class: SourceClass, now_s: float, sampling: str | None) -> VideoTask:
+    part = item.part
+    return VideoTask(
+        video_id=item.id,
+        uri=item.uri,
+        source_class=source_class,
+        submitted_at=now_s,
+        sampling=sampling,
+        start_s=None if part is None else part.start_s,
+        end_s=None if part is None or math.isinf(part.end_s) else part.end_s,
+    )
 
 
 def watch(

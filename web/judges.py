@@ -21,12 +21,10 @@ class AnyJudge(Protocol):
     Attributes:
         failed: called once if nothing can be judged.
         finished: called after each verdict.
-        takes_parts: it can judge a part of a video.
     """
 
     failed: Callable[[], None]
     finished: Callable[[], None]
-    takes_parts: bool
 
     @property
     def allow(self) -> UriAllow:

@@ -89,7 +89,6 @@ class Judge:
         settings: Settings,
     ) -> None:
         self.error: str | None = None
-        self.takes_parts = True
         self.failed: Callable[[], None] = lambda: None
         self.finished: Callable[[], None] = lambda: None
         self.allow = UriAllow.parse(settings.uri_allow or "")

@@ -93,7 +93,6 @@ class RemoteJudge:
         allow: UriAllow,
     ) -> None:
         self.error: str | None = None
-        self.takes_parts = False
         self.failed: Callable[[], None] = lambda: None
         self.finished: Callable[[], None] = lambda: None
         self.allow = allow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipeline.faces.views import Looks
+    from pipeline.video.window import Window
 
 Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
 Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
@@ -46,12 +48,30 @@ Backend = Annotated[
     str, typer.Option("--backend", help="auto, openvino, torch or torch-compiled.", envvar="UNMASK_BACKEND")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")]
+Start = Annotated[float | None, typer.Option("--start", help="Judge only from this second of each video on.", min=0.0)]
+End = Annotated[float | None, typer.Option("--end", help="Judge only up to this second of each video.", min=0.0)]
 ClipsAtOnce = Annotated[
     str,
     typer.Option(
         "--workers", help="Clips at once: a number, or auto for one more than cores.", envvar="UNMASK_WORKERS"
     ),
 ]
+
+
+def part_of(start: float | None, end: float | None) -> Window | None:
+    """The part of each video that `Start` and `End` give; None for all of it.
+
+    Raises:
+        typer.BadParameter: it ends before it begins, or is too far away.
+    """
+    from pipeline.video.window import Window
+
+    if start is None and end is None:
+        return None
+    try:
+        return Window(start or 0.0, math.inf if end is None else end)
+    except ValueError as error:
+        raise typer.BadParameter(f"--start and --end: {error}") from error
 
 
 def clips_at_once(text: str) -> int | None:

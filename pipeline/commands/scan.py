@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -12,15 +11,17 @@ from pipeline.commands.options import (
     Backend,
     ClipsAtOnce,
     Device,
+    End,
     FaceDetector,
     FaceWeights,
     FollowLinks,
     LooksOption,
+    Start,
     Weights,
     clips_at_once,
     parse_looks,
+    part_of,
 )
-from pipeline.video.window import Window
 
 # A recorder that writes every few seconds is still recording.
 FOLLOW_S = 10.0
@@ -47,8 +48,8 @@ def run(
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Few frames where they settle the verdict, else all of these.")
     ] = False,
-    start: Annotated[float | None, typer.Option(help="Judge only from this second of each video on.", min=0.0)] = None,
-    end: Annotated[float | None, typer.Option(help="Judge only up to this second of each video.", min=0.0)] = None,
+    start: Start = None,
+    end: End = None,
     detector: FaceDetector = "mtcnn",
     detector_weights: FaceWeights = None,
     architecture: Annotated[
@@ -92,12 +93,7 @@ def run(
         raise typer.BadParameter("--weights and --untrained exclude each other")
     if resume and (jsonl is None or str(jsonl) == "-"):
         raise typer.BadParameter("--resume needs --jsonl FILE, which holds the earlier records")
-    part = None
-    if start is not None or end is not None:
-        try:
-            part = Window(start or 0.0, math.inf if end is None else end)
-        except ValueError as error:
-            raise typer.BadParameter(f"--start and --end: {error}") from error
+    part = part_of(start, end)
     clips, chosen_looks = clips_at_once(workers), parse_looks(looks)
 
     from pipeline import scan_run

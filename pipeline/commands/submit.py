@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands.errors import exit_on_error
-from pipeline.commands.options import FollowLinks, Kafka, Redis
+from pipeline.commands.options import End, FollowLinks, Kafka, Redis, Start, part_of
 from pipeline.commands.output import echo
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.results.store import VerdictStore
     from pipeline.sources import Source
     from pipeline.submit import Item
+    from pipeline.video.window import Window
 
 
 class Class(StrEnum):
@@ -39,6 +40,8 @@ def run(
             show_default="the workers' own",
         ),
     ] = None,
+    start: Start = None,
+    end: End = None,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the verdicts.")] = False,
     kafka: Kafka = None,
     redis: Redis = None,
@@ -66,6 +69,7 @@ def run(
         chosen = None if sampling is None else parse_sampling(sampling)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    part = part_of(start, end)
     found = expand(paths, recursive=recursive, follow_links=follow_links, chains=Settings().uri_chains)
     if not found.sources:
         echo(f"No clips: {', '.join(paths)} held {found.why_skipped() or 'nothing'}.", err=True)
@@ -73,7 +77,7 @@ def run(
     console = Console(stderr=True)
     try:
         with exit_on_error(), reaching():
-            items, unnamed = _items(found.sources)
+            items, unnamed = _items(found.sources, part)
             store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
             ensure_topics(settings.kafka)
             with Publisher(settings.kafka) as publisher, Progress(console=console) as progress:
@@ -103,14 +107,14 @@ def run(
         raise typer.Exit(130) from error
 
 
-def _items(sources: Sequence[Source]) -> tuple[list[Item], list[str]]:
+def _items(sources: Sequence[Source], part: Window | None) -> tuple[list[Item], list[str]]:
     """The items, and why others cannot be sent."""
     from pipeline.submit import item_of
 
     items, unnamed = [], []
     for source in sources:
         try:
-            items.append(item_of(source))
+            items.append(item_of(source, part))
         except ValueError as error:
             unnamed.append(str(error))
     return items, unnamed

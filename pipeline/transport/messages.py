@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_v
 from models.errors import UnmaskError
 from pipeline.contracts import SCHEMA_VERSION, Contract, Id, SourceClass
 from pipeline.video.sampling import parse_sampling
+from pipeline.video.window import Window
 
 # A broker accepts 1 MB by default; the rest is for headers and the batch's framing.
 MAX_SEGMENT_BYTES: Final = 900_000
@@ -108,6 +110,16 @@ class VideoTask(Contract):
         default=None,
         description="fps=F, frames=N, every=N or keyframes, the first three also with ,adaptive; null: the worker's",
     )
+    start_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_STREAM_S,
+        allow_inf_nan=False,
+        description="only what follows is judged, seconds from the start of the video; null: from its start",
+    )
+    end_s: float | None = Field(
+        default=None, gt=0, le=MAX_STREAM_S, allow_inf_nan=False, description="likewise; null: to its end"
+    )
     callback: str | None = Field(default=None, description="kept for the submitter; workers do not call it")
     part: Part | None = Field(
         default=None, description="part of a long video that a worker has split; submitters omit it"
@@ -128,6 +140,19 @@ class VideoTask(Contract):
         if text is not None:
             parse_sampling(text)
         return text
+
+    @model_validator(mode="after")
+    def _has_one_window(self) -> Self:
+        if self.window is not None and self.part is not None:
+            raise ValueError("expected start_s and end_s, or a share of the whole video in part, not both")
+        return self
+
+    @property
+    def window(self) -> Window | None:
+        """The part of the video that is judged; None: all of it."""
+        if self.start_s is None and self.end_s is None:
+            return None
+        return Window(self.start_s or 0.0, math.inf if self.end_s is None else self.end_s)
 
     @classmethod
     def parse(cls, value: bytes | None, key: bytes | None) -> Self:

@@ -218,6 +218,7 @@ class _Scan:
                 done=self._was_judged,
                 stop=self._owner.gone,
                 longest_s=service.split_s if service.parts and service.split_s and can_be_split(task) else None,
+                part=task.window,
             )
         except HandedBackError:
             raise
@@ -234,7 +235,7 @@ class _Scan:
         """Whether a stored verdict is of these bytes, judged alike. What Redis has of them is checked, not trusted."""
         if sha256 is None:
             return False
-        self.fingerprint = key = fingerprint(sha256, self._scanner.provenance)
+        self.fingerprint = key = fingerprint(sha256, self._provenance())
         try:
             record = self._owner.retry_until_lost(lambda: self._owner.service.store.duplicate(key))
             verdict = None if record is None else Verdict.model_validate_json(record)
@@ -249,6 +250,11 @@ class _Scan:
             return False
         self._duplicate = verdict
         return True
+
+    def _provenance(self) -> Provenance:
+        """What the verdict's will say of weights, face detector and sampling."""
+        found, window = self._scanner.provenance, self._task.window
+        return found if window is None else found.model_copy(update={"sampling": window.sampling_text(found.sampling)})
 
 
 def fingerprint(source_sha256: str, provenance: Provenance) -> str:

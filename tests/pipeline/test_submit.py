@@ -17,6 +17,7 @@ from pipeline.sources import Source
 from pipeline.submit import BATCH, Item, item_of, submit, watch
 from pipeline.transport.kafka import Publisher, TransportError
 from pipeline.transport.messages import VideoTask
+from pipeline.video.window import Window
 from tests.pipeline.records import record
 
 
@@ -37,6 +38,15 @@ def test_a_file_keeps_its_id_until_it_changes(tmp_path: Path, monkeypatch: pytes
     copy = tmp_path / "b.mp4"
     copy.write_bytes(b"another")
     assert item_at(str(copy)).id != item_at(str(path)).id
+
+
+def test_each_part_of_a_file_has_its_own_id(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"one")
+    parts = [None, Window(1.0), Window(1.0, 2.0), Window(0.0, 2.0)]
+    items = [item_of(Source(str(path)), part) for part in parts]
+    assert [item.part for item in items] == parts
+    assert len({item.id for item in items}) == len(parts)
 
 
 def test_a_missing_file_gets_an_id_too(tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ def test_an_upload_is_followed_to_its_verdict(page: Page, one_face: Path, tmp_pa
     expect(page.locator(".source").first).to_have_text(one_face.name)
 
 
+def test_only_a_part_is_judged_where_one_is_chosen(page: Page, one_face: Path) -> None:
+    page.get_by_text("Judge only a part of them").click()
+    page.locator("[data-start]").fill("0:02")
+    page.locator("[data-end]").fill("1.5")
+    page.locator("[data-files]").set_input_files(one_face)
+    assert page.locator("[data-end]").evaluate("field => !field.checkValidity()")
+    expect(page.locator(".uploads li")).to_have_count(0)
+    page.locator("[data-start]").fill("0:00.5")
+    page.locator("[data-files]").set_input_files(one_face)
+    page.locator(".uploads li[data-done] a").click()
+    expect(page.locator("main")).to_contain_text("only 0.50 s to 1.50 s was judged")
+
+
 def test_a_large_file_goes_on_after_a_lost_connection(page: Page, one_face: Path) -> None:
     sent: list[str] = []
 

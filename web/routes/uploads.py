@@ -130,7 +130,7 @@ async def create(
     if not has_body and request.headers.get("content-length", "0") != "0":
         raise ProblemError(415, Code.BAD_REQUEST, f"a body has Content-Type: {BYTES_TYPE}", {"Connection": "close"})
     named = plain_name(given.get("filename") or given.get("name", ""))
-    wanted = with_fields(Upload(named or "video", SourceClass.UPLOAD, idempotency_key), given, service.judge)
+    wanted = with_fields(Upload(named or "video", SourceClass.UPLOAD, idempotency_key), given)
     await run_in_threadpool(service.videos.check_waiting)
     upload = await run_in_threadpool(service.resumable.create, caller.key.id, wanted, length, upload_metadata)
     if has_body and upload.offset == 0:

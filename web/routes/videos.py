@@ -122,7 +122,7 @@ async def hand_in(
     wait_s = _wait_s(prefer)
     check_idempotency(idempotency_key)
     wanted = Upload(name, source_class, idempotency_key, start_s=start_s, end_s=end_s)
-    check_part(wanted, service.judge)
+    check_part(wanted)
     if await run_in_threadpool(service.videos.earlier, idempotency_key, caller.key.id) is None:
         await run_in_threadpool(service.videos.check_waiting)
     video, is_new = await _received(request, service, caller, wanted)
@@ -312,7 +312,7 @@ async def _received(request: Request, service: Service, caller: Caller, wanted: 
         with service.media.writing(id_, service.options.max_upload_bytes) as writer:
             if kind == "multipart/form-data":
                 form = await receive_form(request, writer)
-                wanted = with_fields(replace(wanted, name=form.filename or wanted.name), form.fields, service.judge)
+                wanted = with_fields(replace(wanted, name=form.filename or wanted.name), form.fields)
             else:
                 await receive_raw(request, writer)
             await run_in_threadpool(_keep, request, writer, kind)
@@ -371,7 +371,7 @@ async def _named_by_uri(request: Request, service: Service, default: Upload) -> 
     given = {name: value for name, value in given.items() if name in wanted.model_fields_set}
     named = plain_name(wanted.name) or plain_name(urlsplit(wanted.uri).path) or "video"
     upload = replace(default, name=named, uri=wanted.uri, **given)
-    check_part(upload, service.judge)
+    check_part(upload)
     return upload
 
 

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Final
 
 from pipeline.contracts import SourceClass
-from web.judges import AnyJudge
+from pipeline.transport.messages import MAX_STREAM_S
 from web.problems import Code, ProblemError
 from web.videos import Upload
 
@@ -29,21 +29,21 @@ def check_idempotency(key: str | None) -> None:
         raise ProblemError(422, Code.INVALID, "Idempotency-Key has 1 to 128 visible ASCII characters")
 
 
-def check_part(upload: Upload, judge: AnyJudge) -> None:
-    """Return if the part of the video could exist, and can be judged.
+def check_part(upload: Upload) -> None:
+    """Return if the part of the video could exist.
 
     Raises:
-        ProblemError: it ends before it begins, or is too far away; or only whole videos can be judged.
+        ProblemError: it ends before it begins, or is too far away.
     """
     try:
         part = upload.part
     except ValueError as error:
         raise ProblemError(422, Code.INVALID, str(error)) from error
-    if part is not None and not judge.takes_parts:
-        raise ProblemError(422, Code.INVALID, "start_s, end_s: workers judge whole videos only")
+    if part is not None and max(upload.start_s or 0.0, upload.end_s or 0.0) > MAX_STREAM_S:
+        raise ProblemError(422, Code.INVALID, "start_s and end_s are at most ten years")
 
 
-def with_fields(upload: Upload, fields: Mapping[str, str], judge: AnyJudge) -> Upload:
+def with_fields(upload: Upload, fields: Mapping[str, str]) -> Upload:
     """The upload with what a form's fields, or the metadata of a resumable upload, say of it; others are ignored.
 
     Raises:
@@ -56,7 +56,7 @@ def with_fields(upload: Upload, fields: Mapping[str, str], judge: AnyJudge) -> U
         upload = replace(upload, start_s=_seconds("start_s", given["start_s"]))
     if "end_s" in given:
         upload = replace(upload, end_s=_seconds("end_s", given["end_s"]))
-    check_part(upload, judge)
+    check_part(upload)
     return upload
 
 

@@ -74,6 +74,11 @@ def test_unknown_fields_are_ignored() -> None:
         ({"uri": ""}, "uri"),
         ({"source_class": "live"}, "source_class"),
         ({"sampling": "some"}, "sampling.*fps=F, frames=N"),
+        ({"start_s": -1}, "start_s"),
+        ({"end_s": 0}, "end_s"),
+        ({"start_s": 2, "end_s": 2}, "end_s must be after start_s"),
+        ({"start_s": 1e300}, "start_s"),
+        ({"start_s": 1, "part": {"index": 0, "count": 1, "start_s": 0}}, "not both"),
         ({"submitted_at": "soon"}, "submitted_at"),
         ({"submitted_at": ...}, "submitted_at"),
         ({"video_id": "a b"}, "video_id"),
@@ -105,14 +110,23 @@ def test_random_bytes_are_refused(value: bytes, key: bytes | None) -> None:
         Segment.parse([("schema", value), ("sequence", key)], key, value)
 
 
-@given(video_id=ids, submitted_at=st.floats(0, 1e11), sampling=st.sampled_from([None, "fps=2", "keyframes"]))
-def test_a_task_comes_back_as_it_was(video_id: str, submitted_at: float, sampling: str | None) -> None:
+@given(
+    video_id=ids,
+    submitted_at=st.floats(0, 1e11),
+    sampling=st.sampled_from([None, "fps=2", "keyframes"]),
+    window=st.sampled_from([(None, None), (1.5, None), (None, 0.1), (0.0, 3e8)]),
+)
+def test_a_task_comes_back_as_it_was(
+    video_id: str, submitted_at: float, sampling: str | None, window: tuple[float | None, float | None]
+) -> None:
     task = VideoTask(
         video_id=video_id,
         uri="/a.mp4",
         source_class=SourceClass.ARCHIVE,
         submitted_at=submitted_at,
         sampling=sampling,
+        start_s=window[0],
+        end_s=window[1],
     )
     assert VideoTask.parse(task.to_json(), video_id.encode()) == task
 

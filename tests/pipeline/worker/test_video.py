@@ -14,7 +14,7 @@ import pytest
 import redis
 from kafka import KafkaProducer
 
-from pipeline.contracts import Outcome, SourceClass, State, Topic, Verdict, clip_key, frames_key
+from pipeline.contracts import JudgedPart, Outcome, SourceClass, State, Topic, Verdict, clip_key, frames_key
 from pipeline.dead import RequeueError, letters, requeue
 from pipeline.results.store import VerdictStore
 from pipeline.transport.consumer import TaskConsumer
@@ -125,6 +125,24 @@ def test_an_invalid_task_becomes_a_dead_letter_and_blocks_nothing(
         assert message.header("topic") == "unmask.videos"
     assert store.state(key) is None
     until(lambda: committed_to_the_end(bootstrap))
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_part_has_a_verdict_of_its_own(root: Path, publisher: Publisher, store: VerdictStore) -> None:
+    path = root / "parts.mp4"
+    media.make_clip(path, seconds=3, seed=11)
+    whole = judged(task(path), publisher, store)
+    part = judged(task(path, start_s=1.0, end_s=2.0), publisher, store)
+    rest = judged(task(path, start_s=2.0), publisher, store)
+    assert [verdict.part for verdict in (whole, part, rest)] == [
+        None,
+        JudgedPart(start_s=1.0, end_s=2.0),
+        JudgedPart(start_s=2.0, end_s=None),
+    ]
+    assert {int(frame.t_s) for frame in part.frames} == {1}
+    assert {int(frame.t_s) for frame in rest.frames} == {2}
+    again = judged(task(path, start_s=1.0, end_s=2.0), publisher, store)
+    assert (again.part, again.frames) == (part.part, part.frames)
 
 
 @pytest.mark.usefixtures("worker")

@@ -66,10 +66,15 @@ def test_what_workers_could_not_read_is_refused(served: Served, uri: str, code: 
     assert (answer.status_code, answer.json()["code"]) == (422, code)
 
 
-def test_parts_of_videos_are_refused(served: Served, one_face: Path) -> None:
-    answer = served.client().post("/v1/videos", params={"start_s": 1}, content=one_face.read_bytes())
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
-    assert "whole videos only" in answer.json()["detail"]
+def test_a_part_of_an_upload_is_judged_by_workers(served: Served, one_face: Path) -> None:
+    api = served.client()
+    query = {"name": one_face.name, "start_s": 1, "end_s": 2}
+    url = api.post("/v1/videos", params=query, content=one_face.read_bytes()).headers["location"]
+    until(lambda: api.get(url).json()["state"] == "done")
+    verdict = api.get(url).json()["verdict"]
+    assert (verdict["outcome"], verdict["part"]) == ("scored", {"start_s": 1.0, "end_s": 2.0})
+    frames = api.get(f"{url}/frames").json()["frames"]
+    assert {int(frame["t_s"]) for frame in frames} == {1}
 
 
 def test_segments_make_a_stream_that_ends_with_the_last_one(

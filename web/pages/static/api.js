@@ -46,19 +46,21 @@ const MAX_TRIES = 30;
 const MAX_WAIT_MS = 15000;
 
 // Large files are sent in pieces that survive a lost connection, by the tus protocol.
-export async function upload(file, { resumableBytes, pieceBytes, onShare, onLost }) {
-  if (file.size >= resumableBytes) return uploadInPieces(file, pieceBytes, onShare, onLost);
+// `part` has start_s and end_s, in seconds, if only a part of the video is to be judged.
+export async function upload(file, { part, resumableBytes, pieceBytes, onShare, onLost }) {
+  if (file.size >= resumableBytes) return uploadInPieces(file, part, pieceBytes, onShare, onLost);
   const headers = { "Content-Type": "application/octet-stream" };
-  const path = `/v1/videos?name=${encodeURIComponent(file.name)}`;
+  const path = `/v1/videos?${new URLSearchParams({ name: file.name, ...part })}`;
   return (await send("POST", path, headers, file, (sent) => onShare(sent / file.size))).said;
 }
 
-async function uploadInPieces(file, pieceBytes, onShare, onLost) {
-  const name = btoa(String.fromCharCode(...new TextEncoder().encode(file.name)));
+async function uploadInPieces(file, part, pieceBytes, onShare, onLost) {
+  const base64 = (value) => btoa(String.fromCharCode(...new TextEncoder().encode(value)));
+  const metadata = Object.entries({ filename: file.name, ...part });
   const headers = {
     ...TUS,
     "Upload-Length": String(file.size),
-    "Upload-Metadata": `filename ${name}`,
+    "Upload-Metadata": metadata.map(([name, value]) => `${name} ${base64(String(value))}`).join(","),
     // randomUUID() exists on pages of https and of this machine only.
     "Idempotency-Key": Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("-"),
   };

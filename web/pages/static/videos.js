@@ -79,13 +79,35 @@ function refused({ item, bar, said }, error) {
   said.textContent = `${text.failed}: ${error.message}`;
 }
 
+// Seconds, minutes:seconds or hours:minutes:seconds; undefined: nothing is written there.
+function seconds(field) {
+  const written = field.value.trim().replace(",", ".");
+  if (!written) return undefined;
+  if (!/^(\d{1,7}:){0,2}\d{1,9}(\.\d{1,6})?$/.test(written)) return NaN;
+  return written.split(":").reduce((sum, number) => 60 * sum + Number(number), 0);
+}
+
+// What is chosen now; null if it cannot be a part of a video, which the fields then show.
+function chosenPart() {
+  const fields = [panel.querySelector("[data-start]"), panel.querySelector("[data-end]")];
+  const [start, end] = fields.map(seconds);
+  const wrong = [Number.isNaN(start), Number.isNaN(end) || end <= (start ?? 0)];
+  fields.forEach((field, at) => {
+    field.setCustomValidity(wrong[at] ? text.part_wrong : "");
+    if (wrong[at]) field.reportValidity();
+  });
+  if (wrong.includes(true)) return null;
+  return { ...(start !== undefined && { start_s: start }), ...(end !== undefined && { end_s: end }) };
+}
+
 async function next() {
   if (running >= MAX_UPLOADS || !waiting.length) return;
   running += 1;
-  const { file, row } = waiting.shift();
+  const { file, part, row } = waiting.shift();
   row.said.textContent = text.uploading;
   try {
     judged(row, await upload(file, {
+      part,
       resumableBytes: Number(panel.dataset.resumable),
       pieceBytes: Number(panel.dataset.piece),
       onShare(share) {
@@ -103,10 +125,12 @@ async function next() {
 }
 
 function add(files) {
+  const part = chosenPart();
+  if (part === null) return;
   for (const file of files) {
     const row = line(file.name);
     row.said.textContent = text.waiting;
-    waiting.push({ file, row });
+    waiting.push({ file, part, row });
     next();
   }
 }
@@ -130,10 +154,11 @@ panel.querySelector("[data-address]")?.addEventListener("submit", async (event) 
   event.preventDefault();
   const field = event.target.elements.uri;
   const uri = field.value.trim();
-  if (!uri) return;
+  const part = chosenPart();
+  if (!uri || part === null) return;
   const row = line(uri);
   try {
-    judged(row, await call("POST", "/v1/videos", { uri }));
+    judged(row, await call("POST", "/v1/videos", { uri, ...part }));
     field.value = "";
   } catch (error) {
     refused(row, error);
