@@ -19,6 +19,11 @@ class TorchBackend:
     """Torch on any device, eager or compiled, under autocast where `models.precision` finds it faster.
 
     Compiled graphs need few shapes: batches are padded to the next of `BUCKETS`.
+
+    Args:
+        model: from now on it runs in the precision of the backend, whatever its own `mixed_precision` was.
+        precision: of the device.
+        compiled: by torch.compile.
     """
 
     BUCKETS = (1, 2, 4, 8, 16, 32)
@@ -35,6 +40,8 @@ class TorchBackend:
         self.shapes = self.BUCKETS[: self.BUCKETS.index(self.max_batch) + 1] if compiled else (1, self.max_batch)
         self._precision = precision
         self._compiled = compiled
+        # Otherwise it would run under autocast of its own where the device has a fast dtype, but fp32 is asked for.
+        model.mixed_precision = False
         graph = ScoringGraph(model).eval().to(precision.device)
         graph = graph.to(memory_format=precision.memory_format)
         self._graph: Callable[[Tensor], Tensor] = graph

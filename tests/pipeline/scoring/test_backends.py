@@ -119,6 +119,16 @@ def test_torch_scores_by_the_input_spec(model: BaseModel, crops: Image) -> None:
     np.testing.assert_allclose(got, by_hand(model, crops[:8]), atol=FP32_LOG_ODDS)
 
 
+def test_fp32_is_fp32_for_a_detector_that_was_trained_in_bf16(
+    model: BaseModel, crops: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.base.precision_for", lambda device: precision_for(device, BF16))
+    exact = by_hand(model, crops)
+    model.mixed_precision = True
+    backend = TorchBackend(model, precision_for("cpu", FP32_ONLY))
+    np.testing.assert_allclose(score_all(backend, crops, 4), exact, atol=FP32_LOG_ODDS)
+
+
 def test_the_crops_have_different_scores(model: BaseModel, crops: Image) -> None:
     assert by_hand(model, crops).std() == pytest.approx(1, abs=0.01)
 
