@@ -137,6 +137,9 @@ _STEPS: Final = (
     CREATE INDEX videos_sha256 ON videos (sha256);
     CREATE INDEX videos_uri ON videos (uri);
     """,
+    """
+    ALTER TABLE prints ADD COLUMN middles BLOB NOT NULL DEFAULT x'';
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

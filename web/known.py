@@ -82,7 +82,10 @@ class Known:
             row = rows.execute("SELECT n FROM videos WHERE id = ?", (id_,)).fetchone()
             if row is None:
                 return
-            rows.execute("INSERT OR REPLACE INTO prints (video, hashes) VALUES (?, ?)", (row["n"], print_.hashes))
+            rows.execute(
+                "INSERT OR REPLACE INTO prints (video, hashes, middles) VALUES (?, ?, ?)",
+                (row["n"], print_.hashes, print_.middles),
+            )
         # Not in the transaction: others may write meanwhile. Of two prints that come at the same time, each is kept
         # before its search, so the later search finds the other one.
         found = search(print_, self._stored(row["n"]))
@@ -145,9 +148,9 @@ class Known:
         return found
 
     def _stored(self, except_for: int) -> Iterator[tuple[int, ClipPrint]]:
-        query = "SELECT video, hashes FROM prints WHERE video != ? ORDER BY video"
+        query = "SELECT video, hashes, middles FROM prints WHERE video != ? ORDER BY video"
         for row in self._database.read().execute(query, (except_for,)):
-            yield row["video"], ClipPrint(row["hashes"])
+            yield row["video"], ClipPrint(row["hashes"], row["middles"])
 
 
 def known_decision(similar: Sequence[Similar]) -> KnownDecision | None:

@@ -1,15 +1,19 @@
-"""Which clips share frames, by exact comparison of all their hashes."""
+"""Which clips share frames, by exact comparison of all their hashes.
+
+A frame is in another clip if it is near a frame there, as it is or mirrored; or if one of them is near the other
+without its edges, as in a copy that was cropped; or if their centres are near, as where a logo was put in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.known.pdq import BITS
+from pipeline.known.pdq import BITS, mirrored
 from pipeline.known.prints import ClipPrint, Hashes
 
 # Bits in which the hashes of two frames may differ and still be of the same picture. The default of Meta's vPDQ.
@@ -54,7 +58,8 @@ def compare(one: ClipPrint, other: ClipPrint) -> Match | None:
     """What two clips have in common; None: nothing."""
     if not len(one) or not len(other):
         return None
-    forth, back = closest(one.words(), other.words())
+    both = [closest(ones, others) for ones, others in _pairs(one.words(), other.words())]
+    forth, back = (np.minimum.reduce(distances) for distances in zip(*both, strict=True))
     found = forth <= MAX_DISTANCE
     if not found.any():
         return None
@@ -92,12 +97,25 @@ def _search_batch(wanted: ClipPrint, batch: list[tuple[int, ClipPrint]]) -> dict
     batch = [(number, each) for number, each in batch if len(each)]
     if not batch:
         return {}
-    words = np.frombuffer(b"".join(each.hashes for _, each in batch), np.uint64).reshape(-1, BITS // 64)
+    words = np.concatenate([each.words() for _, each in batch], axis=1)
     owner = np.repeat(np.arange(len(batch)), [len(each) for _, each in batch])
-    near = _near(wanted.words(), words)
+    near = np.logical_or.reduce([_near(ones, others) for ones, others in _pairs(wanted.words(), words)])
     hit = [batch[i] for i in np.unique(owner[near])]
     matches = {number: compare(wanted, each) for number, each in hit}
     return {number: match for number, match in matches.items() if match is not None}
+
+
+def _pairs(ones: Hashes, others: Hashes) -> Iterator[tuple[Hashes, Hashes]]:
+    """What is compared: uint64 [N, 4] with uint64 [M, 4], of what `ClipPrint.words` gives for two prints."""
+    whole, *crops, centre = ones
+    other_whole, *other_crops, other_centre = others
+    yield whole, other_whole
+    yield mirrored(whole), other_whole
+    for crop in crops:
+        yield crop, other_whole
+    for crop in other_crops:
+        yield whole, crop
+    yield centre, other_centre
 
 
 def _near(ones: Hashes, others: Hashes) -> npt.NDArray[np.bool_]:

@@ -6,14 +6,18 @@ filter, 64 x 64 samples, the lowest 16 x 16 coefficients of their DCT, and for e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.types import Floats, Image
+
+Grey = npt.NDArray[np.integer | np.floating]
 
 HASH_BYTES: Final = 32
 BITS: Final = 8 * HASH_BYTES
@@ -43,13 +47,49 @@ def pdq(image: Image) -> Pdq:
     Args:
         image: uint8 [H, W, 3], RGB.
     """
-    height, width = image.shape[:2]
-    if min(height, width) < _MIN_SIDE_PX:
-        return Pdq(bytes(HASH_BYTES), 0)
+    return pdq_of_crops(image, (0.0,))[0]
+
+
+def pdq_of_crops(image: Image, cuts: Sequence[float]) -> list[Pdq]:
+    """The hashes of a picture and of its middle.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        cuts: for each hash the share of width and height that is left out at each of the four edges, below .5.
+    """
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     while max(grey.shape) >= _HALVED_FROM_PX and min(grey.shape) >= 2 * _SAMPLES:
         half = (grey.shape[1] // 2, grey.shape[0] // 2)
         grey = np.asarray(cv2.resize(grey, half, interpolation=cv2.INTER_AREA))
+    return [_hash(_cropped(grey, cut)) for cut in cuts]
+
+
+def mirrored(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The hashes of the same pictures, mirrored left to right, but for the few bits near the median.
+
+    Mirroring changes the sign of the coefficients with an odd number of half waves across.
+
+    Args:
+        hashes: uint64 [N, 4].
+    """
+    return hashes ^ _mirrored_bits()
+
+
+@lru_cache(maxsize=1)
+def _mirrored_bits() -> npt.NDArray[np.uint64]:
+    # The first kept coefficient has one half wave, the second two.
+    is_odd = np.tile(np.arange(_KEPT) % 2 == 0, _KEPT)
+    return np.frombuffer(np.packbits(is_odd[::-1]).tobytes(), np.uint64)
+
+
+def _cropped(grey: Grey, cut: float) -> Grey:
+    top, left = (round(cut * side) for side in grey.shape)
+    return grey[top : grey.shape[0] - top, left : grey.shape[1] - left]
+
+
+def _hash(grey: Grey) -> Pdq:
+    if min(grey.shape) < _MIN_SIDE_PX:
+        return Pdq(bytes(HASH_BYTES), 0)
     luma: Floats = grey.astype(np.float32)
     # Filter, samples and DCT are linear along each side: one matrix each.
     samples = np.asarray(_sampling(luma.shape[0]) @ luma @ _sampling(luma.shape[1]).T, np.float32)
@@ -66,7 +106,7 @@ def _quality(samples: Floats) -> int:
     return min(100, int(total / _GRADIENT_PER_POINT))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _sampling(side_px: int) -> Floats:
     """float32 [64, side]: two passes of the box filter, then the sample in the middle of each of 64 equal stretches."""
     window = (side_px + 2 * _SAMPLES - 1) // (2 * _SAMPLES)

@@ -47,6 +47,11 @@ def cropped(picture: Picture) -> Picture:
     return picture[top : height - top, left : width - left]
 
 
+def mirrored(picture: Picture) -> Picture:
+    """Left and right exchanged."""
+    return picture[:, ::-1]
+
+
 def with_logo(picture: Picture) -> Picture:
     """With a white box of text in a corner, 20 % wide and 8 % high."""
     picture = picture.copy()
@@ -66,6 +71,7 @@ CHANGES: dict[str, tuple[Change, int]] = {
     "half the size": (half, 28),
     "crop 5 %": (cropped, 23),
     "logo": (with_logo, 23),
+    "mirrored": (mirrored, 23),
     "all four": (lambda picture: with_logo(cropped(half(picture))), 38),
 }
 

@@ -82,8 +82,8 @@ def test_search_goes_on_after_its_first_batch() -> None:
 
 
 def test_hashes_of_different_pictures_are_far_apart() -> None:
-    ones = ClipPrint(b"".join(map(random_hash, range(200)))).words()
-    others = ClipPrint(b"".join(map(random_hash, range(200, 400)))).words()
+    ones = ClipPrint(b"".join(map(random_hash, range(200)))).words()[0]
+    others = ClipPrint(b"".join(map(random_hash, range(200, 400)))).words()[0]
     forth, back = closest(ones, others)
     assert min(forth.min(), back.min()) > 2 * MAX_DISTANCE
 
@@ -91,6 +91,37 @@ def test_hashes_of_different_pictures_are_far_apart() -> None:
 def test_half_a_hash_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         ClipPrint(b"123")
+    with pytest.raises(ValueError, match="bytes of middles"):
+        ClipPrint(random_hash(1), random_hash(2))
+
+
+WHOLE, CROP_1, CROP_2, CENTRE = range(4)
+
+
+@pytest.mark.parametrize(
+    ("view", "other_view", "is_found"),
+    [
+        (WHOLE, WHOLE, True),
+        (CROP_1, WHOLE, True),
+        (WHOLE, CROP_2, True),
+        (CENTRE, CENTRE, True),
+        (CENTRE, WHOLE, False),
+        (CROP_1, CROP_2, False),
+    ],
+)
+def test_which_views_of_two_frames_are_compared(view: int, other_view: int, is_found: bool) -> None:
+    ones, others = [random_hash(i) for i in range(4)], [random_hash(i) for i in range(4, 8)]
+    others[other_view] = flipped(ones[view], 0, MAX_DISTANCE)
+    one, other = (ClipPrint(hashes[0], b"".join(hashes[1:])) for hashes in (ones, others))
+    match = compare(one, other)
+    assert (match is not None) is is_found
+    assert search(one, [(7, other)]) == ({} if match is None else {7: match})
+
+
+def test_prints_of_earlier_versions_are_compared_by_whole_frames() -> None:
+    old = ClipPrint(random_hash(1))
+    assert compare(old, ClipPrint(random_hash(1), b"".join(map(random_hash, (2, 3, 4))))) is not None
+    assert compare(old, ClipPrint(random_hash(5), b"".join(map(random_hash, (2, 3, 4))))) is None
 
 
 PICTURES = [waves(96, 54, seed) for seed in range(5)]

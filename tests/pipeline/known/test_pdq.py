@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.known.pdq import BITS, Pdq, pdq
+from pipeline.known.pdq import BITS, Pdq, mirrored, pdq, pdq_of_crops
 from tests.pipeline.known.pictures import pictures, waves
 
 # Hash and quality by Meta's C++ code (package pdqhash 0.2.8) on the same pixels.
@@ -37,6 +37,23 @@ def test_hashes_are_those_of_the_reference(name: str) -> None:
 def test_photographs_differ_from_the_reference_in_two_bits_at_most() -> None:
     for name in ("face", "face, cut out"):
         assert distance(pdq(pictures()[name]).bits, bytes.fromhex(REFERENCE[name])) <= 2
+
+
+@pytest.mark.parametrize("name", ["face", "wide", "high"])
+def test_the_hash_of_a_mirrored_picture_follows_from_its_own(name: str) -> None:
+    picture = pictures()[name]
+    own, other = (np.frombuffer(pdq(each).bits, np.uint64) for each in (picture, picture[:, ::-1]))
+    assert np.bitwise_count(mirrored(own[None]) ^ other).sum() <= 24
+    assert np.bitwise_count(own ^ other).sum() > 64
+
+
+def test_middles_are_hashed_like_pictures_of_their_own() -> None:
+    face = pictures()["face"]
+    height, width = face.shape[:2]
+    whole, middle, none = pdq_of_crops(face, (0.0, 0.2, 0.499))
+    cut = face[round(0.2 * height) : height - round(0.2 * height), round(0.2 * width) : width - round(0.2 * width)]
+    assert (whole, middle) == (pdq(face), pdq(np.ascontiguousarray(cut)))
+    assert none.quality == 0
 
 
 def test_a_flat_or_tiny_picture_has_no_quality() -> None:
