@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
@@ -46,6 +47,8 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
+        # An upload may wait for a store in its thread; other requests go on.
+        current_default_thread_limiter().total_tokens += service.options.max_uploads
         await run_in_threadpool(service.start)
         yield
         await run_in_threadpool(service.stop)

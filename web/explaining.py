@@ -20,7 +20,7 @@ from pipeline.sources import Source, SourceError
 from pipeline.video.clip import DecodeError
 from web.database import Database
 from web.judging import Judge
-from web.media import MediaFolder
+from web.media import Media
 from web.problems import Code, ProblemError, busy, not_found
 from web.videos import Video
 
@@ -61,7 +61,7 @@ class Explainer:
         judge: has the engine; None: workers have it, and nothing can be explained here.
     """
 
-    def __init__(self, database: Database, media: MediaFolder, judge: Judge | None) -> None:
+    def __init__(self, database: Database, media: Media, judge: Judge | None) -> None:
         self._database = database
         self._media = media
         self._judge = judge
@@ -152,16 +152,17 @@ class Explainer:
         """The crop that the network saw, by the same score.
 
         Raises:
-            ProblemError: it cannot be cut again, or has another score.
+            ProblemError: it cannot be cut again, or has another score, or a store is away.
         """
         place = FacePlace.parse(row["place"])
-        source = Source(str(self._media.path(video.id)), given_id=video.id, is_path=True)
         sha256 = record.provenance.source_sha256
-        try:
-            face = face_again(scanner, source, place, t_s=row["t_s"], quality=row["quality"], sha256=sha256)
-        except (FaceGoneError, SourceError, DecodeError) as error:
-            text = str(error).replace(source.name, video.upload.name)
-            raise _conflict(f"the crop cannot be taken from the file again: {text}") from error
+        with self._media.local(video.id) as path:
+            source = Source(str(path), given_id=video.id, is_path=True)
+            try:
+                face = face_again(scanner, source, place, t_s=row["t_s"], quality=row["quality"], sha256=sha256)
+            except (FaceGoneError, SourceError, DecodeError) as error:
+                text = str(error).replace(source.name, video.upload.name)
+                raise _conflict(f"the crop cannot be taken from the file again: {text}") from error
         if abs(face.probability - row["probability"]) > _SAME_PROBABILITY:
             raise _conflict(
                 f"the crop has probability {face.probability:.3f} now and {row['probability']:.3f} in the record: "

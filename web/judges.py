@@ -63,16 +63,18 @@ class AnyJudge(Protocol):
         """End; what is under way waits for the next start."""
 
 
-def named(report: ClipReport, video: Video, place: str) -> ClipReport:
+def named(report: ClipReport, video: Video, place: str = "") -> ClipReport:
     """The report under the name that the client gave, not that of our file.
 
     Args:
         report: of the video.
         video: it.
-        place: path or URI at which it was judged.
+        place: path or URI at which it was judged; empty: it was not.
     """
     name = as_text(video.upload.uri or video.upload.name)
-    error = report.verdict.error and report.verdict.error.replace(place, name)
+    error = report.verdict.error
+    if error and place:
+        error = error.replace(place, name)
     return replace(report, verdict=report.verdict.model_copy(update={"source": name, "error": error}))
 
 

@@ -26,7 +26,7 @@ from pipeline.worker.access import UriAllow
 from web.hub import Event, Hub
 from web.judges import ended, named, unjudged
 from web.known import Known
-from web.media import MediaFolder
+from web.media import Media, StoreAwayError
 from web.videos import MAX_CRASHES, Video, Videos
 
 log = structlog.get_logger(__name__)
@@ -43,6 +43,8 @@ _MAX_AGAIN: Final = 2
 _NICENESS: Final = 10
 # After a fault of the machine, in seconds.
 _TROUBLE_S: Final = 1.0
+# After a store did not answer, in seconds; a try may take as long itself.
+_AWAY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Judge:
     def __init__(
         self,
         videos: Videos,
-        media: MediaFolder,
+        media: Media,
         hub: Hub,
         known: Known,
         options: JudgeOptions,
@@ -199,6 +201,10 @@ class Judge:
             try:
                 is_idle = not self._serve_one(scanner)
                 self.trouble = None
+            except StoreAwayError as error:
+                self.trouble = str(error)
+                self._stopping.wait(_AWAY_S)
+                continue
             except Exception as error:  # a full disk, a locked database: it goes on when that is over
                 self.trouble = f"{type(error).__name__}: {error}"
                 log.exception("judging is held up")
@@ -245,11 +251,12 @@ class Judge:
         self._hub.publish(video.id, Event("state", {"state": video.state.value}))
         if video.tries >= MAX_CRASHES:
             error = f"the service ended {MAX_CRASHES} times while it judged this video"
-            self._finish(video, unjudged(video, Outcome.MODEL_ERROR, error, scanner.provenance))
+            self._finish(video, named(unjudged(video, Outcome.MODEL_ERROR, error, scanner.provenance), video))
             return
         try:
-            is_known = self._options.known_first and self._look_first(scanner, video)
-            report = scanner.scan(self._source(video), stop=self._stops(video.id), part=video.upload.part)
+            with self._opened(video) as source:
+                is_known = self._options.known_first and self._look_first(scanner, video, source)
+                report = scanner.scan(source, stop=self._stops(video.id), part=video.upload.part)
         except ScanInterruptedError:
             self._videos.requeue(video.id)
             return
@@ -263,14 +270,15 @@ class Judge:
             self._videos.requeue(video.id)
             return
         self._again.pop(video.id, None)
+        report = named(report, video, source.name)
         self._finish(video, replace(report, print=None) if is_known else report)
 
-    def _look_first(self, scanner: Scanner, video: Video) -> bool:
+    def _look_first(self, scanner: Scanner, video: Video, source: Source) -> bool:
         """Keep the print of an upload before it is judged; whether it has one. Of a URI it would be a second fetch."""
         if video.upload.uri is not None:
             return False
         print_ = print_of(
-            self._source(video),
+            source,
             scanner.server,
             limits=scanner.limits,
             source_limits=scanner.source_limits,
@@ -285,15 +293,19 @@ class Judge:
         if report.print is not None:
             # Before the verdict: if the process ends in between, both are made again.
             self._known.keep(video.id, report.print)
-        finished = self._videos.finish(video.id, named(report, video, str(self._media.path(video.id))))
+        finished = self._videos.finish(video.id, report)
         self.finished()
         if finished is not None:
             self._hub.publish(video.id, ended(finished))
 
-    def _source(self, video: Video) -> Source:
+    @contextmanager
+    def _opened(self, video: Video) -> Iterator[Source]:
+        """What is judged; an upload is on this machine until the end of the block."""
         if video.upload.uri is not None:
-            return Source(video.upload.uri, given_id=video.id, guard=self.allow)
-        return Source(str(self._media.path(video.id)), given_id=video.id, is_path=True)
+            yield Source(video.upload.uri, given_id=video.id, guard=self.allow)
+            return
+        with self._media.local(video.id, self._stops(video.id)) as path:
+            yield Source(str(path), given_id=video.id, is_path=True)
 
     def _stops(self, id_: str) -> Callable[[], bool]:
         return lambda: self._stopping.is_set() or id_ in self._dropped

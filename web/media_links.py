@@ -1,18 +1,19 @@
-"""Where workers find an uploaded file: below a folder that they share, or at this service under a signed address."""
+"""Where workers find an uploaded file: in a folder or store that they share, or here under a signed address."""
 
 from __future__ import annotations
 
 import base64
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from models.errors import UnmaskError
 from pipeline.settings import Settings
-from web.media import MediaFolder
+from pipeline.sources import SourceError, check_uri
+from web.media import Media, relative
 from web.signing import Signer
+from web.store_uri import StoreUri
 from web.tasks import TASK_S
 
 # Before the path in what is signed, so that no signature of a message to a webhook is one of an address.
@@ -32,20 +33,18 @@ class MediaPlaces(Protocol):
 
 
 class SharedFolder:
-    """Workers see the media folder, under the same path or another one.
+    """Workers read files where they are kept: a folder, under the same path or another one, or a store.
 
     Args:
-        media: the folder.
-        path: at which workers see it.
+        base: path or URI below which workers see them.
     """
 
-    def __init__(self, media: MediaFolder, path: Path) -> None:
-        self._media = media
-        self._path = path
+    def __init__(self, base: str) -> None:
+        self._base = base.rstrip("/")
 
     def uri(self, id_: str) -> str:
-        """Path of a video's file, as workers see it."""
-        return str(self._path / self._media.relative(id_))
+        """Path or URI of a video's file, as workers see it."""
+        return f"{self._base}/{relative(id_)}"
 
 
 class SignedAddresses:
@@ -77,20 +76,22 @@ class SignedAddresses:
         return self._clock() <= until and self._signer.has_signed(_signed(id_, until), raw)
 
 
-def places_of(settings: Settings, folder: Path, media: MediaFolder, signer: Signer) -> MediaPlaces:
-    """What the settings say: a shared folder if one is named, else this service if its address is, else its own folder.
+def places_of(settings: Settings, media: Media, signer: Signer) -> MediaPlaces:
+    """What the settings say: a shared folder if one is named, else this service if its address is, else their place.
 
     Raises:
-        PlaceError: a setting is invalid.
+        PlaceError: a setting is invalid, or is needed.
     """
     if settings.serve_media is not None:
+        if "://" in media.base:
+            raise PlaceError("UNMASK_SERVE_MEDIA names a folder, and uploads are in a store: unset it")
         path = settings.serve_media.removeprefix("file://")
         if not path.startswith("/"):
             raise PlaceError(
                 f"UNMASK_SERVE_MEDIA: {settings.serve_media!r} is not an absolute path: name the media folder as "
                 "workers see it, such as /srv/unmask/media"
             )
-        return SharedFolder(media, Path(path))
+        return SharedFolder(path)
     if settings.serve_url is not None:
         parts = urlsplit(settings.serve_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -98,7 +99,23 @@ def places_of(settings: Settings, folder: Path, media: MediaFolder, signer: Sign
                 f"UNMASK_SERVE_URL: {settings.serve_url!r} is not an address such as https://unmask.example.org"
             )
         return SignedAddresses(settings.serve_url.rstrip("/"), signer)
-    return SharedFolder(media, folder.absolute())
+    if "://" in media.base:
+        _check_store(media.base)
+    return SharedFolder(media.base)
+
+
+def _check_store(base: str) -> None:
+    """Return if workers may get URIs of this store.
+
+    Raises:
+        PlaceError: they may not; the message does not show the URI.
+    """
+    if StoreUri(base).has_secret:
+        raise PlaceError("the store's URI has a password, which tasks must not show: set UNMASK_SERVE_URL")
+    try:
+        check_uri(base, chains=False)
+    except SourceError as error:
+        raise PlaceError(f"workers cannot read from the store ({error}): set UNMASK_SERVE_URL") from error
 
 
 def _signed(id_: str, until: int) -> bytes:

@@ -21,7 +21,7 @@ from pipeline.worker.access import UriAllow
 from pipeline.worker.message import is_transient
 from web.hub import Event, Hub
 from web.judges import ended, named, unjudged
-from web.media import MediaFolder
+from web.media import Media, StoreAwayError
 from web.media_links import MediaPlaces
 from web.problems import ProblemError
 from web.streams import Streams
@@ -86,7 +86,7 @@ class RemoteJudge:
         workers: Workers,
         tasks: Tasks,
         videos: Videos,
-        media: MediaFolder,
+        media: Media,
         places: MediaPlaces,
         streams: Streams,
         hub: Hub,
@@ -255,7 +255,10 @@ class RemoteJudge:
         except ValueError as error:
             self._end(video, Outcome.MODEL_ERROR, f"its record is not one that this version reads: {error}")
             return
-        has_file = video.upload.uri is None and self._media.path(video.id).is_file()
+        try:
+            has_file = video.upload.uri is None and self._media.find(video.id) is not None
+        except StoreAwayError:
+            return  # the next look asks again
         if verdict.outcome is Outcome.UNAVAILABLE and has_file and task.again < _MAX_AGAIN:
             log.warning("submitted again", video=video.id, error=verdict.error)
             self._again(task, unread=True)

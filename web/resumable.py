@@ -1,7 +1,8 @@
 """Uploads that go on after a lost connection: their rows, their bytes on disk, and how they become videos.
 
-The bytes are where the video's file will be, under the id that the video will have. So nothing has to be moved at the
-end: one transaction makes the video and names it in the upload's row.
+The bytes are in a folder of this machine, under the id that the video will have. Without a store they are where the
+video's file will be, and nothing has to be moved at the end; a store gets them before the last answer. Then one
+transaction makes the video and names it in the upload's row.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import structlog
 
 from pipeline.contracts import SourceClass
 from web.database import Database
-from web.media import MediaFolder
+from web.media import Media, StoreAwayError
 from web.problems import Code, ProblemError, busy, not_found
 from web.sniffing import HEAD_BYTES, media_type_of
 from web.videos import Upload, Video, Videos, new_id
@@ -82,7 +83,7 @@ class Resumables:
     def __init__(
         self,
         database: Database,
-        media: MediaFolder,
+        media: Media,
         videos: Videos,
         accepted: Callable[[], None],
         *,
@@ -96,7 +97,8 @@ class Resumables:
         self._max_open = max_open
         # Of those that grew since the service started, so that a file is seldom read again for its hash.
         self._digests: dict[str, tuple[int, Any]] = {}
-        self._finishing = threading.Lock()
+        self._turns = threading.Condition()
+        self._finished_now: set[str] = set()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uploads")
 
@@ -131,10 +133,10 @@ class Resumables:
                 else:
                     self._insert(rows, made)
         except BaseException:
-            self._media.delete(made.id)
+            self._media.discard(made.id)
             raise
         if earlier is not None:
-            self._media.delete(made.id)
+            self._media.discard(made.id)
         return earlier or made
 
     def _insert(self, rows: sqlite3.Connection, made: Resumable) -> None:
@@ -178,7 +180,7 @@ class Resumables:
             rows.execute("DELETE FROM uploads WHERE id = ?", (id_,))
         self._digests.pop(id_, None)
         if row is not None and row["video"] is None:
-            self._media.delete(id_)
+            self._media.discard(id_)
 
     @contextmanager
     def writing(self, upload: Resumable) -> Iterator[Appender]:
@@ -186,7 +188,7 @@ class Resumables:
         self._check_bytes(upload)
         known = self._digests.pop(upload.id, (-1, None))
         digest = hashlib.sha256() if upload.offset == 0 else known[1] if known[0] == upload.offset else None
-        path = self._media.path(upload.id)
+        path = self._media.grown(upload.id)
         with Appender(self._database, path, upload, digest) as appender:
             try:
                 yield appender
@@ -198,16 +200,16 @@ class Resumables:
         """Make a complete upload a video, once; it is deleted if it is no media.
 
         Raises:
-            ProblemError: it is no media, or repeats a request with another file.
+            ProblemError: it is no media, or repeats a request with another file, or a store is away, and it stays.
         """
-        with self._finishing:
+        with self._finishing(id_):
             upload = self.get(id_, key_id)
             if upload.video is not None:
                 return upload
             self._check_bytes(upload)
             if not upload.is_complete:
                 return upload
-            path = self._media.path(id_)
+            path = self._media.grown(id_)
             with path.open("rb") as file:
                 media_type = media_type_of(file.read(HEAD_BYTES))
             if media_type is None:
@@ -216,6 +218,11 @@ class Resumables:
             known = self._digests.pop(id_, (-1, None))
             digest = known[1] if known[0] == upload.length else _hashed(path)
             found = replace(upload.wanted, media_type=media_type, size_bytes=upload.length, sha256=digest.hexdigest())
+            try:
+                self._media.take(id_, self._ending.is_set)
+            except StoreAwayError:
+                self._digests[id_] = (upload.length, digest)
+                raise
 
             def name_it(rows: sqlite3.Connection, video: Video) -> None:
                 rows.execute("UPDATE uploads SET video = ? WHERE id = ?", (video.id, id_))
@@ -226,10 +233,24 @@ class Resumables:
                 self.delete(id_)
                 raise
             if is_new:
+                self._media.release(id_)
                 self._accepted()
             else:
-                self._media.delete(id_)
+                self._media.discard(id_)
             return replace(upload, video=video.id)
+
+    @contextmanager
+    def _finishing(self, id_: str) -> Iterator[None]:
+        """One thread at a time finishes an upload; others go on, since a store may be slow."""
+        with self._turns:
+            self._turns.wait_for(lambda: id_ not in self._finished_now)
+            self._finished_now.add(id_)
+        try:
+            yield
+        finally:
+            with self._turns:
+                self._finished_now.remove(id_)
+                self._turns.notify_all()
 
     def expire(self) -> None:
         """Delete what has not grown for too long."""
@@ -253,7 +274,7 @@ class Resumables:
         Raises:
             ProblemError: they are not.
         """
-        path = self._media.path(upload.id)
+        path = self._media.grown(upload.id)
         if not path.is_file() or path.stat().st_size < upload.offset:
             log.warning("an upload has lost its bytes", upload=upload.id)
             self.delete(upload.id)
@@ -267,7 +288,9 @@ class Resumables:
             try:
                 self.finish(row["id"], row["key_id"])
             except ProblemError as error:
-                log.warning("a complete upload is no video", upload=row["id"], error=str(error))
+                log.warning(
+                    "a complete upload is no video yet, or cannot become one", upload=row["id"], error=str(error)
+                )
 
 
 class Appender:

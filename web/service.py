@@ -6,6 +6,7 @@ import fcntl
 import hmac
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -26,8 +27,9 @@ from web.judging import Judge, JudgeOptions
 from web.keys import Caller, Keys, no_key
 from web.known import Known
 from web.listing import VideoList
-from web.media import MediaFolder
+from web.media import StoreAwayError
 from web.media_links import places_of
+from web.media_store import media_of
 from web.oidc import Provider
 from web.oidc_options import OidcOptions
 from web.problems import Code, ProblemError
@@ -69,6 +71,8 @@ class ServeOptions:
         secure: the page is reached by https only, so its cookie is sent there only.
         workers: judge videos by those behind Kafka and Redis, not in this process.
         oidc: people may sign in by a provider; None: by a key only.
+        store: where uploaded files are kept: a URI that fsspec knows, or a path; None: in the folder.
+        copies_bytes: of copies of a store's files on this machine; those in use may exceed it.
     """
 
     folder: Path
@@ -85,6 +89,8 @@ class ServeOptions:
     secure: bool = False
     workers: bool = False
     oidc: OidcOptions | None = None
+    store: str | None = None
+    copies_bytes: int = 16 << 30
 
 
 class FolderError(UnmaskError):
@@ -97,7 +103,7 @@ class Service:
     Attributes:
         is_ending: whether it was asked to end: what waits for events gives up.
         streams: live ones; None without workers.
-        places: where workers find uploaded files.
+        places: where workers find uploaded files; None without workers.
 
     Args:
         options: see `ServeOptions`.
@@ -108,6 +114,7 @@ class Service:
         DatabaseError: the folder is of a later version.
         OSError: it cannot be made or written.
         SigningError: the key that signs messages is damaged.
+        StoreError: the store cannot be used, or reached.
         ValueError: `UNMASK_URI_ALLOW` or `UNMASK_WEBHOOK_ALLOW` is invalid, or a setting of what workers need.
     """
 
@@ -138,15 +145,15 @@ class Service:
         self.quality = QualityReport(self.database)
         self.views = Views(self.database)
         self.actions = Actions(self.database)
-        self.media = MediaFolder(options.folder / "media")
+        self.media = media_of(options.store, options.folder, options.copies_bytes)
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
         self.unknown_keys = Rates(options.unknown_keys_s)
         self.known = Known(self.database)
-        self.places = places_of(settings, options.folder / "media", self.media, signer)
+        self.places = places_of(settings, self.media, signer) if options.workers else None
         self.streams: Streams | None = None
         self.judge: AnyJudge
-        if options.workers:
+        if self.places is not None:
             workers = Workers(settings)
             self.streams = Streams(workers, self.database, self.webhooks.enqueue)
             allow = UriAllow.parse(settings.uri_allow or "")
@@ -180,7 +187,8 @@ class Service:
     def start(self) -> None:
         """Clean up what an earlier process left, and begin to judge."""
         known = self.database.read().execute("SELECT id FROM videos WHERE uri IS NULL")
-        self.media.remove_unknown({row["id"] for row in known} | self.resumable.ids())
+        with suppress(StoreAwayError):  # it was there a moment ago; the next start does it
+            self.media.remove_unknown({row["id"] for row in known}, self.resumable.ids())
         self.resumable.start()
         self.judge.start()
         self.webhooks.start()
@@ -202,11 +210,12 @@ def delete_video(service: Service, video: Video) -> None:
     """Delete a video with all that is known of it, and tell those who wait for it.
 
     Raises:
-        ProblemError: it was deleted meanwhile.
+        ProblemError: it was deleted meanwhile, or the store of its file is away.
     """
+    # The file first: where that fails, the video can be deleted again.
+    service.media.delete(video.id)
     service.videos.delete(video.id)
     service.judge.drop(video.id)
-    service.media.delete(video.id)
     service.hub.publish(video.id, Event("deleted", {}, is_last=True))
 
 

@@ -106,7 +106,7 @@ def test_a_full_disk_is_said_and_nothing_is_accepted(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("web.media.os", SimpleNamespace(**{**vars(os), "fsync": full}))
+        patch.setattr("web.media_folder.os", SimpleNamespace(**{**vars(os), "fsync": full}))
         answer = hand_in(client, one_face, wait_s=0)
     assert (answer.status_code, answer.json()["code"]) == (507, "no_space")
     assert answer.json()["request_id"] == answer.headers["x-request-id"]

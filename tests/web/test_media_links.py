@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from pipeline.settings import Settings
-from web.media import MediaFolder
+from web.media import Media
+from web.media_folder import MediaFolder
 from web.media_links import PlaceError, SharedFolder, SignedAddresses, places_of
 from web.signing import Signer
 from web.tasks import TASK_S
@@ -52,7 +55,7 @@ def test_a_shared_folder_may_have_another_path_for_workers(
     signer: Signer, tmp_path: Path, settings: dict[str, str], expected: str
 ) -> None:
     folder = tmp_path / "media"
-    places = places_of(Settings(**settings), folder, MediaFolder(folder), signer)
+    places = places_of(Settings(**settings), MediaFolder(folder), signer)
     assert isinstance(places, SharedFolder)
     assert places.uri(ID) == expected.format(folder=folder)
 
@@ -69,4 +72,28 @@ def test_a_shared_folder_may_have_another_path_for_workers(
 )
 def test_places_that_no_worker_could_read_are_refused(signer: Signer, tmp_path: Path, settings: dict[str, str]) -> None:
     with pytest.raises(PlaceError, match="UNMASK_SERVE_"):
-        places_of(Settings(**settings), tmp_path / "media", MediaFolder(tmp_path / "media"), signer)
+        places_of(Settings(**settings), MediaFolder(tmp_path / "media"), signer)
+
+
+@pytest.mark.parametrize(
+    ("base", "settings", "expected"),
+    [
+        ("s3://bucket/prefix", {}, f"s3://bucket/prefix/01/{ID}"),
+        ("s3://bucket/prefix", {"serve_media": "/srv/media"}, "UNMASK_SERVE_MEDIA names a folder"),
+        ("sftp://me:s3cret@host/uploads", {}, "has a password.*UNMASK_SERVE_URL"),
+        ("shelf:///srv", {}, "workers cannot read.*UNMASK_SERVE_URL"),
+    ],
+)
+def test_workers_get_uris_of_a_store_that_they_can_read(
+    signer: Signer, base: str, settings: dict[str, str], expected: str
+) -> None:
+    stored = cast(Media, SimpleNamespace(base=base))
+    if expected.startswith("s3:"):
+        assert places_of(Settings(**settings), stored, signer).uri(ID) == expected
+        return
+    with pytest.raises(PlaceError, match=expected) as refused:
+        places_of(Settings(**settings), stored, signer)
+    assert "s3cret" not in str(refused.value)
+    assert (
+        places_of(Settings(serve_url="https://a.example.org"), stored, signer).uri(ID).startswith("https://a.example")
+    )

@@ -34,6 +34,17 @@ def run(
     detector_weights: FaceWeights = None,
     fps: Annotated[float, typer.Option(help="Scored frames a second of video.", min=0.001)] = 2.0,
     workers: ClipsAtOnce = "auto",
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep uploaded files there: a path, or a URI that fsspec knows, such as s3://bucket/prefix.",
+            envvar="UNMASK_SERVE_STORE",
+            show_default="in the folder",
+        ),
+    ] = None,
+    copies_mib: Annotated[
+        int, typer.Option(help="Of files of a store that are kept in the folder for judging, MiB.", min=1)
+    ] = 16_384,
     max_upload_mib: Annotated[int, typer.Option(help="Largest file, MiB.", min=1)] = 4096,
     max_waiting: Annotated[int, typer.Option(help="Videos that may wait; more are refused.", min=1)] = 10_000,
     automatic: Annotated[
@@ -61,7 +72,8 @@ def run(
     first start makes an admin's key and prints it. SIGTERM or Ctrl-C ends the service; what is not judged yet is judged
     after the next start.
 
-    Exit codes: 0 stopped by a signal, 2 bad options, or the folder or port cannot be used.
+    Exit codes: 0 stopped by a signal, 1 the store cannot be reached, 2 bad options, or the folder, store or port cannot
+    be used.
     """
     from pipeline.logs import configure_logging
     from pipeline.scanner_options import ScannerOptions
@@ -88,6 +100,7 @@ def run(
         from web.oidc_options import OidcOptions
         from web.rounds import Policy, label_of
         from web.service import ServeOptions, Service
+        from web.store_uri import StoreUri
 
         scanner = ScannerOptions(
             sampling=Fps(fps), face_detector=detector, face_weights=detector_weights, workers=clips_at_once(workers)
@@ -101,6 +114,8 @@ def run(
             secure=secure,
             workers=has_workers,
             oidc=OidcOptions.from_environment(),
+            store=store or None,
+            copies_bytes=copies_mib << 20,
         )
         listening = bound_socket(host, port)
         service = Service(options, settings)
@@ -109,7 +124,8 @@ def run(
         if not service.keys.all():
             _, text = service.keys.create("first admin", Role.ADMIN)
             echo(f"The first key, of role admin; it is shown this once: {text}")
-        echo(f"{address}  files in {options.folder}")
+        uploads = f", uploads in {StoreUri(options.store).shown}" if options.store else ""
+        echo(f"{address}  files in {options.folder}{uploads}")
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn ends at the first one, and raises it again at the end, for the handler before its own.
             signal.signal(number, _ended)

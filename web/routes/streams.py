@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
@@ -15,6 +14,7 @@ from web.keys import Role
 from web.media_links import ROUTE, SignedAddresses
 from web.problems import Code, ProblemError, fields_text, not_found
 from web.resources import ProblemResource
+from web.routes.files import ranged
 from web.service import Service, TheCaller, TheService
 from web.stream_resources import SegmentResource, StreamDetail, StreamList, StreamResource
 from web.streams import Streams, no_workers
@@ -81,17 +81,21 @@ async def send_segment(
 
 @for_workers.get(ROUTE)
 def media_for_workers(
-    id: str, service: TheService, until: int = 0, signature: Annotated[str, Query(max_length=100)] = ""
-) -> FileResponse:
+    id: str,
+    request: Request,
+    service: TheService,
+    until: int = 0,
+    signature: Annotated[str, Query(max_length=100)] = "",
+) -> Response:
     """An uploaded file for a worker: by a signed address, until its video is judged."""
     places = service.places
     if not isinstance(places, SignedAddresses) or not places.is_valid(id, until, signature):
         raise ProblemError(403, Code.NOT_ALLOWED, "this address is not signed by this service, or has expired")
     video = service.videos.get(id)
-    path = service.media.path(id)
-    if video.state is State.DONE or video.upload.uri is not None or not path.is_file():
+    file = None if video.state is State.DONE or video.upload.uri is not None else service.media.find(id)
+    if file is None:
         raise not_found("file to be judged")
-    return FileResponse(path, media_type="application/octet-stream")
+    return ranged(request, file, f'"{video.upload.sha256}"')
 
 
 async def _media(request: Request) -> bytes:

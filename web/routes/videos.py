@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import Field, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -36,7 +37,7 @@ from web.resources import (
     detail_of,
 )
 from web.routes.choosing import Chosen, only_own
-from web.routes.files import RangedFile, is_known
+from web.routes.files import is_known, ranged
 from web.routes.wanted import MAX_NAME, PART, check_idempotency, check_part, plain_name, with_fields
 from web.service import Service, TheCaller, TheService
 from web.service import delete_video as delete_with_all
@@ -219,17 +220,14 @@ def get_crop(id: str, track: int, n: int, service: TheService, caller: TheCaller
     response_class=FileResponse,
     responses={206: {"description": "A range of it."}, 416: {"model": ProblemResource, "description": "A bad range."}},
 )
-def get_media(id: str, service: TheService, caller: TheCaller) -> FileResponse:
+def get_media(id: str, request: Request, service: TheService, caller: TheCaller) -> Response:
     """The file as it was handed in; ranges are supported."""
     video = seen(service, caller, id)
-    path = service.media.path(video.id)
-    if video.upload.uri is not None or not path.is_file():
+    file = None if video.upload.uri is not None else service.media.find(video.id)
+    if file is None:
         raise not_found("file: only its URI was handed in")
-    return RangedFile(
-        path,
-        media_type=video.upload.media_type,
-        headers={"Content-Security-Policy": "sandbox", "Cache-Control": "private, max-age=3600"},
-    )
+    headers = {"Content-Security-Policy": "sandbox", "Cache-Control": "private, max-age=3600"}
+    return ranged(request, file, f'"{video.upload.sha256}"', video.upload.media_type, headers)
 
 
 @router.get(
@@ -309,7 +307,9 @@ async def _received(request: Request, service: Service, caller: Caller, wanted: 
     _check_length(request, service.options.max_upload_bytes)
     service.uploads += 1
     try:
-        with service.media.writing(id_, service.options.max_upload_bytes) as writer:
+        # A store may be slow to end an upload, too.
+        writing = service.media.writing(id_, service.options.max_upload_bytes)
+        async with contextmanager_in_threadpool(writing) as writer:
             if kind == "multipart/form-data":
                 form = await receive_form(request, writer)
                 wanted = with_fields(replace(wanted, name=form.filename or wanted.name), form.fields)
@@ -326,10 +326,10 @@ async def _received(request: Request, service: Service, caller: Caller, wanted: 
         try:
             video, is_new = await run_in_threadpool(service.videos.accept, upload, caller.key.id, id_)
         except BaseException:
-            service.media.delete(id_)
+            await run_in_threadpool(service.media.discard, id_)
             raise
         if not is_new:
-            service.media.delete(id_)
+            await run_in_threadpool(service.media.discard, id_)
         return video, is_new
     finally:
         service.uploads -= 1
