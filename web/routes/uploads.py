@@ -41,8 +41,8 @@ _ANSWER: Final = {
 }
 
 
-def speaks_tus(tus_resumable: Annotated[str | None, Header(description=TUS_VERSION)] = None) -> None:
-    """Return if the client speaks this version of the protocol.
+def speaks_tus(caller: TheCaller, tus_resumable: Annotated[str | None, Header(description=TUS_VERSION)] = None) -> None:
+    """Return if the client, whose key comes first, speaks this version of the protocol.
 
     Raises:
         ProblemError: it does not.
@@ -196,17 +196,20 @@ async def terminate(id: str, service: TheService, caller: TheCaller) -> None:
         await run_in_threadpool(service.resumable.delete, id)
 
 
-@router.post("/uploads/{id}", include_in_schema=False, dependencies=_TUS)
+@router.post("/uploads/{id}", include_in_schema=False)
 async def override(
     id: str,
     request: Request,
     service: TheService,
     caller: TheCaller,
     x_http_method_override: Annotated[str, Header()] = "",
+    tus_resumable: Annotated[str | None, Header()] = None,
     upload_offset: Annotated[str, Header()] = "",
     upload_checksum: Annotated[str | None, Header()] = None,
 ) -> Response:
     """PATCH, HEAD or DELETE of clients that cannot send them."""
+    if x_http_method_override in ("PATCH", "HEAD", "DELETE"):
+        speaks_tus(caller, tus_resumable)
     match x_http_method_override:
         case "PATCH":
             return await append(id, request, service, caller, upload_offset, upload_checksum)
