@@ -157,11 +157,11 @@ class Decisions:
             "UPDATE videos SET round = ?, answer = ?, version = version + 1 WHERE n = ?",
             (now.round, now.answer, video.n),
         )
-        if now.answer is None or now.answer is video.answer:
+        if now.answer is video.answer:
             return
         data = {"video": video.id, "name": video.upload.name, "answer": now.answer, "label": video.label}
         self._notify(rows, video.key_id, WebhookEvent.ANSWERED, data)
-        if video.answer is not None or contradicts(now.answer, video.label):
+        if video.answer is not None or (now.answer is not None and contradicts(now.answer, video.label)):
             self._notify(rows, video.key_id, WebhookEvent.CHANGED, {**data, "before": video.answer})
 
     def _decided(

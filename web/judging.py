@@ -27,6 +27,7 @@ from web.hub import Event, Hub
 from web.judges import ended, named, unjudged
 from web.known import Known
 from web.media import Media, StoreAwayError
+from web.problems import is_out_of_space
 from web.videos import MAX_CRASHES, Video, Videos
 
 log = structlog.get_logger(__name__)
@@ -206,8 +207,10 @@ class Judge:
                 self._stopping.wait(_AWAY_S)
                 continue
             except Exception as error:  # a full disk, a locked database: it goes on when that is over
-                self.trouble = f"{type(error).__name__}: {error}"
-                log.exception("judging is held up")
+                trouble = f"{type(error).__name__}: {error}"
+                if trouble != self.trouble:  # it may last for hours
+                    log.warning("judging is held up", error=trouble, exc_info=not is_out_of_space(error))
+                self.trouble = trouble
                 self._stopping.wait(_TROUBLE_S)
                 continue
             if is_idle:

@@ -1,9 +1,12 @@
-"""The socket that the service listens on."""
+"""How the service listens: its socket, and its HTTP server."""
 
 from __future__ import annotations
 
 import socket
 from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
 
 from models.errors import UnmaskError
 
@@ -38,3 +41,24 @@ def bound_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ListenError(f"{host} port {port} cannot be listened on: {error.strerror or error}") from error
     return bound
+
+
+def http_server(app: FastAPI, proxies: str = "") -> uvicorn.Server:
+    """The HTTP server.
+
+    Args:
+        app: what it serves.
+        proxies: addresses, with commas, whose `X-Forwarded-For` names the client. Rates are limited by its address, so
+            nobody else may choose one.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies or None,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+    )
+    return uvicorn.Server(config)

@@ -124,18 +124,27 @@ def handle_problems(app: FastAPI, headers: Mapping[str, str], as_page: AsPage = 
             headers = {"Allow": methods}
         return answer(request, error.status_code, code, str(error.detail), headers)
 
+    # These two are expected where a disk is full: no traceback.
+    @app.exception_handler(sqlite3.Error)
+    @app.exception_handler(OSError)
+    async def out_of_space(request: Request, error: Exception) -> Response:
+        if not is_out_of_space(error):
+            raise error
+        request_id = getattr(request.state, "request_id", "")
+        log.warning("no space left for a request", request_id=request_id, path=request.url.path)
+        return answer(request, 507, Code.NO_SPACE, "the service has no space left", {"Connection": "close"})
+
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> Response:
         request_id = getattr(request.state, "request_id", "")
         log.error("a request failed", request_id=request_id, path=request.url.path, error=repr(error))
         closing = {**headers, "X-Request-Id": request_id, "Connection": "close"}
-        if _is_out_of_space(error):
-            return answer(request, 507, Code.NO_SPACE, "the service has no space left", closing)
         detail = "a fault of the service; its log has the details under this request id"
         return answer(request, 500, Code.INTERNAL, detail, closing)
 
 
-def _is_out_of_space(error: Exception) -> bool:
+def is_out_of_space(error: Exception) -> bool:
+    """Whether it says that a disk is full, or a quota used up."""
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -23,7 +23,7 @@ from web.hub import Event, Hub
 from web.judges import ended, named, unjudged
 from web.media import Media, StoreAwayError
 from web.media_links import MediaPlaces
-from web.problems import ProblemError
+from web.problems import ProblemError, is_out_of_space
 from web.streams import Streams
 from web.submitting import Submitter, check_task
 from web.tasks import TASK_S, Task, Tasks
@@ -168,8 +168,10 @@ class RemoteJudge:
                 self._trouble[name] = str(error)
                 wait_s = _TROUBLE_S
             except Exception as error:  # a full disk, a locked database: it goes on when that is over
-                self._trouble[name] = f"{type(error).__name__}: {error}"
-                log.exception("judging is held up", work=name)
+                trouble = f"{type(error).__name__}: {error}"
+                if trouble != self._trouble.get(name):  # it may last for hours
+                    log.warning("judging is held up", work=name, error=trouble, exc_info=not is_out_of_space(error))
+                self._trouble[name] = trouble
                 wait_s = _TROUBLE_S
             woken.wait(wait_s)
 

@@ -118,7 +118,10 @@ class Webhooks:
         try:
             self._allow.check(url)
         except (SourceError, ValueError) as error:
-            detail = "UNMASK_WEBHOOK_ALLOW of the service does not list this URL: it takes https, or http, with a host"
+            if self._allow.is_empty:
+                detail = "UNMASK_WEBHOOK_ALLOW of the service is not set, so no webhook can be made"
+            else:
+                detail = "UNMASK_WEBHOOK_ALLOW of the service does not list this URL; only http and https can be listed"
             raise ProblemError(422, Code.URI_REFUSED, detail) from error
         made = Webhook(secrets.token_hex(8), key_id, url, tuple(dict.fromkeys(events)), time.time())
         with self._database.write() as rows:

@@ -29,8 +29,16 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """Whether the marked area changed the score, and more than every other area."""
-        return self.change > 0 and self.change > self.random_changes[-1]
+        """Whether the marked area changed the score, and more than every other area did in either direction.
+
+        Where hiding anything moves the score by as much, it depends on no area, whichever way it moves.
+        """
+        return self.change > 0 and self.change > self.random_most
+
+    @property
+    def random_most(self) -> float:
+        """The largest change by a random area, in either direction."""
+        return max(abs(self.random_changes[0]), abs(self.random_changes[-1]))
 
     @property
     def random_median(self) -> float:

@@ -62,6 +62,11 @@ class UriAllow:
             roots.append((scheme, host, os.path.realpath(path) if scheme == "file" else path.rstrip("/")))
         return cls(frozenset(schemes), tuple(roots))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing may be read."""
+        return not self.schemes and not self.roots
+
     def check(self, uri: str) -> None:
         """Return if the URI may be read. Links are resolved first: those that lead out of a root are refused.
 
@@ -185,9 +190,7 @@ def _opened_folder(path: str) -> Iterator[int]:
 
 
 def _refused() -> SourceError:
-    return SourceError(
-        Outcome.UNAVAILABLE, "may not be read: it is outside of what UNMASK_URI_ALLOW lists for this worker"
-    )
+    return SourceError(Outcome.UNAVAILABLE, "may not be read: it is outside of what UNMASK_URI_ALLOW lists")
 
 
 def _split(uri: str) -> tuple[str, str, str]:

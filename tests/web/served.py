@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
-import uvicorn
 
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings
 from web.app import create_app
 from web.judging import JudgeOptions
 from web.keys import Role
-from web.listening import bound_socket
+from web.listening import bound_socket, http_server
 from web.service import ServeOptions, Service
 
 PATIENCE_S = 300.0
@@ -50,19 +49,22 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, settings: Settings | None = None, *, port: int = 0, **changes: object) -> Iterator[Served]:
+def serving(
+    folder: Path, settings: Settings | None = None, *, port: int = 0, proxies: str = "", **changes: object
+) -> Iterator[Served]:
     """Serve from a folder until the end of the block.
 
     Args:
         folder: of the database and the files.
         settings: None: those of the environment.
         port: 0 takes a free one.
+        proxies: see `http_server`.
         changes: of `ServeOptions`.
     """
     options = ServeOptions(folder, JudgeOptions(scanner=ScannerOptions(workers=2)))
     service = Service(replace(options, **changes), settings or Settings())  # type: ignore[arg-type]
     listening = bound_socket("127.0.0.1", port)
-    server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning", timeout_graceful_shutdown=5))
+    server = http_server(create_app(service), proxies)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     served = Served(f"http://127.0.0.1:{listening.getsockname()[1]}", service)

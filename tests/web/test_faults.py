@@ -97,6 +97,35 @@ def test_an_address_that_tries_keys_is_slowed_down(tmp_path: Path) -> None:
         assert known.get("/v1/me").status_code == 200
 
 
+@pytest.mark.parametrize(("proxies", "last"), [("", 429), ("127.0.0.1", 401)])
+def test_only_a_proxy_says_who_asks(tmp_path: Path, proxies: str, last: int) -> None:
+    wrong = "Bearer unmask_aaaaaaaaaa_" + "a" * 43
+    with serving(tmp_path / "served", unknown_keys_s=0.001, proxies=proxies) as served:
+        for i in range(3):
+            headers = {"Authorization": wrong, "X-Forwarded-For": f"203.0.113.{i}"}
+            answer = httpx.get(f"{served.url}/v1/me", headers=headers)
+        assert answer.status_code == last
+
+
+def test_space_is_freed_where_a_disk_is_full(tmp_path: Path, one_face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path / "served") as served:
+        client = served.client()
+        id_ = str(judged(client, one_face)["id"])
+        file = served.service.media.path(id_)  # type: ignore[attr-defined]
+
+        def full(id_: str) -> None:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(served.service.videos, "delete", full)
+            answer = client.delete(f"/v1/videos/{id_}")
+        assert (answer.status_code, answer.json()["code"]) == (507, "no_space")
+        assert not file.exists()
+        assert client.delete(f"/v1/videos/{id_}").status_code == 204
+
+
 def test_a_full_disk_is_said_and_nothing_is_accepted(
     served: Served, one_face: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

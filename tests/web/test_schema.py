@@ -38,6 +38,13 @@ CHECKS = [
 # What would end the key of the test, and what would delete the known video.
 ENDS = ("DELETE /v1/keys/{id}", "DELETE /v1/videos/{id}")
 
+
+@schemathesis.serializer("video/mp2t", "video/mp4", "application/offset+octet-stream")
+def as_bytes(context: schemathesis.SerializationContext, value: Any) -> bytes:
+    """Bodies of media, as they are."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
 DOCUMENT = Path(__file__).parents[2] / "docs/openapi.json"
 schema = schemathesis.openapi.from_dict(json.loads(DOCUMENT.read_text("utf-8")))
 quick = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

@@ -140,6 +140,20 @@ def test_messages_on_answers_that_contradict_the_label(telling: Served, receiver
     assert [event["type"] for event in receiver.events()[1:]] == ["video.changed"] * contradicts
 
 
+def test_an_answer_that_is_withdrawn_gets_a_message(telling: Served, receiver: Receiver, one_face: Path) -> None:
+    client, _ = made(telling, receiver, "video.answered")
+    video = judged(client, one_face)
+    url = f"/v1/videos/{video['id']}/decisions"
+    label = video["label"] if video["label"] in ("fake", "real") else "fake"
+    for other in (client, telling.client()):
+        assert other.post(url, json={"decision": label}).status_code == 201
+    until(lambda: len(receiver.got) == 1)
+    assert client.delete(f"{url}/last").status_code == 200
+    assert other.delete(f"{url}/last").status_code == 200
+    until(lambda: len(receiver.got) == 2)
+    assert [event["data"]["answer"] for event in receiver.events()] == [label, None]
+
+
 def test_a_failed_message_is_sent_again_under_the_same_id(telling: Served, receiver: Receiver, tmp_path: Path) -> None:
     receiver.statuses = [500, 503, 200]
     client, hook = made(telling, receiver, "video.finished")

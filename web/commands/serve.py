@@ -62,6 +62,13 @@ def run(
     secure: Annotated[
         bool, typer.Option("--secure", help="The page is reached by https only, through a proxy.")
     ] = False,
+    proxy: Annotated[
+        str,
+        typer.Option(
+            help="Addresses of proxies, with commas: the X-Forwarded-For that they send names the client.",
+            show_default="none",
+        ),
+    ] = "",
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Judge in this process although UNMASK_KAFKA and UNMASK_REDIS are set.")
     ] = False,
@@ -91,12 +98,10 @@ def run(
             _check_options(context)
             KafkaSecurity()
 
-        import uvicorn
-
         from web.app import create_app
         from web.judging import JudgeOptions
         from web.keys import Role
-        from web.listening import bound_socket
+        from web.listening import bound_socket, http_server
         from web.oidc_options import OidcOptions
         from web.rounds import Policy, label_of
         from web.service import ServeOptions, Service
@@ -125,19 +130,12 @@ def run(
             _, text = service.keys.create("first admin", Role.ADMIN)
             echo(f"The first key, of role admin; it is shown this once: {text}")
         uploads = f", uploads in {StoreUri(options.store).shown}" if options.store else ""
-        echo(f"{address}  files in {options.folder}{uploads}")
+        judges = f", judged by the workers of {settings.kafka}" if has_workers else ""
+        echo(f"{address}  files in {options.folder}{uploads}{judges}")
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn ends at the first one, and raises it again at the end, for the handler before its own.
             signal.signal(number, _ended)
-        config = uvicorn.Config(
-            create_app(service),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=10,
-        )
-        server = uvicorn.Server(config)
+        server = http_server(create_app(service), proxy)
 
         def end() -> None:
             server.should_exit = True

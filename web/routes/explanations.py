@@ -31,7 +31,7 @@ class ExplanationResource(Resource):
     change: float = Field(description="towards that side, by hiding the marked area")
     random_areas: int = Field(description="areas of the same size and shape at random places")
     random_median: float = Field(description="change by hiding one of them, the median")
-    random_max: float = Field(description="change by hiding one of them, the largest")
+    random_max: float = Field(description="the largest change by hiding one of them, in either direction")
     links: dict[str, str] = Field(description="crop; picture: the map, only if it holds")
 
 

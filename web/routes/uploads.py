@@ -218,7 +218,8 @@ async def override(
         case "DELETE":
             await terminate(id, service, caller)
             return Response(status_code=204)
-    raise ProblemError(405, Code.METHOD, "POST takes X-HTTP-Method-Override: PATCH, HEAD or DELETE")
+    allowed = {"Allow": "DELETE, GET, HEAD, PATCH"}
+    raise ProblemError(405, Code.METHOD, "POST takes X-HTTP-Method-Override: PATCH, HEAD or DELETE", allowed)
 
 
 async def _received(
