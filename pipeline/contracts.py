@@ -174,6 +174,7 @@ class LimitCode(StrEnum):
     CUT_OFF = "cut_off"
     TURNED = "turned"
     UNCLEAR = "unclear"
+    DARK = "dark"
 
 
 class Limit(Contract):
@@ -255,7 +256,7 @@ class Verdict(Contract):
     )
     not_judged: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict,
-        description="faces that were found but not scored, by reason: tiny, cut_off, turned, unclear; "
+        description="faces that were found but not scored, by reason: tiny, cut_off, turned, unclear, dark; "
         "reasons may be added",
     )
     provenance: Provenance

@@ -55,7 +55,7 @@ class Explanation:
             "change": round(self.check.change, 4),
             "random_areas": RANDOM_AREAS,
             "random_median": round(self.check.random_median, 4),
-            "random_max": round(self.check.random_most, 4),
+            "random_max": round(self.check.random_changes[-1], 4),
         }
 
 

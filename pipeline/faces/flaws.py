@@ -23,6 +23,7 @@ class Flaw(IntEnum):
     CUT_OFF = 2
     TURNED = 3
     UNCLEAR = 4
+    DARK = 5
 
 
 _WORDS: Mapping[str, str] = {
@@ -30,6 +31,7 @@ _WORDS: Mapping[str, str] = {
     "cut_off": "cut off by the edge of the picture",
     "turned": "turned away",
     "unclear": "too blurred, compressed or noisy",
+    "dark": "too dark",
 }
 
 

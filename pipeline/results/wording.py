@@ -233,6 +233,7 @@ _LIMITS: dict[str, str] = {
     LimitCode.CUT_OFF: "most faces are cut off by the edge of the picture",
     LimitCode.TURNED: "most faces are turned away",
     LimitCode.UNCLEAR: "most faces are too blurred, compressed or noisy",
+    LimitCode.DARK: "most faces are too dark",
 }
 # People whose limits a text names.
 _MAX_LIMITED = 4

@@ -40,13 +40,13 @@ def scanner(detector: FaceDetector, decode_server: DecodeServer) -> Iterator[Sca
         yield scanner
 
 
-def clip(path: Path, *, face_px: float = 110, blur_px: float = 0, seconds: float = 4) -> Path:
-    """One person, seen through a lens that is out of focus by `blur_px`."""
+def clip(path: Path, *, face_px: float = 110, blur_px: float = 0, gain: float = 1, seconds: float = 4) -> Path:
+    """One person, seen through a lens that is out of focus by `blur_px`, in light of `gain`."""
     scene = media.Scene(640, 360, people=((0.0, 9.0),), face_px=(face_px, face_px), seed=3)
 
     def frames() -> Iterator[tuple[float, media.Picture]]:
         for number in range(round(10 * seconds)):
-            image = scene.render(number / 10)
+            image = np.asarray(scene.render(number / 10) * gain, np.uint8)
             yield number / 10, np.asarray(cv2.GaussianBlur(image, (0, 0), blur_px) if blur_px else image, np.uint8)
 
     media.encode(path, frames(), fps=10)
@@ -68,7 +68,11 @@ def test_a_clear_clip_has_no_face_that_is_not_judged(scanner: Scanner, tmp_path:
 
 @pytest.mark.parametrize(
     ("looks", "reason", "text"),
-    [({"blur_px": 5}, "unclear", "too blurred"), ({"face_px": 35}, "tiny", "too small (below 32 px)")],
+    [
+        ({"blur_px": 5}, "unclear", "too blurred"),
+        ({"face_px": 35}, "tiny", "too small (below 32 px)"),
+        ({"gain": 0.11}, "dark", "too dark"),
+    ],
 )
 def test_a_clip_without_judged_faces_has_reasons(
     scanner: Scanner, tmp_path: Path, looks: dict[str, float], reason: str, text: str

@@ -172,9 +172,9 @@ TEXT: Final[dict[str, str]] = {
     "explain": "What does the score depend on?",
     "explaining": "This takes some seconds.",
     "explained": "The score depends on the marked area: hiding these {share} of the crop changes its log-odds by "
-    "{change} towards {side}, and none of {areas} areas like it elsewhere by more than {most} either way.",
+    "{change} towards {side}, and none of {areas} areas like it elsewhere by more than {most}.",
     "explained_not": "The score does not depend on one area: hiding the most important {share} of the crop changes its "
-    "log-odds by {change} towards {side}, and one of {areas} areas like it elsewhere by {most}, one way or the other. "
+    "log-odds by {change} towards {side}, and areas like it elsewhere by {median} (median of {areas}) to {most}. "
     "So no map is shown.",
     "explained_map": "The same face with the area marked that the score depends on",
     "not_explained": "No answer",

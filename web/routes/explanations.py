@@ -24,14 +24,16 @@ class ExplanationResource(Resource):
 
     t_s: float = Field(description="of its frame")
     probability: float = Field(description="of fake: that of this face in the record")
-    holds: bool = Field(description="the marked area changed the score more than every random one")
+    holds: bool = Field(
+        description="the marked area changed the score more than any random one, and than the median one either way"
+    )
     says: str = Field(description="the answer in one sentence")
     towards: Literal["real", "fake"] = Field(description="the other side than that of the score")
     share: float = Field(description="of the crop that was hidden")
     change: float = Field(description="towards that side, by hiding the marked area")
     random_areas: int = Field(description="areas of the same size and shape at random places")
     random_median: float = Field(description="change by hiding one of them, the median")
-    random_max: float = Field(description="the largest change by hiding one of them, in either direction")
+    random_max: float = Field(description="change by hiding one of them, the largest towards that side")
     links: dict[str, str] = Field(description="crop; picture: the map, only if it holds")
 
 

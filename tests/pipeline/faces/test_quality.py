@@ -180,6 +180,11 @@ def test_a_heavily_blurred_face_is_unclear() -> None:
     assert flaw_of(cv2.GaussianBlur(face_picture(), (0, 0), 5), astronaut()) is Flaw.UNCLEAR
 
 
+@pytest.mark.parametrize(("gain", "flaw"), [(0.3, Flaw.NONE), (0.1, Flaw.DARK)])
+def test_a_face_without_bright_parts_is_dark(gain: float, flaw: Flaw) -> None:
+    assert flaw_of((face_picture() * gain).round().astype(np.uint8), astronaut()) is flaw
+
+
 def test_the_border_of_the_picture_is_not_an_edge_in_the_face() -> None:
     """A face that loses a tenth to the border keeps its clarity: only its visible part counts."""
     left = 182

@@ -77,6 +77,7 @@ function sentence(found) {
     side: text[found.towards].toLowerCase(),
     change: found.change.toFixed(2),
     areas: found.random_areas,
+    median: found.random_median.toFixed(2),
     most: found.random_max.toFixed(2),
   };
   const said = found.holds ? text.explained : text.explained_not;
