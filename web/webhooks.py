@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -200,7 +201,8 @@ class Webhooks:
             least = Role.SENIOR if event is WebhookEvent.DECIDED else Role.REVIEW
             sees = row["key_id"] == owner or Role.of(row["role"]) >= least
             if row["revoked_s"] is None and sees and event in json.loads(row["events"]):
-                body = json.dumps({"type": event, "timestamp": now_s, "data": data})
+                happened_at = datetime.fromtimestamp(now_s, UTC).isoformat().replace("+00:00", "Z")
+                body = json.dumps({"type": event, "timestamp": happened_at, "data": data})
                 rows.execute(
                     "INSERT INTO deliveries (webhook, event, body, state, made_s, due_s) VALUES (?, ?, ?, ?, ?, ?)",
                     (row["id"], event, body, DeliveryState.WAITING, now_s, now_s),

@@ -160,7 +160,7 @@ def test_fields_of_later_versions_are_ignored(served: Served, one_face: Path) ->
 
 def test_webhooks_are_checked(served: Served, tmp_path: Path) -> None:
     signer, other = Signer(tmp_path / "a"), Signer(tmp_path / "b")
-    body = json.dumps({"type": "video.finished", "timestamp": 1.5, "data": {"video": "x"}}).encode()
+    body = json.dumps({"type": "video.finished", "timestamp": "2026-11-28T19:40:00Z", "data": {"video": "x"}}).encode()
     headers = {name.title(): value for name, value in signer.headers("msg_1", 1000, body).items()}
     message = verify_webhook(headers, body, signer.public, now_s=1100)
     assert (message.id, message.event, message.data) == ("msg_1", "video.finished", {"video": "x"})

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def test_messages_are_signed(telling: Served, receiver: Receiver, tmp_path: Path
     key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public.removeprefix("whpk_")))
     for headers, body in receiver.got:
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < 600
+        assert datetime.fromisoformat(json.loads(body)["timestamp"]).utcoffset() == timedelta(0)
         signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
         signature = base64.b64decode(headers["webhook-signature"].removeprefix("v1a,"))
         key.verify(signature, signed)
