@@ -111,7 +111,7 @@ class Decisions:
                 (video.n, by),
             ).fetchone()
             if row is None:
-                raise not_found("decision of yours on this video")
+                raise ProblemError(404, Code.NOT_FOUND, "nothing to undo: you have no decision on this video")
             if now_s - row["made_s"] > UNDO_S:
                 raise ProblemError(
                     409, Code.CONFLICT, f"a decision can be undone for {UNDO_S / 60:.0f} minutes; decide again instead"

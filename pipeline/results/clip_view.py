@@ -54,6 +54,11 @@ class ClipView:
     credentials: Credentials | None = None
 
     @property
+    def is_still(self) -> bool:
+        """Whether it is a picture: it has no length, and nothing in it has a time."""
+        return self.verdict.duration_s is None and self.verdict.frames_sampled == 1
+
+    @property
     def rationale(self) -> str:
         """See `wording.rationale`."""
         return "" if self.verdict.provenance.untrained else wording.rationale(self.verdict, self.thresholds)

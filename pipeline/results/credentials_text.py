@@ -15,6 +15,9 @@ _STATES: Final = {
     CredentialState.UNREADABLE: "Content Credentials could not be read. Nothing follows from that.",
     CredentialState.NOT_INSTALLED: "Nobody looked for Content Credentials: the extra c2pa is not installed.",
 }
+_UNREADABLE_FILE: Final = (
+    "No Content Credentials were found, but the file cannot be read: it may have had some that are damaged, too."
+)
 _TRUST: Final = {
     SignerTrust.TRUSTED: "The signer's certificate leads to an authority on the operator's list.",
     SignerTrust.UNTRUSTED: "Signer not verified: no authority on the operator's list vouches for this certificate, and "
@@ -36,8 +39,15 @@ _SOURCE_TYPES: Final = {
 }
 
 
-def credentials_text(found: Credentials) -> list[str]:
-    """What they say, and what follows from it; the first sentence is the finding."""
+def credentials_text(found: Credentials, readable: bool = True) -> list[str]:
+    """What they say, and what follows from it; the first sentence is the finding.
+
+    Args:
+        found: they.
+        readable: whether the file itself could be read.
+    """
+    if found.state is CredentialState.ABSENT and not readable:
+        return [_UNREADABLE_FILE]
     return list(_sentences(found))
 
 

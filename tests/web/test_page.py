@@ -52,7 +52,13 @@ def test_an_upload_is_followed_to_its_verdict(page: Page, one_face: Path, tmp_pa
     expect(page.locator("[data-uploads] li[data-failed]")).to_contain_text("not accepted: it does not begin like")
     done = page.locator("[data-uploads] li[data-done]")
     expect(done).to_contain_text("judged:")
-    done.get_by_role("link").click()
+    row = page.locator(f"tr[data-video='{done.get_attribute('data-video')}']")
+    expect(row.locator(".badge")).to_be_visible()
+    shown = row.inner_text(), page.locator(".counts").inner_text()
+    page.reload()
+    assert (row.inner_text(), page.locator(".counts").inner_text()) == shown
+    assert page.evaluate("document.querySelector('[name=find]').maxLength") == 255
+    row.get_by_role("link").click()
     expect(page.locator("h1")).not_to_contain_text("not judged")
     expect(page.locator(".source").first).to_have_text(one_face.name)
 
@@ -99,20 +105,92 @@ def test_timelines_seek_and_keys_decide(page: Page, served: Served, one_face: Pa
     assert box is not None
     plot.click(position={"x": box["width"] / 2, "y": 30})
     when(page, "Math.abs(document.querySelector('[data-player]').currentTime - 2) < 0.1")
-    page.evaluate("document.activeElement.blur()")
+    times = page.evaluate("JSON.parse(document.querySelector('[data-chart] script').textContent).t")
+    page.mouse.move(1, 1)
+    page.keyboard.press("ArrowRight")
+    at = min(range(len(times)), key=lambda i: abs(times[i] - 2)) + 1
+    when(page, f"Math.abs(document.querySelector('[data-player]').currentTime - {times[at]}) < 0.01")
+    page.keyboard.press("ArrowLeft")
+    when(page, f"Math.abs(document.querySelector('[data-player]').currentTime - {times[at - 1]}) < 0.01")
     page.keyboard.press("1")
     expect(page.locator("[data-said]")).to_have_text("Fake: saved")
     assert decided(page) == ["Fake"]
     page.keyboard.press("u")
     expect(page.locator("[data-said]")).to_have_text("Fake: undone")
     assert decided(page) == []
+    page.keyboard.press("u")
+    expect(page.locator("[data-said]")).to_have_text("nothing to undo: you have no decision on this video")
+    page.locator("select[name=track]").focus()
     page.locator("select[name=track]").select_option("0")
+    page.keyboard.press("3")
+    expect(page.locator("[data-said]")).to_have_text("Unsure: saved")
     page.get_by_label("Comment").fill("the mouth")
     page.get_by_role("button", name="Real").click()
     expect(page.locator("[data-said]")).to_have_text("Real: saved")
     page.reload()
     assert decided(page) == ["Real"]
     expect(page.locator("[data-history]")).to_contain_text("the mouth")
+
+
+def test_space_plays_or_pauses_once_after_clicks(page: Page, served: Served, one_face: Path) -> None:
+    id_ = judged(served.client(), one_face)["id"]
+    page.goto(f"{served.url}/videos/{id_}")
+    player = "document.querySelector('[data-player]')"
+    when(page, f"{player}.readyState >= 3")
+    page.evaluate(
+        f"{player}.loop = true; window.seen = [];"
+        f"for (const kind of ['play', 'pause']) {player}.addEventListener(kind, () => seen.push(kind))"
+    )
+    page.locator("[data-player]").click()
+    when(page, "seen.length === 1")
+    page.keyboard.press(" ")
+    when(page, "seen.length >= 2")
+    page.get_by_role("button", name="Fake").click()
+    expect(page.locator("[data-said]")).to_have_text("Fake: saved")
+    page.keyboard.press(" ")
+    when(page, "seen.length >= 3")
+    assert page.evaluate("seen.join()") == "play,pause,play"
+    assert served.client().get(f"/v1/videos/{id_}").json()["decisions"][0]["decision"] == "fake"
+    assert page.locator("[data-history] li").count() == 1
+    page.keyboard.press("Tab")
+    page.keyboard.press(" ")
+    expect(page.locator("[data-said]")).to_have_text("Real: saved")
+    assert page.evaluate("seen.join()") == "play,pause,play"
+
+
+def test_a_decision_that_was_not_saved_can_be_tried_again(page: Page, served: Served, one_face: Path) -> None:
+    id_ = judged(served.client(), one_face)["id"]
+    page.goto(f"{served.url}/videos/{id_}")
+    page.get_by_label("Comment").fill("the mouth")
+    page.route("**/v1/**", lambda route: route.abort("connectionreset"))
+    fake = page.get_by_role("button", name="Fake")
+    fake.click()
+    expect(page.locator("[data-said]")).to_have_text("not saved: the connection was lost")
+    expect(fake).to_have_attribute("data-unsaved", "")
+    page.keyboard.press("u")
+    expect(page.locator("[data-said]")).to_have_text("not undone: the connection was lost")
+    page.keyboard.press("g")
+    expect(page.locator("[data-tool-said]")).to_have_text("not saved: the connection was lost")
+    page.unroute("**/v1/**")
+    page.keyboard.press("1")
+    expect(page.locator("[data-said]")).to_have_text("Fake: saved")
+    expect(fake).not_to_have_attribute("data-unsaved", "")
+    expect(page.locator("[data-history]")).to_contain_text("the mouth")
+
+
+def test_a_picture_has_no_time_and_a_broken_file_no_faces(
+    page: Page, served: Served, face: Path, one_face: Path, tmp_path: Path
+) -> None:
+    client = served.client()
+    page.goto(f"{served.url}/videos/{judged(client, face)['id']}")
+    expect(page.get_by_role("button", name="Boxes")).to_be_visible()
+    for name in ("Play or pause", "Half speed", "Loop"):
+        expect(page.get_by_role("button", name=name)).to_have_count(0)
+    expect(page.get_by_role("slider")).to_have_count(0)
+    (broken := tmp_path / "broken.mp4").write_bytes(one_face.read_bytes()[:64] + bytes(5000))
+    page.goto(f"{served.url}/videos/{judged(client, broken)['id']}")
+    expect(page.locator("[data-unplayed]")).to_have_text("This browser does not play this file.")
+    expect(page.locator(".credentials")).not_to_contain_text("This file has no Content Credentials")
 
 
 def test_keys_move_through_the_list(page: Page, served: Served, one_face: Path) -> None:
@@ -177,4 +255,7 @@ def test_pages_fit_a_phone(page: Page, served: Served, three_faces: Path, browse
     for path in ("/videos", f"/videos/{id_}"):
         phone.goto(served.url + path)
         assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+        assert all(
+            phone.locator(".scroll").evaluate_all("all => all.map(each => each.scrollWidth <= each.clientWidth)")
+        )
     context.close()

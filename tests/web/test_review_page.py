@@ -115,8 +115,37 @@ def test_a_senior_decides_on_many_and_sees_the_quality(
     expect(page.locator("[data-golden-said]")).to_have_text("saved")
     page.get_by_role("link", name="Reviewing").click()
     expect(page.locator("[data-reviewers]")).to_contain_text("a senior")
+    expect(page.locator(".counts")).to_contain_text(re.compile(r"0 clips to audit.*(1 clip waits|\d+ clips wait) for"))
     expect(page.locator(".history li").first).to_contain_text("known answer: Fake, 1 video")
     expect(page.locator(".history li").nth(1)).to_contain_text("decided on many: Not applicable, 2 videos · spam")
+
+
+def test_ticks_and_focus_stay_while_the_list_changes(reviewed: Served, browser: Browser, face: Path) -> None:
+    queue = Queue(reviewed, face, 2)
+    with signed_in(reviewed, browser, Role.SENIOR) as page:
+        page.goto(f"{reviewed.url}/videos?find={queue.name.strip()}%20")
+        tick = page.locator(f"tr[data-video='{queue.ids[0]}'] [data-tick]")
+        tick.check()
+        added = {"name": f"{queue.name}more.png", "mimeType": "image/png", "buffer": face.read_bytes()}
+        page.locator("[data-files]").set_input_files([added])  # type: ignore[list-item]
+        tick.focus()
+        expect(page.locator("tr[data-video][data-state=done]")).to_have_count(3)
+        expect(tick).to_be_checked()
+        expect(tick).to_be_focused()
+        expect(page.locator("[data-selected]")).to_have_text("1")
+        page.route("**/bulk", lambda route: route.abort())
+        page.locator("[data-bulk] [data-decide=unsure]").click()
+        expect(page.locator("[data-bulk-said]")).to_have_text("not done: the connection was lost")
+        expect(tick).to_be_checked()
+
+
+def test_what_another_person_deleted_cannot_be_deleted_again(reviewed: Served, browser: Browser, face: Path) -> None:
+    queue = Queue(reviewed, face, 1)
+    with signed_in(reviewed, browser, Role.SENIOR) as page:
+        page.goto(f"{reviewed.url}/videos/{queue.ids[0]}")
+        queue.admin.delete(f"/v1/videos/{queue.ids[0]}").raise_for_status()
+        page.get_by_role("button", name="Delete video").click()
+        expect(page.locator("[data-delete-said]")).to_have_text("not deleted: no such video")
 
 
 def test_a_page_comes_blurred_for_those_who_want_that(reviewed: Served, browser: Browser, face: Path) -> None:

@@ -49,7 +49,7 @@ def quality_page(request: Request, service: TheService) -> Response:
         reviewers=reviewers,
         audits=[(TEXT[label.value], _share(share)) for label, share in found.audits.items()],
         rounds=[
-            (TEXT[f"round_{round_.value}"], f"/videos?show=round:{round_}", n)
+            (TEXT[f"open_{round_.value}{'_one' if n == 1 else ''}"], f"/videos?show=round:{round_}", n)
             for round_, n in service.list.rounds().items()
         ],
         log=[_entry(each, names) for each in service.actions.last()],

@@ -22,7 +22,7 @@ from web.pages.text import SKIP_REASONS, TEXT
 from web.problems import ProblemError
 from web.review_resources import PreferencesResource
 from web.rounds import Choice
-from web.routes.choosing import only_own
+from web.routes.choosing import MAX_NAME, only_own
 from web.routes.videos import seen
 from web.service import COOKIE, Service, TheService, check_own_page
 from web.videos import Upload, Video
@@ -143,6 +143,7 @@ def video_list(
         counts={state.value: n for state, n in service.list.states(only_own(caller)).items()},
         following=None if found.cursor is None else f"/videos?{form.query(cursor=found.cursor)}",
         form=form,
+        max_name=MAX_NAME,
         sources=[(each.value, TEXT[f"source_{each.value}"]) for each in SourceClass],
         strengths=[(each.value, TEXT[f"strength_{each.value}"]) for each in Strength],
         query=form.query(),

@@ -32,6 +32,7 @@ function nearest(sorted, value) {
 
 class Chart {
   constructor(root) {
+    this.root = root;
     this.faces = JSON.parse(root.querySelector("script").textContent);
     this.plot = root.querySelector("[data-plot]");
     this.curve = this.plot.querySelector(".curve");
@@ -74,7 +75,11 @@ class Chart {
     if (event.key === "Escape") this.hide();
     if (!(event.key in steps)) return;
     event.preventDefault();
-    this.show(Math.min(last, Math.max(0, Math.max(0, this.at) + steps[event.key])));
+    // A page that plays the clip writes there where it is, and follows the event.
+    const { now } = this.root.dataset;
+    const from = now === undefined ? Math.max(0, this.at) : nearest(this.faces.t, Number(now));
+    this.show(Math.min(last, Math.max(0, from + steps[event.key])));
+    this.root.dispatchEvent(new CustomEvent("moment", { detail: this.faces.t[this.at] }));
   }
 
   show(at) {

@@ -157,7 +157,6 @@ def _upload_and_decide(page: Page, path: Path) -> None:
     assert box is not None
     plot.click(position={"x": box["width"] / 2, "y": 30})
     when(page, "Math.abs(document.querySelector('[data-player]').currentTime - 2) < 0.1")
-    page.evaluate("document.activeElement.blur()")
     page.keyboard.press("1")
     expect(page.locator("[data-said]")).to_have_text("Fake: saved", timeout=PATIENCE_MS)
     assert decided(page) == ["Fake"]

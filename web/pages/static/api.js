@@ -3,23 +3,47 @@
 export const text = JSON.parse(document.getElementById("text").textContent);
 const csrf = document.querySelector("meta[name=csrf]")?.content ?? "";
 
-export class ApiError extends Error {}
+// What a request failed with; its message is for people.
+export class ApiError extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export class LostError extends ApiError {}
+
+async function fetched(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    throw error instanceof TypeError ? new LostError(text.gone) : error;
+  }
+}
 
 async function answer(response) {
   if (response.status === 401) location.assign("/login");
   if (response.status === 204) return null;
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new ApiError(body.detail ?? response.statusText);
+  const body = await response.json().catch(() => null);
+  if (!response.ok) throw new ApiError(body?.detail ?? response.statusText, response.status);
+  if (body === null) throw new LostError(text.gone);
   return body;
 }
 
 export async function call(method, path, json, options = {}) {
   const headers = { "X-CSRF-Token": csrf };
   if (json !== undefined) headers["Content-Type"] = "application/json";
-  return answer(await fetch(path, { ...options, method, headers, body: json === undefined ? undefined : JSON.stringify(json) }));
+  return answer(await fetched(path, { ...options, method, headers, body: json === undefined ? undefined : JSON.stringify(json) }));
 }
 
-export class LostError extends ApiError {}
+// The page at this address as it is now.
+export async function pageNow() {
+  const response = await fetched(location.href);
+  if (response.redirected) location.assign(response.url); // the session has ended
+  const html = await response.text().catch(() => null);
+  if (!response.ok || html === null) throw new LostError(text.gone);
+  return new DOMParser().parseFromString(html, "text/html");
+}
 
 // A request with a body. fetch() does not report how much was sent.
 function send(method, path, headers, body, onSent) {

@@ -3,62 +3,69 @@
 import { ApiError, call, text } from "./api.js";
 
 const filters = document.querySelector(".filters");
-const said = document.querySelector(".views [data-said]");
 
-async function saying(work) {
-  said.textContent = "";
+// Runs `work`; the line says why it was not done.
+async function saying(line, work) {
+  line.textContent = "";
   try {
     await work();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    said.textContent = error.message;
+    line.textContent = `${text.not_done}: ${error.message}`;
   }
 }
 
 // Reviewing
 
-document.querySelector("[data-review]")?.addEventListener("click", (event) => saying(async () => {
+const reviewSaid = document.querySelector("[data-review-said]");
+document.querySelector("[data-review]")?.addEventListener("click", (event) => saying(reviewSaid, async () => {
   const query = event.target.dataset.review;
   // The video's page goes on with the same choice.
   sessionStorage.setItem("review", query);
   const { video } = await call("POST", `/v1/review/next?${query}`);
   if (video) location.assign(`/videos/${video.id}`);
-  else document.querySelector("[data-review-said]").textContent = text.none_left;
+  else reviewSaid.textContent = text.none_left;
 }));
 
 // Views
 
+const viewSaid = document.querySelector(".views [data-said]");
 const naming = document.querySelector("[data-name-view]");
 document.querySelector("[data-save-view]").addEventListener("click", () => naming.showModal());
-naming.addEventListener("close", () => saying(async () => {
+naming.addEventListener("close", () => saying(viewSaid, async () => {
   if (naming.returnValue !== "save") return;
   const { name, shared } = naming.querySelector("form").elements;
   await call("POST", "/v1/views", { name: name.value.trim(), query: filters.dataset.query, shared: shared?.checked ?? false });
   location.reload();
 }));
 for (const button of document.querySelectorAll("[data-delete-view]")) {
-  button.addEventListener("click", () => saying(async () => {
+  button.addEventListener("click", () => saying(viewSaid, async () => {
     await call("DELETE", `/v1/views/${button.dataset.deleteView}`);
     location.reload();
   }));
 }
 
-// Many at once
+// Many at once. Rows come and go while the page is open.
 
 const bulk = document.querySelector("[data-bulk]");
-const ticks = [...document.querySelectorAll("[data-tick]")];
-const all = document.querySelector("[data-all]");
+const bulkSaid = bulk?.querySelector("[data-bulk-said]");
+
+function ticks() {
+  return [...document.querySelectorAll("[data-tick]")];
+}
 
 function chosen() {
-  return ticks.filter((tick) => tick.checked).map((tick) => tick.closest("tr").dataset.video);
+  return ticks().filter((tick) => tick.checked).map((tick) => tick.closest("tr").dataset.video);
 }
 
 function count() {
   const found = chosen().length;
   bulk.hidden = !found;
   bulk.querySelector("[data-selected]").textContent = found;
-  all.checked = found === ticks.length;
-  all.indeterminate = found > 0 && found < ticks.length;
+  const all = document.querySelector("[data-all]");
+  if (!all) return;
+  all.checked = found > 0 && found === ticks().length;
+  all.indeterminate = found > 0 && !all.checked;
 }
 
 async function apply(body, question) {
@@ -67,21 +74,21 @@ async function apply(body, question) {
   const { refused } = await call("POST", "/v1/review/bulk", { ...body, videos });
   const reasons = Object.values(refused);
   if (!reasons.length) return location.reload();
-  said.textContent = `${reasons.length} ${text.bulk_refused}: ${[...new Set(reasons)].join("; ")}`;
+  bulkSaid.textContent = `${reasons.length} ${text.not_done}: ${[...new Set(reasons)].join("; ")}`;
 }
 
 if (bulk) {
-  for (const tick of ticks) tick.addEventListener("change", count);
-  all.addEventListener("change", () => {
-    for (const tick of ticks) tick.checked = all.checked;
-    count();
+  addEventListener("change", (event) => {
+    if (event.target.matches("[data-all]")) for (const tick of ticks()) tick.checked = event.target.checked;
+    if (event.target.matches("[data-all], [data-tick]")) count();
   });
+  addEventListener("rows", count);
   bulk.addEventListener("submit", (event) => event.preventDefault());
   for (const button of bulk.querySelectorAll("[data-decide]")) {
-    button.addEventListener("click", () => saying(() => apply(
+    button.addEventListener("click", () => saying(bulkSaid, () => apply(
       { action: "decide", decision: button.dataset.decide, reason: bulk.elements.reason.value }, text.bulk_sure)));
   }
-  bulk.querySelector("[data-delete]").addEventListener("click", () => saying(() => apply({ action: "delete" }, text.bulk_delete_sure)));
+  bulk.querySelector("[data-delete]").addEventListener("click", () => saying(bulkSaid, () => apply({ action: "delete" }, text.bulk_delete_sure)));
   // A page that is shown again may have kept its ticks.
   count();
 }

@@ -1,6 +1,6 @@
 // One video: the player with its boxes, the timelines that follow it, decisions, and keys for all of it.
 
-import { ApiError, call, follow, percent, text } from "./api.js";
+import { ApiError, LostError, call, follow, pageNow, percent, text } from "./api.js";
 import { explainFocused } from "./explain.js";
 
 const review = document.querySelector("[data-video]");
@@ -63,7 +63,7 @@ function draw() {
   }
 }
 
-// Timelines follow the player, and a click on one seeks.
+// Timelines follow the player, and a click or an arrow key on one seeks.
 
 const charts = [...document.querySelectorAll("[data-chart]")].map((root) => {
   const plot = root.querySelector("[data-plot]");
@@ -75,12 +75,19 @@ const charts = [...document.querySelectorAll("[data-chart]")].map((root) => {
     const box = plot.getBoundingClientRect();
     seek((span * (event.clientX - box.left)) / box.width);
   });
-  return { head, span };
+  root.addEventListener("moment", (event) => {
+    player?.pause();
+    seek(event.detail);
+  });
+  return { root, head, span };
 });
 
 function showTime() {
   if (!player) return;
-  for (const { head, span } of charts) head.style.left = `${Math.min(100, (100 * player.currentTime) / span)}%`;
+  for (const { root, head, span } of charts) {
+    head.style.left = `${Math.min(100, (100 * player.currentTime) / span)}%`;
+    root.dataset.now = player.currentTime;
+  }
   if (loopAt !== null && Math.abs(player.currentTime - loopAt) > LOOP_S) player.currentTime = Math.max(0, loopAt - LOOP_S);
   draw();
 }
@@ -89,6 +96,7 @@ function seek(seconds) {
   if (!player) return;
   loopAt = loopAt === null ? null : seconds;
   player.currentTime = Math.max(0, Math.min(seconds, player.duration || seconds));
+  showTime();
 }
 
 for (const portrait of document.querySelectorAll("[data-moment]")) {
@@ -108,6 +116,25 @@ if (player) {
 picture?.addEventListener("load", draw);
 addEventListener("resize", draw);
 
+// Every request reports on a line of the page how it failed.
+
+const toolSaid = document.querySelector("[data-tool-said]") ?? document.createElement("p");
+
+// True: it was done. `failed` comes before the reason.
+async function saying(line, failed, work) {
+  line.textContent = "";
+  line.classList.remove("wrong");
+  try {
+    line.textContent = await work();
+    return true;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    line.textContent = failed ? `${failed}: ${error.message}` : error.message;
+    line.classList.add("wrong");
+    return false;
+  }
+}
+
 // Tools
 
 const tools = {
@@ -125,7 +152,8 @@ function keep(name) {
   wear();
   draw();
   // It is kept even if the page is left right now.
-  call("PATCH", "/v1/me/preferences", { [name]: on[name] }, { keepalive: true }).catch(() => {});
+  const kept = call("PATCH", "/v1/me/preferences", { [name]: on[name] }, { keepalive: true });
+  saying(toolSaid, text.not_saved, async () => { await kept; return ""; });
   return on[name];
 }
 
@@ -159,24 +187,26 @@ const said = form?.querySelector("[data-said]");
 
 // The service knows which decisions count now, also those of others.
 async function showHistory() {
-  const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
-  const now = page.querySelector("[data-history]");
-  if (now) document.querySelector("[data-history]").replaceWith(now);
-  document.querySelector("[data-no-decisions]")?.remove();
-}
-
-async function saying(work) {
-  said.textContent = "";
   try {
-    said.textContent = await work();
+    const now = (await pageNow()).querySelector("[data-history]");
+    if (now) document.querySelector("[data-history]").replaceWith(now);
+    document.querySelector("[data-no-decisions]")?.remove();
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    said.textContent = `${text.not_saved}: ${error.message}`;
+    if (!(error instanceof LostError)) throw error; // the decision itself is saved
   }
 }
 
-function decide(choice) {
-  return saying(async () => {
+// At most one button is pressed; an unsaved choice is marked until it is tried again.
+function mark(choice, isSaved) {
+  for (const button of form.querySelectorAll("[data-choice]")) {
+    const isChosen = button.dataset.choice === choice;
+    button.toggleAttribute("data-unsaved", isChosen && !isSaved);
+    if (isSaved) button.setAttribute("aria-pressed", String(isChosen));
+  }
+}
+
+async function decide(choice) {
+  const isSaved = await saying(said, text.not_saved, async () => {
     const { track, reason, comment } = form.elements;
     await call("POST", `/v1/videos/${id}/decisions`, {
       decision: choice,
@@ -184,26 +214,29 @@ function decide(choice) {
       reason: reason.value,
       comment: comment.value,
     });
-    await showHistory();
     reason.value = comment.value = "";
-    for (const button of form.querySelectorAll("[data-choice]")) {
-      button.setAttribute("aria-pressed", String(button.dataset.choice === choice));
-    }
+    await showHistory();
     return `${text[choice]}: ${text.saved}`;
   });
+  mark(choice, isSaved);
 }
 
 function undo() {
-  return saying(async () => {
-    const decision = await call("DELETE", `/v1/videos/${id}/decisions/last`);
-    await showHistory();
-    for (const button of form.querySelectorAll("[data-choice]")) button.removeAttribute("aria-pressed");
-    return `${text[decision.decision]}: ${text.undone}`;
+  return saying(said, text.not_undone, async () => {
+    try {
+      const decision = await call("DELETE", `/v1/videos/${id}/decisions/last`);
+      await showHistory();
+      mark(null, true);
+      return `${text[decision.decision]}: ${text.undone}`;
+    } catch (error) {
+      if (error.status === 404) return error.message; // there was nothing to undo
+      throw error;
+    }
   });
 }
 
 function next() {
-  return saying(async () => {
+  return saying(said, "", async () => {
     const query = new URLSearchParams(sessionStorage.getItem("review") ?? "sort=created");
     query.set("leave", id);
     const { video } = await call("POST", `/v1/review/next?${query}`);
@@ -216,8 +249,13 @@ function next() {
 // A clip is one person's to review while they look at it.
 const LEASE_MS = 240_000;
 
-function hold() {
-  return saying(async () => { await call("PUT", `/v1/videos/${id}/lease`); return said.textContent; });
+async function hold() {
+  try {
+    await call("PUT", `/v1/videos/${id}/lease`);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    said.textContent = error.message;
+  }
 }
 
 if (form) {
@@ -228,26 +266,21 @@ if (form) {
 
 const skipping = document.querySelector("[data-skipping]");
 function skip() { skipping.showModal(); }
-skipping.addEventListener("close", () => {
+skipping.addEventListener("close", async () => {
   if (!skipping.returnValue || !form) return;
-  saying(async () => {
+  const isSaved = await saying(said, text.not_saved, async () => {
     await call("POST", `/v1/videos/${id}/skip`, { reason: skipping.returnValue });
     return "";
-  }).then(next);
+  });
+  if (isSaved) await next();
 });
 
 const golden = document.querySelector("[data-golden]");
-golden?.addEventListener("change", async () => {
-  const line = document.querySelector("[data-golden-said]");
-  try {
-    if (golden.value) await call("PUT", `/v1/videos/${id}/golden`, { answer: golden.value });
-    else await call("DELETE", `/v1/videos/${id}/golden`);
-    line.textContent = text.saved;
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    line.textContent = `${text.not_saved}: ${error.message}`;
-  }
-});
+golden?.addEventListener("change", () => saying(document.querySelector("[data-golden-said]"), text.not_saved, async () => {
+  if (golden.value) await call("PUT", `/v1/videos/${id}/golden`, { answer: golden.value });
+  else await call("DELETE", `/v1/videos/${id}/golden`);
+  return text.saved;
+}));
 
 function inList(step) {
   const ids = JSON.parse(sessionStorage.getItem("videos") ?? "[]");
@@ -267,8 +300,11 @@ form?.querySelector("[data-skip]").addEventListener("click", skip);
 
 document.querySelector("[data-delete]")?.addEventListener("click", async (event) => {
   if (!confirm(event.target.dataset.sure)) return;
-  await call("DELETE", `/v1/videos/${id}`);
-  location.assign("/videos");
+  await saying(document.querySelector("[data-delete-said]"), text.not_deleted, async () => {
+    await call("DELETE", `/v1/videos/${id}`);
+    location.assign("/videos");
+    return "";
+  });
 });
 
 // Keys
@@ -302,15 +338,46 @@ const keys = {
 };
 choices.forEach((choice, i) => { keys[String(i + 1)] = () => decide(choice); });
 
-addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, textarea, select, dialog, [role=slider]")) return;
-  if (event.key === " " && event.target.closest("button, a")) return;
+// Space presses a button, opens a menu or starts the player where the Tab key has come to it. After a click or
+// a choice there it is the key of the page again.
+const CONTROLS = "button, a, select, video";
+let pointed = null;
+addEventListener("pointerdown", (event) => { pointed = event.target.closest(CONTROLS); }, true);
+addEventListener("change", (event) => { pointed = event.target.closest("select") ?? pointed; });
+addEventListener("focusin", (event) => { if (event.target !== pointed) pointed = null; });
+
+// Those that a control with the focus takes itself.
+function isTaken(event) {
+  const { key, target } = event;
+  if (target.closest("input, textarea, dialog")) return true;
+  const control = target.closest(CONTROLS);
+  const isArrow = key.startsWith("Arrow");
+  if (control?.matches("select") && isArrow) return true;
+  if (control?.matches("video") && isArrow) return control !== pointed;
+  return key === " " && control !== null && control !== pointed;
+}
+
+const REPEATED = [",", ".", "ArrowLeft", "ArrowRight"];
+let pressed = "";
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || isTaken(event)) return;
   const act = keys[event.key];
-  if (!act || (event.repeat && ![",", ".", "ArrowLeft", "ArrowRight"].includes(event.key))) return;
+  if (!act) return;
   event.preventDefault();
-  act();
-});
+  event.stopPropagation();
+  pressed = event.key;
+  if (!event.repeat || REPEATED.includes(event.key)) act();
+}
+
+// The player's own controls listen at the player: its keys are handled before they come there.
+addEventListener("keydown", (event) => { if (event.target === player) onKey(event); }, true);
+addEventListener("keydown", (event) => { if (event.target !== player) onKey(event); });
+// Some browsers press a button when the key is let go.
+addEventListener("keyup", (event) => {
+  if (event.key === pressed) event.preventDefault();
+  pressed = "";
+}, true);
 
 // What is not judged yet is followed until it is.
 
@@ -321,9 +388,13 @@ if (review.dataset.state !== "done") {
   follow(id, (kind, data) => {
     if (kind === "progress") {
       progress.textContent = `${text.judging} ${percent(data.share)}`;
+      share.hidden = false;
       if (data.share !== null) share.value = data.share;
     } else if (kind === "partial" && data.probability !== null) {
       partial.textContent = `${text.score_so_far} ${text.score} ${data.probability.toFixed(2)} (${data.frames} ${text.faces_scored}). ${text.may_change}`;
+    } else if (data.state === "running") {
+      progress.textContent = text.judging;
+      share.hidden = false;
     } else if (data.state === "done" || kind === "known") {
       location.reload();
     } else if (kind === "deleted") {
@@ -331,7 +402,10 @@ if (review.dataset.state !== "done") {
     }
   });
 } else if (screen) {
-  const found = await call("GET", `/v1/videos/${id}/frames`);
-  frames = found.frames;
-  draw();
+  await saying(toolSaid, text.no_boxes, async () => {
+    const found = await call("GET", `/v1/videos/${id}/frames`);
+    frames = found.frames;
+    draw();
+    return "";
+  });
 }

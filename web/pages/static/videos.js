@@ -1,6 +1,6 @@
 // The list of videos: uploads, and the progress of those that are not judged yet.
 
-import { ApiError, age, call, percent, text, upload } from "./api.js";
+import { ApiError, age, call, pageNow, percent, text, upload } from "./api.js";
 
 // Browsers hold six connections to a host open: uploads must not take all of them.
 const MAX_UPLOADS = 2;
@@ -14,23 +14,36 @@ function line(name) {
   const item = document.createElement("li");
   const label = item.appendChild(document.createElement("bdi"));
   label.textContent = name;
-  const bar = item.appendChild(document.createElement("progress"));
-  bar.max = 1;
-  bar.setAttribute("aria-label", name);
   const said = item.appendChild(document.createElement("span"));
   said.className = "fine";
+  const bar = item.appendChild(document.createElement("progress"));
+  bar.max = 1;
+  bar.hidden = true;
+  bar.setAttribute("aria-label", name);
   list.append(item);
   return { item, label, bar, said };
 }
 
 // Videos that are not judged yet, by id; one request every POLL_MS asks for all of them.
+// Each has the state that the list shows, and who wants to hear about it; null: it was deleted.
 const followed = new Map();
 const POLL_MS = 1500;
 let timer;
+let isStale = false;
 
-function watch(id, changed) {
-  followed.set(id, changed);
+function watch(id, state, changed) {
+  const known = followed.get(id);
+  followed.set(id, { ...known, state, heard: [...(known?.heard ?? []), changed] });
   timer ??= setTimeout(poll, POLL_MS);
+}
+
+async function stateOf(id) {
+  try {
+    return await call("GET", `/v1/videos/${id}`);
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
 }
 
 async function poll() {
@@ -38,15 +51,88 @@ async function poll() {
   try {
     const { videos } = await call("GET", "/v1/videos?limit=200&sort=-created");
     const known = new Map(videos.map((video) => [video.id, video]));
-    for (const [id, changed] of [...followed]) {
-      const video = known.get(id) ?? await call("GET", `/v1/videos/${id}`);
-      changed(video);
-      if (video.state === "done") followed.delete(id);
+    for (const [id, each] of [...followed]) {
+      const video = known.get(id) ?? await stateOf(id);
+      for (const changed of each.heard) changed(video);
+      if (video?.state !== each.state) isStale = true;
+      each.state = video?.state;
+      if (!video || video.state === "done") followed.delete(id);
     }
   } catch (error) {
-    if (!(error instanceof ApiError || error instanceof TypeError)) throw error; // the service is away: ask again
+    if (!(error instanceof ApiError)) throw error; // the service is away: ask again
   }
-  if (followed.size) timer ??= setTimeout(poll, POLL_MS);
+  if (isStale) await refresh();
+  if (followed.size || isStale) timer ??= setTimeout(poll, POLL_MS);
+}
+
+// The list and its counts, as a reload would show them. Rows that are as before stay, with focus and ticks.
+
+let refreshing = null;
+
+function refresh() {
+  refreshing ??= load().finally(() => { refreshing = null; });
+  return refreshing;
+}
+
+async function load() {
+  try {
+    isStale = false;
+    show(await pageNow());
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    isStale = true;
+  }
+}
+
+function show(page) {
+  const counts = page.querySelector(".counts");
+  const [here, now] = [document, page].map((each) => each.querySelector("[data-rows]"));
+  if (!counts || !now) return;
+  document.querySelector(".counts").replaceWith(counts);
+  const [body, changed] = [here, now].map((each) => each.querySelector("tbody"));
+  if (body && changed) {
+    showRows(body, changed);
+    here.querySelector("[data-following]").replaceWith(now.querySelector("[data-following]"));
+  } else {
+    here.replaceWith(now);
+  }
+  followRows();
+  dispatchEvent(new Event("rows"));
+}
+
+function showRows(body, changed) {
+  const before = new Map([...body.rows].map((row) => [row.dataset.video, row]));
+  const after = [...changed.rows].map((row) => {
+    const known = before.get(row.dataset.video);
+    return known?.outerHTML === row.outerHTML ? known : row;
+  });
+  for (const row of [...body.rows]) {
+    if (!after.includes(row) && !after.some((each) => each.dataset.video === row.dataset.video)) row.remove();
+  }
+  after.forEach((row, at) => {
+    const known = before.get(row.dataset.video);
+    if (known && known !== row) {
+      const focused = [...known.querySelectorAll("a, input")].indexOf(document.activeElement);
+      for (const tick of row.querySelectorAll("[data-tick]")) tick.checked = known.querySelector("[data-tick]")?.checked ?? false;
+      known.replaceWith(row);
+      if (focused >= 0) row.querySelectorAll("a, input")[focused]?.focus({ preventScroll: true });
+    }
+    if (body.rows[at] !== row) body.insertBefore(row, body.rows[at] ?? null);
+  });
+}
+
+function followRows() {
+  const rows = [...document.querySelectorAll("tr[data-video]")];
+  // The order of the list is that of the keys j and k on a video's page.
+  sessionStorage.setItem("videos", JSON.stringify(rows.map((row) => row.dataset.video)));
+  for (const { dataset: { video: id, state } } of rows) {
+    if (state === "done" || followed.get(id)?.isListed) continue;
+    watch(id, state, (video) => {
+      const cell = document.querySelector(`tr[data-video="${id}"] [data-progress]`);
+      if (cell && video) cell.textContent = `${video.state === "running" ? text.judging : text.waiting}${age(video.created_at)}`;
+    });
+    followed.get(id).isListed = true;
+  }
 }
 
 function verdictOf(video) {
@@ -60,16 +146,22 @@ function judged({ item, label, bar, said }, video) {
   label.replaceWith(link);
   item.dataset.video = video.id;
   said.textContent = text.waiting;
+  bar.hidden = true;
   bar.removeAttribute("value");
-  watch(video.id, (now) => {
-    if (now.state === "done") {
+  watch(video.id, video.state, (now) => {
+    if (now === null) {
+      bar.remove();
+      said.textContent = text.deleted;
+    } else if (now.state === "done") {
       bar.remove();
       said.textContent = `${text.done}: ${verdictOf(now)}`;
       item.dataset.done = "";
     } else if (now.state === "running") {
+      bar.hidden = false;
       said.textContent = text.judging;
     }
   });
+  refresh();
 }
 
 function refused({ item, bar, said }, error) {
@@ -104,6 +196,7 @@ async function next() {
   if (running >= MAX_UPLOADS || !waiting.length) return;
   running += 1;
   const { file, part, row } = waiting.shift();
+  row.bar.hidden = false;
   row.said.textContent = text.uploading;
   try {
     judged(row, await upload(file, {
@@ -165,21 +258,7 @@ panel.querySelector("[data-address]")?.addEventListener("submit", async (event) 
   }
 });
 
-for (const row of document.querySelectorAll("tr[data-video]:not([data-state=done])")) {
-  const cell = (name) => row.querySelector(`[data-cell=${name}]`);
-  watch(row.dataset.video, (video) => {
-    if (video.state !== "done") {
-      cell("verdict").textContent = `${video.state === "running" ? text.judging : text.waiting}${age(video.created_at)}`;
-      return;
-    }
-    cell("verdict").textContent = verdictOf(video);
-    cell("score").textContent = video.probability === null ? "" : video.probability.toFixed(2);
-    cell("people").textContent = video.people ?? "";
-  });
-}
-
-// The order of the list is that of the keys j and k on a video's page.
-sessionStorage.setItem("videos", JSON.stringify([...document.querySelectorAll("tr[data-video]")].map((row) => row.dataset.video)));
+followRows();
 for (const select of document.querySelectorAll(".filters select")) {
   select.addEventListener("change", () => select.form.requestSubmit());
 }
