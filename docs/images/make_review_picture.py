@@ -18,7 +18,7 @@ from web.keys import Role
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
-WIDTH_PX, HEIGHT_PX = 1280, 1000
+WIDTH_PX, HEIGHT_PX = 1280, 1080
 MAX_BYTES = 250_000
 
 
