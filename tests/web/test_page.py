@@ -190,7 +190,7 @@ def test_a_picture_has_no_time_and_a_broken_file_no_faces(
     (broken := tmp_path / "broken.mp4").write_bytes(one_face.read_bytes()[:64] + bytes(5000))
     page.goto(f"{served.url}/videos/{judged(client, broken)['id']}")
     expect(page.locator("[data-unplayed]")).to_have_text("This browser does not play this file.")
-    expect(page.locator(".credentials")).not_to_contain_text("This file has no Content Credentials")
+    expect(page.locator("main")).not_to_contain_text("This file has no Content Credentials")
 
 
 def test_keys_move_through_the_list(page: Page, served: Served, one_face: Path) -> None:

@@ -230,6 +230,7 @@ TEXT: Final[dict[str, str]] = {
     "no_streams": "No stream runs now.",
     "streams_help": "A stream appears with its first segment and ends with its last one, or after a while without any.",
     "streams_gone": "Kafka or Redis does not answer. The page goes on when it does.",
+    "streams_lost": "The connection was lost. The page goes on when it is back.",
     "no_verdict_yet": "No verdict yet",
     "so_far": "so far",
     "health_good": "good",
