@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from tests.media import Picture, face_picture
@@ -18,6 +20,7 @@ def waves(width: int, height: int, seed: int = 0) -> Picture:
     return np.stack([red, red * 0.8, 255 - red], axis=2).clip(0, 255).astype(np.uint8)
 
 
+@functools.cache
 def pictures() -> dict[str, Picture]:
     """By name: several shapes, odd sides, smaller than the 64 samples."""
     face = face_picture()
