@@ -57,7 +57,7 @@ def until(condition: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + TIMEOUT_S
     while not (found := condition()):
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.02)
     return found
 
 
