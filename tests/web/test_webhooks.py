@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +17,9 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from pipeline.settings import Settings
 from tests.web.served import Served, hand_in, judged, serving, until
+from web import webhooks
 from web.keys import Role
 
 
@@ -34,12 +35,24 @@ class Receiver:
         return [json.loads(body) for _, body in self.got]
 
 
-@contextmanager
-def receiving() -> Iterator[Receiver]:
-    receiver = Receiver()
+@dataclass(frozen=True)
+class Receivers:
+    """A server with a path for each receiver, so that no message for one test comes to another."""
 
+    url: str
+    by_path: dict[str, Receiver] = field(default_factory=dict)
+
+    def new(self, folder: str = "hook") -> Receiver:
+        path = f"/{folder}/{len(self.by_path)}"
+        receiver = self.by_path[path] = Receiver(self.url + path)
+        return receiver
+
+
+@pytest.fixture(scope="module")
+def receivers() -> Iterator[Receivers]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            receiver = found.by_path[self.path]
             body = self.rfile.read(int(self.headers["Content-Length"]))
             receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
             status = receiver.statuses.pop(0) if len(receiver.statuses) > 1 else receiver.statuses[0]
@@ -52,25 +65,32 @@ def receiving() -> Iterator[Receiver]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found = Receivers(f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        receiver.url = f"http://127.0.0.1:{server.server_port}/hook"
-        yield receiver
+        yield found
         server.shutdown()
         thread.join()
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as found:
-        yield found
+def receiver(receivers: Receivers) -> Receiver:
+    return receivers.new()
 
 
-@pytest.fixture
-def telling(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """A service that may reach the receiver, with short waits and three tries."""
-    monkeypatch.setenv("UNMASK_WEBHOOK_ALLOW", receiver.url)
-    with serving(tmp_path / "served", webhook_waits_s=(0.01, 0.01)) as served:
+@pytest.fixture(scope="module")
+def _looking_often() -> Iterator[None]:
+    """The next try is due after 0.01 seconds, and would be found after a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(webhooks, "_LOOK_S", 0.02)
+        yield
+
+
+@pytest.fixture(scope="module")
+def telling(receivers: Receivers, _looking_often: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that may reach receivers below /hook, with short waits and three tries."""
+    settings = Settings(webhook_allow=f"{receivers.url}/hook")
+    with serving(tmp_path_factory.mktemp("webhooks"), settings, webhook_waits_s=(0.01, 0.01)) as served:
         yield served
 
 
@@ -181,21 +201,23 @@ def test_what_is_given_up_can_be_sent_again(telling: Served, receiver: Receiver,
     assert client.post(f"{url}/999/retry").status_code == 404
 
 
-def test_keys_get_messages_on_what_they_may_see(telling: Served, receiver: Receiver, tmp_path: Path) -> None:
-    with receiving() as foreign:
-        own, hook = made(telling, receiver, "video.finished", role=Role.SUBMIT)
-        other = telling.client(Role.SUBMIT)
-        answer = other.post("/v1/webhooks", json={"url": foreign.url, "events": ["video.finished"]})
-        assert answer.json()["code"] == "uri_refused"
-        assert other.get(f"/v1/webhooks/{hook}/messages").status_code == 404
-        assert other.delete(f"/v1/webhooks/{hook}").status_code == 404
-        judged(other, broken(tmp_path))
-        mine = judged(own, broken(tmp_path))
-        until(lambda: receiver.got)
-        assert [event["data"]["video"] for event in receiver.events()] == [mine["id"]]
-        assert foreign.got == []
-        assert own.delete(f"/v1/webhooks/{hook}").status_code == 204
-        assert own.get("/v1/webhooks").json() == []
+def test_keys_get_messages_on_what_they_may_see(
+    telling: Served, receivers: Receivers, receiver: Receiver, tmp_path: Path
+) -> None:
+    foreign = receivers.new("foreign")
+    own, hook = made(telling, receiver, "video.finished", role=Role.SUBMIT)
+    other = telling.client(Role.SUBMIT)
+    answer = other.post("/v1/webhooks", json={"url": foreign.url, "events": ["video.finished"]})
+    assert answer.json()["code"] == "uri_refused"
+    assert other.get(f"/v1/webhooks/{hook}/messages").status_code == 404
+    assert other.delete(f"/v1/webhooks/{hook}").status_code == 404
+    judged(other, broken(tmp_path))
+    mine = judged(own, broken(tmp_path))
+    until(lambda: receiver.got)
+    assert [event["data"]["video"] for event in receiver.events()] == [mine["id"]]
+    assert foreign.got == []
+    assert own.delete(f"/v1/webhooks/{hook}").status_code == 204
+    assert own.get("/v1/webhooks").json() == []
 
 
 @pytest.mark.parametrize(
@@ -216,6 +238,7 @@ def test_webhooks_go_to_allowed_places_only(served: Served, url: str) -> None:
     assert served.client().post("/v1/webhooks", json={"url": url, "events": ["nonsense"]}).json()["code"] == "invalid"
 
 
+@pytest.mark.usefixtures("_looking_often")
 def test_messages_survive_a_restart(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMASK_WEBHOOK_ALLOW", receiver.url)
     receiver.statuses = [503]
