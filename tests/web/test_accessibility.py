@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -17,7 +17,8 @@ from web.keys import Role
 from web.oidc import Provider
 from web.oidc_options import OidcOptions, RoleMapping
 
-LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 390)]
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+LOOKS = [(scheme, width) for scheme in SCHEMES for width in (1280, 390)]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,9 @@ def videos(served: Served, one_face: Path, three_faces: Path, tmp_path_factory: 
     return [str(done), str(running)]
 
 
-@pytest.fixture(params=LOOKS, ids=lambda look: "-".join(map(str, look)))
-def page(request: pytest.FixtureRequest, served: Served, browser: Browser) -> Iterator[Page]:
-    scheme, width = request.param
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context()
     context.set_default_timeout(120_000)
     yield context.new_page()
     context.close()
@@ -52,11 +52,16 @@ def sign_in(page: Page, served: Served) -> None:
 
 
 def found(page: Page) -> list[Any]:
-    """What axe finds: rule, weight, and where."""
-    return [
-        (each["id"], each["impact"], [node["html"][:200] for node in each["nodes"]])
-        for each in Axe().run(page).response["violations"]
-    ]
+    """What axe finds in all looks of the page: the look, rule, weight, and where."""
+    faults = []
+    for scheme, width in LOOKS:
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 844})
+        faults += [
+            (scheme, width, each["id"], each["impact"], [node["html"][:200] for node in each["nodes"]])
+            for each in Axe().run(page).response["violations"]
+        ]
+    return faults
 
 
 def test_axe_finds_nothing(page: Page, served: Served, videos: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
