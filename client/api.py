@@ -39,6 +39,9 @@ class Client:
         retries: further tries of requests that may be repeated, when the connection is lost or the service is busy.
         resumable_bytes: files from this size on are sent in pieces.
         http: sends the requests, for proxies or certificates of your own; it is closed with the client.
+
+    Raises:
+        ValueError: the URL is not one of http or https with a host.
     """
 
     def __init__(

@@ -28,11 +28,17 @@ class Transport:
         key: text of the API key.
         retries: further tries of a request that may be repeated.
         http: sends the requests instead of a new client; it keeps its timeouts, proxies and certificates.
+
+    Raises:
+        ValueError: the URL is not one of http or https with a host.
     """
 
     def __init__(self, url: str, key: str, *, retries: int, http: httpx.Client | None = None) -> None:
+        address = httpx.URL(url)
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ValueError(f"{url!r}: expected a URL such as http://127.0.0.1:8400")
         self._http = http or httpx.Client(timeout=_TIMEOUT)
-        self._http.base_url = httpx.URL(url)
+        self._http.base_url = address
         self._http.headers["Authorization"] = f"Bearer {key}"
         self._http.headers["User-Agent"] = f"unmask-client/{_version()}"
         self._retries = retries

@@ -36,9 +36,13 @@ def publish(
     from pipeline.commands.services import reaching, services
     from pipeline.live.sender import send
     from pipeline.transport.kafka import Publisher, ensure_topics
+    from pipeline.transport.messages import ContractError, check_id
 
+    try:
+        stream_id = check_id(stream_id or f"stream-{uuid.uuid4().hex[:12]}")
+    except ContractError as error:
+        raise typer.BadParameter(str(error)) from error
     settings = services(kafka=kafka)
-    stream_id = stream_id or f"stream-{uuid.uuid4().hex[:12]}"
     try:
         with exit_on_error(), reaching():
             ensure_topics(settings.kafka)

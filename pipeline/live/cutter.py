@@ -12,6 +12,7 @@ import av
 import av.error
 
 from models.errors import UnmaskError
+from pipeline.live.encoder_note import EncoderNote
 from pipeline.transport.messages import MAX_SEGMENT_BYTES
 
 # Codecs that MPEG-TS carries; others are re-encoded.
@@ -78,6 +79,7 @@ class _Group:
 
 def _groups(container: Any, stream: Any, segment_s: float) -> Iterator[_Group]:
     packets: list[Any] = []
+    note = EncoderNote(stream.codec_context.extradata) if stream.codec_context.name == "h264" else None
     first_s: float | None = None
     start_s = end_s = 0.0
     for packet in container.demux(stream):
@@ -89,8 +91,12 @@ def _groups(container: Any, stream: Any, segment_s: float) -> Iterator[_Group]:
         if packets and packet.is_keyframe and at_s - start_s >= segment_s - 1e-3:
             yield _Group(packets, start_s, at_s - start_s)
             packets, start_s = [], at_s
-        if packets or packet.is_keyframe:
+        if note is not None and packet.is_keyframe:
+            note.learn(packet)
+        if packets:
             packets.append(packet)
+        elif packet.is_keyframe:
+            packets.append(packet if note is None else note.given_to(packet))
         end_s = max(end_s, at_s + float((packet.duration or 0) * stream.time_base))
     if packets:
         yield _Group(packets, start_s, max(0.0, end_s - start_s))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from models.errors import UnmaskError
 from pipeline.contracts import SCHEMA_VERSION, Contract, Id, SourceClass
@@ -72,6 +72,19 @@ def _not_a_frames_key(task_id: str) -> str:
 
 
 TaskId = Annotated[Id, AfterValidator(_not_a_frames_key)]
+
+
+def check_id(text: str) -> str:
+    """The id of a video or stream, as it is.
+
+    Raises:
+        ContractError: it is not one.
+    """
+    try:
+        return TypeAdapter(TaskId).validate_python(text)
+    except ValidationError as error:
+        why = "1 to 128 letters, digits and . _ : -, not ending in :frames"
+        raise ContractError(f"{text!r} is not an id: expected {why}") from error
 
 
 def _needs_its_version(json_schema: dict[str, Any]) -> None:

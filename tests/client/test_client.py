@@ -50,6 +50,12 @@ def over(served: Served, line: Line, **options: int) -> Client:
     return Client(served.url, served.key(Role.REVIEW), http=httpx.Client(transport=line, timeout=300), **options)
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8400", "localhost", "ftp://desk.example.org", "https://", ""])
+def test_an_address_without_http_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="expected a URL such as"):
+        Client(url, "unmask_key")
+
+
 def test_from_upload_to_decision(served: Served, one_face: Path) -> None:
     heard: list[str] = []
     with Client(served.url, served.key(Role.SENIOR)) as unmask:
