@@ -12,13 +12,14 @@ import torch
 
 from models.architectures import get_model
 from models.base import BaseModel
+from tests.models.small_swin import SMALL_SWIN
 
-# timm's test models where the backbone can be chosen; the real Swin at a small input.
+# The test models of timm, and a small Swin.
 SMALL: dict[str, dict[str, Any]] = {
     "clip_vit": {"backbone": "test_vit", "input_size": 96, "block_width": 16},
     "cnn_transformer": {"backbone": "test_resnet", "input_size": 96, "width": 32, "heads": 4},
     "cross_attention": {"backbone": "test_resnet", "input_size": 96, "width": 32, "heads": 4},
-    "swin_transformer": {"input_size": 64, "stage_width": 16},
+    "swin_transformer": {"backbone": SMALL_SWIN, "input_size": 64, "stage_width": 16},
     "two_stream": {"backbone": "test_resnet", "input_size": 96, "frequency_width": 16, "fusion_width": 32},
     "xception": {"backbone": "test_efficientnet", "input_size": 96, "neck_width": 16},
 }
