@@ -16,6 +16,7 @@ from pipeline.settings import Settings
 from tests.web.served import Served, hand_in, judged, serving, until
 from web.keys import Role
 from web.service import FolderError, ServeOptions, Service
+from web.videos import MAX_CRASHES
 
 
 @pytest.mark.parametrize("path", ["/v1/keys", "/v1/videos/x/decisions", "/login"])
@@ -50,7 +51,7 @@ def test_judging_goes_on_after_a_database_was_locked(
 
 def test_a_service_that_ends_as_asked_takes_no_try(tmp_path: Path, one_face: Path) -> None:
     id_ = ""
-    for _ in range(5):
+    for _ in range(MAX_CRASHES):
         with serving(tmp_path / "served") as served:
             id_ = id_ or hand_in(served.client(), one_face, wait_s=0).json()["id"]
             until(lambda served=served, id_=id_: served.service.videos.get(id_).state != "queued")  # type: ignore[misc]

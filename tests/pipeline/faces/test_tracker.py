@@ -213,7 +213,7 @@ def test_ids_are_always_unique_and_never_reused(
         last_seen |= dict.fromkeys(ids, t_s)
 
 
-@given(st.integers(0, 39), st.lists(st.sampled_from(["both", "ann", "ben", "none"]), min_size=40, max_size=40))
+@given(st.integers(0, 23), st.lists(st.sampled_from(["both", "ann", "ben", "none"]), min_size=24, max_size=24))
 @settings(deadline=None, max_examples=12)
 def test_a_tracker_restored_from_a_snapshot_continues_exactly(cut: int, who: list[str]) -> None:
     whole, first, second = Play(), Play(), Play()
@@ -224,7 +224,7 @@ def test_a_tracker_restored_from_a_snapshot_continues_exactly(cut: int, who: lis
         if n == cut:
             snapshot = json.loads(json.dumps(first.tracker.snapshot()))
             second.tracker = FaceTracker.restore(second.stage, snapshot, TrackerSettings())
-        background = 90 if n < 20 else 200
+        background = 90 if n < 12 else 200
         play = first if n < cut else second
         assert play.show(t_s, background, **shown) == whole.show(t_s, background, **shown)
 

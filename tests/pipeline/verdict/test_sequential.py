@@ -90,16 +90,16 @@ def test_without_a_label_nothing_is_settled() -> None:
 
 
 def test_labels_differ_from_the_whole_scan_more_rarely_than_the_risk() -> None:
-    """Clips at any distance from the thresholds, persons of any spread, 200 frames each."""
+    """Clips at any distance from the thresholds, persons of any spread, 80 frames each."""
     random = np.random.default_rng(0)
     early, wrong = 0, 0
     for _ in range(1500):
-        whole = random.normal(random.uniform(-5, 6), random.uniform(0.1, 1.5), 200)
+        whole = random.normal(random.uniform(-5, 6), random.uniform(0.1, 1.5), 80)
         few = scores(random.choice(whole, 5, replace=False))
         verdict = judged(few, 5)
-        if is_settled(verdict, few, 200, None, THRESHOLDS):
+        if is_settled(verdict, few, 80, None, THRESHOLDS):
             early += 1
-            wrong += verdict.label is not judged(scores(whole), 200).label
+            wrong += verdict.label is not judged(scores(whole), 80).label
     assert early > 600
     assert wrong / early < RISK / 2
 
