@@ -425,7 +425,7 @@ class TestScan:
     @pytest.mark.data
     @pytest.mark.parametrize(("name", "people"), [("talk_1.mp4", 1), ("street_1080p_many_faces.mp4", 5)])
     def test_real_clips(self, scanner: Scanner, data_dir: Path, name: str, people: int) -> None:
-        whole, joined = both(scanner, data_dir / "videos" / name, Fps(FPS), 2)
+        whole, joined = both(scanner, data_dir / "videos" / name, Fps(2), 2)
         assert joined.outcome is whole.outcome is Outcome.SCORED
         for verdict in (whole, joined):
             assert len(supported_people(verdict)) == people
