@@ -36,9 +36,9 @@ endif
 serve: setup
 	$(BIN)/unmask serve
 
-# A process for each core; which tests stay in one process: tests/conftest.py.
+# Four processes: many tests wait for a service, which leaves cores idle. Which tests stay in one process: tests/conftest.py.
 # One that dies ends the run: another in its place may hang.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 0 \
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --max-worker-restart 0 \
 	--dist loadscope --no-loadscope-reorder --durations 15
 test: setup
 	deploy/local/packages.sh
