@@ -36,18 +36,19 @@ endif
 serve: setup
 	$(BIN)/unmask serve
 
-# Four processes: many tests wait for a service, which leaves cores idle. Which tests stay in one process: tests/conftest.py.
+# Which tests stay in one process: tests/conftest.py.
 # One that dies ends the run: another in its place may hang.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --max-worker-restart 0 \
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --max-worker-restart 0 \
 	--dist loadscope --no-loadscope-reorder --durations 15
+# Four processes: many tests wait for a service, which leaves cores idle.
 test: setup
 	deploy/local/packages.sh
-	$(PYTEST) -m "not cuda and not slow"
+	$(PYTEST) --numprocesses 4 -m "not cuda and not slow"
 
 # Crashes, kill -9, compiled models, all real clips.
 test-slow: setup
 	deploy/local/packages.sh
-	$(PYTEST) -m "slow and not cuda" --timeout 900
+	$(PYTEST) --numprocesses auto --maxprocesses 4 -m "slow and not cuda" --timeout 900
 
 check: setup
 	$(BIN)/ruff check .

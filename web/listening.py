@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from typing import Final
 
@@ -41,6 +42,20 @@ def bound_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ListenError(f"{host} port {port} cannot be listened on: {error.strerror or error}") from error
     return bound
+
+
+def check_proxies(proxies: str) -> None:
+    """Return if these are addresses and networks, with commas.
+
+    Raises:
+        ListenError: one of them is not.
+    """
+    for proxy in filter(None, map(str.strip, proxies.split(","))):
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            what = "expected one like 10.0.0.7 or 10.0.0.0/24"
+            raise ListenError(f"{proxy!r} is not the address of a proxy: {what}") from error
 
 
 def http_server(app: FastAPI, proxies: str = "") -> uvicorn.Server:

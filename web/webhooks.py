@@ -120,7 +120,10 @@ class Webhooks:
             self._allow.check(url)
         except (SourceError, ValueError) as error:
             if self._allow.is_empty:
-                detail = "UNMASK_WEBHOOK_ALLOW of the service is not set, so no webhook can be made"
+                detail = (
+                    "UNMASK_WEBHOOK_ALLOW is not set, so no webhook can be made: start the service with the receivers' "
+                    "addresses in it, such as https://desk.example.org"
+                )
             else:
                 detail = "UNMASK_WEBHOOK_ALLOW of the service does not list this URL; only http and https can be listed"
             raise ProblemError(422, Code.URI_REFUSED, detail) from error

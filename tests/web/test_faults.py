@@ -15,6 +15,7 @@ import pytest
 from pipeline.settings import Settings
 from tests.web.served import Served, hand_in, judged, serving, until
 from web.keys import Role
+from web.listening import ListenError, check_proxies
 from web.service import FolderError, ServeOptions, Service
 from web.videos import MAX_CRASHES
 
@@ -106,6 +107,12 @@ def test_only_a_proxy_says_who_asks(tmp_path: Path, proxies: str, last: int) -> 
             headers = {"Authorization": wrong, "X-Forwarded-For": f"203.0.113.{i}"}
             answer = httpx.get(f"{served.url}/v1/me", headers=headers)
         assert answer.status_code == last
+
+
+@pytest.mark.parametrize("proxies", ["proxy.example.org", "10.0.0.0/33", "127.0.0.1,not an address"])
+def test_a_proxy_is_an_address(proxies: str) -> None:
+    with pytest.raises(ListenError, match="is not the address of a proxy"):
+        check_proxies(proxies)
 
 
 def test_space_is_freed_where_a_disk_is_full(tmp_path: Path, one_face: Path, monkeypatch: pytest.MonkeyPatch) -> None:

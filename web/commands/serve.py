@@ -65,7 +65,7 @@ def run(
     proxy: Annotated[
         str,
         typer.Option(
-            help="Addresses of proxies, with commas: the X-Forwarded-For that they send names the client.",
+            help="Addresses or networks of proxies, with commas: the X-Forwarded-For that they send names the client.",
             show_default="none",
         ),
     ] = "",
@@ -101,7 +101,7 @@ def run(
         from web.app import create_app
         from web.judging import JudgeOptions
         from web.keys import Role
-        from web.listening import bound_socket, http_server
+        from web.listening import bound_socket, check_proxies, http_server
         from web.oidc_options import OidcOptions
         from web.rounds import Policy, label_of
         from web.service import ServeOptions, Service
@@ -122,6 +122,7 @@ def run(
             store=store or None,
             copies_bytes=copies_mib << 20,
         )
+        check_proxies(proxy)
         listening = bound_socket(host, port)
         service = Service(options, settings)
         configure_logging()

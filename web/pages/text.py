@@ -31,7 +31,8 @@ TEXT: Final[dict[str, str]] = {
     "part_to": "to",
     "part_end": "the end",
     "part_help": "seconds, or minutes:seconds",
-    "part_wrong": "not a part of a video: write seconds or minutes:seconds, the end after the start",
+    "part_wrong": "Nothing was handed in: this is not a part of a video. Write seconds or minutes:seconds, the end "
+    "after the start, then choose the files again.",
     "uploading": "uploading",
     "waiting": "waiting",
     "judging": "being judged",
@@ -183,9 +184,9 @@ TEXT: Final[dict[str, str]] = {
     "explaining": "This takes some seconds.",
     "explained": "The score depends on the marked area: hiding these {share} of the crop changes its log-odds by "
     "{change} towards {side}, and none of {areas} areas like it elsewhere by more than {most}.",
-    "explained_not": "The score does not depend on one area: hiding the most important {share} of the crop changes its "
-    "log-odds by {change} towards {side}, and areas like it elsewhere by {median} (median of {areas}) to {most}. "
-    "So no map is shown.",
+    "explained_not": "No area was found that the score depends on: hiding the most important {share} of the crop "
+    "changes its log-odds by {change} towards {side}; {areas} areas of the same shape at random places change it by "
+    "{median} in the median and by {most} at most. So no map is shown.",
     "explained_map": "The same face with the area marked that the score depends on",
     "not_explained": "No answer",
     "key_explain": "what the score of a crop depends on",

@@ -373,6 +373,8 @@ function onKey(event) {
 // The player's own controls listen at the player: its keys are handled before they come there.
 addEventListener("keydown", (event) => { if (event.target === player) onKey(event); }, true);
 addEventListener("keydown", (event) => { if (event.target !== player) onKey(event); });
+// But not those of its seek bar and menus, which have the focus after a click on them.
+addEventListener("pointerup", () => { if (document.activeElement === player) player.blur(); }, true);
 // Some browsers press a button when the key is let go.
 addEventListener("keyup", (event) => {
   if (event.key === pressed) event.preventDefault();

@@ -179,17 +179,28 @@ function seconds(field) {
   return written.split(":").reduce((sum, number) => 60 * sum + Number(number), 0);
 }
 
-// What is chosen now; null if it cannot be a part of a video, which the fields then show.
+const stretch = panel.querySelector(".stretch");
+const stretchFields = [stretch.querySelector("[data-start]"), stretch.querySelector("[data-end]")];
+
+// What is chosen now, if its fields are open; null if it cannot be a part of a video.
 function chosenPart() {
-  const fields = [panel.querySelector("[data-start]"), panel.querySelector("[data-end]")];
-  const [start, end] = fields.map(seconds);
+  if (!stretch.open) return {};
+  const [start, end] = stretchFields.map(seconds);
   const wrong = [Number.isNaN(start), Number.isNaN(end) || end <= (start ?? 0)];
-  fields.forEach((field, at) => {
-    field.setCustomValidity(wrong[at] ? text.part_wrong : "");
-    if (wrong[at]) field.reportValidity();
-  });
-  if (wrong.includes(true)) return null;
+  stretchFields.forEach((field, at) => field.setCustomValidity(wrong[at] ? text.part_wrong : ""));
+  stretch.querySelector("[data-wrong]").hidden = !wrong.includes(true);
+  if (wrong.includes(true)) {
+    stretchFields[wrong.indexOf(true)].focus();
+    return null;
+  }
   return { ...(start !== undefined && { start_s: start }), ...(end !== undefined && { end_s: end }) };
+}
+
+for (const field of stretchFields) {
+  field.addEventListener("input", () => {
+    stretchFields.forEach((each) => each.setCustomValidity(""));
+    stretch.querySelector("[data-wrong]").hidden = true;
+  });
 }
 
 async function next() {
