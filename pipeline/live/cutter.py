@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import av
 import av.error
 
 from models.errors import UnmaskError
-from pipeline.live.encoder_note import EncoderNote
+from pipeline.live.encoder import SegmentEncoder, is_shown_as_stored
+from pipeline.live.entry import Entries
 from pipeline.transport.messages import MAX_SEGMENT_BYTES
+from pipeline.video.clock import Clock
 
 # Codecs that MPEG-TS carries; others are re-encoded.
 _CARRIED = frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"})
@@ -46,8 +47,9 @@ class Cut:
 def cut(source: str, *, segment_s: float = 2.0) -> Iterator[Cut]:
     """Cut a file, or any URL that libav opens, in order of time.
 
-    Segments begin at key frames, and their packets are the source's own, where it has a key frame often enough and they
-    fit into a message; else they are re-encoded as H.264.
+    Segments begin at key frames, and their packets are the source's own, where key frames that stop all references come
+    often enough and the packets fit into a message; else they are re-encoded as H.264, upright. Each segment decodes by
+    itself to the source's pictures.
 
     Args:
         source: trusted: it is opened here, without a sandbox.
@@ -62,63 +64,108 @@ def cut(source: str, *, segment_s: float = 2.0) -> Iterator[Cut]:
                 raise CutError(f"{source}: no video stream")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            for group in _groups(container, stream, segment_s):
-                yield from _segments(stream, group, segment_s)
+            clock = Clock(stream)
+            run = _Run(stream, clock, segment_s)
+            for group in _Groups(stream, clock, segment_s).read(container.demux(stream)):
+                media = _remuxed(stream, group.packets) if group.may_be_copied and not run.is_open else b""
+                if 0 < len(media) <= MAX_SEGMENT_BYTES:
+                    yield Cut(media, group.start_s, group.end_s - group.start_s, encoded=False)
+                else:
+                    yield from run.segments(group)
     except av.error.FFmpegError as error:
         raise CutError(f"{source}: {error}") from error
 
 
 @dataclass(slots=True)
 class _Group:
-    """Packets from a key frame to the one before the next segment's."""
+    """Packets, in the order in which they are stored.
+
+    Attributes:
+        start_s: time of the first one.
+        end_s: time of the next group's first one, or of the end.
+        may_be_copied: their pictures need no other packets, and MPEG-TS has all that the source says of them.
+        is_last: what follows, if anything, needs nothing of them.
+    """
 
     packets: list[Any]
     start_s: float
-    duration_s: float
+    end_s: float
+    may_be_copied: bool
+    is_last: bool
 
 
-def _groups(container: Any, stream: Any, segment_s: float) -> Iterator[_Group]:
-    packets: list[Any] = []
-    note = EncoderNote(stream.codec_context.extradata) if stream.codec_context.name == "h264" else None
-    first_s: float | None = None
-    start_s = end_s = 0.0
-    for packet in container.demux(stream):
-        if packet.size == 0 or packet.pts is None:
-            continue
-        at_s = float(packet.pts * stream.time_base)
-        first_s = at_s if first_s is None else first_s
-        at_s -= first_s
-        if packets and packet.is_keyframe and at_s - start_s >= segment_s - 1e-3:
-            yield _Group(packets, start_s, at_s - start_s)
-            packets, start_s = [], at_s
-        if note is not None and packet.is_keyframe:
-            note.learn(packet)
-        if packets:
-            packets.append(packet)
-        elif packet.is_keyframe:
-            packets.append(packet if note is None else note.given_to(packet))
-        end_s = max(end_s, at_s + float((packet.duration or 0) * stream.time_base))
-    if packets:
-        yield _Group(packets, start_s, max(0.0, end_s - start_s))
+class _Groups:
+    """Each from a key frame to the next; what grows too long or too large comes in parts."""
 
+    def __init__(self, stream: Any, clock: Clock, segment_s: float) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._segment_s = segment_s
+        self._entries = Entries(stream.codec_context.name, stream.codec_context.extradata)
+        self._packets: list[Any] = []
+        self._size = 0
+        self._is_carried = self._may_be_copied = False
+        self._entered_s = self._start_s = self._end_s = 0.0
 
-def _segments(stream: Any, group: _Group, segment_s: float) -> Iterator[Cut]:
-    size = sum(packet.size for packet in group.packets)
-    if (
-        stream.codec_context.name in _CARRIED
-        and group.duration_s <= _PATIENCE * segment_s
-        and size <= _FILL * MAX_SEGMENT_BYTES
-    ):
-        media = _remuxed(stream, group.packets)
-        if len(media) <= MAX_SEGMENT_BYTES:
-            yield Cut(media, group.start_s, group.duration_s, encoded=False)
-            return
-    yield from _encoded(stream, group, segment_s)
+    def read(self, packets: Iterator[Any]) -> Iterator[_Group]:
+        """Those of the packets, from the first key frame on."""
+        for packet, is_entry in self._with_entries(packets):
+            time = packet.dts if packet.pts is None else packet.pts
+            at_s = self._end_s if time is None else self._clock.seconds(time)
+            if not self._packets:
+                if not packet.is_keyframe:
+                    continue
+                first = self._entries.completed(packet)
+                self._is_carried = self._stream.codec_context.name in _CARRIED and is_shown_as_stored(
+                    self._stream, first
+                )
+                self._enter(first, at_s, may_be_copied=is_entry)
+            elif is_entry and at_s - self._entered_s >= self._segment_s - 1e-3:
+                yield self._group(at_s, is_last=True)
+                self._enter(self._entries.completed(packet), at_s, may_be_copied=True)
+            elif at_s - self._start_s > _PATIENCE * self._segment_s or self._size > _FILL * MAX_SEGMENT_BYTES:
+                yield self._group(at_s, is_last=False)
+                self._start_s, self._packets, self._size, self._may_be_copied = at_s, [packet], packet.size, False
+            else:
+                self._packets.append(packet)
+                self._size += packet.size
+            self._may_be_copied &= packet.pts is not None and not packet.is_discard
+            self._end_s = max(self._end_s, at_s + float((packet.duration or 0) * self._stream.time_base))
+        if self._packets:
+            yield self._group(max(self._start_s, self._end_s), is_last=True)
+
+    def _enter(self, packet: Any, at_s: float, *, may_be_copied: bool) -> None:
+        self._packets, self._size = [packet], packet.size
+        self._entered_s = self._start_s = at_s
+        self._may_be_copied = self._is_carried and may_be_copied
+
+    def _group(self, end_s: float, *, is_last: bool) -> _Group:
+        may_be_copied = self._may_be_copied and is_last and self._size <= _FILL * MAX_SEGMENT_BYTES
+        return _Group(self._packets, self._start_s, end_s, may_be_copied, is_last)
+
+    def _with_entries(self, packets: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
+        """Each packet, and whether it and those behind it need none before it.
+
+        Pictures that are shown before a key frame and stored behind it lean on earlier ones too.
+        """
+        packet = None
+        for following in packets:
+            if following.size:
+                if packet is not None:
+                    yield packet, self._is_entry(packet, following)
+                packet = following
+        if packet is not None:
+            yield packet, self._is_entry(packet, packet)
+
+    def _is_entry(self, packet: Any, following: Any) -> bool:
+        if not packet.is_keyframe or packet.pts is None or following.pts is None or following.pts < packet.pts:
+            return False
+        return self._entries.is_whole(packet)
 
 
 def _remuxed(stream: Any, packets: list[Any]) -> bytes:
     buffer = io.BytesIO()
-    first = min(packet.dts if packet.dts is not None else packet.pts for packet in packets)
+    first = min(packet.pts if packet.dts is None else packet.dts for packet in packets)
     with av.open(buffer, "w", format="mpegts") as out:
         target = out.add_stream_from_template(stream)
         for packet in packets:
@@ -131,43 +178,39 @@ def _remuxed(stream: Any, packets: list[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _encoded(stream: Any, group: _Group, segment_s: float) -> Iterator[Cut]:
-    context = av.CodecContext.create(stream.codec_context.name, "r")
-    context.extradata = stream.codec_context.extradata
-    frames: list[Any] = []
-    start_s = group.start_s
-    base = float(group.packets[0].pts * stream.time_base)
-    for packet in [*group.packets, None]:
-        for frame in context.decode(packet):
-            if frame.pts is None:
-                continue
-            at_s = group.start_s + float(frame.pts * stream.time_base) - base
-            if frames and at_s - start_s >= segment_s - 1e-3:
-                yield Cut(_h264(stream, frames, segment_s), start_s, at_s - start_s, encoded=True)
-                frames, start_s = [], at_s
-            frames.append(frame)
-    if frames:
-        end_s = group.start_s + group.duration_s
-        yield Cut(_h264(stream, frames, segment_s), start_s, max(0.0, end_s - start_s), encoded=True)
+class _Run:
+    """Groups that are re-encoded one after another; one decoder reads them, since they may lean on each other."""
 
+    def __init__(self, stream: Any, clock: Clock, segment_s: float) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._segment_s = segment_s
+        self._encoder: SegmentEncoder | None = None
+        self._first_pts: int | None = None
+        self.is_open = False
 
-def _h264(stream: Any, frames: list[Any], segment_s: float) -> bytes:
-    buffer = io.BytesIO()
-    rate = stream.average_rate or Fraction(25)
-    with av.open(buffer, "w", format="mpegts") as out:
-        target = out.add_stream("libx264", rate=rate)
-        target.width, target.height = frames[0].width - frames[0].width % 2, frames[0].height - frames[0].height % 2
-        target.pix_fmt = "yuv420p"
-        # The source's own clock: rounded to frames, two of a varying rate can fall on one instant.
-        target.codec_context.time_base = stream.time_base
-        limit = int(_FILL * MAX_SEGMENT_BYTES * 8 / segment_s)
-        target.options = {
-            "preset": "veryfast", "crf": "18", "maxrate": str(limit), "bufsize": str(limit), "tune": "zerolatency",
-        }  # fmt: skip
-        first = frames[0].pts
-        for frame in frames:
-            picture = frame.reformat(target.width, target.height, "yuv420p")
-            picture.pts, picture.time_base = frame.pts - first, stream.time_base
-            out.mux(target.encode(picture))
-        out.mux(target.encode(None))
-    return buffer.getvalue()
+    def segments(self, group: _Group) -> Iterator[Cut]:
+        """Those that end in this group; its last one with the next group, unless it is the last of the run."""
+        decoder = self._stream.codec_context
+        if not self.is_open:
+            self.is_open, self._first_pts = True, group.packets[0].pts
+        for packet in [*group.packets, None] if group.is_last else group.packets:
+            for frame in decoder.decode(packet):
+                if frame.pts is not None and self._first_pts is not None and frame.pts < self._first_pts:
+                    continue  # it leans on pictures before the first key frame
+                at_s = self._clock.next(frame.dts if frame.pts is None else frame.pts)
+                if self._encoder is not None and at_s - self._encoder.start_s >= self._segment_s - 1e-3:
+                    yield self._finished(self._encoder, at_s)
+                    self._encoder = None
+                if self._encoder is None:
+                    max_bytes = int(_FILL * MAX_SEGMENT_BYTES)
+                    self._encoder = SegmentEncoder(self._stream, frame, at_s, self._segment_s, max_bytes)
+                self._encoder.add(frame, at_s)
+        if group.is_last:
+            if self._encoder is not None:
+                yield self._finished(self._encoder, group.end_s)
+            decoder.flush_buffers()
+            self._encoder, self.is_open = None, False
+
+    def _finished(self, encoder: SegmentEncoder, end_s: float) -> Cut:
+        return Cut(encoder.finish(), encoder.start_s, max(0.0, end_s - encoder.start_s), encoded=True)
