@@ -559,7 +559,7 @@ class _Clip:
 
 
 def _judged(window: Window) -> JudgedPart:
-    return JudgedPart(start_s=window.start_s, end_s=None if math.isinf(window.end_s) else window.end_s)
+    return JudgedPart(start_s=window.start_s, end_s=window.given_end_s)
 
 
 def _no_frame(window: Window, duration_s: float | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -155,7 +154,7 @@ def _task(item: Item, source_class: SourceClass, now_s: float, sampling: str | N
         submitted_at=now_s,
         sampling=sampling,
         start_s=None if part is None else part.start_s,
-        end_s=None if part is None or math.isinf(part.end_s) else part.end_s,
+        end_s=None if part is None else part.given_end_s,
     )
 
 

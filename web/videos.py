@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import sqlite3
 import time
@@ -16,7 +15,7 @@ from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from pipeline.credentials import Credentials
 from pipeline.portraits import Portrait
-from pipeline.video.window import Window
+from pipeline.video.window import Window, asked_part
 from web.database import Database
 from web.problems import Code, ProblemError, busy, not_found
 from web.rounds import Choice, Policy, Round, Standing, standing
@@ -59,9 +58,7 @@ class Upload:
         Raises:
             ValueError: there is no such part.
         """
-        if self.start_s is None and self.end_s is None:
-            return None
-        return Window(self.start_s or 0.0, math.inf if self.end_s is None else self.end_s)
+        return asked_part(self.start_s, self.end_s)
 
 
 @dataclass(frozen=True, slots=True)

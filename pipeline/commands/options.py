@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,12 +63,10 @@ def part_of(start: float | None, end: float | None) -> Window | None:
     Raises:
         typer.BadParameter: it ends before it begins, or is too far away.
     """
-    from pipeline.video.window import Window
+    from pipeline.video.window import asked_part
 
-    if start is None and end is None:
-        return None
     try:
-        return Window(start or 0.0, math.inf if end is None else end)
+        return asked_part(start, end)
     except ValueError as error:
         raise typer.BadParameter(f"--start and --end: {error}") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from models.errors import UnmaskError
 from pipeline.contracts import SCHEMA_VERSION, Contract, Id, SourceClass
 from pipeline.video.sampling import parse_sampling
-from pipeline.video.window import Window
+from pipeline.video.window import Window, asked_part
 
 # A broker accepts 1 MB by default; the rest is for headers and the batch's framing.
 MAX_SEGMENT_BYTES: Final = 900_000
@@ -163,9 +162,7 @@ class VideoTask(Contract):
     @property
     def window(self) -> Window | None:
         """The part of the video that is judged; None: all of it."""
-        if self.start_s is None and self.end_s is None:
-            return None
-        return Window(self.start_s or 0.0, math.inf if self.end_s is None else self.end_s)
+        return asked_part(self.start_s, self.end_s)
 
     @classmethod
     def parse(cls, value: bytes | None, key: bytes | None) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 # Thirty years: timestamps in every time base of libav's stay within 64 bits.
 _MAX_S = 1e9
@@ -26,6 +27,24 @@ class Window:
         if not self.start_s < self.end_s:
             raise ValueError(f"end_s must be after start_s ({self.start_s}), got {self.end_s}")
 
+    @classmethod
+    def of(cls, start_s: float | None, end_s: float | None) -> Self:
+        """From numbers as messages and options have them.
+
+        Args:
+            start_s: None: the start of the video.
+            end_s: None: its end.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        return cls(start_s or 0.0, math.inf if end_s is None else end_s)
+
+    @property
+    def given_end_s(self) -> float | None:
+        """`end_s` as messages and records have it; None: the end of the video."""
+        return None if math.isinf(self.end_s) else self.end_s
+
     def __contains__(self, t_s: float) -> bool:
         return self.start_s <= t_s < self.end_s
 
@@ -37,6 +56,15 @@ class Window:
     def sampling_text(self, sampling: str) -> str:
         """What the provenance of a verdict on this part says of its sampling."""
         return f"{sampling};part={self.describe()}"
+
+
+def asked_part(start_s: float | None, end_s: float | None) -> Window | None:
+    """The part of a video that is asked for; None: all of it.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    return None if start_s is None and end_s is None else Window.of(start_s, end_s)
 
 
 def parse_window(text: str) -> Window:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import redis
 import structlog
 
@@ -32,8 +30,7 @@ def split(message: ServedMessage, task: VideoTask, store: PartStore, clip: LongC
     # First the note in Redis: a part that does not find it assumes that the results of other parts are lost.
     message.retry_until_lost(lambda: store.sent(task.video_id))
     for index, window in enumerate(windows):
-        end_s = None if math.isinf(window.end_s) else window.end_s
-        part = Part(index=index, count=len(windows), start_s=window.start_s, end_s=end_s)
+        part = Part(index=index, count=len(windows), start_s=window.start_s, end_s=window.given_end_s)
         send_part(message, task.model_copy(update={"part": part}))
     log.info("split", parts=len(windows), duration_s=round(duration_s, 1))
     return len(windows)
@@ -89,7 +86,7 @@ class PartOfVideo:
                 # It has been retracted.
                 attempt = message.retry_until_lost(lambda: self._store.begin(task.video_id, part.index))
                 continue
-            window = Window(part.start_s, math.inf if part.end_s is None else part.end_s)
+            window = Window.of(part.start_s, part.end_s)
             result = self._look(window)
             if result.failure is None or not result.failure.transient or attempt == service.max_attempts:
                 log.info("part", index=part.index, count=part.count, seconds=round(result.elapsed_s, 1))
@@ -135,8 +132,7 @@ class PartOfVideo:
         message, task = self._message, self._task
         for index in others:
             window = parts[index].window
-            end_s = None if math.isinf(window.end_s) else window.end_s
-            part = Part(index=index, count=len(parts), start_s=window.start_s, end_s=end_s)
+            part = Part(index=index, count=len(parts), start_s=window.start_s, end_s=window.given_end_s)
             # In this order: after a crash between the two, the part is still queued.
             send_part(message, task.model_copy(update={"part": part}))
             message.retry_until_lost(lambda index=index: self._store.retract(task.video_id, index))  # type: ignore[misc]
