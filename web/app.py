@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -21,7 +21,7 @@ from web.pages.rendering import problem_page
 from web.pages.routes import router as pages
 from web.pages.routes import static_files
 from web.pages.streams import router as stream_page
-from web.problems import MEDIA_TYPE, Code, ProblemError, handle_problems
+from web.problems import MEDIA_TYPE, Code, ProblemError, answer_without_space, handle_problems
 from web.routes.credentials import router as credentials
 from web.routes.explanations import router as explanations
 from web.routes.keys import router as keys
@@ -63,6 +63,7 @@ def create_app(service: Service) -> FastAPI:
         # A path with a slash too many does not exist; the redirect would be no documented answer.
         redirect_slashes=False,
         openapi_url="/v1/openapi.json",
+        dependencies=[Depends(answer_without_space)],
     )
     app.state.service = service
     handle_problems(app, HEADERS, problem_page)

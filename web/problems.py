@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
@@ -82,7 +82,6 @@ def busy(detail: str, retry_after_s: float) -> ProblemError:
     return ProblemError(429, Code.BUSY, detail, {"Retry-After": str(max(1, round(retry_after_s)))})
 
 
-_NO_SPACE = "the service has no space left"
 # Of the request, its status, and the headers of the answer; None: no page is wanted.
 AsPage = Callable[[Request, int, Mapping[str, str]], Response | None]
 
@@ -125,24 +124,30 @@ def handle_problems(app: FastAPI, headers: Mapping[str, str], as_page: AsPage = 
             headers = {"Allow": methods}
         return answer(request, error.status_code, code, str(error.detail), headers)
 
-    # Expected where a disk is full: no traceback. Of OSError it would also take those of clients that have gone.
-    @app.exception_handler(sqlite3.Error)
-    async def out_of_space(request: Request, error: Exception) -> Response:
-        if not is_out_of_space(error):
-            raise error
-        request_id = getattr(request.state, "request_id", "")
-        log.warning("no space left for a request", request_id=request_id, path=request.url.path)
-        return answer(request, 507, Code.NO_SPACE, _NO_SPACE, {"Connection": "close"})
-
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> Response:
         request_id = getattr(request.state, "request_id", "")
         log.error("a request failed", request_id=request_id, path=request.url.path, error=repr(error))
         closing = {**headers, "X-Request-Id": request_id, "Connection": "close"}
-        if is_out_of_space(error):
-            return answer(request, 507, Code.NO_SPACE, _NO_SPACE, closing)
         detail = "a fault of the service; its log has the details under this request id"
         return answer(request, 500, Code.INTERNAL, detail, closing)
+
+
+async def answer_without_space(request: Request) -> AsyncIterator[None]:
+    """Dependency of all routes: a full disk is an answer, not a fault whose traceback is logged.
+
+    Raises:
+        ProblemError: what the route did needed space that was not there.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        if not is_out_of_space(error):
+            raise
+        request_id = getattr(request.state, "request_id", "")
+        log.warning("no space left for a request", request_id=request_id, path=request.url.path)
+        detail = "the service has no space left"
+        raise ProblemError(507, Code.NO_SPACE, detail, {"Connection": "close"}) from error
 
 
 def is_out_of_space(error: Exception) -> bool:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from docs.images.size import check_size
 from tests.browser import launched_chromium
 
 FOLDER = Path(__file__).parent
@@ -42,10 +43,7 @@ def main() -> None:
                     tab = context.new_page()
                     tab.goto(page)
                     tab.screenshot(path=FOLDER / name)
-                size = (FOLDER / name).stat().st_size
-                if size > MAX_BYTES:
-                    raise SystemExit(f"{name} has {size:,} bytes, more than {MAX_BYTES:,}: lower HEIGHT_PX")
-                print(f"{FOLDER / name}: {size:,} bytes")
+                check_size(FOLDER / name, MAX_BYTES)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.browser import launched_chromium
+from docs.images.size import check_size
+from tests.browser import launched_chromium, sign_in
 from tests.web.served import judged, serving, until
 from web.keys import Role
 
@@ -30,9 +31,7 @@ def main() -> None:
         with launched_chromium() as browser:
             context = browser.new_context(viewport={"width": WIDTH_PX, "height": HEIGHT_PX})
             tab = context.new_page()
-            tab.goto(served.url)
-            tab.get_by_label("Key").fill(served.key(Role.REVIEW))
-            tab.get_by_role("button", name="Sign in").click()
+            sign_in(tab, served.url, served.key(Role.REVIEW))
             tab.goto(f"{served.url}/videos/{video['id']}")
             until(lambda: tab.evaluate("document.querySelector('[data-player]').readyState >= 2"))
             tab.evaluate("document.querySelector('[data-player]').controls = false")
@@ -45,10 +44,7 @@ def main() -> None:
             tab.mouse.move(WIDTH_PX - 5, HEIGHT_PX - 5)
             tab.wait_for_timeout(500)
             tab.screenshot(path=FOLDER / "review.jpg", type="jpeg", quality=85)
-    size = (FOLDER / "review.jpg").stat().st_size
-    if size > MAX_BYTES:
-        raise SystemExit(f"review.jpg has {size:,} bytes, more than {MAX_BYTES:,}: lower HEIGHT_PX")
-    print(f"{FOLDER / 'review.jpg'}: {size:,} bytes")
+    check_size(FOLDER / "review.jpg", MAX_BYTES)
 
 
 if __name__ == "__main__":

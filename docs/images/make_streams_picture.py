@@ -16,11 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from deploy.local.services import KafkaServer, RedisServer, kafka_jars
+from docs.images.size import check_size
 from pipeline.live.cutter import cut
 from pipeline.settings import Settings
 from pipeline.transport.kafka import ensure_topics
 from tests import media
-from tests.browser import launched_chromium
+from tests.browser import launched_chromium, sign_in
 from tests.web.served import Served, serving, until
 from web.keys import Role
 
@@ -55,10 +56,7 @@ def main() -> None:
         media.make_fake(real, fake)
         _send(served, real, fake)
         _picture(served)
-    size = (FOLDER / "streams.jpg").stat().st_size
-    if size > MAX_BYTES:
-        raise SystemExit(f"streams.jpg has {size:,} bytes, more than {MAX_BYTES:,}: lower HEIGHT_PX")
-    print(f"{FOLDER / 'streams.jpg'}: {size:,} bytes")
+    check_size(FOLDER / "streams.jpg", MAX_BYTES)
 
 
 def _send(served: Served, real: Path, fake: Path) -> None:
@@ -83,10 +81,7 @@ def _send(served: Served, real: Path, fake: Path) -> None:
 def _picture(served: Served) -> None:
     with launched_chromium() as browser:
         tab = browser.new_context(viewport={"width": WIDTH_PX, "height": HEIGHT_PX}).new_page()
-        tab.goto(served.url)
-        tab.get_by_label("Key").fill(served.key(Role.REVIEW))
-        tab.get_by_role("button", name="Sign in").click()
-        tab.wait_for_url("**/videos")
+        sign_in(tab, served.url, served.key(Role.REVIEW))
         tab.goto(f"{served.url}/streams")
         tab.locator(f"[data-stream='{NAME}'] .curve").first.wait_for()
         tab.screenshot(path=FOLDER / "streams.jpg", type="jpeg", quality=85)

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
+from tests.browser import launched_chromium, sign_in
 from tests.e2e.measure import say
 from tests.web.served import until
 from tests.web.test_restart import SERVE, started
@@ -65,10 +66,7 @@ def measure_list(client: httpx.Client) -> None:
 
 def measure_pages(page: Page, url: str, key: str, video: str) -> None:
     """First contentful paint of each page, loaded several times."""
-    page.goto(url)
-    page.get_by_label("Key").fill(key)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/videos")
+    sign_in(page, url, key)
     for path in ("/videos", f"/videos/{video}", "/quality"):
         times_s = []
         for _ in range(_LOADS):
@@ -80,8 +78,6 @@ def measure_pages(page: Page, url: str, key: str, video: str) -> None:
 
 def measure_uploads(client: httpx.Client, content: bytes, count: int) -> None:
     """Uploads that all begin at once, until all are judged."""
-    before = client.get("/v1/videos?limit=1&state=done").status_code
-    assert before == 200
     statuses: list[int] = []
     times_s: list[float] = []
     gate = threading.Barrier(count)
@@ -127,11 +123,11 @@ def main() -> int:
             until(lambda: service.client.get(f"/v1/videos/{video}").json()["state"] == "done")
             key = service.key
         filled(folder, options.videos)
-        with started(folder, key, SERVE) as service, sync_playwright() as playwright:
+        with started(folder, key, SERVE) as service:
             until(lambda: service.client.get("/readyz").status_code == 200)
             say(f"{options.videos + 1} videos, load {os.getloadavg()[0]:.1f}")
             measure_list(service.client)
-            with playwright.chromium.launch(executable_path="/usr/bin/chromium") as browser:
+            with launched_chromium() as browser:
                 measure_pages(browser.new_page(), str(service.client.base_url).rstrip("/"), key, video)
             measure_uploads(service.client, content, options.uploads)
     return 0

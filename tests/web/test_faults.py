@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -142,9 +143,15 @@ def test_a_full_disk_is_said_and_nothing_is_accepted(
     def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    logged: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = logged.append  # type: ignore[method-assign]
+    logging.getLogger("uvicorn.error").addHandler(handler)
     with monkeypatch.context() as patch:
         patch.setattr("web.media_folder.os", SimpleNamespace(**{**vars(os), "fsync": full}))
         answer = hand_in(client, one_face, wait_s=0)
+    logging.getLogger("uvicorn.error").removeHandler(handler)
+    assert [record for record in logged if record.exc_info] == []
     assert (answer.status_code, answer.json()["code"]) == (507, "no_space")
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
     assert client.get("/v1/videos").json()["videos"] == []

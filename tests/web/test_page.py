@@ -115,9 +115,18 @@ def test_timelines_seek_and_keys_decide(page: Page, served: Served, one_face: Pa
     page.keyboard.press("1")
     expect(page.locator("[data-said]")).to_have_text("Fake: saved")
     assert decided(page) == ["Fake"]
+    pressed = page.locator("[data-choice][aria-pressed=true]")
+    expect(pressed).to_contain_text("Fake")
+    page.keyboard.press("2")
+    expect(pressed).to_contain_text("Real")
+    page.keyboard.press("u")
+    expect(pressed).to_contain_text("Fake")
+    page.reload()
+    expect(pressed).to_contain_text("Fake")
     page.keyboard.press("u")
     expect(page.locator("[data-said]")).to_have_text("Fake: undone")
     assert decided(page) == []
+    expect(pressed).to_have_count(0)
     page.keyboard.press("u")
     expect(page.locator("[data-said]")).to_have_text("nothing to undo: you have no decision on this video")
     page.locator("select[name=track]").focus()
@@ -191,6 +200,21 @@ def test_a_picture_has_no_time_and_a_broken_file_no_faces(
     page.goto(f"{served.url}/videos/{judged(client, broken)['id']}")
     expect(page.locator("[data-unplayed]")).to_have_text("This browser does not play this file.")
     expect(page.locator("main")).not_to_contain_text("This file has no Content Credentials")
+
+
+def test_keys_work_after_a_click_on_the_players_own_controls(page: Page, served: Served, one_face: Path) -> None:
+    id_ = judged(served.client(), one_face)["id"]
+    page.goto(f"{served.url}/videos/{id_}")
+    when(page, "document.querySelector('[data-player]').readyState >= 3")
+    player = page.locator("[data-player]")
+    box = player.bounding_box()
+    assert box is not None
+    player.click(position={"x": box["width"] / 2, "y": box["height"] - 17})
+    # The click was on its seek bar, not on the picture.
+    when(page, "document.querySelector('[data-player]').currentTime > 0.5")
+    assert page.evaluate("document.querySelector('[data-player]').paused")
+    page.keyboard.press("1")
+    expect(page.locator("[data-said]")).to_have_text("Fake: saved")
 
 
 def test_keys_move_through_the_list(page: Page, served: Served, one_face: Path) -> None:

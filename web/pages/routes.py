@@ -189,7 +189,7 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
         part=_part_text(video.upload),
         moments=service.explainer.moments_s(video) if video.upload.uri is None else {},
         is_picture=(video.upload.media_type or "").startswith("image/"),
-        decisions=[_decision_text(each, names) for each in service.decisions.seen_by(video, caller.key)],
+        decisions=[_decision_text(each, names, caller.key.id) for each in service.decisions.seen_by(video, caller.key)],
         choices=[(each.value, TEXT[each.value]) for each in Choice],
         may_decide=may_review and not is_held,
         may_delete=video.key_id == caller.key.id or caller.key.role >= Role.SENIOR,
@@ -218,13 +218,16 @@ def _part_text(upload: Upload) -> str:
     return f"{wording.moment_text(upload.part.start_s)} {TEXT['to']} {end}"
 
 
-def _decision_text(decision: Decision, names: dict[str, str]) -> dict[str, Any]:
+def _decision_text(decision: Decision, names: dict[str, str], key_id: str) -> dict[str, Any]:
+    is_standing = decision.undone_s is None
     return {
         "on": TEXT["the_clip"] if decision.track is None else f"{TEXT['track']} {decision.track}",
         "decision": TEXT[decision.decision.value],
+        # On the clip, by this person, and not taken back: its button is pressed.
+        "own": decision.decision.value if decision.by == key_id and decision.track is None and is_standing else "",
         "reason": decision.reason,
         "comment": decision.comment,
         "by": names.get(decision.by, decision.by),
         "at": moment(decision.made_s),
-        "undone": decision.undone_s is not None,
+        "undone": not is_standing,
     }

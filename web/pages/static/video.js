@@ -196,12 +196,12 @@ async function showHistory() {
   }
 }
 
-// At most one button is pressed; an unsaved choice is marked until it is tried again.
-function mark(choice, isSaved) {
+// The button of one's own decision on the clip is pressed; an unsaved choice is marked until it is tried again.
+function mark(unsaved = null) {
+  const own = document.querySelector("[data-history] [data-own]")?.dataset.own;
   for (const button of form.querySelectorAll("[data-choice]")) {
-    const isChosen = button.dataset.choice === choice;
-    button.toggleAttribute("data-unsaved", isChosen && !isSaved);
-    if (isSaved) button.setAttribute("aria-pressed", String(isChosen));
+    button.toggleAttribute("data-unsaved", button.dataset.choice === unsaved);
+    button.setAttribute("aria-pressed", String(button.dataset.choice === own));
   }
 }
 
@@ -218,7 +218,7 @@ async function decide(choice) {
     await showHistory();
     return `${text[choice]}: ${text.saved}`;
   });
-  mark(choice, isSaved);
+  mark(isSaved ? null : choice);
 }
 
 function undo() {
@@ -226,7 +226,7 @@ function undo() {
     try {
       const decision = await call("DELETE", `/v1/videos/${id}/decisions/last`);
       await showHistory();
-      mark(null, true);
+      mark();
       return `${text[decision.decision]}: ${text.undone}`;
     } catch (error) {
       if (error.status === 404) return error.message; // there was nothing to undo
@@ -259,6 +259,7 @@ async function hold() {
 }
 
 if (form) {
+  mark();
   hold();
   setInterval(() => { if (!document.hidden) hold(); }, LEASE_MS);
   addEventListener("pagehide", () => { call("DELETE", `/v1/videos/${id}/lease`, undefined, { keepalive: true }).catch(() => {}); });
@@ -373,8 +374,8 @@ function onKey(event) {
 // The player's own controls listen at the player: its keys are handled before they come there.
 addEventListener("keydown", (event) => { if (event.target === player) onKey(event); }, true);
 addEventListener("keydown", (event) => { if (event.target !== player) onKey(event); });
-// But not those of its seek bar and menus, which have the focus after a click on them.
-addEventListener("pointerup", () => { if (document.activeElement === player) player.blur(); }, true);
+// But not those of its seek bar and buttons: they keep the focus that a click has given them, and no key comes out of them.
+player?.addEventListener("focusin", () => setTimeout(() => { if (!player.matches(":focus-visible")) player.blur(); }));
 // Some browsers press a button when the key is let go.
 addEventListener("keyup", (event) => {
   if (event.key === pressed) event.preventDefault();
