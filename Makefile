@@ -36,19 +36,18 @@ endif
 serve: setup
 	$(BIN)/unmask serve
 
-# Which tests stay in one process: tests/conftest.py.
+# A process for each core; which tests stay in one process: tests/conftest.py.
 # One that dies ends the run: another in its place may hang.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --max-worker-restart 0 \
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 0 \
 	--dist loadscope --no-loadscope-reorder --durations 15
-# Four processes: many tests wait for a service, which leaves cores idle.
 test: setup
 	deploy/local/packages.sh
-	$(PYTEST) --numprocesses 4 -m "not cuda and not slow"
+	$(PYTEST) -m "not cuda and not slow"
 
 # Crashes, kill -9, compiled models, all real clips.
 test-slow: setup
 	deploy/local/packages.sh
-	$(PYTEST) --numprocesses auto --maxprocesses 4 -m "slow and not cuda" --timeout 900
+	$(PYTEST) -m "slow and not cuda" --timeout 900
 
 check: setup
 	$(BIN)/ruff check .

@@ -239,9 +239,12 @@ class Webhooks:
             "SELECT deliveries.*, webhooks.url FROM deliveries JOIN webhooks ON webhooks.id = webhook "
             "WHERE n IN (SELECT min(n) FROM deliveries WHERE state = ?1 AND due_s <= ?2 GROUP BY webhook)"
         )
-        found = self._database.read().execute(query, (DeliveryState.WAITING, time.time())).fetchall()
         with self._lock:
-            free = [row for row in found if row["webhook"] not in self._busy]
+            # Before the rows are read: one that is delivered meanwhile would be read as waiting, and be free by then.
+            busy = set(self._busy)
+        found = self._database.read().execute(query, (DeliveryState.WAITING, time.time())).fetchall()
+        free = [row for row in found if row["webhook"] not in busy]
+        with self._lock:
             self._busy.update(row["webhook"] for row in free)
         return free
 

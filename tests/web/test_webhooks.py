@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pipeline.settings import Settings
-from tests.web.served import Served, hand_in, judged, serving, until
+from tests.web.served import PATIENCE_S, Served, hand_in, judged, serving, until
 from web import webhooks
 from web.keys import Role
 
@@ -199,6 +200,45 @@ def test_what_is_given_up_can_be_sent_again(telling: Served, receiver: Receiver,
     until(lambda: client.get(url).json()[0]["state"] == "delivered")
     assert client.post(f"{url}/{dead['n']}/retry").json()["code"] == "conflict"
     assert client.post(f"{url}/999/retry").status_code == 404
+
+
+def test_a_message_that_is_delivered_while_others_are_looked_for_is_sent_once(
+    telling: Served, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = telling.service
+    client, _ = made(telling, receiver, "video.finished")
+    is_sent, is_read = threading.Event(), threading.Event()
+    read, post = service.database.read, webhooks.post
+
+    class Rows:
+        def execute(self, query: str, values: tuple[object, ...] = ()) -> Any:
+            found = read().execute(query, values)
+            if "due_s <=" not in query:
+                return found
+            rows = found.fetchall()
+            if rows and is_sent.is_set() and not is_read.is_set():
+                is_read.set()  # and only now the message that was read as waiting is noted as delivered
+                until(lambda: not service.webhooks._busy)
+            return SimpleNamespace(fetchall=lambda: rows)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(read(), name)
+
+    def sent(*args: Any, **more: Any) -> int:
+        status = post(*args, **more)
+        is_sent.set()
+        assert is_read.wait(PATIENCE_S)
+        return status
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service.database, "read", Rows)
+        patch.setattr(webhooks, "post", sent)
+        judged(client, broken(tmp_path))
+        assert is_read.wait(PATIENCE_S)
+        # A second message comes after all that is sent of the first one.
+        judged(client, broken(tmp_path))
+        until(lambda: len({event["data"]["video"] for event in receiver.events()}) == 2)
+    assert len(receiver.got) == 2
 
 
 def test_keys_get_messages_on_what_they_may_see(
