@@ -106,6 +106,17 @@ def _restore_logging() -> Iterator[None]:
     root.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def _check_scheduling() -> Iterator[None]:
+    """A test that changes the priority of its process would starve the services and workers of later ones."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real clips and weights. Mark tests that use it `data`."""

@@ -15,9 +15,11 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -172,6 +174,20 @@ def _blend(image: Picture, patch: Picture, alpha: npt.NDArray[np.float32], matri
     image[y0:y1, x0:x1] = cv2.blendLinear(over, image[y0:y1, x0:x1], weight, 1 - weight)
 
 
+@contextmanager
+def _unchanged_scheduling() -> Iterator[None]:
+    """As root, SVT-AV1 (4.1) gives its caller the highest real-time priority, which all its later processes inherit."""
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    before, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != before:
+            os.sched_setscheduler(0, before, param)
+
+
 def encode(
     path: Path,
     frames: Iterable[tuple[float, Picture]],
@@ -206,7 +222,7 @@ def encode(
     colour_range = ColorRange.JPEG if full_range else ColorRange.MPEG
     # MPEG-4 supports nothing finer; AVI and MPEG-2 store a frame number instead of a time.
     time_base = Fraction(1, fps if path.suffix == ".avi" or codec == "mpeg2video" else 60_000)
-    with av.open(str(path), "w") as container:
+    with _unchanged_scheduling(), av.open(str(path), "w") as container:
         container.metadata["comment"] = comment
         stream = container.add_stream(codec, rate=fps, options={**defaults, **(options or {})})
         sound = container.add_stream("aac", rate=16_000, layout="mono") if audio else None
