@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 import cv2
@@ -157,15 +158,25 @@ class PortraitPicker:
             quality: of the crop, in 0..1.
             place: of the face in its frame.
         """
-        shelves = self._shelves_of(track)
+        portrait = Portrait(track, t_s, probability, quality, b"", place)
+        self.consider(portrait, lambda: encode_portrait(pixels))
+
+    def consider(self, portrait: Portrait, encoded: Callable[[], bytes] = lambda: b"") -> None:
+        """Consider one scored face.
+
+        Args:
+            portrait: of it, without its JPEG.
+            encoded: makes the JPEG; called only if the portrait is kept.
+        """
+        shelves = self._shelves_of(portrait.track)
         shelves.seen += 1
         wanted = [
             (shelf, rank)
-            for shelf, rank in ((shelves.suspicious, probability), (shelves.clearest, quality))
-            if shelf.wants(rank, t_s)
+            for shelf, rank in ((shelves.suspicious, portrait.probability), (shelves.clearest, portrait.quality))
+            if shelf.wants(rank, portrait.t_s)
         ]
         if wanted:
-            portrait = Portrait(track, t_s, probability, quality, encode_portrait(pixels), place)
+            portrait = replace(portrait, jpeg=encoded())
             for shelf, rank in wanted:
                 shelf.put(rank, portrait)
 

@@ -177,7 +177,7 @@ class Scanner:
         return replace(on_all_streams([report, *others], shapes, self.thresholds), credentials=clip.credentials)
 
     def scan_part(self, source: Source, window: Window, *, stop: Callable[[], bool] = lambda: False) -> PartResult:
-        """Score one part of a clip, for `judge_parts`. Errors are in the result.
+        """Score one part of a clip, for `judge_parts`. Errors are in the result; `progress` is not called.
 
         Args:
             source: the whole clip.
@@ -188,7 +188,7 @@ class Scanner:
             ScanInterruptedError: `stopping` was set, or `stop` said so.
         """
         started = time.perf_counter()
-        clip = _Clip(replace(self, portraits=False), source, stop, window)
+        clip = _Clip(replace(self, portraits=False, progress=None), source, stop, window)
         clip.is_share = True
         self._run(clip, None)
         return clip.part(window, time.perf_counter() - started)

@@ -140,6 +140,10 @@ _STEPS: Final = (
     """
     ALTER TABLE prints ADD COLUMN middles BLOB NOT NULL DEFAULT x'';
     """,
+    """
+    ALTER TABLE tasks ADD COLUMN tries_left INTEGER NOT NULL DEFAULT 3;
+    CREATE INDEX tasks_without_pictures ON tasks (video) WHERE tries_left > 0;
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

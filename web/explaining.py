@@ -82,6 +82,8 @@ class Explainer:
         row = self._crop(video, track, n)
         if (found := self._kept(row)) is not None:
             return found
+        if self._judge is None:
+            raise _conflict("workers judge the videos of this service: it has no network to explain scores with")
         if video.upload.uri is not None:
             raise _conflict("only the URI of this video was handed in: its frames cannot be read again")
         if row["place"] is None:
@@ -91,12 +93,14 @@ class Explainer:
         try:
             with self._one:
                 # Another request may have asked for the same one.
-                return self._kept(row) or self._explain(video, row)
+                return self._kept(row) or self._explain(self._judge, video, row)
         finally:
             self._places.release()
 
     def moments_s(self, video: Video) -> dict[int, list[float]]:
-        """Times of the frames of each person's crops, in the order of their numbers, to the millisecond."""
+        """Times of the frames of crops that can be explained, by person, in the order of their numbers, to the ms."""
+        if self._judge is None or video.upload.uri is not None:
+            return {}
         found: dict[int, list[float]] = {}
         query = "SELECT track, t_s FROM portraits WHERE video = ? ORDER BY track, i"
         for row in self._database.read().execute(query, (video.n,)):
@@ -122,10 +126,8 @@ class Explainer:
             return None
         return Explained(row["t_s"], row["probability"], json.loads(found["facts"]), found["picture"])
 
-    def _explain(self, video: Video, row: sqlite3.Row) -> Explained:
-        if self._judge is None:
-            raise _conflict("workers judge the videos of this service: it has no network to explain scores with")
-        scanner = self._judge.scanner
+    def _explain(self, judge: Judge, video: Video, row: sqlite3.Row) -> Explained:
+        scanner = judge.scanner
         if scanner is None:
             raise ProblemError(503, Code.STARTING, "the networks are not loaded", {"Retry-After": "1"})
         record = Verdict.model_validate_json(row["record"])
@@ -134,7 +136,7 @@ class Explainer:
             face = self._again(scanner, video, record, row)
             found = explain(face.hidden, len(face.picture), face.log_odds, says_fake=face.probability >= 0.5)
         except Exception as error:
-            if self._judge.scanner is None:
+            if judge.scanner is None:
                 raise ProblemError(503, Code.STARTING, "the service is ending", {"Retry-After": "5"}) from error
             raise
         picture = draw_map(face.picture, found) if found.holds else None

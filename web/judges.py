@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, Provenance, as_text
@@ -13,6 +16,9 @@ from pipeline.verdict.aggregate import ClipFacts, Failure, judge
 from pipeline.worker.access import UriAllow
 from web.hub import Event
 from web.videos import Video
+
+# Of the threads that judge; those that answer requests have 0.
+_NICENESS: Final = 10
 
 
 class AnyJudge(Protocol):
@@ -104,3 +110,9 @@ def ended(video: Video) -> Event:
     """What those get who wait for a video that is judged."""
     data = {"state": video.state.value, "outcome": video.outcome, "label": video.label}
     return Event("state", data, is_last=True)
+
+
+def step_back() -> None:
+    """Let the threads that answer requests have the CPU first; what this thread starts is behind them, too."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

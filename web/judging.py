@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -24,7 +22,7 @@ from pipeline.settings import Settings
 from pipeline.sources import ScanInterruptedError, Source, SourceLimits
 from pipeline.worker.access import UriAllow
 from web.hub import Event, Hub
-from web.judges import ended, named, unjudged
+from web.judges import ended, named, step_back, unjudged
 from web.known import Known
 from web.media import Media, StoreAwayError
 from web.problems import is_out_of_space
@@ -40,8 +38,6 @@ _LOOK_S: Final = 5.0
 _MAX_DROPPED: Final = 1000
 # Another try may succeed where a fetch or the engine failed.
 _MAX_AGAIN: Final = 2
-# Of the threads that judge; those that answer requests have 0.
-_NICENESS: Final = 10
 # After a fault of the machine, in seconds.
 _TROUBLE_S: Final = 1.0
 # After a store did not answer, in seconds; a try may take as long itself.
@@ -151,7 +147,7 @@ class Judge:
             thread.join()
 
     def _run(self) -> None:
-        _step_back()
+        step_back()
         try:
             with ExitStack() as stack:
                 self.scanner = scanner = self._scanner(stack)
@@ -329,9 +325,3 @@ class Judge:
             "frames": verdict.frames_scored,
         }
         self._hub.publish(source.id, Event("partial", data))
-
-
-def _step_back() -> None:
-    """Let the threads that answer requests have the CPU first; what this thread starts is behind them, too."""
-    if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -13,6 +13,7 @@ import structlog
 
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import REQUEUED_KEY, Outcome, Provenance, State, Topic, Verdict
+from pipeline.sources import ScanInterruptedError
 from pipeline.submit import BATCH
 from pipeline.transport.history import read_topic
 from pipeline.transport.kafka import TransportError
@@ -23,6 +24,7 @@ from web.hub import Event, Hub
 from web.judges import ended, named, unjudged
 from web.media import Media, StoreAwayError
 from web.media_links import MediaPlaces
+from web.pictures import Pictures
 from web.problems import ProblemError, is_out_of_space
 from web.streams import Streams
 from web.submitting import Submitter, check_task
@@ -60,7 +62,7 @@ _Found = tuple[State, Outcome | None] | None | Exception
 
 
 class RemoteJudge:
-    """Threads: one submits, one takes verdicts, one reads dead letters.
+    """Threads: one submits, one takes verdicts, one reads dead letters, one makes pictures.
 
     Each step is written down before the next one, and may be repeated: a task may be sent twice, and a record be found
     twice.
@@ -72,6 +74,7 @@ class RemoteJudge:
         media: their files.
         places: where workers find these.
         streams: looked at together with the verdicts.
+        pictures: made of what was judged.
         hub: gets the events of videos.
         allow: what may be handed in by its URI; workers have a list of their own.
 
@@ -91,6 +94,7 @@ class RemoteJudge:
         streams: Streams,
         hub: Hub,
         allow: UriAllow,
+        pictures: Pictures,
     ) -> None:
         self.error: str | None = None
         self.failed: Callable[[], None] = lambda: None
@@ -106,10 +110,14 @@ class RemoteJudge:
         self._stopping = threading.Event()
         self._probed_s = 0.0
         self._has_orphans = True
+        self._shares: dict[str, float | None] = {}
+        self._judged = threading.Event()
+        self._pictures = pictures
         works = {
             "submit": (self._submit, self._waiting),
             "verdicts": (self._collect, self._stopping),
             "dead letters": (self._read_letters, self._stopping),
+            "pictures": (self._make_pictures, self._judged),
         }
         self._threads = [
             threading.Thread(target=self._run, args=(name, *how), name=name) for name, how in works.items()
@@ -147,9 +155,11 @@ class RemoteJudge:
         """End; workers go on, and their verdicts are taken after the next start."""
         self._stopping.set()
         self._waiting.set()
+        self._judged.set()
         self._workers.interrupt()
         for thread in self._threads:
             thread.join()
+        self._pictures.close()
         self._workers.close()
 
     def _run(self, name: str, work: Callable[[], float], woken: threading.Event) -> None:
@@ -178,6 +188,12 @@ class RemoteJudge:
     def _submit(self) -> float:
         return 0.0 if self._submitter.step() else _IDLE_S
 
+    def _make_pictures(self) -> float:
+        try:
+            return 0.0 if self._pictures.step(self._stopping.is_set) else _IDLE_S
+        except ScanInterruptedError:
+            return 0.0
+
     def _collect(self) -> float:
         begun_s = time.monotonic()
         self._probe()
@@ -186,6 +202,7 @@ class RemoteJudge:
             tasks = unfinished[first : first + BATCH]
             for task, found in zip(tasks, self._found(tasks), strict=True):
                 self._follow(task, found)
+        self._tell_progress([task.id for task in unfinished if task.state is State.RUNNING])
         replaced = self._tasks.may_be_replaced()
         for task, found in zip(replaced, self._found(replaced), strict=True):
             if isinstance(found, tuple) and found[1] not in (None, Outcome.MODEL_ERROR):
@@ -196,6 +213,13 @@ class RemoteJudge:
             self.finished()
         self._looked.set()
         return max(_LOOK_S, (time.monotonic() - begun_s) / _SHARE)
+
+    def _tell_progress(self, ids: Sequence[str]) -> None:
+        shares = dict(zip(ids, self._workers.verdicts.shares(ids), strict=True))
+        for id_, share in shares.items():
+            if share is not None and share != self._shares.get(id_):
+                self._hub.publish(id_, Event("progress", {"share": share}))
+        self._shares = shares
 
     def _delete_orphans(self) -> None:
         self._has_orphans = False
@@ -218,7 +242,7 @@ class RemoteJudge:
         if self._probed_s and time.monotonic() - self._probed_s < every_s:
             return
         self._probed_s = time.monotonic()
-        if self._workers.listens():
+        if self._workers.answers():
             self._trouble.pop("kafka", None)
         else:
             self._trouble["kafka"] = f"no answer from Kafka at {self._workers.bootstrap}"
@@ -313,6 +337,8 @@ class RemoteJudge:
             if now is None or (now.state is State.DONE and not again):
                 return
             finished = self._videos.finish(video.id, named(ClipReport(verdict), video, verdict.source))
+            self._tasks.new_pictures(video.id)
         self.finished()
         if finished is not None:
             self._hub.publish(video.id, ended(finished))
+            self._judged.set()

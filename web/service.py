@@ -14,7 +14,9 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request
 
 from models.errors import UnmaskError
+from pipeline.manifests.reader import CredentialsReader
 from pipeline.settings import Settings
+from pipeline.sources import SourceLimits
 from pipeline.worker.access import UriAllow
 from web.accounts import Accounts
 from web.actions import Actions
@@ -32,6 +34,7 @@ from web.media_links import places_of
 from web.media_store import media_of
 from web.oidc import Provider
 from web.oidc_options import OidcOptions
+from web.pictures import Pictures
 from web.problems import Code, ProblemError
 from web.quality import QualityReport
 from web.rates import Rates
@@ -158,8 +161,18 @@ class Service:
             self.streams = Streams(workers, self.database, self.webhooks.enqueue)
             allow = UriAllow.parse(settings.uri_allow or "")
             tasks = Tasks(self.database)
+            credentials, limits = CredentialsReader(settings.c2pa_trust), SourceLimits.of(settings)
+            pictures = Pictures(tasks, self.videos, self.media, self.known, credentials, limits)
             self.judge = RemoteJudge(
-                workers, tasks, self.videos, self.media, self.places, self.streams, self.hub, allow
+                workers,
+                tasks,
+                self.videos,
+                self.media,
+                self.places,
+                self.streams,
+                self.hub,
+                allow,
+                pictures,
             )
         else:
             self.judge = Judge(self.videos, self.media, self.hub, self.known, options.judge, settings)

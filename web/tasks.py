@@ -12,6 +12,8 @@ from web.database import Database
 
 # Kafka keeps a task for seven days by default: one that no worker has begun by then is lost.
 TASK_S: Final = 7 * 86400.0
+# If the service died so often while it made the pictures of a video, that is what killed it.
+MAX_TRIES: Final = 3
 # An inequality would not use the index.
 _NOT_DONE: Final = f"state IN ('{State.QUEUED}', '{State.RUNNING}')"
 
@@ -113,6 +115,38 @@ class Tasks:
         """Nothing is left of a deleted video."""
         with self._database.write() as rows:
             rows.execute("DELETE FROM tasks WHERE video = ?", (id_,))
+
+    def without_pictures(self) -> str | None:
+        """The id of an uploaded video that was judged and has no pictures and print yet, the latest first."""
+        row = (
+            self._database.read()
+            .execute(
+                "SELECT id FROM tasks JOIN videos ON videos.id = tasks.video "
+                f"WHERE tries_left > 0 AND state = '{State.DONE}' AND uri IS NULL ORDER BY finished_s DESC LIMIT 1"
+            )
+            .fetchone()
+        )
+        return None if row is None else str(row["id"])
+
+    def begin_pictures(self, id_: str) -> None:
+        """A video's pictures are about to be made: if the process dies meanwhile, that may be why."""
+        self._set_tries(id_, "tries_left - 1")
+
+    def interrupt_pictures(self, id_: str) -> None:
+        """They were not made, for a reason other than a crash."""
+        self._set_tries(id_, "tries_left + 1")
+
+    def end_pictures(self, id_: str) -> None:
+        """They are made, as far as they can be."""
+        self._set_tries(id_, "0")
+
+    def new_pictures(self, id_: str) -> None:
+        """A verdict has come: pictures have to be made for it."""
+        self._set_tries(id_, str(MAX_TRIES))
+
+    def _set_tries(self, id_: str, value: str) -> None:
+        with self._database.write() as rows:
+            rows.execute(f"UPDATE tasks SET tries_left = {value} WHERE video = ?", (id_,))
 
     def _tasks(self, where: str, *values: object) -> list[Task]:
         rows = self._database.read().execute(

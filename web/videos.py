@@ -217,13 +217,6 @@ class Videos:
     def finish(self, id_: str, report: ClipReport) -> Video | None:
         """Keep a verdict and its pictures; None if the video was deleted meanwhile."""
         verdict = report.verdict
-        shown = {person.track for person in verdict.people}
-        portraits = [
-            (kind, portrait)
-            for kind, portraits in (("suspicious", report.suspicious), ("clearest", report.clearest))
-            for portrait in portraits
-            if portrait.track in shown
-        ]
         with self._database.write() as rows:
             row = rows.execute("SELECT n, key_id, name FROM videos WHERE id = ?", (id_,)).fetchone()
             if row is None:
@@ -253,15 +246,7 @@ class Videos:
                 "UPDATE videos SET round = ?, answer = ?, audited = max(audited, ?) WHERE id = ?",
                 (now.round, now.answer, now.round is Round.AUDIT, id_),
             )
-            rows.execute("DELETE FROM portraits WHERE video = ?", (row["n"],))
-            rows.executemany(
-                "INSERT INTO portraits (video, track, i, kind, t_s, probability, quality, jpeg, place) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (row["n"], p.track, i, kind, p.t_s, p.probability, p.quality, p.jpeg, p.place_json)
-                    for i, (kind, p) in enumerate(portraits)
-                ],
-            )
+            _keep_portraits(rows, row["n"], report)
             found = {"outcome": verdict.outcome, "label": verdict.label, "probability": verdict.suspicion}
             events = [WebhookEvent.FINISHED]
             if verdict.label is Label.FAKE:
@@ -271,6 +256,20 @@ class Videos:
             for event in events:
                 self._notify(rows, row["key_id"], event, {"video": id_, "name": row["name"], **found})
             return self._read(rows, id_)
+
+    def complete(self, id_: str, report: ClipReport) -> None:
+        """Keep the pictures and credentials of a verdict that came before them.
+
+        Without effect if the video was deleted, or has another verdict now.
+        """
+        credentials = None if report.credentials is None else report.credentials.model_dump_json()
+        with self._database.write() as rows:
+            row = rows.execute("SELECT n FROM videos WHERE id = ? AND record = ?", (id_, report.verdict.to_json()))
+            if (found := row.fetchone()) is not None:
+                _keep_portraits(rows, found["n"], report)
+                rows.execute(
+                    "UPDATE videos SET credentials = ?, version = version + 1 WHERE id = ?", (credentials, id_)
+                )
 
     def get(self, id_: str, key_id: str | None = None) -> Video:
         """A video by its id.
@@ -343,6 +342,26 @@ class Videos:
 def new_id() -> str:
     """The id of a video: 96 random bits."""
     return secrets.token_hex(12)
+
+
+def _keep_portraits(rows: sqlite3.Connection, n: int, report: ClipReport) -> None:
+    """Replace the pictures of a video by those of a report."""
+    shown = {person.track for person in report.verdict.people}
+    portraits = [
+        (kind, portrait)
+        for kind, portraits in (("suspicious", report.suspicious), ("clearest", report.clearest))
+        for portrait in portraits
+        if portrait.track in shown
+    ]
+    rows.execute("DELETE FROM portraits WHERE video = ?", (n,))
+    rows.executemany(
+        "INSERT INTO portraits (video, track, i, kind, t_s, probability, quality, jpeg, place) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (n, p.track, i, kind, p.t_s, p.probability, p.quality, p.jpeg, p.place_json)
+            for i, (kind, p) in enumerate(portraits)
+        ],
+    )
 
 
 def _check_same(upload: Upload, earlier: Upload) -> None:

@@ -6,7 +6,7 @@ import threading
 
 from pipeline.results.store import VerdictStore, connect
 from pipeline.settings import Settings
-from pipeline.transport.kafka import Publisher, ensure_topics, listens
+from pipeline.transport.kafka import Publisher, answers, ensure_topics
 
 # A try to reach a broker; it is repeated.
 _PATIENCE_S = 5.0
@@ -53,9 +53,9 @@ class Workers:
                 self._publisher = Publisher(self.bootstrap, patience_s=_PATIENCE_S)
             return self._publisher
 
-    def listens(self) -> bool:
+    def answers(self) -> bool:
         """Whether one of Kafka's servers answers now."""
-        return listens(self.bootstrap)
+        return answers(self.bootstrap)
 
     def interrupt(self) -> None:
         """Let what is being sent to Kafka fail within seconds."""

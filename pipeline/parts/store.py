@@ -70,6 +70,13 @@ class PartStore:
         """The stored result of a part, or None."""
         return cast("bytes | None", self.client.hget(parts_key(clip_id), str(index)))
 
+    def done(self, clip_id: str, count: int) -> int:
+        """How many of a clip's parts have results."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for index in range(count):
+                pipe.hexists(parts_key(clip_id), str(index))
+            return sum(pipe.execute())
+
     def again(self, clip_id: str) -> int:
         """Count one more restart of a clip's parts; returns the count."""
         return self.client.hincrby(parts_key(clip_id), "again", 1)

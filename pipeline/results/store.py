@@ -6,7 +6,7 @@ Each method is one atomic step, safe to repeat: after a lost answer the caller a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -33,8 +33,14 @@ if attempt < 1 then
     redis.call('HSET', KEYS[1], 'attempt', 1)
 end
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2])
+redis.call('HDEL', KEYS[1], 'share')
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return {attempt, ''}
+"""
+# A late note must not make a hash of a clip that was deleted.
+_SHARE = """
+if redis.call('HGET', KEYS[1], 'state') ~= ARGV[1] then return 0 end
+return redis.call('HSET', KEYS[1], 'share', ARGV[2])
 """
 _RELEASE = """
 if redis.call('HEXISTS', KEYS[1], 'verdict') == 1 or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -53,6 +59,7 @@ local stored = redis.call('HGET', KEYS[1], 'verdict')
 if stored and #stored > 0 then return stored end
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'updated_at', ARGV[2],
     'outcome', ARGV[4], 'label', ARGV[5], 'probability', ARGV[6], 'verdict', ARGV[7])
+redis.call('HDEL', KEYS[1], 'share')
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('DEL', KEYS[2])
 for first = 8, #ARGV, 1000 do
@@ -93,6 +100,7 @@ class VerdictStore:
         self._release = client.register_script(_RELEASE)
         self._forget = client.register_script(_FORGET)
         self._finish = client.register_script(_FINISH)
+        self._share = client.register_script(_SHARE)
 
     def queue(self, clip_id: str) -> bool:
         """Note that a clip was submitted; False if it is already known, in any state."""
@@ -166,6 +174,21 @@ class VerdictStore:
             None if state is None else (State(state.decode()), Outcome(outcome.decode()) if outcome else None)
             for state, outcome in answers
         ]
+
+    def note_shares(self, shares: Mapping[str, float]) -> None:
+        """Note which part of running clips is scored, 0 to 1; of others nothing is noted."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for clip_id, share in shares.items():
+                self._share(keys=[clip_key(clip_id)], args=[State.RUNNING, f"{share:.3f}"], client=pipe)
+            pipe.execute()
+
+    def shares(self, clip_ids: Sequence[str]) -> list[float | None]:
+        """Which part of clips is scored, 0 to 1; None where that is not noted."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for clip_id in clip_ids:
+                pipe.hget(clip_key(clip_id), "share")
+            found = pipe.execute(raise_on_error=False)
+        return [float(share) if isinstance(share, bytes) else None for share in found]
 
     def remember(self, fingerprint: str, clip_id: str) -> None:
         """Note under which id a content was judged, unless one is noted."""

@@ -30,8 +30,9 @@ _BLOCK_S = 10.0
 _DELIVERY_S = 120.0
 # A broker that has just started, on a busy machine, took over 10 s to elect the leaders of a new topic.
 _TOPIC_READY_S = 60.0
-# A probe wants its answer within a second or two.
+# A probe wants its answer within seconds.
 _CHECK_S = 1.0
+_ANSWER_S = 2.0
 
 
 class TransportError(UnmaskError):
@@ -44,9 +45,23 @@ class TooLargeError(TransportError):
     """A message is larger than Kafka accepts; another try would not help."""
 
 
-def listens(bootstrap: str) -> bool:
-    """Whether one of the servers accepts a connection within a second."""
-    return any(_accepts(server) for server in bootstrap.split(","))
+def answers(bootstrap: str) -> bool:
+    """Whether one of the servers answers a request within two seconds; one that hangs accepts connections only.
+
+    Args:
+        bootstrap: servers, `host:port` with commas between.
+    """
+    # The client logs each failure; most brokers that are away do not accept connections either. Of several servers it
+    # may wait for the one that hangs until its time is over.
+    return any(_accepts(server) and _answers(server) for server in bootstrap.split(","))
+
+
+def _answers(server: str) -> bool:
+    try:
+        KafkaAdminClient(**client_options(server), bootstrap_timeout_ms=int(_ANSWER_S * 1000)).close()
+    except KafkaError:
+        return False
+    return True
 
 
 def _accepts(server: str) -> bool:

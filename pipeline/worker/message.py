@@ -102,6 +102,7 @@ class Service:
         allow: what may be read.
         parts: of long videos; None where they are not split.
         split_s: videos longer than this are judged in parts; 0: never.
+        progress: called with the id of a clip in parts and the share of its parts that are done.
         max_attempts: tries of a clip before it ends as `model_error`.
         retry_wait_s: before the second try; doubles from try to try.
         slots: the messages that are being served.
@@ -115,6 +116,7 @@ class Service:
     allow: UriAllow
     parts: PartStore | None = None
     split_s: float = 0.0
+    progress: Callable[[str, float], None] = lambda clip_id, share: None
     max_attempts: int = 5
     retry_wait_s: float = 0.5
     slots: Slots = field(default_factory=Slots)

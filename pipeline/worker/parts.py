@@ -72,7 +72,11 @@ class PartOfVideo:
             why = f"part {part.index}: given up after {tries} tries that failed or ended their worker"
             return Failure(Outcome.MODEL_ERROR, f"{why} (UNMASK_MAX_ATTEMPTS)")
         results = message.retry_until_lost(lambda: store.put(task.video_id, part.index, part.count, found))
-        return self._joined(results) if results else None
+        if results:
+            return self._joined(results)
+        done = message.retry_until_lost(lambda: store.done(task.video_id, part.count))
+        message.service.progress(task.video_id, done / part.count)
+        return None
 
     def _result(self, attempt: int) -> bytes | None:
         """Result of this part, perhaps of an earlier try; None after too many tries."""

@@ -24,12 +24,13 @@ from pipeline.settings import REGISTRY_CACHE, Settings
 from pipeline.sources import SourceLimits
 from pipeline.telemetry import HealthServer, Metrics
 from pipeline.transport.consumer import TaskConsumer
-from pipeline.transport.kafka import Publisher, TransportError, ensure_topics, listens
+from pipeline.transport.kafka import Publisher, TransportError, answers, ensure_topics
 from pipeline.weights.follow import Follower, Loader
 from pipeline.weights.leases import Scanners
 from pipeline.worker.access import UriAllow
 from pipeline.worker.loop import Worker
 from pipeline.worker.message import Service, Slots
+from pipeline.worker.progress import ProgressNotes
 from pipeline.worker.streams import Live
 
 log = structlog.get_logger(__name__)
@@ -81,6 +82,8 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
             pinned=follower is None,
             clips=clips,
         )
+        store = VerdictStore(client, ttl_s=settings.ttl_s)
+        notes = stack.enter_context(ProgressNotes(store))
         scanner = stack.enter_context(
             assembly.scanner(
                 detectors,
@@ -88,6 +91,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
                 source_limits=SourceLimits.of(settings),
                 min_coverage=settings.min_coverage,
                 portraits=False,
+                progress=notes.frame,
                 cost=lambda cost: _observe(metrics, cost),
                 batch_size=metrics.batch_crops.observe,
                 scoring=scoring,
@@ -111,13 +115,14 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
         health.consumer = consumer
         service = Service(
             scanners,
-            VerdictStore(client, ttl_s=settings.ttl_s),
+            store,
             publisher,
             consumer,
             metrics,
             allow,
             parts=PartStore(client, settings.ttl_s),
             split_s=settings.split_s,
+            progress=notes.note,
             max_attempts=settings.max_attempts,
         )
         health.slots = service.slots
@@ -217,7 +222,7 @@ class _Health:
         self.facts = {"weights": self._weights}
 
     def _kafka(self) -> str | None:
-        if not listens(self._bootstrap):
+        if not answers(self._bootstrap):
             return f"no answer at {self._bootstrap}"
         if self.consumer is None or not self.consumer.is_member:
             return "not yet a member of the group"

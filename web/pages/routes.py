@@ -187,7 +187,7 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
         known=known_decision(similar),
         has_file=video.upload.uri is None,
         part=_part_text(video.upload),
-        moments=service.explainer.moments_s(video) if video.upload.uri is None else {},
+        moments=service.explainer.moments_s(video),
         is_picture=(video.upload.media_type or "").startswith("image/"),
         decisions=[_decision_text(each, names, caller.key.id) for each in service.decisions.seen_by(video, caller.key)],
         choices=[(each.value, TEXT[each.value]) for each in Choice],

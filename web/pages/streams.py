@@ -8,8 +8,10 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from web.pages.rendering import has_streams, page, signed_in
+from web.keys import Role
+from web.pages.rendering import page, signed_in
 from web.pages.stream_view import stream_view
+from web.pages.text import TEXT
 from web.problems import ProblemError
 from web.service import TheService
 
@@ -24,8 +26,10 @@ def stream_page(request: Request, service: TheService) -> Response:
     caller = signed_in(request, service)
     if caller is None:
         return RedirectResponse("/login", 303)
-    if service.streams is None or not has_streams(service, caller):
+    if caller.key.role < Role.REVIEW:
         return page(service, "missing.html.j2", caller, 404)
+    if service.streams is None:
+        return page(service, "missing.html.j2", caller, 404, said=TEXT["streams_need_workers"])
     try:
         found = service.streams.running(MAX_STREAMS)
     except ProblemError as error:

@@ -67,6 +67,23 @@ def test_a_clip_s_hash_follows_the_contract(store: VerdictStore, client: redis.R
     assert {0 < client.ttl(key) <= TTL_S for key in (clip_key(clip_id), frames_key(clip_id))} == {True}
 
 
+def test_the_share_that_is_done_is_noted_while_a_clip_runs(
+    store: VerdictStore, client: redis.Redis, clip_id: str
+) -> None:
+    unknown = f"{clip_id}-unknown"
+    store.note_shares({clip_id: 0.1, unknown: 0.1})
+    assert not client.exists(clip_key(clip_id), clip_key(unknown))
+    store.begin(clip_id)
+    store.note_shares({clip_id: 0.12345})
+    assert store.shares([clip_id, unknown]) == [0.123, None]
+    store.begin(clip_id)
+    assert store.shares([clip_id]) == [None]
+    store.note_shares({clip_id: 0.5})
+    store.finish(scored(clip_id))
+    store.note_shares({clip_id: 0.6})
+    assert store.shares([clip_id]) == [None]
+
+
 def test_no_score_is_an_empty_string(store: VerdictStore, client: redis.Redis, clip_id: str) -> None:
     failed = record(
         id=clip_id, outcome=Outcome.NO_FACE, probability=None, label=None, error="no face in 20 frames", frames=[]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from kafka import KafkaConsumer, TopicPartition
 from deploy.local.services import free_port
 from pipeline.contracts import SourceClass, Topic
 from pipeline.dead import Letter, RequeueError, requeue
-from pipeline.transport.kafka import Publisher, TransportError, ensure_topics
+from pipeline.transport.kafka import Publisher, TransportError, answers, ensure_topics
 from pipeline.transport.messages import ContentType, ContractError, Message, Segment, VideoTask, message_fields
 from tests.pipeline.records import record
 
@@ -139,6 +140,15 @@ def test_a_record_beyond_a_megabyte_gets_through(bootstrap: str, publisher: Publ
     publisher.verdict(b'"' + b"x" * 5_000_000 + b'"', verdict_id).wait()
     (message,) = read(bootstrap, Topic.VERDICTS, verdict_id)
     assert len(message.value) == 5_000_002
+
+
+def test_a_broker_that_only_accepts_connections_does_not_answer(bootstrap: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hanging = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert not answers(hanging)
+        assert answers(f"{hanging},{bootstrap}")
+    assert not answers(hanging)
+    assert not answers("nowhere")
 
 
 def test_an_unreachable_broker_is_an_error() -> None:

@@ -69,7 +69,12 @@ def test_the_verdict_equals_that_of_the_whole_video(
 ) -> None:
     monkeypatch.setattr(VerdictStore, "duplicate", lambda store, fingerprint: None)
     asked = task(long_clip, sampling=SAMPLING)
-    with serving(bootstrap, splitting), serving(bootstrap, splitting):
+    shares: list[float] = []
+
+    def noting(consumer: TaskConsumer) -> Service:
+        return replace(splitting(consumer), progress=lambda clip_id, share: shares.append(share))
+
+    with serving(bootstrap, noting), serving(bootstrap, noting):
         verdict = judged(asked, publisher, store)
         (message,) = until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
         until(lambda: committed_to_the_end(bootstrap))
@@ -80,6 +85,8 @@ def test_the_verdict_equals_that_of_the_whole_video(
     sent = parts_sent(bootstrap, asked.video_id)
     assert sorted(found.part.index for found in sent if found.part) == [0, 1, 2]
     assert [found.sampling for found in sent] == [SAMPLING] * 3
+    assert {round(share * 3) for share in shares} <= {1, 2}
+    assert shares
     assert (verdict.outcome, verdict.frames_sampled, verdict.duration_s) == (Outcome.SCORED, 32, whole.duration_s)
     assert len(verdict.people) == len(whole.people) == 2
     assert verdict.probability == pytest.approx(whole.probability, abs=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,13 +14,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
 from deploy.local.services import free_port
 from pipeline.contracts import Topic, Verdict
 from pipeline.results.store import VerdictStore
 from pipeline.settings import Settings
+from pipeline.sources import Source
 from pipeline.transport.kafka import Publisher
 from pipeline.worker.loop import Worker
+from pipeline.worker.progress import ProgressNotes
 from tests.web.served import PATIENCE_S, Served, hand_in, serving, until
 from tests.web.test_restart import SERVE, started
 
@@ -27,13 +31,16 @@ Work = Callable[..., AbstractContextManager[Worker]]
 
 
 @contextmanager
-def forwarded(port: int, bootstrap: str) -> Iterator[None]:
-    """Pass connections to a port on to a broker: before the block, it is away."""
+def forwarded(port: int, bootstrap: str) -> Iterator[threading.Event]:
+    """Pass connections to a port on to a broker: before the block, it is away; while the event is clear, it hangs."""
     host, _, to = bootstrap.rpartition(":")
+    answering = threading.Event()
+    answering.set()
 
     def pump(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError), source, target:
             while data := source.recv(1 << 16):
+                answering.wait()
                 target.sendall(data)
 
     def accept(listening: socket.socket) -> None:
@@ -45,7 +52,8 @@ def forwarded(port: int, bootstrap: str) -> Iterator[None]:
 
     with socket.create_server(("127.0.0.1", port)) as listening:
         threading.Thread(target=accept, args=(listening,), daemon=True).start()
-        yield
+        yield answering
+        answering.set()
 
 
 def api_of(served: Served, key: str) -> httpx.Client:
@@ -86,10 +94,14 @@ def test_what_was_accepted_is_judged_after_restarts(
         assert store.state(first) is None
         os.kill(process.process.pid, signal.SIGKILL)
     # It comes back while the service runs.
-    with serving(folder, away, workers=True) as served, forwarded(port, bootstrap):
+    with serving(folder, away, workers=True) as served, forwarded(port, bootstrap) as answering:
         api = api_of(served, key)
         second, deleted, dead = (str(hand_in(api, no_face, wait_s=0).json()["id"]) for _ in range(3))
         until(lambda: all(store.state(id_) is not None for id_ in (first, second, deleted, dead)))
+        until(lambda: api.get("/readyz").status_code == 200)
+        answering.clear()
+        until(lambda: "no answer from Kafka" in api.get("/readyz").json().get("detail", ""))
+        answering.set()
         until(lambda: api.get("/readyz").status_code == 200)
         assert {api.get(f"/v1/videos/{id_}").json()["state"] for id_ in (first, second)} == {"queued"}
         assert api.delete(f"/v1/videos/{deleted}").status_code == 204
@@ -108,6 +120,29 @@ def test_what_was_accepted_is_judged_after_restarts(
         until(lambda: store.record(deleted) is None)
         # Its task was judged after all, as one is that an operator sends again.
         until(lambda: outcome(api, dead)[0] == "no_face")
+
+
+def test_how_far_workers_are_is_seen(
+    served: Served, store: VerdictStore, client: redis.Redis, bootstrap: str, one_face: Path
+) -> None:
+    """No worker takes the task: the test does what one would."""
+    api = served.client()
+    id_ = str(hand_in(api, one_face, wait_s=0).json()["id"])
+    until(lambda: store.state(id_) is not None)
+    store.begin(id_)
+    seen: list[str] = []
+    with (
+        ProgressNotes(store, every_s=0.05) as notes,
+        api.stream("GET", f"/v1/videos/{id_}/events", timeout=PATIENCE_S) as stream,
+    ):
+        for line in stream.iter_lines():
+            seen.append(line)
+            if "event: progress" not in seen:
+                notes.frame(Source("clip", given_id=id_), (len(seen) + 1) / 1000, 1)
+            elif line.startswith("data: "):
+                break
+    assert json.loads(seen[-1].removeprefix("data: "))["share"] < 1
+    api.delete(f"/v1/videos/{id_}")
 
 
 def test_workers_fetch_by_an_address_that_ends_with_the_verdict(

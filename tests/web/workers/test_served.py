@@ -16,6 +16,7 @@ from pipeline.live.cutter import Cut, cut
 from pipeline.results.store import VerdictStore
 from pipeline.transport.messages import MAX_SEGMENT_BYTES
 from tests import media
+from tests.e2e.known_media import CHANGES, re_encode
 from tests.web.served import Served, judged, until
 from tests.web.test_page import decided, when
 from tests.web.workers.conftest import HOOK
@@ -43,7 +44,7 @@ def send(
 
 
 def test_an_upload_gets_the_workers_verdict(
-    served: Served, store: VerdictStore, client: redis.Redis, one_face: Path
+    served: Served, store: VerdictStore, client: redis.Redis, one_face: Path, tmp_path: Path
 ) -> None:
     api = served.client()
     until(lambda: api.get("/readyz").status_code == 200)
@@ -54,8 +55,17 @@ def test_an_upload_gets_the_workers_verdict(
     assert (verdict["source"], verdict["provenance"]["source_sha256"]) == (one_face.name, video["sha256"])
     id_ = str(video["id"])
     assert store.record(id_) is not None
+    encoded = tmp_path / "copy.mp4"
+    re_encode(one_face, encoded, *CHANGES["half the size"])
+    copy = judged(api, encoded)
     assert len(api.get(f"/v1/videos/{id_}/frames").json()["frames"]) == verdict["frames_scored"]
-    assert api.get(f"/v1/videos/{id_}/crops/0/0").status_code == 404
+    until(lambda: api.get(f"/v1/videos/{id_}/crops/0/0").status_code == 200)
+    assert api.get(f"/v1/videos/{id_}/credentials").json()["state"] == "absent"
+    explained = api.get(f"/v1/videos/{id_}/crops/0/0/explanation")
+    assert (explained.status_code, "no network" in explained.text) == (409, True)
+    until(lambda: api.get(f"/v1/videos/{copy['id']}/similar").json()["similar"])
+    (found,) = api.get(f"/v1/videos/{copy['id']}/similar").json()["similar"]
+    assert (found["id"], found["kind"]) == (id_, "same_content")
     assert api.delete(f"/v1/videos/{id_}").status_code == 204
     until(lambda: not client.exists(clip_key(id_), frames_key(id_)))
 
