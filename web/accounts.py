@@ -59,6 +59,11 @@ class Accounts:
             raise ProblemError(403, Code.NOT_ALLOWED, "an administrator revoked this person's access")
         return key
 
+    def has(self, key_id: str) -> bool:
+        """Whether this is the row of a person, not of a key."""
+        query = "SELECT 1 FROM accounts WHERE key_id = ?"
+        return self._database.read().execute(query, (key_id,)).fetchone() is not None
+
 
 def _id_of(rows: sqlite3.Connection, issuer: str, subject: str) -> str | None:
     query = "SELECT key_id FROM accounts WHERE issuer = ? AND subject = ?"

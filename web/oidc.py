@@ -154,6 +154,21 @@ class Provider:
         token = self._token(description, flow, code)
         return self._person(description, token, flow.nonce)
 
+    def sign_out_url(self) -> str | None:
+        """Where a person ends their session at the provider (OpenID Connect RP-Initiated Logout 1.0); None: nowhere.
+
+        Raises:
+            OidcError: the provider is away, or its description is invalid.
+        """
+        from authlib.common.urls import add_params_to_uri
+
+        description = self._description()
+        if "end_session_endpoint" not in description:
+            return None
+        endpoint = _endpoint(description, "end_session_endpoint")
+        url: str = add_params_to_uri(endpoint, [("client_id", self.options.client_id)])
+        return url
+
     def _description(self) -> dict[str, Any]:
         """What the provider says about itself (OpenID Connect Discovery 1.0)."""
         if time.monotonic() < self._known_until_s:

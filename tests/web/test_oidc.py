@@ -66,13 +66,31 @@ def test_a_person_signs_in_and_out(client: httpx.Client, provider: FakeProvider)
     person = me(client)
     assert (person["name"], person["role"]) == ("Ada Lovelace", "review")
     token = client.get("/videos").text.partition('name="csrf" content="')[2].partition('"')[0]
-    client.post("/logout", data={"csrf": token})
+    out = client.post("/logout", data={"csrf": token})
+    assert out.url.path == "/login"
     assert me(client)["code"] == "no_key"
     # The same person later, with another name and role.
     provider.claims = {"groups": ["desk", "it"], "name": "Ada\u202e King\n"}
     client.get("/login/oidc")
     assert me(client) | {"name": "Ada King", "role": "admin"} == me(client)
     assert me(client)["id"] == person["id"]
+
+
+def test_a_person_can_sign_out_at_the_provider_too(
+    site: tuple[Served, FakeProvider], client: httpx.Client, provider: FakeProvider
+) -> None:
+    def sign_out() -> httpx.Response:
+        token = client.get("/videos").text.partition('name="csrf" content="')[2].partition('"')[0]
+        return client.post("/logout", data={"csrf": token})
+
+    provider.listed = {"end_session_endpoint": f"{provider.url}/out?a=1"}
+    client.get("/login/oidc")
+    out = sign_out()
+    assert f'href="{provider.url}/out?a=1&amp;client_id={CLIENT_ID}"' in out.text
+    assert me(client)["code"] == "no_key"
+    # With a key there is no session there.
+    client.post("/login", data={"key": site[0].key(Role.REVIEW)})
+    assert sign_out().url.path == "/login"
 
 
 def test_people_of_other_subjects_are_others(client: httpx.Client, provider: FakeProvider) -> None:

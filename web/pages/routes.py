@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Form as FormField
 from fastapi.responses import RedirectResponse, Response
@@ -16,6 +17,7 @@ from pipeline.results.clip_view import detailed
 from web.decisions import Decision, is_hidden
 from web.keys import SESSION_S, Caller, Key, Role
 from web.known import known_decision
+from web.oidc import OidcError
 from web.pages.choosing import Form, api_query, form_of
 from web.pages.rendering import moment, page, signed_in
 from web.pages.text import SKIP_REASONS, TEXT
@@ -26,6 +28,8 @@ from web.routes.choosing import MAX_NAME, only_own
 from web.routes.videos import seen
 from web.service import COOKIE, Service, TheService, check_own_page
 from web.videos import Upload, Video
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter()
 
@@ -114,12 +118,25 @@ def start_session(service: Service, key: Key, answer: Response) -> Response:
 def logout(request: Request, service: TheService, csrf: Annotated[str, FormField(max_length=100)] = "") -> Response:
     """End a session."""
     caller = signed_in(request, service)
+    answer: Response = RedirectResponse("/login", 303)
     if caller is not None:
         check_own_page(request, caller, csrf)
         service.keys.close_session(request.cookies.get(COOKIE, ""))
-    answer = RedirectResponse("/login", 303)
+        if (there := _sign_out_there(service, caller)) is not None:
+            answer = page(service, "signed_out.html.j2", None, provider_out=there)
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=service.is_secure)
     return answer
+
+
+def _sign_out_there(service: Service, caller: Caller) -> str | None:
+    """Where a person ends their session at the provider, which would sign them in again without a question."""
+    if service.provider is None or not service.accounts.has(caller.key.id):
+        return None
+    try:
+        return service.provider.sign_out_url()
+    except OidcError as error:
+        log.warning("nobody can be sent to the provider", error=str(error))
+        return None
 
 
 @router.get("/videos")
