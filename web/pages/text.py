@@ -135,7 +135,7 @@ TEXT: Final[dict[str, str]] = {
     "action_export": "export",
     "video_unit": "video",
     "videos_unit": "videos",
-    "too_few": "fewer than 10",
+    "too_few": "fewer than 10 clips",
     "find": "Find",
     "find_hint": "part of a name",
     "show": "Show",
