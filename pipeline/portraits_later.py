@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -13,21 +13,14 @@ from pipeline.contracts import Outcome, ScoredFace, Verdict
 from pipeline.faces.boxes import grown, squares
 from pipeline.faces.pyramid import Pyramid
 from pipeline.faces.turns import turned
+from pipeline.frames_again import frames_at
 from pipeline.portraits import PORTRAIT_PX, Portrait, PortraitPicker, encode_portrait
-from pipeline.sources import Opened, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
+from pipeline.sources import ScanInterruptedError, Source, SourceError, SourceLimits, open_source
 from pipeline.types import Image
-from pipeline.video.sampling import Every
 from pipeline.video.sandbox import DecodeServer, Limits
-from pipeline.video.window import Window
 
 # Side of a picture over that of the face's box: some of its surroundings.
 _MARGIN: Final = 1.2
-# Records have times in whole milliseconds.
-_SAME_S: Final = 0.0006
-# Frames that are closer are read in one go: a new start costs a process and the frames since a key frame.
-_CLOSE_S: Final = 5.0
-
-Moments = dict[float, list[ScoredFace]]
 
 
 def portraits_of(
@@ -62,7 +55,7 @@ def portraits_of(
         portrait = Portrait(face.track, face.t_s, face.probability, face.quality, b"")
         picker.consider(portrait)
     shown = {(portrait.track, portrait.t_s) for portrait in (*picker.suspicious, *picker.clearest)}
-    streams: dict[int, Moments] = defaultdict(lambda: defaultdict(list))
+    streams: dict[int, dict[float, list[ScoredFace]]] = defaultdict(lambda: defaultdict(list))
     for face in verdict.frames:
         if (face.track, face.t_s) in shown:
             streams[face.stream][face.t_s].append(face)
@@ -72,45 +65,15 @@ def portraits_of(
             if verdict.provenance.source_sha256 not in (None, opened.sha256):
                 raise SourceError(Outcome.UNAVAILABLE, "the file has changed since it was judged")
             for stream, moments in streams.items():
-                for image, faces in _frames(opened, server, source, moments, limits, stream):
+                for t_s, frame in frames_at(moments, opened, server, source.id, limits=limits, stream=stream):
                     if stop():
                         raise ScanInterruptedError
-                    jpegs |= {(face.track, face.t_s): _picture(image, face) for face in faces}
+                    jpegs |= {(face.track, t_s): _picture(frame.image, face) for face in moments[t_s]}
     suspicious, clearest = (
         tuple(replace(each, jpeg=jpegs[each.track, each.t_s]) for each in found if (each.track, each.t_s) in jpegs)
         for found in (picker.suspicious, picker.clearest)
     )
     return suspicious, clearest
-
-
-def _frames(
-    opened: Opened, server: DecodeServer, source: Source, moments: Moments, limits: Limits | None, stream: int
-) -> Iterator[tuple[Image, list[ScoredFace]]]:
-    """The frames of these moments, each valid until the next one is asked for."""
-    for times_s in _together(sorted(moments)):
-        # A picture has no times to go to.
-        window = Window(times_s[0] - _SAME_S, times_s[-1] + _SAME_S) if times_s[0] > _SAME_S else None
-        left = list(times_s)
-        with server.open(opened.fd, source.id, Every(1), limits, window, stream=stream) as reader:
-            for frame in reader:
-                while left and left[0] < frame.t_s - _SAME_S:
-                    left.pop(0)
-                if not left:
-                    break
-                if abs(left[0] - frame.t_s) <= _SAME_S:
-                    yield frame.image, moments[left.pop(0)]
-
-
-def _together(times_s: Sequence[float]) -> Iterator[list[float]]:
-    """Ascending times, in groups without a gap of `_CLOSE_S`."""
-    group: list[float] = []
-    for t_s in times_s:
-        if group and t_s - group[-1] > _CLOSE_S:
-            yield group
-            group = []
-        group.append(t_s)
-    if group:
-        yield group
 
 
 def _picture(image: Image, face: ScoredFace) -> bytes:

@@ -104,7 +104,7 @@ def prepare(
     from trainers.data.video_crops import Cutter
 
     threads = workers or available_cores() + 1
-    console = _console()
+    console = console_of()
     try:
         with exit_on_error():
             options = LayoutOptions(
@@ -117,9 +117,9 @@ def prepare(
                 all_real=all_real,
             )
             listing = read_layout(layout, root, options)
-            _print_listing(console, listing)
+            print_listing(console, listing)
             faces = create_detector(detector, weights=detector_weights, streams=threads)
-            with DecodeServer() as server, _progress(console) as bar:
+            with DecodeServer() as server, progress(console) as bar:
                 task = bar.add_task("videos", total=len(listing.videos))
                 prepared = run(
                     listing,
@@ -134,7 +134,7 @@ def prepare(
     except KeyboardInterrupt:
         console.print(f"[yellow]Interrupted.[/] The same command resumes from {out}.", highlight=False)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    _print_prepared(_console(stderr=False), prepared, out)
+    print_prepared(console_of(stderr=False), prepared, out)
     raise typer.Exit(EXIT_SOME_FAILED if prepared.failures else 0)
 
 
@@ -155,20 +155,22 @@ def check(
 
     with exit_on_error():
         table = Manifest.read(manifest)
-    with _progress(_console()) as bar:
+    with progress(console_of()) as bar:
         task = bar.add_task("pictures", total=len(table))
         report = run(table, images, workers=workers, progress=lambda done, _: bar.update(task, completed=done))
-    _print_report(_console(stderr=False), report, manifest)
+    _print_report(console_of(stderr=False), report, manifest)
     raise typer.Exit(0 if report.passed else EXIT_UNFIT)
 
 
-def _print_listing(console: Console, listing: Listing) -> None:
-    _say(console, f"{listing.root}: {len(listing.videos)} videos")
+def print_listing(console: Console, listing: Listing, what: str = "videos") -> None:
+    """Say what is in a listing, and what is not."""
+    _say(console, f"{listing.root}: {len(listing.videos)} {what}")
     for reason, count in sorted(listing.dropped.items()):
         _say(console, f"  left out: {count}, {reason}")
 
 
-def _print_prepared(console: Console, prepared: Prepared, out: Path) -> None:
+def print_prepared(console: Console, prepared: Prepared, out: Path) -> None:
+    """Say what a run made."""
     from trainers.data.check import tallies
     from trainers.data.prepare import FAILURES, MANIFEST
 
@@ -222,14 +224,16 @@ def _say(console: Console, text: str) -> None:
     console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
 
-def _console(*, stderr: bool = True) -> Console:
+def console_of(*, stderr: bool = True) -> Console:
+    """Where a command writes."""
     from rich.console import Console
 
     # Tables wider than the default of a pipe would lose their columns.
     return Console(stderr=stderr, width=None if sys.stdout.isatty() else 140)
 
 
-def _progress(console: Console) -> Progress:
+def progress(console: Console) -> Progress:
+    """A bar with the time that is left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -310,7 +314,7 @@ def landmarks(
 
     with exit_on_error():
         table = Manifest.read(manifest)
-        with _progress(_console()) as bar:
+        with progress(console_of()) as bar:
             work = bar.add_task("faces", total=None)
             looked, sure = write_landmarks(
                 table,
@@ -318,7 +322,7 @@ def landmarks(
                 fakes=fakes,
                 progress=lambda done, rows: bar.update(work, completed=done, total=rows),
             )
-    _say(_console(stderr=False), f"{table.root / DENSE_FILE}: {sure} of {looked} faces with a reliable mesh")
+    _say(console_of(stderr=False), f"{table.root / DENSE_FILE}: {sure} of {looked} faces with a reliable mesh")
 
 
 @app.command()
@@ -349,7 +353,7 @@ def autoencoders(
             # Not wall-clock time: a busy machine then trains just as long.
             net, error = train_autoencoder(spec, reals, budget, clock=time.process_time, seed=seed + number)
             file = save_autoencoder(net, out)
-            _say(_console(stderr=False), f"{file}: mean error {error:.1f} grey levels of 255")
+            _say(console_of(stderr=False), f"{file}: mean error {error:.1f} grey levels of 255")
 
 
 @app.command()
@@ -368,7 +372,7 @@ def join(
         check_written({"--out": out}, manifests)
         joined = join_rows([Manifest.read(file) for file in manifests], out.parent)
         joined.write(out)
-    _say(_console(), f"{len(joined)} rows of {len(manifests)} manifests: {out}")
+    _say(console_of(), f"{len(joined)} rows of {len(manifests)} manifests: {out}")
 
 
 @app.command()
@@ -415,7 +419,7 @@ def actors(
         named.write(out)
     summary = people.report(named, len(groups))
     _say(
-        _console(),
+        console_of(),
         f"{summary.groups} original videos of {summary.actors} people; {summary.shared} people are in training and in "
         f"validation; validation rows of unseen people: {summary.unseen[0]} real, {summary.unseen[1]} fake; "
         f"{summary.put_aside} training rows set aside: {out}",

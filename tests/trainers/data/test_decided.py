@@ -1,0 +1,147 @@
+"""Decisions of reviewers become a manifest with the faces that were scored."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.portraits import Portrait
+from tests import media
+from tests.e2e.known_media import CHANGES, re_encode
+from tests.web.served import Served, judged, serving
+from trainers.data.images import ImageStore
+from trainers.data.manifest import FAKE, REAL, Manifest
+from web import labels as found
+from web.database import Database
+from web.keys import Role
+from web.labels import labels
+
+UNMASK = Path(sys.executable).with_name("unmask")
+
+
+def decide(served: Served, id_: str, *decisions: str, track: int | None = None) -> None:
+    """One reviewer each; enough of them close it."""
+    for decision in decisions:
+        body = {"decision": decision} | ({} if track is None else {"track": track})
+        answer = served.client(Role.SENIOR).post(f"/v1/videos/{id_}/decisions", json=body)
+        assert answer.status_code == 201, answer.text
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decided")
+    media.make_clip(folder / "one.mp4", seconds=2, seed=31)
+    media.turn_clip(folder / "one.mp4", folder / "turned.mp4", 90)
+    re_encode(folder / "one.mp4", folder / "copy.mp4", *CHANGES["half the size"])
+    media.make_clip(folder / "two.mp4", seconds=2, size=(800, 400), faces=2, face_px=(100, 110), seed=32)
+    media.make_clip(folder / "nobody.mp4", seconds=1, faces=0, seed=33)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str], Served]]:
+    """The folder of a service with decisions, and the ids of its videos."""
+    folder = tmp_path_factory.mktemp("service")
+    with serving(folder, requests_s=1e6, unknown_keys_s=1e6) as served:
+        api = served.client()
+
+        def hand_in(name: str, path: str) -> str:
+            made = clips / f"{name}.mp4"
+            if not made.exists():  # other bytes, so another video
+                made.write_bytes((clips / path).read_bytes() + b"\0\0\0\x0cfree" + name.encode()[:4].ljust(4))
+            return str(judged(api, made)["id"])
+
+        names = {
+            "one": "one.mp4", "copy": "copy.mp4", "turned": "turned.mp4", "two": "two.mp4", "real two": "two.mp4",
+            "named two": "two.mp4", "unsure": "one.mp4", "disputed": "one.mp4", "open": "one.mp4",
+            "nobody": "nobody.mp4",
+        }  # fmt: skip
+        ids = {name: hand_in(name, path) for name, path in names.items()}
+        decide(served, ids["one"], "fake", "fake")
+        decide(served, ids["copy"], "fake", "fake")
+        decide(served, ids["turned"], "real", "real")
+        decide(served, ids["two"], "fake", "fake")
+        decide(served, ids["real two"], "real", "real")
+        decide(served, ids["named two"], "fake", "fake")
+        decide(served, ids["named two"], "fake", track=0)
+        decide(served, ids["named two"], "real", track=1)
+        decide(served, ids["unsure"], "unsure", "unsure")
+        decide(served, ids["disputed"], "fake", "real", "fake")
+        yield folder, ids, served
+
+
+def test_labels_are_of_people_on_whom_people_agree(videos: tuple[Path, dict[str, str], Served]) -> None:
+    folder, ids, _ = videos
+    database = Database(folder / "unmask.sqlite3")
+    all_ = labels(database, faces=3)
+    names = {id_: name for name, id_ in ids.items()}
+    assert {(names[each.video], each.track, each.is_fake, each.votes, each.of) for each in all_.people} == {
+        ("one", 0, True, 2, 2), ("copy", 0, True, 2, 2), ("turned", 0, False, 2, 2),
+        ("real two", 0, False, 2, 2), ("real two", 1, False, 2, 2),
+        ("named two", 0, True, 1, 1), ("named two", 1, False, 1, 1),
+    }  # fmt: skip
+    assert all_.left_out == {
+        found.PERSON_UNCLEAR: 2, found.NOT_SURE: 1, found.DISAGREED: 1, found.NOT_CLOSED: 1, found.NOT_SCORED: 1,
+    }  # fmt: skip
+    assert all(len(each.faces) == 3 for each in all_.people)
+    disputed = {(names[each.video], each.votes, each.of) for each in labels(database, faces=3, disputed=True).people}
+    assert ("disputed", 2, 3) in disputed
+    assert labels(database, faces=3, since_s=4e9).people == []
+    pair = {ids["one"], ids["copy"]}
+    assert any(set(each) == pair for each in all_.alike)
+
+
+def test_their_faces_are_those_that_were_scored(
+    videos: tuple[Path, dict[str, str], Served], clips: Path, tmp_path: Path
+) -> None:
+    folder, ids, served = videos
+    out = tmp_path / "out"
+    command = [UNMASK, "labels", "export", out, "--folder", folder, "--frames", "4", "--size", "96"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "7 people with a label" in done.stderr
+    assert f"left out: 1, {found.DISAGREED}" in done.stderr
+    manifest = Manifest.read(out / "manifest.parquet")
+    by_name = {f"{id_}": name for name, id_ in ids.items()}
+    seen = {
+        (by_name[video.split("-p")[0]], int(video.split("-p")[1]), int(label))
+        for video, label in zip(manifest.source_video, manifest.label, strict=True)
+    }
+    assert seen == {
+        ("one", 0, FAKE), ("copy", 0, FAKE), ("turned", 0, REAL), ("real two", 0, REAL), ("real two", 1, REAL),
+        ("named two", 0, FAKE), ("named two", 1, REAL),
+    }  # fmt: skip
+    # Copies of one video are one group.
+    groups = {by_name[v.split("-p")[0]]: str(g) for v, g in zip(manifest.source_video, manifest.group, strict=True)}
+    assert groups["one"] == groups["copy"]
+    assert groups["two" if "two" in groups else "real two"] == groups["named two"] != groups["one"]
+    check = subprocess.run(
+        [UNMASK, "data", "check", out / "manifest.parquet"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert check.returncode == 0, check.stdout
+    # The crop of a face shows what the service's own picture of it shows.
+    report = served.service.videos.report(served.service.videos.get(ids["turned"]))
+    assert report is not None
+    rows = manifest.where(source_video=f"{ids['turned']}-p0")
+    assert like(ImageStore(out).load(str(rows.path[0])), report.clearest[0]) > 0.7
+
+
+def like(crop: np.ndarray, portrait: Portrait) -> float:
+    """Correlation of two small grey pictures."""
+    other = cv2.imdecode(np.frombuffer(portrait.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    one = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    a, b = (cv2.resize(each, (32, 32), interpolation=cv2.INTER_AREA).astype(float).ravel() for each in (one, other))
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def test_a_folder_without_a_service_is_refused(tmp_path: Path) -> None:
+    command = [UNMASK, "labels", "export", tmp_path / "out", "--folder", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, "has no unmask.sqlite3" in done.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,113 @@
+"""Labels from what reviewers decided."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.errors import exit_on_error, fail
+from pipeline.commands.options import FaceDetector, FaceWeights
+from trainers.commands.data import (
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    console_of,
+    print_listing,
+    print_prepared,
+    progress,
+)
+from web.commands.options import Folder, folder_of
+
+app = typer.Typer(help="Labels from what reviewers decided.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Without it, a single command would take the group's place."""
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="Folder for shards and manifest. An interrupted run in it is resumed.")],
+    folder: Folder = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the service keeps uploaded files, as for `unmask serve`.",
+            envvar="UNMASK_SERVE_STORE",
+            show_default="in the folder",
+        ),
+    ] = None,
+    disputed: Annotated[
+        bool,
+        typer.Option("--disputed", help="Also where people disagreed: then the answer of the review is the label."),
+    ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            help="Of videos that were judged from this day on, UTC.", formats=["%Y-%m-%d"], show_default="all"
+        ),
+    ] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the videos for validation.")] = 0.15,
+    test_share: Annotated[float, typer.Option(help="Share of the videos that are held out for tests.")] = 0.15,
+    dataset: Annotated[str, typer.Option(help="Name of the set in the manifest.")] = "decisions",
+    frames: Annotated[int, typer.Option(help="Of each person, at most.", min=1)] = 12,
+    size: Annotated[int, typer.Option(help="Side of the crops in px.", min=16)] = 224,
+    quality: Annotated[int, typer.Option(help="Of JPEG.", min=1, max=100)] = 95,
+    detector: FaceDetector = "mtcnn",
+    detector_weights: FaceWeights = None,
+    workers: Annotated[int | None, typer.Option(help="Threads.", show_default="cores + 1", min=1)] = None,
+) -> None:
+    """Cut the faces of people on whom reviewers decided: tar shards and manifest.parquet, to train on.
+
+    A person counts if the review of the video is closed and nobody disagreed. Copies of a video are in one split.
+    Faces leave the service by this command only.
+
+    Exit codes: 0 done, 3 some people have no crops (failures.csv), 2 bad options or no labels, 130 interrupted.
+    """
+    from models.cores import available_cores
+    from models.spec import InputSpec
+    from pipeline.faces.create import create_detector
+    from pipeline.video.sandbox import DecodeServer
+    from trainers.data.decided import DecidedCutter, listing_of, name_of
+    from trainers.data.layouts import Shares
+    from trainers.data.prepare import PrepareOptions, prepare
+    from web.database import Database
+    from web.labels import labels
+    from web.media_store import media_of
+
+    at = folder_of(folder)
+    threads = workers or available_cores() + 1
+    console = console_of()
+    try:
+        with exit_on_error():
+            if not (at / "unmask.sqlite3").is_file():
+                fail(f"{at}: has no unmask.sqlite3; `unmask serve` makes it, or name its folder by --folder")
+            shares = Shares(val_share, test_share)
+            since_s = 0.0 if since is None else since.replace(tzinfo=UTC).timestamp()
+            found = labels(Database(at / "unmask.sqlite3"), faces=frames, disputed=disputed, since_s=since_s)
+            listing = listing_of(found.people, found.alike, found.left_out, at, shares=shares, dataset=dataset)
+            print_listing(console, listing, "people with a label")
+            if not listing.videos:
+                fail("nobody in a video has a label: nothing to export")
+            media = media_of(store, at, 16 << 30)
+            faces = create_detector(detector, weights=detector_weights, streams=threads)
+            with DecodeServer() as server, progress(console) as bar:
+                task = bar.add_task("people", total=len(listing.videos))
+                people = {name_of(person): person for person in found.people}
+                cutter = DecidedCutter(faces, server, InputSpec(size), frames, people=people, media=media)
+                prepared = prepare(
+                    listing,
+                    out,
+                    cutter,
+                    PrepareOptions("jpeg", quality, pairs=False),
+                    workers=threads,
+                    progress=lambda done: bar.update(task, completed=done.videos_done),
+                )
+    except KeyboardInterrupt:
+        console.print(f"[yellow]Interrupted.[/] The same command resumes from {out}.", highlight=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    print_prepared(console_of(stderr=False), prepared, out)
+    raise typer.Exit(EXIT_SOME_FAILED if prepared.failures else 0)
