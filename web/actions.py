@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from web import audit
+from web.audit import Kind
 from web.database import Database
 from web.keys import Key
 
@@ -21,6 +23,9 @@ class ActionKind(StrEnum):
     DELETE = "delete"
     GOLDEN = "golden"
     EXPORT = "export"
+
+
+_AUDITED: Final = {ActionKind.GOLDEN: Kind.GOLDEN, ActionKind.EXPORT: Kind.EXPORTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,9 @@ class Actions:
                 "INSERT INTO actions (key_id, kind, data, made_s) VALUES (?, ?, ?, ?)",
                 (key.id, kind, json.dumps(data), now_s),
             ).lastrowid
+            if kind in (ActionKind.GOLDEN, ActionKind.EXPORT):  # of the others, each video has an entry of its own
+                facts = {name: value for name, value in data.items() if name != "video"}
+                audit.append(rows, _AUDITED[kind], by=key.id, video=data.get("video"), **facts)
         return Action(int(n or 0), key.id, kind, data, now_s)
 
     def last(self) -> list[Action]:

@@ -22,6 +22,7 @@ from web.pages.routes import router as pages
 from web.pages.routes import static_files
 from web.pages.streams import router as stream_page
 from web.problems import MEDIA_TYPE, Code, ProblemError, answer_without_space, handle_problems
+from web.routes.audit import router as audit
 from web.routes.credentials import router as credentials
 from web.routes.explanations import router as explanations
 from web.routes.keys import router as keys
@@ -75,6 +76,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(keys)
     app.include_router(review)
     app.include_router(webhooks)
+    app.include_router(audit)
     app.include_router(streams)
     app.include_router(for_workers)
     app.include_router(pages, include_in_schema=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from models.errors import UnmaskError
+from web.signing import Signer
 
 # Steps from one version of the tables to the next; a file has done the first `PRAGMA user_version` of them.
 _STEPS: Final = (
@@ -144,6 +145,14 @@ _STEPS: Final = (
     ALTER TABLE tasks ADD COLUMN tries_left INTEGER NOT NULL DEFAULT 3;
     CREATE INDEX tasks_without_pictures ON tasks (video) WHERE tries_left > 0;
     """,
+    """
+    CREATE TABLE audit (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL, hash TEXT NOT NULL, signature BLOB NOT NULL
+    );
+    CREATE TABLE audit_seals (
+        day TEXT PRIMARY KEY, n INTEGER NOT NULL, hash TEXT NOT NULL, signature BLOB NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0
@@ -157,13 +166,18 @@ class Database:
     """The tables. Safe to share between threads.
 
     Args:
-        path: the file; it is made if it does not exist.
+        path: the file; it is made if it does not exist. The key that signs is next to it.
+
+    Attributes:
+        signer: signs the audit log, and what is sent to others.
 
     Raises:
         DatabaseError: it is of a later version, or not a database.
+        SigningError: the key that signs is damaged.
     """
 
     def __init__(self, path: Path) -> None:
+        self.signer = Signer(path.with_name("signing.key"))
         self._path = path
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
@@ -204,6 +218,8 @@ class Database:
         connection.row_factory = sqlite3.Row
         # SQLite's lower() knows ASCII only.
         connection.create_function("casefold", 1, str.casefold, deterministic=True)
+        # What the audit log is signed with.
+        connection.create_function("sign", 1, self._sign, deterministic=True)
         connection.execute("PRAGMA journal_mode = WAL")
         # In WAL mode "normal" may lose the last commits when the machine loses power.
         connection.execute("PRAGMA synchronous = FULL")
@@ -211,6 +227,9 @@ class Database:
         with self._lock:
             self._open.append(connection)
         return connection
+
+    def _sign(self, data: str | bytes) -> bytes:
+        return self.signer.sign(data.encode() if isinstance(data, str) else data)
 
     def _upgrade(self) -> None:
         with self.write() as connection:

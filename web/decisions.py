@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -9,6 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.contracts import State
+from web import audit
+from web.audit import Kind
 from web.database import Database
 from web.keys import Key, Role
 from web.problems import Code, ProblemError, not_found
@@ -94,6 +98,10 @@ class Decisions:
             ).lastrowid
             if track is None:
                 rows.execute("DELETE FROM leases WHERE video = ? AND key_id = ?", (video.n, key.id))
+            digest = hashlib.sha256(json.dumps([reason, comment]).encode()).hexdigest()
+            audit.append(
+                rows, Kind.DECIDED, by=key.id, video=video.id, n=n, track=track, decision=decision, text_sha256=digest
+            )
             self._settle(rows, video)
             self._decided(rows, video, decision, track, key.id, undone=False)
         return Decision(int(n or 0), track, decision, reason, comment, key.id, blind, now_s, None)
@@ -124,6 +132,7 @@ class Decisions:
                 (video.n, row["track"], by, row["n"], row["made_s"]),
             )
             video = video_of(rows.execute("SELECT * FROM videos WHERE n = ?", (video.n,)).fetchone())
+            audit.append(rows, Kind.UNDONE, by=by, video=video.id, n=row["n"], track=row["track"])
             self._settle(rows, video)
             self._decided(rows, video, row["decision"], row["track"], by, undone=True)
         return _decision(row, undone_s=now_s)
@@ -159,6 +168,7 @@ class Decisions:
         )
         if now.answer is video.answer:
             return
+        audit.append(rows, Kind.ANSWERED, video=video.id, answer=now.answer, before=video.answer, label=video.label)
         data = {"video": video.id, "name": video.upload.name, "answer": now.answer, "label": video.label}
         self._notify(rows, video.key_id, WebhookEvent.ANSWERED, data)
         if video.answer is not None or (now.answer is not None and contradicts(now.answer, video.label)):

@@ -76,6 +76,7 @@ class Judge:
         scanner: what judges; None until the networks are loaded, and once it is closed.
         failed: called once if nothing can be judged.
         finished: called after each verdict.
+        loaded: called with the scanner when the networks are loaded, before it judges.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Judge:
         self._credentials = CredentialsReader(settings.c2pa_trust)
         self._wake = threading.Condition()
         self.trouble: str | None = None
+        self.loaded: Callable[[Scanner], None] = lambda scanner: None
         self.scanner: Scanner | None = None
         self._unfinished: set[str] = set()
         self._again: Counter[str] = Counter()
@@ -152,6 +154,7 @@ class Judge:
             with ExitStack() as stack:
                 self.scanner = scanner = self._scanner(stack)
                 stack.callback(self._forget_scanner)
+                self.loaded(scanner)
                 self._ready.set()
                 others = [
                     threading.Thread(target=self._serve, args=(scanner,), name=f"judge-{i}")

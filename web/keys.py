@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
+from web import audit
+from web.audit import Kind
 from web.database import Database
 from web.problems import Code, ProblemError
 
@@ -113,13 +115,16 @@ class Keys:
         self._known: dict[bytes, str] = {}
         self._lock = threading.Lock()
 
-    def create(self, name: str, role: Role, *, expires_s: float | None = None) -> tuple[Key, str]:
+    def create(
+        self, name: str, role: Role, *, expires_s: float | None = None, by: str | None = None
+    ) -> tuple[Key, str]:
         """Make a key.
 
         Args:
             name: of the person or program that will hold it, at most 80 characters on one line.
             role: what it may do.
             expires_s: Unix seconds; None: never.
+            by: id of the key of who makes it; None: somebody at the service's machine.
 
         Returns:
             The key, and its text, which is stored nowhere.
@@ -138,16 +143,23 @@ class Keys:
                 "INSERT INTO keys (id, name, role, salt, hash, created_s, expires_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (id_, name, role.text, salt, _hash(secret, salt), key.created_s, expires_s),
             )
+            audit.append(rows, Kind.KEY_MADE, by=by, key=id_, role=role.text, expires_s=expires_s)
         return key, f"unmask_{id_}_{secret}"
 
-    def revoke(self, id_: str) -> Key:
+    def revoke(self, id_: str, by: str | None = None) -> Key:
         """End a key and its sessions now.
+
+        Args:
+            id_: of the key.
+            by: id of the key of who ends it; None: somebody at the service's machine.
 
         Raises:
             ProblemError: there is no such key.
         """
         with self._database.write() as rows:
-            rows.execute("UPDATE keys SET revoked_s = coalesce(revoked_s, ?) WHERE id = ?", (time.time(), id_))
+            now_s = time.time()
+            if rows.execute("UPDATE keys SET revoked_s = ? WHERE id = ? AND revoked_s IS NULL", (now_s, id_)).rowcount:
+                audit.append(rows, Kind.KEY_ENDED, by=by, key=id_)
             rows.execute("DELETE FROM sessions WHERE key_id = ?", (id_,))
         return self.get(id_)
 
@@ -226,6 +238,7 @@ class Keys:
                 "INSERT INTO sessions (hash, key_id, csrf, created_s, expires_s) VALUES (?, ?, ?, ?, ?)",
                 (_session_hash(text), key.id, csrf, now_s, ends_s),
             )
+            audit.append(rows, Kind.SIGNED_IN, by=key.id)
         return text, csrf
 
     def session(self, text: str) -> Caller | None:

@@ -7,7 +7,8 @@ import hmac
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -15,11 +16,13 @@ from fastapi import Depends, Request
 
 from models.errors import UnmaskError
 from pipeline.manifests.reader import CredentialsReader
+from pipeline.scan import Scanner
 from pipeline.settings import Settings
 from pipeline.sources import SourceLimits
 from pipeline.worker.access import UriAllow
 from web.accounts import Accounts
 from web.actions import Actions
+from web.auditor import Auditor
 from web.database import Database
 from web.decisions import Decisions
 from web.explaining import Explainer
@@ -42,7 +45,6 @@ from web.remote_judging import RemoteJudge
 from web.resumable import Resumables
 from web.reviews import Reviews
 from web.rounds import Policy
-from web.signing import Signer
 from web.streams import Streams
 from web.tasks import Tasks
 from web.videos import Video, Videos
@@ -132,7 +134,7 @@ class Service:
             raise FolderError(f"{options.folder}: another service uses this folder") from error
         self.database = Database(options.folder / "unmask.sqlite3")
         self.keys = Keys(self.database)
-        signer = Signer(options.folder / "signing.key")
+        signer = self.database.signer
         self.accounts = Accounts(self.database, self.keys)
         self.provider = None if options.oidc is None else Provider(options.oidc)
         self.webhooks = Webhooks(
@@ -148,6 +150,7 @@ class Service:
         self.quality = QualityReport(self.database)
         self.views = Views(self.database)
         self.actions = Actions(self.database)
+        self.auditor = Auditor(self.database)
         self.media = media_of(options.store, options.folder, options.copies_bytes)
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
@@ -203,6 +206,11 @@ class Service:
         with suppress(StoreAwayError):  # it was there a moment ago; the next start does it
             self.media.remove_unknown({row["id"] for row in known}, self.resumable.ids())
         self.resumable.start()
+        self.auditor.start()
+        if isinstance(self.judge, Judge):
+            self.judge.loaded = lambda scanner: self.auditor.started(self._facts(scanner))
+        else:
+            self.auditor.started(self._facts(None))
         self.judge.start()
         self.webhooks.start()
 
@@ -211,7 +219,22 @@ class Service:
         self.resumable.stop()
         self.judge.stop()
         self.webhooks.stop()
+        self.auditor.stop()
         self.close()
+
+    def _facts(self, scanner: Scanner | None) -> dict[str, Any]:
+        """What decides about verdicts and reviews, for the audit log."""
+        policy = self.options.policy
+        return {
+            "software": f"unmask {version('unmask')}",
+            "automatic": sorted(label.value for label in policy.automatic),
+            "audit_share": policy.audit_share,
+            "second_share": policy.second_share,
+            "golden_share": policy.golden_share,
+            "workers": scanner is None,
+            "weights_sha256": [] if scanner is None else scanner.provenance.weights_sha256,
+            "thresholds": None if scanner is None or scanner.thresholds is None else asdict(scanner.thresholds),
+        }
 
     def close(self) -> None:
         """Give the folder free; for a service that was not started, too."""
@@ -219,15 +242,20 @@ class Service:
         os.close(self._lock)
 
 
-def delete_video(service: Service, video: Video) -> None:
+def delete_video(service: Service, video: Video, by: str) -> None:
     """Delete a video with all that is known of it, and tell those who wait for it.
+
+    Args:
+        service: that has it.
+        video: it.
+        by: id of the key of who deletes it.
 
     Raises:
         ProblemError: it was deleted meanwhile, or the store of its file is away.
     """
     # The file first: where that fails, the video can be deleted again.
     service.media.delete(video.id)
-    service.videos.delete(video.id)
+    service.videos.delete(video.id, by)
     service.judge.drop(video.id)
     service.hub.publish(video.id, Event("deleted", {}, is_last=True))
 

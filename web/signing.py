@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from models.errors import UnmaskError
 
@@ -74,3 +75,33 @@ class Signer:
             "webhook-signature": f"v1a,{base64.b64encode(signature).decode()}",
             "Content-Type": "application/json",
         }
+
+
+def verifier(public: Sequence[str]) -> Callable[[bytes, bytes], bool]:
+    """Checks signatures by public keys alone.
+
+    Args:
+        public: keys as `Signer.public` has them; a signature by one of them is right.
+
+    Returns:
+        As `Signer.has_signed`.
+
+    Raises:
+        SigningError: one is not such a key.
+    """
+    keys = []
+    for text in public:
+        try:
+            raw = base64.b64decode(text.removeprefix("whpk_"), validate=True)
+            keys.append(Ed25519PublicKey.from_public_bytes(raw))
+        except ValueError as error:
+            raise SigningError(f"{text!r} is not a public key, which is whpk_ and base64: {error}") from error
+
+    def has_signed(data: bytes, signature: bytes) -> bool:
+        for key in keys:
+            with suppress(InvalidSignature):
+                key.verify(signature, data)
+                return True
+        return False
+
+    return has_signed

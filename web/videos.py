@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import sqlite3
@@ -16,6 +17,8 @@ from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from pipeline.credentials import Credentials
 from pipeline.portraits import Portrait
 from pipeline.video.window import Window, asked_part
+from web import audit
+from web.audit import Kind
 from web.database import Database
 from web.problems import Code, ProblemError, busy, not_found
 from web.rounds import Choice, Policy, Round, Standing, standing
@@ -240,6 +243,19 @@ class Videos:
                     id_,
                 ),
             )
+            weights = verdict.provenance.weights_sha256
+            audit.append(
+                rows,
+                Kind.JUDGED,
+                video=id_,
+                outcome=verdict.outcome,
+                label=verdict.label,
+                probability=verdict.suspicion,
+                weights_sha256=weights,
+                thresholds=None if report.thresholds is None else asdict(report.thresholds),
+                source_sha256=verdict.provenance.source_sha256,
+                record_sha256=hashlib.sha256(verdict.to_json().encode()).hexdigest(),
+            )
             # A verdict may come again, when people have decided already.
             now = standing_of(rows, self._read(rows, id_), self._policy)
             rows.execute(
@@ -313,15 +329,21 @@ class Videos:
         row = self._database.read().execute(query, (video.n, track, i)).fetchone()
         return None if row is None else row["jpeg"]
 
-    def delete(self, id_: str) -> None:
-        """Delete a video with everything that is known of it.
+    def delete(self, id_: str, by: str | None = None) -> None:
+        """Delete a video with everything that is known of it but the audit log's entries, which have ids and hashes.
+
+        Args:
+            id_: of the video.
+            by: id of the key of who deletes it; None: somebody at the service's machine.
 
         Raises:
             ProblemError: there is no such video.
         """
         with self._database.write() as rows:
-            if not rows.execute("DELETE FROM videos WHERE id = ?", (id_,)).rowcount:
+            row = rows.execute("DELETE FROM videos WHERE id = ? RETURNING sha256", (id_,)).fetchone()
+            if row is None:
                 raise not_found("video")
+            audit.append(rows, Kind.DELETED, by=by, video=id_, source_sha256=row["sha256"])
 
     @staticmethod
     def _read(rows: sqlite3.Connection, id_: str) -> Video:

@@ -63,7 +63,7 @@ def export(
     """Cut the faces of people on whom reviewers decided: tar shards and manifest.parquet, to train on.
 
     A person counts if the review of the video is closed and nobody disagreed. Copies of a video are in one split.
-    Faces leave the service by this command only.
+    Faces leave the service by this command only; it is noted in the audit log.
 
     Exit codes: 0 done, 3 some people have no crops (failures.csv), 2 bad options or no labels, 130 interrupted.
     """
@@ -74,6 +74,7 @@ def export(
     from trainers.data.decided import DecidedCutter, listing_of, name_of
     from trainers.data.layouts import Shares
     from trainers.data.prepare import PrepareOptions, prepare
+    from web.audit import Kind, append
     from web.database import Database
     from web.labels import labels
     from web.media_store import media_of
@@ -87,7 +88,8 @@ def export(
                 fail(f"{at}: has no unmask.sqlite3; `unmask serve` makes it, or name its folder by --folder")
             shares = Shares(val_share, test_share)
             since_s = 0.0 if since is None else since.replace(tzinfo=UTC).timestamp()
-            found = labels(Database(at / "unmask.sqlite3"), faces=frames, disputed=disputed, since_s=since_s)
+            database = Database(at / "unmask.sqlite3")
+            found = labels(database, faces=frames, disputed=disputed, since_s=since_s)
             listing = listing_of(found.people, found.alike, found.left_out, at, shares=shares, dataset=dataset)
             print_listing(console, listing, "people with a label")
             if not listing.videos:
@@ -109,5 +111,7 @@ def export(
     except KeyboardInterrupt:
         console.print(f"[yellow]Interrupted.[/] The same command resumes from {out}.", highlight=False)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    with database.write() as rows:
+        append(rows, Kind.EXPORTED, what="labels", people=len(found.people), crops=len(prepared.manifest))
     print_prepared(console_of(stderr=False), prepared, out)
     raise typer.Exit(EXIT_SOME_FAILED if prepared.failures else 0)

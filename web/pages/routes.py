@@ -184,6 +184,7 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
         video = seen(service, caller, id)
     except ProblemError as error:
         return page(service, "missing.html.j2", caller, error.status)
+    service.auditor.looked(caller.key.id, video.id)
     report = service.videos.report(video)
     similar = service.known.similar(video, only_own(caller))
     names = {key.id: key.name for key in service.keys.all()}

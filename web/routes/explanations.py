@@ -58,4 +58,5 @@ def get_explanation_picture(id: str, track: int, n: int, service: TheService, ca
     found = service.explainer.explain(seen(service, caller, id), track, n)
     if found.picture is None:
         raise ProblemError(409, Code.CONFLICT, found.facts["says"])
+    service.auditor.looked(caller.key.id, id)
     return Response(found.picture, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})

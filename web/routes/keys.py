@@ -35,7 +35,7 @@ def make_key(wanted: KeyRequest, service: TheService, caller: TheCaller) -> NewK
     caller.require(Role.ADMIN)
     try:
         expires_s = None if wanted.expires_at is None else wanted.expires_at.timestamp()
-        key, text = service.keys.create(wanted.name, Role.of(wanted.role), expires_s=expires_s)
+        key, text = service.keys.create(wanted.name, Role.of(wanted.role), expires_s=expires_s, by=caller.key.id)
     except (ValueError, OverflowError) as error:
         raise ProblemError(422, Code.INVALID, str(error)) from error
     return NewKey.made(key, text)
@@ -47,4 +47,4 @@ def revoke_key(id: str, service: TheService, caller: TheCaller) -> KeyResource:
     caller.require(Role.ADMIN)
     if id == caller.key.id:
         raise ProblemError(409, Code.CONFLICT, "a key cannot revoke itself: take another admin's")
-    return KeyResource.of(service.keys.revoke(id))
+    return KeyResource.of(service.keys.revoke(id, caller.key.id))

@@ -173,6 +173,6 @@ def change_preferences(wanted: PreferencesRequest, service: TheService, caller: 
 def _apply(service: Service, key: Key, wanted: BulkRequest, id_: str) -> None:
     video = service.videos.get(id_)
     if wanted.decision is None:
-        delete_video(service, video)
+        delete_video(service, video, key.id)
     else:
         service.decisions.decide(video, key, wanted.decision, reason=wanted.reason)

@@ -209,9 +209,11 @@ def get_frames(
 @router.get("/videos/{id}/crops/{track}/{n}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
 def get_crop(id: str, track: int, n: int, service: TheService, caller: TheCaller) -> Response:
     """A picture of a person: first the most suspicious ones, then the clearest."""
-    jpeg = service.videos.crop(seen(service, caller, id), track, n) if 0 <= n < 1000 and 0 <= track < 2**31 else None
+    video = seen(service, caller, id)
+    jpeg = service.videos.crop(video, track, n) if 0 <= n < 1000 and 0 <= track < 2**31 else None
     if jpeg is None:
         raise not_found("crop")
+    service.auditor.looked(caller.key.id, video.id)
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 
@@ -226,6 +228,7 @@ def get_media(id: str, request: Request, service: TheService, caller: TheCaller)
     file = None if video.upload.uri is not None else service.media.find(video.id)
     if file is None:
         raise not_found("file: only its URI was handed in")
+    service.auditor.looked(caller.key.id, video.id)
     headers = {"Content-Security-Policy": "sandbox", "Cache-Control": "private, max-age=3600"}
     return ranged(request, file, f'"{video.upload.sha256}"', video.upload.media_type, headers)
 
@@ -252,7 +255,7 @@ def delete_video(id: str, service: TheService, caller: TheCaller) -> None:
     video = seen(service, caller, id)
     if video.key_id != caller.key.id:
         caller.require(Role.SENIOR)
-    delete_with_all(service, video)
+    delete_with_all(service, video, caller.key.id)
 
 
 @router.post("/videos/{id}/decisions", status_code=201, response_model=DecisionResource)

@@ -18,6 +18,7 @@ from tests.web.served import Served, judged, serving
 from trainers.data.images import ImageStore
 from trainers.data.manifest import FAKE, REAL, Manifest
 from web import labels as found
+from web.audit import entries
 from web.database import Database
 from web.keys import Role
 from web.labels import labels
@@ -106,6 +107,8 @@ def test_their_faces_are_those_that_were_scored(
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "7 people with a label" in done.stderr
+    last = list(entries(served.service.database.read()))[-1].values
+    assert (last["kind"], last["data"]["people"], last["by"]) == ("exported", 7, None)
     assert f"left out: 1, {found.DISAGREED}" in done.stderr
     manifest = Manifest.read(out / "manifest.parquet")
     by_name = {f"{id_}": name for name, id_ in ids.items()}

@@ -1,0 +1,95 @@
+"""Notes in the audit log who looked at which video, and seals the log day by day."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from typing import Any, Final
+
+import structlog
+
+from web import audit
+from web.audit import Kind
+from web.database import Database
+from web.problems import is_out_of_space
+
+log = structlog.get_logger(__name__)
+
+# Another look by the same person within this time is the same one: a player asks for a file piece by piece.
+_SAME_S: Final = 600.0
+_MAX_KNOWN: Final = 10_000
+# How often the service looks whether a day is over, in seconds.
+_SEAL_S: Final = 300.0
+
+
+class Auditor:
+    """Safe to share between threads.
+
+    Args:
+        database: whose log it is.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[tuple[str, str], float] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="seals")
+
+    def start(self) -> None:
+        """Begin to seal days, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def looked(self, by: str, video: str) -> None:
+        """Note that somebody gets to see a video.
+
+        Args:
+            by: id of their key.
+            video: id of the video.
+        """
+        now_s = time.monotonic()
+        with self._lock:
+            if now_s - self._known.get((by, video), -_SAME_S) < _SAME_S:
+                return
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[by, video] = now_s
+        with self._database.write() as rows:
+            audit.append(rows, Kind.LOOKED, by=by, video=video)
+
+    def started(self, facts: dict[str, Any]) -> None:
+        """Note how the service works from now on, if that is new.
+
+        Args:
+            facts: weights, thresholds, rules.
+        """
+        with self._database.write() as rows:
+            if self._last_start(rows) != facts:
+                audit.append(rows, Kind.STARTED, **facts)
+
+    @staticmethod
+    def _last_start(rows: sqlite3.Connection) -> dict[str, Any] | None:
+        query = "SELECT n FROM audit WHERE json_extract(text, '$.kind') = ? ORDER BY n DESC LIMIT 1"
+        row = rows.execute(query, (Kind.STARTED,)).fetchone()
+        if row is None:
+            return None
+        (entry,) = audit.entries(rows, row["n"] - 1, 1)
+        data: dict[str, Any] = entry.values["data"]
+        return data
+
+    def _run(self) -> None:
+        while True:
+            try:
+                with self._database.write() as rows:
+                    audit.seal(rows)
+            except Exception as error:  # a full disk, a locked database: the next time
+                log.warning("the audit log is not sealed", error=str(error), exc_info=not is_out_of_space(error))
+            if self._stopping.wait(_SEAL_S):
+                return
