@@ -206,6 +206,10 @@ class Database:
             raise
         connection.execute("COMMIT")
 
+    def erase(self) -> None:
+        """Let nothing that was deleted stay in the log of changes, as far as nobody reads from it now."""
+        self.read().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close all connections; no thread may use them any more."""
         with self._lock:
@@ -224,6 +228,8 @@ class Database:
         # In WAL mode "normal" may lose the last commits when the machine loses power.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # What is deleted is overwritten with zeros.
+        connection.execute("PRAGMA secure_delete = ON")
         with self._lock:
             self._open.append(connection)
         return connection

@@ -13,6 +13,7 @@ import structlog
 
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import REQUEUED_KEY, Outcome, Provenance, State, Topic, Verdict
+from pipeline.purge import purge
 from pipeline.sources import ScanInterruptedError
 from pipeline.submit import BATCH
 from pipeline.transport.history import read_topic
@@ -207,8 +208,9 @@ class RemoteJudge:
         for task, found in zip(replaced, self._found(replaced), strict=True):
             if isinstance(found, tuple) and found[1] not in (None, Outcome.MODEL_ERROR):
                 self._take(task, again=True)
-        if self._has_orphans:
-            self._delete_orphans()
+        if self._has_orphans and "kafka" not in self._trouble:
+            with suppress(TransportError):  # the next look tries again; what is judged does not wait for it
+                self._delete_orphans()
         if self._streams.look():
             self.finished()
         self._looked.set()
@@ -229,7 +231,7 @@ class RemoteJudge:
                 # A worker that is at it would store its record later.
                 is_over = isinstance(found, Exception) or (found is not None and found[0] is State.DONE)
                 if is_over or time.time() - task.submitted_s > TASK_S:
-                    self._workers.verdicts.delete(task.id)
+                    purge(task.id, self._workers.verdicts, self._workers.publisher())
                     self._tasks.remove(task.id)
                 else:
                     self._has_orphans = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request
 
 from models.errors import UnmaskError
+from pipeline.contracts import SourceClass
 from pipeline.manifests.reader import CredentialsReader
 from pipeline.scan import Scanner
 from pipeline.settings import Settings
@@ -43,6 +44,7 @@ from web.quality import QualityReport
 from web.rates import Rates
 from web.remote_judging import RemoteJudge
 from web.resumable import Resumables
+from web.retention import Retention
 from web.reviews import Reviews
 from web.rounds import Policy
 from web.streams import Streams
@@ -78,6 +80,7 @@ class ServeOptions:
         oidc: people may sign in by a provider; None: by a key only.
         store: where uploaded files are kept: a URI that fsspec knows, or a path; None: in the folder.
         copies_bytes: of copies of a store's files on this machine; those in use may exceed it.
+        keep_s: for how long judged videos of a class are kept; those of other classes until they are deleted.
     """
 
     folder: Path
@@ -96,6 +99,7 @@ class ServeOptions:
     oidc: OidcOptions | None = None
     store: str | None = None
     copies_bytes: int = 16 << 30
+    keep_s: Mapping[SourceClass, float] = field(default_factory=dict)
 
 
 class FolderError(UnmaskError):
@@ -151,6 +155,7 @@ class Service:
         self.views = Views(self.database)
         self.actions = Actions(self.database)
         self.auditor = Auditor(self.database)
+        self.retention = Retention(self.database, options.keep_s, self._expire)
         self.media = media_of(options.store, options.folder, options.copies_bytes)
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
@@ -207,6 +212,7 @@ class Service:
             self.media.remove_unknown({row["id"] for row in known}, self.resumable.ids())
         self.resumable.start()
         self.auditor.start()
+        self.retention.start()
         if isinstance(self.judge, Judge):
             self.judge.loaded = lambda scanner: self.auditor.started(self._facts(scanner))
         else:
@@ -220,6 +226,7 @@ class Service:
         self.judge.stop()
         self.webhooks.stop()
         self.auditor.stop()
+        self.retention.stop()
         self.close()
 
     def _facts(self, scanner: Scanner | None) -> dict[str, Any]:
@@ -236,19 +243,23 @@ class Service:
             "thresholds": None if scanner is None or scanner.thresholds is None else asdict(scanner.thresholds),
         }
 
+    def _expire(self, id_: str) -> None:
+        with suppress(ProblemError):  # it was deleted meanwhile, or its store is away: the next time
+            delete_video(self, self.videos.get(id_), None)
+
     def close(self) -> None:
         """Give the folder free; for a service that was not started, too."""
         self.database.close()
         os.close(self._lock)
 
 
-def delete_video(service: Service, video: Video, by: str) -> None:
+def delete_video(service: Service, video: Video, by: str | None) -> None:
     """Delete a video with all that is known of it, and tell those who wait for it.
 
     Args:
         service: that has it.
         video: it.
-        by: id of the key of who deletes it.
+        by: id of the key of who deletes it; None: its time is over.
 
     Raises:
         ProblemError: it was deleted meanwhile, or the store of its file is away.

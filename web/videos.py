@@ -330,7 +330,7 @@ class Videos:
         return None if row is None else row["jpeg"]
 
     def delete(self, id_: str, by: str | None = None) -> None:
-        """Delete a video with everything that is known of it but the audit log's entries, which have ids and hashes.
+        """Delete a video with all that is known of it, messages to webhooks too. The audit log keeps ids and hashes.
 
         Args:
             id_: of the video.
@@ -343,7 +343,9 @@ class Videos:
             row = rows.execute("DELETE FROM videos WHERE id = ? RETURNING sha256", (id_,)).fetchone()
             if row is None:
                 raise not_found("video")
+            rows.execute("DELETE FROM deliveries WHERE json_extract(body, '$.data.video') = ?", (id_,))
             audit.append(rows, Kind.DELETED, by=by, video=id_, source_sha256=row["sha256"])
+        self._database.erase()
 
     @staticmethod
     def _read(rows: sqlite3.Connection, id_: str) -> Video:

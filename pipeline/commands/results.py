@@ -114,7 +114,8 @@ def restore(kafka: Kafka = None, redis: Redis = None) -> None:
     settings = services(kafka=kafka, redis=redis)
     with exit_on_error(), reaching():
         done = bring_back(settings.kafka, VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s))
-    echo(f"{done.restored} restored, {done.existing} already present, {done.invalid} invalid")
+    purged = f", {done.purged} purged" if done.purged else ""
+    echo(f"{done.restored} restored, {done.existing} already present, {done.invalid} invalid{purged}")
     raise typer.Exit(3 if done.invalid else 0)
 
 

@@ -21,15 +21,19 @@ class Restored:
         restored: records that Redis did not hold.
         existing: records of clips that have their verdict.
         invalid: messages that are not records.
+        purged: verdicts that were deleted, because their clips were purged after these records.
     """
 
     restored: int
     existing: int
     invalid: int
+    purged: int = 0
 
 
 def record_line(message: Message) -> str:
     """A record in one line for people."""
+    if message.value is None and message.key is not None:
+        return f"{message.key.decode('utf-8', 'replace')}  purged"
     try:
         verdict = Verdict.model_validate_json(message.value or b"")
     except ValidationError:
@@ -51,14 +55,20 @@ def latest_records(bootstrap: str) -> Iterator[bytes]:
 
 
 def restore(bootstrap: str, store: VerdictStore) -> Restored:
-    """Store the published records, except those that exist.
+    """Store the published records, except those that exist and those of purged clips.
 
     Raises:
         TransportError: Kafka is unreachable, or has no such topic.
         redis.RedisError: Redis is unreachable.
     """
-    restored = existing = invalid = 0
+    restored = existing = invalid = purged = 0
     for message in read_topic(bootstrap, Topic.VERDICTS):
+        if message.value is None and message.key is not None:
+            clip_id = message.key.decode("utf-8", "replace")
+            if store.record(clip_id) is not None:
+                store.delete(clip_id)
+                purged += 1
+            continue
         try:
             if store.restore(message.value or b""):
                 restored += 1
@@ -66,4 +76,4 @@ def restore(bootstrap: str, store: VerdictStore) -> Restored:
                 existing += 1
         except ValidationError:
             invalid += 1
-    return Restored(restored, existing, invalid)
+    return Restored(restored, existing, invalid, purged)

@@ -37,6 +37,18 @@ redis.call('HDEL', KEYS[1], 'share')
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return {attempt, ''}
 """
+# Other content may have taken the place meanwhile.
+_FORGET_CONTENT = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+# Only while the clip has its verdict: a late note must not make a hash of a clip that was deleted.
+_REMEMBER = """
+if redis.call('HEXISTS', KEYS[2], 'verdict') == 0 then return 0 end
+if not redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2], 'NX') then return 0 end
+redis.call('HSET', KEYS[2], 'content', ARGV[3])
+return 1
+"""
 # A late note must not make a hash of a clip that was deleted.
 _SHARE = """
 if redis.call('HGET', KEYS[1], 'state') ~= ARGV[1] then return 0 end
@@ -101,6 +113,8 @@ class VerdictStore:
         self._forget = client.register_script(_FORGET)
         self._finish = client.register_script(_FINISH)
         self._share = client.register_script(_SHARE)
+        self._remember = client.register_script(_REMEMBER)
+        self._forget_content = client.register_script(_FORGET_CONTENT)
 
     def queue(self, clip_id: str) -> bool:
         """Note that a clip was submitted; False if it is already known, in any state."""
@@ -152,7 +166,10 @@ class VerdictStore:
         return bool(self._forget(keys=[clip_key(clip_id), frames_key(clip_id)]))
 
     def delete(self, clip_id: str) -> None:
-        """Delete all that is stored of a clip, with its verdict and its tries."""
+        """Delete all that is stored of a clip, with its verdict, its tries and what is found by its content."""
+        fingerprint = cast("bytes | None", self._client.hget(clip_key(clip_id), "content"))
+        if fingerprint is not None:
+            self._forget_content(keys=[content_key(fingerprint.decode("utf-8", "replace"))], args=[clip_id])
         self._client.delete(clip_key(clip_id), frames_key(clip_id), parts_key(clip_id))
 
     def record(self, clip_id: str) -> bytes | None:
@@ -191,8 +208,8 @@ class VerdictStore:
         return [float(share) if isinstance(share, bytes) else None for share in found]
 
     def remember(self, fingerprint: str, clip_id: str) -> None:
-        """Note under which id a content was judged, unless one is noted."""
-        self._client.set(content_key(fingerprint), clip_id, ex=self._ttl_s, nx=True)
+        """Note under which id a content was judged, unless one is noted, or the clip has no verdict any more."""
+        self._remember(keys=[content_key(fingerprint), clip_key(clip_id)], args=[clip_id, self._ttl_s, fingerprint])
 
     def duplicate(self, fingerprint: str) -> bytes | None:
         """The record of a clip of the same content, or None."""

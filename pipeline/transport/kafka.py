@@ -195,6 +195,10 @@ class Publisher:
         """Send a record, the same bytes that are stored."""
         return self._send(Topic.VERDICTS, verdict_id.encode(), record, headers)
 
+    def forget(self, verdict_id: str) -> Sent:
+        """Send a tombstone: Kafka removes the records of this clip when it compacts their topic."""
+        return self._send(Topic.VERDICTS, verdict_id.encode(), None, ())
+
     def dead(
         self,
         topic: Topic,

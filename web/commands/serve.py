@@ -45,6 +45,10 @@ def run(
     copies_mib: Annotated[
         int, typer.Option(help="Of files of a store that are kept in the folder for judging, MiB.", min=1)
     ] = 16_384,
+    keep_days: Annotated[
+        list[str],
+        typer.Option(help="Erase judged videos of a class after so many days, such as upload=90. Repeatable."),
+    ] = [],  # noqa: B006
     max_upload_mib: Annotated[int, typer.Option(help="Largest file, MiB.", min=1)] = 4096,
     max_waiting: Annotated[int, typer.Option(help="Videos that may wait; more are refused.", min=1)] = 10_000,
     automatic: Annotated[
@@ -103,6 +107,7 @@ def run(
         from web.keys import Role
         from web.listening import bound_socket, check_proxies, http_server
         from web.oidc_options import OidcOptions
+        from web.retention import parse_keep
         from web.rounds import Policy, label_of
         from web.service import ServeOptions, Service
         from web.store_uri import StoreUri
@@ -121,6 +126,7 @@ def run(
             oidc=OidcOptions.from_environment(),
             store=store or None,
             copies_bytes=copies_mib << 20,
+            keep_s=parse_keep(keep_days),
         )
         check_proxies(proxy)
         listening = bound_socket(host, port)

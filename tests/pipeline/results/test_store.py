@@ -161,12 +161,20 @@ def test_a_later_verdict_replaces_a_published_model_error(store: VerdictStore, c
 
 def test_the_same_content_is_found_by_its_fingerprint(store: VerdictStore, clip_id: str) -> None:
     fingerprint = uuid.uuid4().hex
+    another = f"{clip_id}-2"
+    assert store.duplicate(fingerprint) is None
+    store.remember(fingerprint, clip_id)  # which has no verdict, or was deleted
+    stored = store.finish(scored(clip_id))
     assert store.duplicate(fingerprint) is None
     store.remember(fingerprint, clip_id)
-    assert store.duplicate(fingerprint) is None
-    stored = store.finish(scored(clip_id))
-    store.remember(fingerprint, "another")
+    store.finish(scored(another))
+    store.remember(fingerprint, another)
     assert store.duplicate(fingerprint) == stored
+    store.delete(another)
+    assert store.duplicate(fingerprint) == stored
+    store.delete(clip_id)
+    store.finish(scored(clip_id))
+    assert store.duplicate(fingerprint) is None
 
 
 def test_many_clips_are_queried_at_once(store: VerdictStore, clip_id: str) -> None:

@@ -11,9 +11,11 @@ import pytest
 import redis
 from playwright.sync_api import Browser, Page, expect
 
-from pipeline.contracts import clip_key, frames_key, stream_key
+from pipeline.contracts import Topic, clip_key, frames_key, stream_key
 from pipeline.live.cutter import Cut, cut
+from pipeline.results.restore import restore
 from pipeline.results.store import VerdictStore
+from pipeline.transport.history import read_topic
 from pipeline.transport.messages import MAX_SEGMENT_BYTES
 from tests import media
 from tests.e2e.known_media import CHANGES, re_encode
@@ -35,6 +37,11 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> list[Cut]:
     return list(cut(str(path), segment_s=1.0))
 
 
+def records(bootstrap: str, id_: str) -> list[bytes | None]:
+    """What was published under an id."""
+    return [each.value for each in read_topic(bootstrap, Topic.VERDICTS) if each.key == id_.encode()]
+
+
 def send(
     api: httpx.Client, stream_id: str, sequence: int, content: bytes, *, final: bool = False, kind: str = "video/mp2t"
 ) -> httpx.Response:
@@ -44,7 +51,7 @@ def send(
 
 
 def test_an_upload_gets_the_workers_verdict(
-    served: Served, store: VerdictStore, client: redis.Redis, one_face: Path, tmp_path: Path
+    served: Served, store: VerdictStore, client: redis.Redis, bootstrap: str, one_face: Path, tmp_path: Path
 ) -> None:
     api = served.client()
     until(lambda: api.get("/readyz").status_code == 200)
@@ -68,6 +75,12 @@ def test_an_upload_gets_the_workers_verdict(
     assert (found["id"], found["kind"]) == (id_, "same_content")
     assert api.delete(f"/v1/videos/{id_}").status_code == 204
     until(lambda: not client.exists(clip_key(id_), frames_key(id_)))
+    # Nothing finds its content any more, and its record is not restored.
+    assert id_.encode() not in {client.get(key) for key in client.scan_iter("unmask:content:*")}
+    until(lambda: records(bootstrap, id_)[-1] is None)
+    done = restore(bootstrap, store)
+    assert (done.invalid, store.record(id_)) == (0, None)
+    assert done.purged >= 1
 
 
 @pytest.mark.parametrize(("uri", "code"), [("file:///etc/passwd", "uri_refused"), ("ftp:/a", "uri_refused")])

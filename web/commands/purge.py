@@ -1,0 +1,105 @@
+"""Erase all that is kept of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.commands.errors import exit_on_error, fail
+from pipeline.commands.output import echo
+from pipeline.visible import visible
+from web.commands.options import Folder, folder_of
+
+if TYPE_CHECKING:
+    from pipeline.results.store import VerdictStore
+    from pipeline.transport.kafka import Publisher
+
+EXIT_UNKNOWN = 3
+
+
+def run(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of videos.")],
+    folder: Folder = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the service keeps uploaded files, as for `unmask serve`.",
+            envvar="UNMASK_SERVE_STORE",
+            show_default="in the folder",
+        ),
+    ] = None,
+) -> None:
+    """Erase videos: file, verdict, pictures, prints, decisions and messages of the service, and what workers keep.
+
+    What workers keep is in Redis and Kafka: it is erased if UNMASK_KAFKA and UNMASK_REDIS are set. The audit log keeps
+    ids and hashes. DELETE of the API does the same.
+
+    Exit codes: 0 erased, 3 some are known nowhere, 1 the store, Kafka or Redis is away, 2 bad options.
+    """
+    from pipeline.commands.services import reaching
+    from pipeline.purge import purge
+
+    unknown = []
+    with exit_on_error(), reaching(), _workers() as workers:
+        for id_ in ids:
+            was_known = _erase(folder_of(folder), store, id_)
+            if workers is not None:
+                was_known |= purge(id_, *workers)
+            if not was_known:
+                unknown.append(id_)
+    for id_ in unknown:
+        echo(f"{visible(id_)}: known nowhere", err=True)
+    echo(f"{len(ids) - len(unknown)} erased")
+    if unknown:
+        raise typer.Exit(EXIT_UNKNOWN)
+
+
+def _erase(folder: Path, store: str | None, id_: str) -> bool:
+    """Erase a video of the service; whether it knew it."""
+    from web.database import Database
+    from web.media import StoreAwayError
+    from web.media_store import media_of
+    from web.problems import ProblemError
+    from web.videos import Videos
+
+    if not (folder / "unmask.sqlite3").is_file():
+        return False
+    database = Database(folder / "unmask.sqlite3")
+    try:
+        videos = Videos(database, lambda rows, owner, event, data: None)
+        try:
+            videos.get(id_)
+        except ProblemError:
+            return False
+        try:
+            # The file first: where that fails, the video can be erased again.
+            media_of(store, folder, 1 << 30).delete(id_)
+        except StoreAwayError as error:
+            fail(f"the store of uploaded files is away: {error}", code=1)
+        videos.delete(id_)
+    finally:
+        database.close()
+    return True
+
+
+@contextmanager
+def _workers() -> Iterator[tuple[VerdictStore, Publisher] | None]:
+    """What workers store to; None without workers."""
+    from pipeline.settings import Settings
+
+    settings = Settings()
+    if not settings.kafka and not settings.redis:
+        yield None
+        return
+    if not settings.kafka or not settings.redis:
+        fail("UNMASK_KAFKA and UNMASK_REDIS go together: workers take from one and write to the other")
+
+    from pipeline.results.store import VerdictStore, connect
+    from pipeline.transport.kafka import Publisher
+
+    with connect(settings.redis) as client, Publisher(settings.kafka) as publisher:
+        yield VerdictStore(client, ttl_s=settings.ttl_s), publisher
