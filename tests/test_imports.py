@@ -173,6 +173,7 @@ ROOMS = {
         "segments",
         "teachers",
         "teacher_cache",
+        "covers",
         "trainee",
         "preparation",
         "validation_sets",
