@@ -175,6 +175,7 @@ class LimitCode(StrEnum):
     TURNED = "turned"
     UNCLEAR = "unclear"
     DARK = "dark"
+    COVERED = "covered"
 
 
 class Limit(Contract):
@@ -256,7 +257,7 @@ class Verdict(Contract):
     )
     not_judged: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict,
-        description="faces that were found but not scored, by reason: tiny, cut_off, turned, unclear, dark; "
+        description="faces that were found but not scored, by reason: tiny, cut_off, turned, unclear, dark, covered; "
         "reasons may be added",
     )
     provenance: Provenance

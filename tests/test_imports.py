@@ -181,6 +181,7 @@ ROOMS = {
         "segments",
         "teachers",
         "teacher_cache",
+        "covers",
         "trainee",
         "preparation",
         "validation_sets",

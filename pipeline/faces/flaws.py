@@ -24,6 +24,7 @@ class Flaw(IntEnum):
     TURNED = 3
     UNCLEAR = 4
     DARK = 5
+    COVERED = 6
 
 
 _WORDS: Mapping[str, str] = {
@@ -32,6 +33,7 @@ _WORDS: Mapping[str, str] = {
     "turned": "turned away",
     "unclear": "too blurred, compressed or noisy",
     "dark": "too dark",
+    "covered": "covered by something",
 }
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pipeline.faces.boxes import areas, intersections, squares
 from pipeline.faces.clarity import PATCH_PX, clarity
+from pipeline.faces.covered import MIN_COVERED, cover_log_odds, cover_patches
 from pipeline.faces.flaws import SMALLEST_FACE_PX, Flaw
 from pipeline.faces.pyramid import Pyramid
 from pipeline.types import Faces, Floats, Image, Ints
@@ -72,7 +73,12 @@ def with_quality(image: Image, faces: Faces) -> Faces:
     pose, visible = pose_of(faces.landmarks), visible_share(faces.boxes, width, height)
     quality = np.where(large & ~dark, quality_of(size_px, clear, pose, visible), np.float32(0))
     flaws = _flaws(quality, large, np.stack([_whole(visible), _facing(pose), clear]))
-    return replace(faces, quality=quality, flaws=np.where(large & dark, np.int64(Flaw.DARK), flaws))
+    flaws = np.where(large & dark, np.int64(Flaw.DARK), flaws)
+    whole = np.flatnonzero(flaws == Flaw.NONE)
+    patches = cover_patches(image, faces.take(whole))
+    covered = whole[[cover_log_odds(patch) > MIN_COVERED for patch in patches]]
+    quality[covered], flaws[covered] = 0, Flaw.COVERED
+    return replace(faces, quality=quality, flaws=flaws)
 
 
 def quality_of(size_px: Floats, clear: Floats, pose: Pose, visible: Floats) -> Floats:

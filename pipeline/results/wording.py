@@ -234,6 +234,7 @@ _LIMITS: dict[str, str] = {
     LimitCode.TURNED: "most faces are turned away",
     LimitCode.UNCLEAR: "most faces are too blurred, compressed or noisy",
     LimitCode.DARK: "most faces are too dark",
+    LimitCode.COVERED: "most faces are covered by something",
 }
 # People whose limits a text names.
 _MAX_LIMITED = 4

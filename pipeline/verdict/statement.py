@@ -143,7 +143,16 @@ def _limits_of_person(
             yield LimitCode.POOR_PICTURE
 
 
-_FLAWS: Final = frozenset({LimitCode.TINY, LimitCode.CUT_OFF, LimitCode.TURNED, LimitCode.UNCLEAR, LimitCode.DARK})
+_FLAWS: Final = frozenset(
+    {
+        LimitCode.TINY,
+        LimitCode.CUT_OFF,
+        LimitCode.TURNED,
+        LimitCode.UNCLEAR,
+        LimitCode.DARK,
+        LimitCode.COVERED,
+    }
+)
 
 
 def _merged(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

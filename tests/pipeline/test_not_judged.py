@@ -40,17 +40,30 @@ def scanner(detector: FaceDetector, decode_server: DecodeServer) -> Iterator[Sca
         yield scanner
 
 
-def clip(path: Path, *, face_px: float = 110, blur_px: float = 0, gain: float = 1, seconds: float = 4) -> Path:
-    """One person, seen through a lens that is out of focus by `blur_px`, in light of `gain`."""
+def clip(
+    path: Path, *, face_px: float = 110, blur_px: float = 0, gain: float = 1, masked: bool = False, seconds: float = 4
+) -> Path:
+    """One person, seen through a lens that is out of focus by `blur_px`, in light of `gain`, with or without a mask."""
     scene = media.Scene(640, 360, people=((0.0, 9.0),), face_px=(face_px, face_px), seed=3)
 
     def frames() -> Iterator[tuple[float, media.Picture]]:
         for number in range(round(10 * seconds)):
             image = np.asarray(scene.render(number / 10) * gain, np.uint8)
+            if masked:
+                wear_mask(image, scene.poses(number / 10)[0])
             yield number / 10, np.asarray(cv2.GaussianBlur(image, (0, 0), blur_px) if blur_px else image, np.uint8)
 
     media.encode(path, frames(), fps=10)
     return path
+
+
+def wear_mask(image: media.Picture, pose: media.Pose | None) -> None:
+    """A pale blue mask over mouth and nose."""
+    assert pose is not None
+    # In px of `media.face_picture`: outline of the mask, which begins below the eyes.
+    outline = np.array([(-40, 4), (-14, -4), (0, -8), (14, -4), (40, 4), (36, 46), (12, 64), (-12, 64), (-36, 46)])
+    points = np.c_[outline + media.FACE_CENTRE, np.ones(len(outline))] @ pose.matrix().T
+    cv2.fillPoly(image, [np.rint(points).astype(np.int32)], (150, 185, 210), cv2.LINE_AA)
 
 
 def judged(scanner: Scanner, path: Path) -> Verdict:
@@ -72,6 +85,7 @@ def test_a_clear_clip_has_no_face_that_is_not_judged(scanner: Scanner, tmp_path:
         ({"blur_px": 5}, "unclear", "too blurred"),
         ({"face_px": 35}, "tiny", "too small (below 32 px)"),
         ({"gain": 0.11}, "dark", "too dark"),
+        ({"masked": True}, "covered", "covered by something"),
     ],
 )
 def test_a_clip_without_judged_faces_has_reasons(

@@ -185,6 +185,29 @@ def test_a_face_without_bright_parts_is_dark(gain: float, flaw: Flaw) -> None:
     assert flaw_of((face_picture() * gain).round().astype(np.uint8), astronaut()) is flaw
 
 
+@pytest.mark.parametrize("colour", [(120, 170, 200), (225, 228, 230), (40, 40, 45)])
+def test_a_mask_over_mouth_and_nose_covers_a_face(colour: tuple[int, int, int]) -> None:
+    picture = face_picture().copy()
+    outline = [
+        (186, 132),
+        (210, 124),
+        (225, 120),
+        (240, 124),
+        (266, 130),
+        (262, 178),
+        (240, 196),
+        (208, 196),
+        (188, 178),
+    ]
+    cv2.fillPoly(picture, [np.array(outline)], colour, cv2.LINE_AA)
+    assert flaw_of(picture, astronaut()) is Flaw.COVERED
+
+
+@pytest.mark.parametrize("gain", [0.4, 1.0, 1.2])
+def test_light_is_no_cover(gain: float) -> None:
+    assert flaw_of((face_picture() * gain).clip(0, 255).astype(np.uint8), astronaut()) is Flaw.NONE
+
+
 def test_the_border_of_the_picture_is_not_an_edge_in_the_face() -> None:
     """A face that loses a tenth to the border keeps its clarity: only its visible part counts."""
     left = 182
