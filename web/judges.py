@@ -62,6 +62,9 @@ class AnyJudge(Protocol):
     def wake(self) -> None:
         """A video waits."""
 
+    def is_complete(self, video: Video) -> bool:
+        """Whether all that belongs to a video's verdict is there: its pictures, print and Content Credentials."""
+
     def drop(self, id_: str) -> None:
         """A video was deleted."""
 

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from pipeline.clip_report import ClipReport
-from pipeline.contracts import Outcome, Verdict
+from pipeline.contracts import Outcome, State, Verdict
 from pipeline.first_print import print_of
 from pipeline.manifests.reader import CredentialsReader
 from pipeline.scan import Scanner
@@ -133,6 +133,10 @@ class Judge:
         """A video waits."""
         with self._wake:
             self._wake.notify()
+
+    def is_complete(self, video: Video) -> bool:
+        """See `AnyJudge.is_complete`."""
+        return video.state is State.DONE
 
     def drop(self, id_: str) -> None:
         """End the judging of a video that was deleted."""
@@ -284,6 +288,7 @@ class Judge:
             scanner.server,
             limits=scanner.limits,
             source_limits=scanner.source_limits,
+            part=video.upload.part,
             stop=self._stops(video.id),
         )
         self._known.keep(video.id, print_)

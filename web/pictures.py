@@ -9,10 +9,10 @@ from dataclasses import replace
 import structlog
 
 from pipeline.clip_report import ClipReport
-from pipeline.first_print import print_of
+from pipeline.first_print import print_of_opened
 from pipeline.manifests.reader import CredentialsReader
 from pipeline.portraits_later import portraits_of
-from pipeline.sources import ScanInterruptedError, Source, SourceError, SourceLimits
+from pipeline.sources import Opened, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
 from pipeline.video.clip import DecodeError
 from pipeline.video.sandbox import DecodeServer
 from web.judges import step_back
@@ -68,7 +68,8 @@ class Pictures:
         id_ = self._tasks.without_pictures()
         if id_ is None:
             return False
-        self._tasks.begin_pictures(id_)
+        if self._tasks.begin_pictures(id_) == 0:
+            log.warning("the service ended while it made the pictures of a video: the last try", video=id_)
         try:
             with suppress(ProblemError):  # it was deleted meanwhile
                 self._look_at(self._videos.get(id_), stop)
@@ -84,23 +85,20 @@ class Pictures:
             return
         with self._media.local(video.id, stop) as path:
             source = Source(str(path), given_id=video.id, is_path=True)
-            self._known.keep(video.id, print_of(source, self._decoders(), source_limits=self._limits, stop=stop))
-            with suppress(OSError), path.open("rb") as file:
-                report = replace(report, credentials=self._credentials.read(file.fileno(), stop))
-            report = self._with_portraits(report, source, stop)
+            try:
+                with open_source(source, self._limits, stop=stop) as opened:
+                    report = self._completed(report, video, opened, stop)
+            except (SourceError, DecodeError) as error:
+                log.warning("no pictures of a judged video", video=video.id, error=str(error))
+                return
         self._videos.complete(video.id, report)
 
-    def _with_portraits(self, report: ClipReport, source: Source, stop: Callable[[], bool]) -> ClipReport:
-        if not report.verdict.people:
-            return report
-        try:
-            suspicious, clearest = portraits_of(
-                report.verdict, source, self._decoders(), source_limits=self._limits, stop=stop
-            )
-        except (SourceError, DecodeError) as error:
-            log.warning("no pictures of a judged video", video=source.id, error=str(error))
-            return report
-        return replace(report, suspicious=suspicious, clearest=clearest)
+    def _completed(self, report: ClipReport, video: Video, opened: Opened, stop: Callable[[], bool]) -> ClipReport:
+        server = self._decoders()
+        suspicious, clearest = portraits_of(report.verdict, opened, server, stop=stop)
+        self._known.keep(video.id, print_of_opened(opened, video.id, server, part=video.upload.part, stop=stop))
+        credentials = self._credentials.read(opened.fd, stop)
+        return replace(report, suspicious=suspicious, clearest=clearest, credentials=credentials)
 
     def _decoders(self) -> DecodeServer:
         if self._server is None:

@@ -148,6 +148,10 @@ class RemoteJudge:
         """A video waits."""
         self._waiting.set()
 
+    def is_complete(self, video: Video) -> bool:
+        """See `AnyJudge.is_complete`; of a URI there is nothing else."""
+        return video.state is State.DONE and (video.upload.uri is not None or self._tasks.has_pictures(video.id))
+
     def drop(self, id_: str) -> None:
         """A video was deleted; what workers store of it will be, too: its task is left behind for that."""
         self._has_orphans = True

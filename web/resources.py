@@ -181,6 +181,10 @@ class VideoDetail(VideoResource):
     verdict: dict[str, Any] | None = Field(
         default=None, description="the record as in docs/contracts.md, without its frames; null until it is judged"
     )
+    complete: bool = Field(
+        default=True,
+        description="false: it is not judged yet, or its pictures, similar videos and Content Credentials are to come",
+    )
     decisions: list[DecisionResource] = Field(default_factory=list, description="by time, with those undone")
     known: KnownResource | None = Field(default=None, description="what people decided on a copy of this video")
 
@@ -191,12 +195,14 @@ def detail_of(
     verdict: Verdict | None,
     decisions: list[DecisionResource],
     known: KnownDecision | None,
+    *,
+    complete: bool,
 ) -> VideoDetail:
     """A video with all that belongs to it, as a key of this role may see it."""
     record = None if verdict is None else verdict.model_dump(mode="json", by_alias=True, exclude={"frames"})
     copy = None if known is None else KnownResource.of_decision(known)
     fields = VideoResource.of(video, viewer).model_dump()
-    return VideoDetail(**fields, verdict=record, decisions=decisions, known=copy)
+    return VideoDetail(**fields, verdict=record, complete=complete, decisions=decisions, known=copy)
 
 
 class VideoPage(Resource):

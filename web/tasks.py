@@ -128,9 +128,20 @@ class Tasks:
         )
         return None if row is None else str(row["id"])
 
-    def begin_pictures(self, id_: str) -> None:
-        """A video's pictures are about to be made: if the process dies meanwhile, that may be why."""
+    def begin_pictures(self, id_: str) -> int:
+        """A video's pictures are about to be made: if the process dies meanwhile, that may be why.
+
+        Returns:
+            How many tries are left after this one.
+        """
         self._set_tries(id_, "tries_left - 1")
+        row = self._database.read().execute("SELECT tries_left FROM tasks WHERE video = ?", (id_,)).fetchone()
+        return MAX_TRIES if row is None else int(row["tries_left"])
+
+    def has_pictures(self, id_: str) -> bool:
+        """Whether a judged video's pictures are made, as far as they can be."""
+        row = self._database.read().execute("SELECT tries_left FROM tasks WHERE video = ?", (id_,)).fetchone()
+        return row is None or row["tries_left"] <= 0
 
     def interrupt_pictures(self, id_: str) -> None:
         """They were not made, for a reason other than a crash."""

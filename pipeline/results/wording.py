@@ -252,7 +252,8 @@ def limits_text(limits: Sequence[Limit]) -> str:
     named = list(of_people.items())[:_MAX_LIMITED]
     parts += [f"track {track}: {', '.join(found)}" for track, found in named]
     if len(of_people) > len(named):
-        parts.append(f"and {len(of_people) - len(named)} more people")
+        more = len(of_people) - len(named)
+        parts.append(f"and {more} more {'person' if more == 1 else 'people'}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 

@@ -15,7 +15,7 @@ from pipeline.faces.detector import FaceDetector
 from pipeline.portraits import Portrait
 from pipeline.portraits_later import portraits_of
 from pipeline.scan import Scanner
-from pipeline.sources import ScanInterruptedError, Source, SourceError
+from pipeline.sources import ScanInterruptedError, Source, SourceError, SourceLimits, open_source
 from pipeline.video.sampling import Even, Fps
 from pipeline.video.sandbox import DecodeServer
 from tests import media
@@ -60,7 +60,8 @@ def test_they_are_those_that_the_scan_kept(
     assert report is not None
     assert {face.roll != 0 for face in report.verdict.frames} == {kind == "turned"}
     assert report.suspicious
-    suspicious, clearest = portraits_of(report.verdict, Source(str(path)), scanner.server)
+    with open_source(Source(str(path)), SourceLimits()) as opened:
+        suspicious, clearest = portraits_of(report.verdict, opened, scanner.server)
     for found, kept in ((suspicious, report.suspicious), (clearest, report.clearest)):
         assert len(found) == len(kept)
         for one, other in zip(found, kept, strict=True):
@@ -72,7 +73,7 @@ def test_they_are_those_that_the_scan_kept(
 def test_another_file_is_refused(scanner: Scanner, one_face: Path, no_face: Path) -> None:
     report = scanner.scan(Source(str(one_face)))
     assert report is not None
-    with pytest.raises(SourceError, match="has changed"):
-        portraits_of(report.verdict, Source(str(no_face)), scanner.server)
-    with pytest.raises(ScanInterruptedError):
-        portraits_of(report.verdict, Source(str(one_face)), scanner.server, stop=lambda: True)
+    with open_source(Source(str(no_face)), SourceLimits()) as opened, pytest.raises(SourceError, match="has changed"):
+        portraits_of(report.verdict, opened, scanner.server)
+    with open_source(Source(str(one_face)), SourceLimits()) as opened, pytest.raises(ScanInterruptedError):
+        portraits_of(report.verdict, opened, scanner.server, stop=lambda: True)

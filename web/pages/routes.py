@@ -204,6 +204,7 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
         similar=similar,
         known=known_decision(similar),
         has_file=video.upload.uri is None,
+        is_complete=service.judge.is_complete(video),
         part=_part_text(video.upload),
         moments=service.explainer.moments_s(video),
         is_picture=(video.upload.media_type or "").startswith("image/"),

@@ -169,7 +169,8 @@ def get_video(
     detail = _detail(service, caller, video)
     # What people decide on a copy changes the answer, and no version of this video.
     known = "" if detail.known is None else f".{detail.known.video}.{detail.known.decision}.{detail.known.votes}"
-    etag = f'"{video.version}{known}"'
+    more = "" if detail.complete else ".more"
+    etag = f'"{video.version}{known}{more}"'
     if if_none_match is not None and is_known(etag, if_none_match):
         return Response(status_code=304, headers={"ETag": etag})
     response.headers["ETag"] = etag
@@ -296,7 +297,9 @@ def _detail(service: Service, caller: Caller, video: Video) -> VideoDetail:
     report = service.videos.report(video)
     decisions = [DecisionResource.of(each) for each in service.decisions.seen_by(video, caller.key)]
     known = known_decision(service.known.similar(video, only_own(caller)))
-    return detail_of(video, caller.key.role, None if report is None else report.verdict, decisions, known)
+    verdict = None if report is None else report.verdict
+    complete = service.judge.is_complete(video)
+    return detail_of(video, caller.key.role, verdict, decisions, known, complete=complete)
 
 
 async def _received(request: Request, service: Service, caller: Caller, wanted: Upload) -> tuple[Video, bool]:

@@ -66,7 +66,8 @@ def test_an_upload_gets_the_workers_verdict(
     re_encode(one_face, encoded, *CHANGES["half the size"])
     copy = judged(api, encoded)
     assert len(api.get(f"/v1/videos/{id_}/frames").json()["frames"]) == verdict["frames_scored"]
-    until(lambda: api.get(f"/v1/videos/{id_}/crops/0/0").status_code == 200)
+    until(lambda: api.get(f"/v1/videos/{id_}").json()["complete"])
+    assert api.get(f"/v1/videos/{id_}/crops/0/0").status_code == 200
     assert api.get(f"/v1/videos/{id_}/credentials").json()["state"] == "absent"
     explained = api.get(f"/v1/videos/{id_}/crops/0/0/explanation")
     assert (explained.status_code, "no network" in explained.text) == (409, True)
@@ -98,6 +99,11 @@ def test_a_part_of_an_upload_is_judged_by_workers(served: Served, one_face: Path
     assert (verdict["outcome"], verdict["part"]) == ("scored", {"start_s": 1.0, "end_s": 2.0})
     frames = api.get(f"{url}/frames").json()["frames"]
     assert {int(frame["t_s"]) for frame in frames} == {1}
+    # Its print is of the part, so it is no copy of the whole.
+    whole = judged(api, one_face)["id"]
+    until(lambda: all(api.get(each).json()["complete"] for each in (url, f"/v1/videos/{whole}")))
+    prints = served.service.database.read().execute("SELECT length(hashes) AS n FROM prints").fetchall()
+    assert len({row["n"] for row in prints}) > 1
 
 
 def test_segments_make_a_stream_that_ends_with_the_last_one(
@@ -173,6 +179,9 @@ def _upload_and_decide(page: Page, path: Path) -> None:
     expect(done).to_contain_text("judged:", timeout=PATIENCE_MS)
     done.get_by_role("link").click()
     expect(page.locator("[data-stage]")).to_be_visible(timeout=PATIENCE_MS)
+    # Untouched, the page shows the pictures when they come.
+    expect(page.locator(".portrait img").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("[data-more]")).to_have_count(0)
     when(page, "document.querySelector('[data-player]').readyState >= 1")
     plot = page.locator("[data-plot]").first
     plot.scroll_into_view_if_needed()
@@ -214,3 +223,23 @@ def test_a_webhook_hears_of_the_end(served: Served, pieces: list[Cut]) -> None:
     assert send(api, stream_id, 0, pieces[0].media, final=True).status_code == 202
     messages = f"/v1/webhooks/{made.json()['id']}/messages"
     until(lambda: [each["event"] for each in api.get(messages).json()] == ["stream.ended"])
+
+
+def test_a_file_that_changed_gives_nothing(served: Served, one_face: Path, three_faces: Path) -> None:
+    """Neither pictures, nor a print, nor Content Credentials are those of another file."""
+    api, tasks = served.client(), served.service.judge._tasks  # type: ignore[union-attr]
+    id_ = str(judged(api, one_face)["id"])
+    until(lambda: api.get(f"/v1/videos/{id_}").json()["complete"])
+    database = served.service.database
+    with database.write() as rows:
+        (n,) = rows.execute("SELECT n FROM videos WHERE id = ?", (id_,)).fetchone()
+        rows.execute("UPDATE videos SET credentials = NULL WHERE n = ?", (n,))
+        for table in ("portraits", "prints"):
+            rows.execute(f"DELETE FROM {table} WHERE video = ?", (n,))
+    with served.service.media.local(id_) as path:
+        path.write_bytes(three_faces.read_bytes())
+    tasks.new_pictures(id_)
+    until(lambda: api.get(f"/v1/videos/{id_}").json()["complete"])
+    assert api.get(f"/v1/videos/{id_}/crops/0/0").status_code == 404
+    assert api.get(f"/v1/videos/{id_}/credentials").status_code == 404
+    assert database.read().execute("SELECT 1 FROM prints WHERE video = ?", (n,)).fetchone() is None

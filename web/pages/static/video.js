@@ -15,6 +15,8 @@ const FRAME_S = 1 / 25;
 const LOOP_S = 1;
 // A box is drawn this long before and after its frame, in seconds.
 const MAX_SHOWN_S = 0.6;
+// How often a page asks whether there is more to show.
+const MORE_MS = 2000;
 const COLOURS = ["#4c9be8", "#e8a33d", "#7bc96f", "#c98bdb", "#e2738c", "#5cc8c2"];
 
 let frames = [];
@@ -382,6 +384,20 @@ addEventListener("keyup", (event) => {
   pressed = "";
 }, true);
 
+// What workers judged gets its pictures a little later. A page that nobody has touched shows them by itself.
+function followMore() {
+  const more = document.querySelector("[data-more]");
+  if (!more) return;
+  const look = async () => {
+    const found = await call("GET", `/v1/videos/${id}`).catch(() => null);
+    if (!found?.complete) return setTimeout(look, MORE_MS);
+    const touched = document.activeElement?.matches("input, textarea, select") || player?.currentTime > (Number(player?.src.split("#t=")[1]) || 0);
+    if (touched || document.querySelector("dialog[open]")) more.querySelector("[data-show]").hidden = false;
+    else location.reload();
+  };
+  setTimeout(look, MORE_MS);
+}
+
 // What is not judged yet is followed until it is.
 
 if (review.dataset.state !== "done") {
@@ -405,6 +421,7 @@ if (review.dataset.state !== "done") {
     }
   });
 } else if (screen) {
+  followMore();
   await saying(toolSaid, text.no_boxes, async () => {
     const found = await call("GET", `/v1/videos/${id}/frames`);
     frames = found.frames;
