@@ -131,6 +131,7 @@ ROOMS = {
         "media_copies",
         "media_folder",
         "media_store",
+        "evidence",
         "uploads",
         "resumable",
         "rates",

@@ -1,0 +1,171 @@
+"""An evidence pack says all of a verdict, and any change of it is found without the service."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests import media
+from tests.web.served import Served, judged, serving
+from web.database import Database
+from web.evidence import EvidenceError, check_pack, write_pack
+from web.keys import Role
+from web.signing import Signer
+
+UNMASK = Path(sys.executable).with_name("unmask")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str]]:
+    """A service with a video on which somebody decided."""
+    folder = tmp_path_factory.mktemp("evidence")
+    media.make_clip(folder / "clip.mp4", seconds=2, seed=51)
+    with serving(folder / "served", requests_s=1e6, unknown_keys_s=1e6) as served:
+        api = served.client()
+        id_ = str(judged(api, folder / "clip.mp4")["id"])
+        body = {"decision": "fake", "comment": "the mouth of my neighbour", "reason": "4711"}
+        assert served.client(Role.SENIOR).post(f"/v1/videos/{id_}/decisions", json=body).status_code == 201
+        yield served, id_
+
+
+@pytest.fixture(scope="module")
+def pack(service: tuple[Served, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    served, id_ = service
+    out = tmp_path_factory.mktemp("packs") / "pack.zip"
+    write_pack(out, served.service.database, served.service.media, id_, with_file=True)
+    return out
+
+
+def test_a_pack_has_all_that_a_verdict_rests_on(service: tuple[Served, str], pack: Path) -> None:
+    served, id_ = service
+    api = served.client()
+    with zipfile.ZipFile(pack) as opened:
+        files = {name: opened.read(name) for name in opened.namelist()}
+    assert files["record.json"] == api.get(f"/v1/videos/{id_}/record").content
+    assert files["file"] == api.get(f"/v1/videos/{id_}/media").content
+    assert files["faces/track-0-0.jpg"] == api.get(f"/v1/videos/{id_}/crops/0/0").content
+    assert b"clip.mp4" in files["report.html"]
+    facts = json.loads(files["facts.json"])
+    record = json.loads(files["record.json"])
+    assert (facts["sha256"], facts["probability"]) == (record["provenance"]["source_sha256"], record["probability"])
+    assert facts["error_rates"]["reals_called_fake"] == 0.01
+    assert facts["provenance"]["weights_sha256"] == record["provenance"]["weights_sha256"]
+    statement = json.loads(files["statement_of_reasons.json"])
+    assert (statement["automated_detection"], statement["content_type"]) == ("Yes", ["CONTENT_TYPE_VIDEO"])
+    (decision,) = [json.loads(line) for line in files["decisions.jsonl"].decode().splitlines()]
+    assert decision["decision"] == "fake"
+    assert "comment" not in decision
+    assert all(b"neighbour" not in content for content in files.values())
+    entries = [json.loads(json.loads(line)["text"]) for line in files["audit.jsonl"].decode().splitlines()]
+    assert {entry["video"] for entry in entries} == {id_}
+    assert {"judged", "decided", "exported"} <= {entry["kind"] for entry in entries}
+
+
+def test_a_whole_pack_passes_and_a_foreign_key_does_not(
+    service: tuple[Served, str], pack: Path, tmp_path: Path
+) -> None:
+    served, id_ = service
+    key = served.service.database.signer.public
+    found = check_pack(pack, [key])
+    assert (found.video, found.public_key, found.has_file, found.faults) == (id_, key, True, [])
+    other = Signer(tmp_path / "other.key").public
+    assert "the manifest is not signed by the service's key" in check_pack(pack, [other]).faults
+    assert check_pack(pack, [other, key]).faults == []
+
+
+def test_any_changed_byte_is_found(pack: Path, tmp_path: Path) -> None:
+    content = pack.read_bytes()
+    rng = random.Random(0)
+    copy = tmp_path / "changed.zip"
+    places = [*rng.sample(range(len(content)), 60), 4, 10, 12, len(content) - 1, len(content) - 20]
+    for place in places:
+        copy.write_bytes(content[:place] + bytes([content[place] ^ (1 << rng.randrange(8))]) + content[place + 1 :])
+        with suppress(EvidenceError):
+            assert check_pack(copy).faults, place
+    for changed in (content[:-1], content + b"x", b"x" + content, content[: len(content) // 2], b""):
+        copy.write_bytes(changed)
+        with suppress(EvidenceError):
+            assert check_pack(copy).faults, len(changed)
+
+
+def rewritten(pack: Path, out: Path, changes: dict[str, bytes | None]) -> Path:
+    """The pack with other files; None: without it."""
+    with zipfile.ZipFile(pack) as source, zipfile.ZipFile(out, "w") as target:
+        for name in [*source.namelist(), *(name for name in changes if name not in source.namelist())]:
+            content = changes.get(name, source.read(name) if name in source.namelist() else None)
+            if content is not None:
+                target.writestr(name, content)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"record.json": b"{}"}, None),
+        ({"report.html": b"<p>real</p>"}, "report.html was changed"),
+        ({"faces/track-0-0.jpg": None}, "other files than its manifest lists"),
+        ({"more.txt": b"x"}, "other files than its manifest lists"),
+        ({"manifest.sig": b"AAAA"}, "not signed"),
+        ({"audit.jsonl": b""}, "audit.jsonl was changed"),
+        ({"file": b"another video"}, "file was changed"),
+    ],
+)
+def test_other_files_are_found(pack: Path, tmp_path: Path, changes: dict[str, bytes | None], fault: str | None) -> None:
+    changed = rewritten(pack, tmp_path / "changed.zip", changes)
+    if fault is None:
+        with pytest.raises(EvidenceError):
+            check_pack(changed)
+    else:
+        assert any(fault in found for found in check_pack(changed).faults)
+
+
+def test_the_commands_make_and_check_packs(service: tuple[Served, str], tmp_path: Path) -> None:
+    served, id_ = service
+    folder = served.service.options.folder
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [UNMASK, "evidence", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+
+    made = run(id_, "--folder", folder, "--comments")
+    assert made.returncode == 0, made.stderr
+    assert (
+        made.stdout
+        == f"evidence-{id_}.zip: {len(zipfile.ZipFile(tmp_path / f'evidence-{id_}.zip').namelist())} files\n"
+    )
+    # On another machine: only the file and the key.
+    checked = run("verify", f"evidence-{id_}.zip", "--public-key", served.service.database.signer.public)
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.startswith(f"whole: video {id_}, made ")
+    assert "compare it with the service's" in run("verify", f"evidence-{id_}.zip").stdout
+    changed = rewritten(tmp_path / f"evidence-{id_}.zip", tmp_path / "changed.zip", {"report.html": b"real"})
+    wrong = run("verify", changed)
+    assert (wrong.returncode, "report.html was changed" in wrong.stderr) == (3, True)
+    assert run("verify", "nothing.zip").returncode == 2
+    (tmp_path / "text.zip").write_text("no zip")
+    assert run("verify", "text.zip").returncode == 2
+    assert run("0" * 24, "--folder", folder).returncode == 2
+    assert run(id_, "--folder", tmp_path).returncode == 2
+
+
+def test_a_video_that_is_not_judged_has_no_evidence(service: tuple[Served, str], tmp_path: Path) -> None:
+    served, id_ = service
+    database = Database(served.service.options.folder / "unmask.sqlite3")
+    with database.write() as rows:
+        (record,) = rows.execute("SELECT record FROM videos WHERE id = ?", (id_,)).fetchone()
+        rows.execute("UPDATE videos SET record = NULL WHERE id = ?", (id_,))
+    try:
+        with pytest.raises(EvidenceError, match="no verdict yet"):
+            write_pack(tmp_path / "x.zip", database, served.service.media, id_)
+    finally:
+        with database.write() as rows:
+            rows.execute("UPDATE videos SET record = ? WHERE id = ?", (record, id_))
+    assert not (tmp_path / "x.zip").exists()
