@@ -117,6 +117,7 @@ ROOMS = {
         "rounds",
         "videos",
         "listing",
+        "appeals",
         "decisions",
         "reviews",
         "views",

@@ -29,6 +29,7 @@ class Kind(StrEnum):
     JUDGED = "judged"  # a video
     DECIDED = "decided"  # somebody, on a clip or a person
     UNDONE = "undone"  # a decision
+    APPEALED = "appealed"  # somebody, against the answer of a closed review
     ANSWERED = "answered"  # what a review came to, or that it is open again
     GOLDEN = "golden"  # a known answer was set or taken away
     LOOKED = "looked"  # somebody, at a video

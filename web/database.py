@@ -153,6 +153,14 @@ _STEPS: Final = (
         day TEXT PRIMARY KEY, n INTEGER NOT NULL, hash TEXT NOT NULL, signature BLOB NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE appeals (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE,
+        key_id TEXT NOT NULL REFERENCES keys, reason TEXT NOT NULL, against TEXT, after INTEGER NOT NULL,
+        made_s REAL NOT NULL
+    );
+    CREATE INDEX appeals_of ON appeals (video, n);
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

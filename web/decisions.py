@@ -12,12 +12,13 @@ from typing import Final
 
 from pipeline.contracts import State
 from web import audit
+from web.appeals import Appeal, add_appeal, appeals_of, check_may_decide
 from web.audit import Kind
 from web.database import Database
 from web.keys import Key, Role
 from web.problems import Code, ProblemError, not_found
 from web.rounds import Choice, Policy, Round, contradicts
-from web.videos import Video, Videos, standing_of, video_of
+from web.videos import Video, Videos, appealed_after, standing_of, video_of
 from web.webhooks import Notify, WebhookEvent
 
 UNDO_S: Final = 300.0
@@ -86,9 +87,11 @@ class Decisions:
                 raise not_found("video")
             video = video_of(row)
             self._check_may(rows, video, key, now_s)
+            # One that was appealed against stays.
             rows.execute(
-                "UPDATE decisions SET undone_s = ? WHERE video = ? AND track IS ? AND key_id = ? AND undone_s IS NULL",
-                (now_s, video.n, track, key.id),
+                "UPDATE decisions SET undone_s = ? WHERE video = ? AND track IS ? AND key_id = ? AND undone_s IS NULL "
+                "AND n > ?",
+                (now_s, video.n, track, key.id, appealed_after(rows, video.n) or 0),
             )
             blind = key.role is Role.REVIEW and is_hidden(video)
             n = rows.execute(
@@ -137,6 +140,34 @@ class Decisions:
             self._decided(rows, video, row["decision"], row["track"], by, undone=True)
         return _decision(row, undone_s=now_s)
 
+    def appeal(self, video: Video, key: Key, reason: str) -> Appeal:
+        """Open a closed review again: a senior who has not decided on the clip does.
+
+        Args:
+            video: it.
+            key: of who appeals.
+            reason: in their words.
+
+        Raises:
+            ProblemError: the review is not closed, or the clip checks reviewers, or it was deleted.
+        """
+        with self._database.write() as rows:
+            row = rows.execute("SELECT * FROM videos WHERE n = ?", (video.n,)).fetchone()
+            if row is None:
+                raise not_found("video")
+            video = video_of(row)
+            made = add_appeal(rows, video, key, reason)
+            digest = hashlib.sha256(reason.encode()).hexdigest()
+            audit.append(
+                rows, Kind.APPEALED, by=key.id, video=video.id, n=made.n, against=made.against, text_sha256=digest
+            )
+            self._settle(rows, video)
+        return made
+
+    def appeals(self, video: Video) -> Sequence[Appeal]:
+        """All appeals on a clip, by time."""
+        return appeals_of(self._database.read(), video)
+
     def all(self, video: Video) -> Sequence[Decision]:
         """All decisions on a clip and its people, with those that were undone or replaced, by time."""
         rows = self._database.read().execute("SELECT * FROM decisions WHERE video = ? ORDER BY n", (video.n,))
@@ -155,6 +186,7 @@ class Decisions:
         ).fetchone()
         if lease is not None:
             raise ProblemError(409, Code.CONFLICT, "somebody else reviews this clip now")
+        check_may_decide(rows, video, key)
         if video.round is Round.SENIOR and video.golden is None and key.role < Role.SENIOR:
             query = "SELECT 1 FROM decisions WHERE video = ? AND key_id = ? AND track IS NULL"
             if rows.execute(query, (video.n, key.id)).fetchone() is None:

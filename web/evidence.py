@@ -23,6 +23,7 @@ from pipeline.results import wording
 from pipeline.results.report import render_report
 from pipeline.results.report_clips import RunSummary
 from web import audit
+from web.appeals import appeals_of
 from web.audit import Kind
 from web.database import Database
 from web.media import Media
@@ -210,6 +211,11 @@ def _parts(database: Database, video: Video, report: ClipReport, *, comments: bo
         number = shown[portrait.track] = shown.get(portrait.track, -1) + 1
         yield _Part(f"faces/track-{portrait.track}-{number}.jpg", portrait.jpeg)
     yield _Part("decisions.jsonl", "".join(_decisions(database, video, comments=comments)).encode())
+    appeals = (
+        json.dumps({"n": each.n, "against": each.against, "made_at": _moment(each.made_s)}) + "\n"
+        for each in appeals_of(database.read(), video)
+    )
+    yield _Part("appeals.jsonl", "".join(appeals).encode())
     yield _Part("audit.jsonl", "".join(_audit(database, video)).encode())
     seals = (json.dumps(asdict(each)) + "\n" for each in audit.seals(database.read()))
     yield _Part("seals.jsonl", "".join(seals).encode())
@@ -383,6 +389,7 @@ statement_of_reasons.json   fields of a statement of reasons (Regulation (EU) 20
                             the platform knows
 faces/                      pictures of people by track: the most suspicious ones, then the clearest
 decisions.jsonl             what reviewers decided, under pseudonyms, with what was undone
+appeals.jsonl               when the review was opened again, and against which answer
 audit.jsonl, seals.jsonl    the audit log's entries about this video, signed; the signed ends of its days
 file                        the video's own file, if it was asked for
 manifest.json, manifest.sig sizes and sha256 of all of these, signed with the service's Ed25519 key (base64)

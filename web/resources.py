@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
+from web.appeals import Appeal
 from web.decisions import Decision, is_hidden
 from web.keys import Key, Role
 from web.known import Kind, KnownDecision, Similar
@@ -57,6 +58,26 @@ class DecisionResource(Resource):
             made_at=utc(decision.made_s),
             undone_at=None if decision.undone_s is None else utc(decision.undone_s),
         )
+
+
+class AppealRequest(Resource):
+    """Why a closed review is opened again."""
+
+    reason: str = Field(min_length=1, max_length=4000)
+
+
+class AppealResource(Resource):
+    """An appeal that was made."""
+
+    reason: str
+    by: str = Field(description="id of the key")
+    against: Choice | None = Field(description="the answer; null: there was none")
+    made_at: datetime
+
+    @classmethod
+    def of(cls, appeal: Appeal) -> Self:
+        """As JSON."""
+        return cls(reason=appeal.reason, by=appeal.by, against=appeal.against, made_at=utc(appeal.made_s))
 
 
 class VideoResource(Resource):
@@ -186,6 +207,7 @@ class VideoDetail(VideoResource):
         description="false: it is not judged yet, or its pictures, similar videos and Content Credentials are to come",
     )
     decisions: list[DecisionResource] = Field(default_factory=list, description="by time, with those undone")
+    appeals: list[AppealResource] = Field(default_factory=list, description="by time")
     known: KnownResource | None = Field(default=None, description="what people decided on a copy of this video")
 
 
@@ -194,6 +216,7 @@ def detail_of(
     viewer: Role,
     verdict: Verdict | None,
     decisions: list[DecisionResource],
+    appeals: list[AppealResource],
     known: KnownDecision | None,
     *,
     complete: bool,
@@ -202,7 +225,7 @@ def detail_of(
     record = None if verdict is None else verdict.model_dump(mode="json", by_alias=True, exclude={"frames"})
     copy = None if known is None else KnownResource.of_decision(known)
     fields = VideoResource.of(video, viewer).model_dump()
-    return VideoDetail(**fields, verdict=record, complete=complete, decisions=decisions, known=copy)
+    return VideoDetail(**fields, verdict=record, complete=complete, decisions=decisions, appeals=appeals, known=copy)
 
 
 class VideoPage(Resource):

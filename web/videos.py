@@ -20,6 +20,7 @@ from pipeline.video.window import Window, asked_part
 from web import audit
 from web.audit import Kind
 from web.database import Database
+from web.keys import Role
 from web.problems import Code, ProblemError, busy, not_found
 from web.rounds import Choice, Policy, Round, Standing, standing
 from web.webhooks import Notify, WebhookEvent
@@ -412,12 +413,33 @@ def standing_of(rows: sqlite3.Connection, video: Video, policy: Policy) -> Stand
     """
     if video.golden is not None:
         return Standing(Round.CLOSED, video.golden)
+    if (appealed := _standing_after_appeal(rows, video.n)) is not None:
+        return appealed
     found = rows.execute(
         "SELECT decision FROM decisions AS d WHERE video = ?1 AND track IS NULL AND undone_s IS NULL ORDER BY "
         "(SELECT min(n) FROM decisions WHERE video = ?1 AND track IS NULL AND key_id = d.key_id)",
         (video.n,),
     )
     return standing(video.id, video.label, [Choice(row["decision"]) for row in found], policy)
+
+
+def _standing_after_appeal(rows: sqlite3.Connection, video: int) -> Standing | None:
+    """How far the review of a video is after its last appeal: a senior decides; None: nobody appealed."""
+    after = appealed_after(rows, video)
+    if after is None:
+        return None
+    row = rows.execute(
+        "SELECT decision FROM decisions JOIN keys ON keys.id = key_id WHERE video = ? AND track IS NULL "
+        "AND undone_s IS NULL AND n > ? AND keys.role IN (?, ?) ORDER BY n LIMIT 1",
+        (video, after, Role.SENIOR.text, Role.ADMIN.text),
+    ).fetchone()
+    return Standing(Round.SENIOR) if row is None else Standing(Round.CLOSED, Choice(row["decision"]))
+
+
+def appealed_after(rows: sqlite3.Connection, video: int) -> int | None:
+    """The number of the last decision before the last appeal on a video; None: nobody appealed."""
+    row = rows.execute("SELECT after FROM appeals WHERE video = ? ORDER BY n DESC LIMIT 1", (video,)).fetchone()
+    return None if row is None else int(row["after"])
 
 
 def video_of(row: sqlite3.Row) -> Video:

@@ -237,3 +237,48 @@ def test_a_verdict_that_comes_again_keeps_what_people_decided(reviewed: Served, 
         videos.finish(id_, report)
     found = [(each["round"], each["answer"]) for each in map(queue.get, queue.ids)]
     assert found == [("closed", "not_applicable"), ("second", None)]
+
+
+def test_an_appeal_is_decided_by_somebody_else(reviewed: Served, face: Path) -> None:
+    submitter, stranger = reviewed.client(Role.SUBMIT), reviewed.client(Role.SUBMIT)
+    queue = Queue(reviewed, face, 1, submitter)
+    (id_,) = queue.ids
+    first, second, third = (reviewed.client(Role.SENIOR) for _ in range(3))
+    body = {"reason": "that is my face, and I said it"}
+    assert submitter.post(f"/v1/videos/{id_}/appeals", json=body).status_code == 409, "nothing is decided yet"
+    for client in (first, second):
+        assert decide(client, id_, "fake").status_code == 201
+    assert (queue.get(id_)["round"], queue.get(id_)["answer"]) == ("closed", "fake")
+    assert stranger.post(f"/v1/videos/{id_}/appeals", json=body).status_code == 404
+    assert submitter.post(f"/v1/videos/{id_}/appeals", json={"reason": ""}).status_code == 422
+    made = submitter.post(f"/v1/videos/{id_}/appeals", json=body)
+    assert (made.status_code, made.json()["against"]) == (201, "fake")
+    assert submitter.post(f"/v1/videos/{id_}/appeals", json=body).status_code == 409, "it is open already"
+    assert (queue.get(id_)["round"], queue.get(id_)["answer"]) == ("senior", None)
+    reviewer = reviewed.client(Role.REVIEW)
+    assert reviewer.get(f"/v1/videos/{id_}").json()["appeals"] == [], "it would say what others decided"
+    assert decide(reviewer, id_, "real").status_code == 403
+    assert decide(first, id_, "real").status_code == 403, "who decided before does not decide again"
+    assert queue.next(first) is None
+    assert queue.next(third) == id_
+    assert decide(third, id_, "real").status_code == 201
+    detail = queue.get(id_)
+    assert (detail["round"], detail["answer"], len(detail["appeals"])) == ("closed", "real", 1)
+    counts = [each["decision"] for each in detail["decisions"] if each["undone_at"] is None]
+    assert counts == ["fake", "fake", "real"], "the earlier decisions stay"
+    assert third.delete(f"/v1/videos/{id_}/decisions/last").status_code == 200
+    assert (queue.get(id_)["round"], queue.get(id_)["answer"]) == ("senior", None)
+    admin = reviewed.client()
+    assert decide(admin, id_, "fake").status_code == 201
+    assert queue.get(id_)["answer"] == "fake"
+    # A second appeal, and an admin who decided on the first one.
+    assert submitter.post(f"/v1/videos/{id_}/appeals", json=body).status_code == 201
+    assert decide(admin, id_, "real").status_code == 201
+    detail = queue.get(id_)
+    assert (detail["answer"], [each["against"] for each in detail["appeals"]]) == ("real", ["fake", "fake"])
+    kinds = [
+        each["kind"]
+        for each in admin.get("/v1/audit", params={"limit": 1000}).json()["entries"]
+        if each["video"] == id_
+    ]
+    assert kinds.count("appealed") == 2

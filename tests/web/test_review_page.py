@@ -159,3 +159,23 @@ def test_a_page_comes_blurred_for_those_who_want_that(reviewed: Served, browser:
         assert "blurred" in (page.locator("[data-stage]").get_attribute("class") or "")
         assert "blurred-faces" in (page.locator("body").get_attribute("class") or "")
         page.context.unroute("**/*.js")
+
+
+def test_a_closed_review_is_opened_again(reviewed: Served, browser: Browser, face: Path) -> None:
+    queue = Queue(reviewed, face, 1)
+    for _ in range(2):
+        decided = reviewed.client(Role.SENIOR).post(f"/v1/videos/{queue.ids[0]}/decisions", json={"decision": "fake"})
+        assert decided.status_code == 201
+    with signed_in(reviewed, browser, Role.REVIEW) as page:
+        page.goto(f"{reviewed.url}/videos/{queue.ids[0]}")
+        page.get_by_text("Open the review again").first.click()
+        page.get_by_label("Why?").fill("1 more look, please")
+        page.locator("[data-appeal] button").click()
+        expect(page.locator("[data-appeal]")).to_have_count(0)
+        expect(page.locator("[data-appeals]")).to_have_count(0)  # a reviewer may decide without knowing of it
+    with signed_in(reviewed, browser, Role.SENIOR) as page:
+        page.goto(f"{reviewed.url}/videos/{queue.ids[0]}")
+        expect(page.locator("[data-appeals]")).to_contain_text("against Fake: 1 more look, please")
+        page.keyboard.press("2")
+        expect(page.locator("[data-said]")).to_have_text("Real: saved")
+    assert queue.get(queue.ids[0])["answer"] == "real"

@@ -23,7 +23,7 @@ from web.pages.rendering import moment, page, signed_in
 from web.pages.text import SKIP_REASONS, TEXT
 from web.problems import ProblemError
 from web.review_resources import PreferencesResource
-from web.rounds import Choice
+from web.rounds import Choice, Round
 from web.routes.choosing import MAX_NAME, only_own
 from web.routes.videos import seen
 from web.service import COOKIE, Service, TheService, check_own_page
@@ -128,6 +128,18 @@ def logout(request: Request, service: TheService, csrf: Annotated[str, FormField
     return answer
 
 
+def _appeal_texts(service: Service, video: Video, names: dict[str, str]) -> list[dict[str, str]]:
+    return [
+        {
+            "reason": each.reason,
+            "against": TEXT[each.against.value] if each.against is not None else "",
+            "by": names.get(each.by, each.by),
+            "at": moment(each.made_s),
+        }
+        for each in service.decisions.appeals(video)
+    ]
+
+
 def _sign_out_there(service: Service, caller: Caller) -> str | None:
     """Where a person ends their session at the provider, which would sign them in again without a question."""
     if service.provider is None or not service.accounts.has(caller.key.id):
@@ -209,6 +221,8 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
         moments=service.explainer.moments_s(video),
         is_picture=(video.upload.media_type or "").startswith("image/"),
         decisions=[_decision_text(each, names, caller.key.id) for each in service.decisions.seen_by(video, caller.key)],
+        appeals=[] if caller.key.role is Role.REVIEW and is_hidden(video) else _appeal_texts(service, video, names),
+        may_appeal=report is not None and video.golden is None and video.round in (Round.CLOSED, Round.AUTOMATIC),
         choices=[(each.value, TEXT[each.value]) for each in Choice],
         may_decide=may_review and not is_held,
         may_delete=video.key_id == caller.key.id or caller.key.role >= Role.SENIOR,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -18,6 +18,8 @@ from starlette.concurrency import run_in_threadpool
 
 from pipeline.contracts import SourceClass, State
 from pipeline.sources import SourceError
+from web.appeals import Appeal
+from web.decisions import is_hidden
 from web.headers import MAX_BODY_BYTES
 from web.hub import Event, Listener
 from web.keys import Caller, Role
@@ -26,6 +28,8 @@ from web.listing import MAX_PAGE, Sort
 from web.media import MediaWriter
 from web.problems import Code, ProblemError, busy, fields_text, not_found
 from web.resources import (
+    AppealRequest,
+    AppealResource,
     DecisionRequest,
     DecisionResource,
     FramesResource,
@@ -284,6 +288,18 @@ def undo(id: str, service: TheService, caller: TheCaller) -> DecisionResource:
     return answer
 
 
+@router.post("/videos/{id}/appeals", status_code=201, response_model=AppealResource)
+def appeal(id: str, wanted: AppealRequest, service: TheService, caller: TheCaller) -> AppealResource:
+    """Open a closed review again: a senior who did not decide before decides; the earlier decisions stay.
+
+    Keys that handed the video in may appeal, and those of role review.
+    """
+    video = seen(service, caller, id)
+    made = AppealResource.of(service.decisions.appeal(video, caller.key, wanted.reason))
+    service.webhooks.wake()
+    return made
+
+
 def seen(service: Service, caller: Caller, id_: str) -> Video:
     """A video that the caller may see.
 
@@ -299,7 +315,15 @@ def _detail(service: Service, caller: Caller, video: Video) -> VideoDetail:
     known = known_decision(service.known.similar(video, only_own(caller)))
     verdict = None if report is None else report.verdict
     complete = service.judge.is_complete(video)
-    return detail_of(video, caller.key.role, verdict, decisions, known, complete=complete)
+    appeals = [AppealResource.of(each) for each in _appeals_seen(service, caller, video)]
+    return detail_of(video, caller.key.role, verdict, decisions, appeals, known, complete=complete)
+
+
+def _appeals_seen(service: Service, caller: Caller, video: Video) -> Sequence[Appeal]:
+    """A reviewer does not see what an open review came to before."""
+    if caller.key.role is Role.REVIEW and is_hidden(video):
+        return []
+    return service.decisions.appeals(video)
 
 
 async def _received(request: Request, service: Service, caller: Caller, wanted: Upload) -> tuple[Video, bool]:

@@ -301,6 +301,15 @@ form?.querySelector("[data-undo]").addEventListener("click", undo);
 form?.querySelector("[data-next]").addEventListener("click", next);
 form?.querySelector("[data-skip]").addEventListener("click", skip);
 
+document.querySelector("[data-appeal]")?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const reason = new FormData(event.target).get("reason");
+  await saying(document.querySelector("[data-appeal-said]"), text.not_appealed, async () => {
+    await call("POST", `/v1/videos/${id}/appeals`, { reason });
+    location.reload();
+  });
+});
+
 document.querySelector("[data-delete]")?.addEventListener("click", async (event) => {
   if (!confirm(event.target.dataset.sure)) return;
   await saying(document.querySelector("[data-delete-said]"), text.not_deleted, async () => {
