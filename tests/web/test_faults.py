@@ -122,7 +122,7 @@ def test_space_is_freed_where_a_disk_is_full(tmp_path: Path, one_face: Path, mon
         id_ = str(judged(client, one_face)["id"])
         file = served.service.media.path(id_)  # type: ignore[attr-defined]
 
-        def full(id_: str) -> None:
+        def full(id_: str, by: str) -> None:
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise error

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pipeline.contracts import ScoredFace
 from pipeline.faces.boxes import iou
 from pipeline.faces.quality import MIN_QUALITY, with_quality
 from pipeline.faces.turns import boxes_back, turned
-from pipeline.frames_again import frames_at
-from pipeline.sources import Source, SourceError, SourceLimits, open_source
 from pipeline.types import Frame
 from trainers.data.layouts.listing import Listing, SourceVideo
 from trainers.data.layouts.splits import Shares, connected
@@ -23,6 +20,7 @@ from trainers.data.manifest import FAKE, REAL
 from trainers.data.video_crops import CroppedVideo, Cutter, FaceCrop, NoCropsError
 
 if TYPE_CHECKING:
+    from pipeline.contracts import ScoredFace
     from web.labels import LabelledPerson
     from web.media import Media
 
@@ -92,6 +90,10 @@ class DecidedCutter(Cutter):
             DecodeError: the file cannot be decoded.
             NoCropsError: it is not there, or none of the faces was found again.
         """
+        # Not at module level: they import pydantic, which machines that only train do not have.
+        from pipeline.frames_again import frames_at
+        from pipeline.sources import Source, SourceError, SourceLimits, open_source
+
         if self.media is None:
             raise ValueError("a DecidedCutter takes the files of a service")
         person = self.people[clip_id]

@@ -151,7 +151,7 @@ TEXT: Final[dict[str, str]] = {
     "finished": "judged",
     "back": "All videos",
     "not_played": "This browser does not play this file.",
-    "more_comes": "Pictures of the people, similar videos and Content Credentials follow.",
+    "more_comes": "Pictures of the people, similar videos and what the file says about itself follow.",
     "show_more": "They are there: show them",
     "times_below": "Its faces and their times are below.",
     "no_file": "Only the address of this video was handed in.",
