@@ -133,14 +133,15 @@ def seal(rows: sqlite3.Connection, today: str | None = None) -> None:
     done = rows.execute("SELECT max(n) AS n FROM audit_seals").fetchone()["n"] or 0
     ends: dict[str, Entry] = {}
     for entry in _entries(rows, done):
-        ends[day_of(entry)] = entry
+        if (day := day_of(entry)) >= today:
+            break
+        ends[day] = entry
     for day, entry in ends.items():
-        if day < today:
-            made = Seal(day, entry.n, entry.hash, "")
-            rows.execute(
-                "INSERT OR IGNORE INTO audit_seals (day, n, hash, signature) VALUES (?, ?, ?, sign(?))",
-                (day, entry.n, entry.hash, made.signed()),
-            )
+        signed = Seal(day, entry.n, entry.hash, "").signed()
+        rows.execute(
+            "INSERT OR IGNORE INTO audit_seals (day, n, hash, signature) VALUES (?, ?, ?, sign(?))",
+            (day, entry.n, entry.hash, signed),
+        )
 
 
 def entries(rows: sqlite3.Connection, after: int = 0, limit: int | None = None) -> Iterator[Entry]:

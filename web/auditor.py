@@ -1,4 +1,4 @@
-"""Notes in the audit log who looked at which video, and seals the log day by day."""
+"""Notes who looked at which video, seals the audit log day by day, and lets nothing that was deleted stay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 # Another look by the same person within this time is the same one: a player asks for a file piece by piece.
 _SAME_S: Final = 600.0
 _MAX_KNOWN: Final = 10_000
-# How often the service looks whether a day is over, in seconds.
+# How often the service looks whether a day is over, and cuts the log of changes, in seconds.
 _SEAL_S: Final = 300.0
 
 
@@ -58,11 +58,12 @@ class Auditor:
         with self._lock:
             if now_s - self._known.get((by, video), -_SAME_S) < _SAME_S:
                 return
+        with self._database.write() as rows:
+            audit.append(rows, Kind.LOOKED, by=by, video=video)
+        with self._lock:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[by, video] = now_s
-        with self._database.write() as rows:
-            audit.append(rows, Kind.LOOKED, by=by, video=video)
 
     def started(self, facts: dict[str, Any]) -> None:
         """Note how the service works from now on, if that is new.
@@ -89,6 +90,7 @@ class Auditor:
             try:
                 with self._database.write() as rows:
                     audit.seal(rows)
+                self._database.erase()
             except Exception as error:  # a full disk, a locked database: the next time
                 log.warning("the audit log is not sealed", error=str(error), exc_info=not is_out_of_space(error))
             if self._stopping.wait(_SEAL_S):

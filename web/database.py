@@ -215,8 +215,16 @@ class Database:
         connection.execute("COMMIT")
 
     def erase(self) -> None:
-        """Let nothing that was deleted stay in the log of changes, as far as nobody reads from it now."""
-        self.read().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Let nothing that was deleted stay in the log of changes. While somebody reads from it, nothing is done."""
+        connection = self.read()
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {round(_BUSY_S * 1000)}")
 
     def close(self) -> None:
         """Close all connections; no thread may use them any more."""

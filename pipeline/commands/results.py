@@ -72,11 +72,12 @@ def tail(
             in_file = json_to is not None and str(json_to) != "-"
             file = stack.enter_context(json_to.open("ab")) if json_to is not None and in_file else None
             for message in read_topic(settings.kafka, Topic.VERDICTS, follow=True, beginning=beginning):
-                if file is not None:
-                    file.write((message.value or b"") + b"\n")
+                if file is not None and message.value is not None:
+                    file.write(message.value + b"\n")
                     file.flush()
                 if str(json_to) == "-":
-                    echo_record((message.value or b"").decode("utf-8", "replace"))
+                    if message.value is not None:
+                        echo_record(message.value.decode("utf-8", "replace"))
                 else:
                     echo(visible(record_line(message)))
     except KeyboardInterrupt as error:

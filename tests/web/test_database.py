@@ -52,3 +52,20 @@ def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
         rows.execute("PRAGMA user_version = 1000")
     with pytest.raises(DatabaseError, match="later version"):
         Database(path)
+
+
+def test_what_was_deleted_stays_no_longer_than_somebody_reads(tmp_path: Path) -> None:
+    path = tmp_path / "unmask.sqlite3"
+    database, other = Database(path), Database(path)
+    with database.write() as rows:
+        rows.execute("INSERT INTO secrets (name, value) VALUES ('a', ?)", (b"needle " * 3000,))
+    database.erase()
+    reading = other.read().execute("SELECT * FROM secrets, sqlite_schema")
+    reading.fetchone()
+    with database.write() as rows:
+        rows.execute("DELETE FROM secrets")
+    database.erase()  # it does not wait for the reader
+    reading.close()
+    database.erase()
+    assert (tmp_path / "unmask.sqlite3-wal").stat().st_size == 0
+    assert b"needle" not in path.read_bytes()
