@@ -46,20 +46,20 @@ def appeals_of(rows: sqlite3.Connection, video: Video) -> Sequence[Appeal]:
     ]
 
 
-def add_appeal(rows: sqlite3.Connection, video: Video, key: Key, reason: str) -> Appeal:
+def add_appeal(rows: sqlite3.Connection, video: Video, key: Key, reason: str, salt: str) -> Appeal:
     """Note an appeal; `standing_of` has what it does to the review.
 
     Raises:
         ProblemError: the review is not closed, or the clip checks reviewers.
     """
     if video.golden is not None or video.round not in (Round.CLOSED, Round.AUTOMATIC):
-        detail = "its answer is known" if video.golden is not None else "its review is not closed"
-        raise ProblemError(409, Code.CONFLICT, f"nothing to appeal against: {detail}")
+        # One text: reviewers do not see which clips check them.
+        raise ProblemError(409, Code.CONFLICT, "nothing to appeal against: its review is not closed")
     now_s = time.time()
     n = rows.execute(
-        "INSERT INTO appeals (video, key_id, reason, against, after, made_s) VALUES (?1, ?2, ?3, ?4, "
+        "INSERT INTO appeals (video, key_id, reason, salt, against, after, made_s) VALUES (?1, ?2, ?3, ?6, ?4, "
         "(SELECT coalesce(max(n), 0) FROM decisions WHERE video = ?1), ?5)",
-        (video.n, key.id, reason, video.answer, now_s),
+        (video.n, key.id, reason, video.answer, now_s, salt),
     ).lastrowid
     return Appeal(int(n or 0), key.id, reason, video.answer, now_s)
 

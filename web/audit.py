@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from typing import Any, Final
 
 # What the first entry names as the one before it.
 START: Final = "0" * 64
+# A field of an entry, in SQL; null where the entry cannot be read.
+FIELD: Final = "CASE WHEN json_valid(text) THEN json_extract(text, '$.{}') END"
 _SEAL: Final = "unmask audit seal 1"
 _BATCH: Final = 1000
 
@@ -60,9 +63,13 @@ class Entry:
 
     @property
     def values(self) -> dict[str, Any]:
-        """What it says."""
-        found: dict[str, Any] = json.loads(self.text)
-        return found
+        """What it says; only its number where it cannot be read, as somebody has changed it."""
+        try:
+            found = json.loads(self.text)
+        except (ValueError, TypeError, RecursionError):
+            found = None
+        empty = {"n": self.n, "at": "", "kind": "unreadable", "by": None, "video": None, "data": {}, "before": ""}
+        return found if isinstance(found, dict) and found.keys() == empty.keys() else empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,16 @@ def append(
     rows.execute("INSERT INTO audit (n, text, hash, signature) VALUES (?, ?, ?, sign(?))", (n, text, hash_, hash_))
 
 
+def new_salt() -> str:
+    """For `text_digest`; it is kept with the words, and deleted with them."""
+    return secrets.token_hex(16)
+
+
+def text_digest(salt: str, *words: str) -> str:
+    """What an entry has of somebody's words: without the salt, short ones cannot be guessed from it."""
+    return hashlib.sha256(json.dumps([salt, *words]).encode()).hexdigest()
+
+
 def seal(rows: sqlite3.Connection, today: str | None = None) -> None:
     """Sign the end of each day that is over and not sealed yet.
 
@@ -161,7 +178,7 @@ def entries(rows: sqlite3.Connection, after: int = 0, limit: int | None = None) 
 def seals(rows: sqlite3.Connection) -> list[Seal]:
     """All seals, by day."""
     found = rows.execute("SELECT * FROM audit_seals ORDER BY day")
-    return [Seal(row["day"], row["n"], row["hash"], bytes(row["signature"]).hex()) for row in found]
+    return [Seal(row["day"], row["n"], row["hash"], _bytes(row["signature"]).hex()) for row in found]
 
 
 def day_of(entry: Entry) -> str:
@@ -190,15 +207,15 @@ def check(rows: sqlite3.Connection, has_signed: Verifies, kept: Sequence[Seal] =
         if n != last_n + 1:
             faults.append(f"entries {last_n + 1} to {n - 1} are missing")
         try:
-            values = json.loads(text)
+            values = json.loads(text) if isinstance(text, str) else {}
             said_n, said_before, at = values["n"], values["before"], str(values["at"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             faults.append(f"entry {n} cannot be read")
             before, last_n = hash_, n
             continue
         if hash_of(text) != hash_:
             faults.append(f"entry {n} was changed: its hash is another one")
-        elif not has_signed(hash_.encode(), bytes(row["signature"])):
+        elif not has_signed(str(hash_).encode(), _bytes(row["signature"])):
             faults.append(f"entry {n} is not signed by the service's key")
         if said_n != n:
             faults.append(f"entry {n} was moved: it says that it is entry {said_n}")
@@ -238,6 +255,10 @@ def _entries(rows: sqlite3.Connection, after: int) -> Iterator[Entry]:
     ).fetchall():
         yield from (Entry(row["n"], row["text"], row["hash"]) for row in found)
         after = found[-1]["n"]
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
 
 
 def hash_of(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -71,13 +72,14 @@ class Auditor:
         Args:
             facts: weights, thresholds, rules.
         """
+        facts = json.loads(json.dumps(facts))  # as it is read again
         with self._database.write() as rows:
             if self._last_start(rows) != facts:
                 audit.append(rows, Kind.STARTED, **facts)
 
     @staticmethod
     def _last_start(rows: sqlite3.Connection) -> dict[str, Any] | None:
-        query = "SELECT n FROM audit WHERE json_extract(text, '$.kind') = ? ORDER BY n DESC LIMIT 1"
+        query = f"SELECT n FROM audit WHERE {audit.FIELD.format('kind')} = ? ORDER BY n DESC LIMIT 1"
         row = rows.execute(query, (Kind.STARTED,)).fetchone()
         if row is None:
             return None

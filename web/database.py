@@ -156,10 +156,11 @@ _STEPS: Final = (
     """
     CREATE TABLE appeals (
         n INTEGER PRIMARY KEY AUTOINCREMENT, video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE,
-        key_id TEXT NOT NULL REFERENCES keys, reason TEXT NOT NULL, against TEXT, after INTEGER NOT NULL,
-        made_s REAL NOT NULL
+        key_id TEXT NOT NULL REFERENCES keys, reason TEXT NOT NULL, salt TEXT NOT NULL, against TEXT,
+        after INTEGER NOT NULL, made_s REAL NOT NULL
     );
     CREATE INDEX appeals_of ON appeals (video, n);
+    ALTER TABLE decisions ADD COLUMN salt TEXT NOT NULL DEFAULT '';
     """,
 )
 # A writer waits this long for another one, in seconds.

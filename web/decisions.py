@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -94,14 +92,15 @@ class Decisions:
                 (now_s, video.n, track, key.id, appealed_after(rows, video.n) or 0),
             )
             blind = key.role is Role.REVIEW and is_hidden(video)
+            salt = audit.new_salt()
             n = rows.execute(
-                "INSERT INTO decisions (video, track, decision, reason, comment, key_id, blind, made_s) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (video.n, track, decision, reason, comment, key.id, blind, now_s),
+                "INSERT INTO decisions (video, track, decision, reason, comment, salt, key_id, blind, made_s) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (video.n, track, decision, reason, comment, salt, key.id, blind, now_s),
             ).lastrowid
             if track is None:
                 rows.execute("DELETE FROM leases WHERE video = ? AND key_id = ?", (video.n, key.id))
-            digest = hashlib.sha256(json.dumps([reason, comment]).encode()).hexdigest()
+            digest = audit.text_digest(salt, reason, comment)
             audit.append(
                 rows, Kind.DECIDED, by=key.id, video=video.id, n=n, track=track, decision=decision, text_sha256=digest
             )
@@ -123,6 +122,8 @@ class Decisions:
             ).fetchone()
             if row is None:
                 raise ProblemError(404, Code.NOT_FOUND, "nothing to undo: you have no decision on this video")
+            if row["n"] <= (appealed_after(rows, video.n) or 0):
+                raise ProblemError(409, Code.CONFLICT, "somebody appealed against this decision: it stays as it is")
             if now_s - row["made_s"] > UNDO_S:
                 raise ProblemError(
                     409, Code.CONFLICT, f"a decision can be undone for {UNDO_S / 60:.0f} minutes; decide again instead"
@@ -156,8 +157,9 @@ class Decisions:
             if row is None:
                 raise not_found("video")
             video = video_of(row)
-            made = add_appeal(rows, video, key, reason)
-            digest = hashlib.sha256(reason.encode()).hexdigest()
+            salt = audit.new_salt()
+            made = add_appeal(rows, video, key, reason, salt)
+            digest = audit.text_digest(salt, reason)
             audit.append(
                 rows, Kind.APPEALED, by=key.id, video=video.id, n=made.n, against=made.against, text_sha256=digest
             )

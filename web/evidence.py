@@ -23,11 +23,11 @@ from pipeline.results import wording
 from pipeline.results.report import render_report
 from pipeline.results.report_clips import RunSummary
 from web import audit
-from web.appeals import appeals_of
 from web.audit import Kind
 from web.database import Database
 from web.media import Media
 from web.quality import QualityReport
+from web.rounds import Round
 from web.signing import verifier
 from web.videos import Video, Videos
 
@@ -37,6 +37,10 @@ _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _BLOCK: Final = 1 << 20
 # Of what is read whole when a pack is checked; the video's file is read block by block.
 _MAX_READ: Final = 256 << 20
+# What reading a made-up pack may raise.
+_DAMAGED: Final = (
+    zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, NotImplementedError, EOFError, RecursionError,
+)  # fmt: skip
 
 
 class EvidenceError(UnmaskError):
@@ -107,14 +111,14 @@ def write_pack(
     report = videos.report(video)
     if report is None:
         raise EvidenceError(f"{id_} is {video.state}: there is no verdict yet")
-    with database.write() as rows:
-        audit.append(rows, Kind.EXPORTED, video=id_, what="evidence", file=with_file, comments=comments)
     with ExitStack() as stack:
+        path = stack.enter_context(media.local(id_)) if with_file and video.upload.uri is None else None
+        if with_file and (path is None or not path.is_file()):
+            raise EvidenceError(f"{id_}: its file is not here, only what was found in it")
+        with database.write() as rows:
+            audit.append(rows, Kind.EXPORTED, video=id_, what="evidence", file=with_file, comments=comments)
         parts = list(_parts(database, video, report, comments=comments))
-        if with_file:
-            path = stack.enter_context(media.local(id_)) if video.upload.uri is None else None
-            if path is None or not path.is_file():
-                raise EvidenceError(f"{id_}: its file is not here, only what was found in it")
+        if path is not None:
             parts.append(_Part(MEDIA, path))
         manifest = _manifest(database, video, parts)
         signature = base64.b64encode(database.signer.sign(manifest)) + b"\n"
@@ -139,7 +143,7 @@ def check_pack(file: Path, public_keys: Sequence[str] = ()) -> Checked:
     try:
         with zipfile.ZipFile(file) as pack:
             return _checked(file, pack, public_keys)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, NotImplementedError, EOFError) as error:
+    except _DAMAGED as error:
         raise EvidenceError(f"{file}: not an evidence pack, or damaged: {error or type(error).__name__}") from error
 
 
@@ -166,6 +170,7 @@ def _checked(file: Path, pack: zipfile.ZipFile, public_keys: Sequence[str]) -> C
     entries = _read(pack, "audit.jsonl").decode().splitlines()
     faults += _audit_faults(entries, has_signed)
     judged = [json.loads(json.loads(line)["text"]) for line in entries]
+    faults += _decision_faults(_read(pack, "decisions.jsonl").decode().splitlines(), judged)
     records = [each["data"]["record_sha256"] for each in judged if each["kind"] == Kind.JUDGED]
     if not records or records[-1] != hashlib.sha256(_read(pack, "record.json")).hexdigest():
         faults.append("the record is not the one that the audit log has")
@@ -185,6 +190,25 @@ def _audit_faults(lines: Iterable[str], has_signed: Callable[[bytes, bytes], boo
         is_whole = audit.hash_of(entry["text"]) == entry["hash"]
         if not is_whole or not has_signed(entry["hash"].encode(), bytes.fromhex(entry["signature"])):
             yield f"entry {json.loads(entry['text'])['n']} of the audit log was changed"
+
+
+def _decision_faults(lines: Iterable[str], entries: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Decisions that are not those of the audit log. Those made before there was one have no entry."""
+    logged = {each["data"]["n"]: each["data"] for each in entries if each["kind"] == Kind.DECIDED}
+    undone = {each["data"]["n"] for each in entries if each["kind"] == Kind.UNDONE}
+    seen = set()
+    for line in lines:
+        decision = json.loads(line)
+        n = decision["n"]
+        seen.add(n)
+        entry = logged.get(n)
+        is_same = entry is None or (entry["decision"], entry["track"]) == (decision["decision"], decision["track"])
+        if entry is not None and decision.get("salt") and is_same:
+            digest = audit.text_digest(decision["salt"], decision["reason"], decision["comment"])
+            is_same = entry["text_sha256"] == digest
+        if not is_same or (n in undone and decision["undone_at"] is None):
+            yield f"decision {n} is not the one that the audit log has"
+    yield from (f"decision {n} is missing" for n in sorted(logged.keys() - seen))
 
 
 def _parts(database: Database, video: Video, report: ClipReport, *, comments: bool) -> Iterator[_Part]:
@@ -211,10 +235,7 @@ def _parts(database: Database, video: Video, report: ClipReport, *, comments: bo
         number = shown[portrait.track] = shown.get(portrait.track, -1) + 1
         yield _Part(f"faces/track-{portrait.track}-{number}.jpg", portrait.jpeg)
     yield _Part("decisions.jsonl", "".join(_decisions(database, video, comments=comments)).encode())
-    appeals = (
-        json.dumps({"n": each.n, "against": each.against, "made_at": _moment(each.made_s)}) + "\n"
-        for each in appeals_of(database.read(), video)
-    )
+    appeals = _appeals(database, video, comments=comments)
     yield _Part("appeals.jsonl", "".join(appeals).encode())
     yield _Part("audit.jsonl", "".join(_audit(database, video)).encode())
     seals = (json.dumps(asdict(each)) + "\n" for each in audit.seals(database.read()))
@@ -254,7 +275,11 @@ def _facts(video: Video, report: ClipReport) -> dict[str, Any]:
 
 def _statement(video: Video, report: ClipReport) -> dict[str, Any]:
     """Fields of a statement of reasons (Regulation (EU) 2022/2065, article 17); null: for the platform to fill in."""
-    by_people = video.answer is not None and video.round != "automatic"
+    by_people = video.answer is not None and video.round is not Round.AUTOMATIC
+    facts = wording.rationale(report.verdict, report.thresholds)
+    if by_people and video.answer is not None:
+        facts = f"{facts} Reviewers decided: {video.answer.value.replace('_', ' ')}."
+    decided = "AUTOMATED_DECISION_PARTIALLY" if by_people else "AUTOMATED_DECISION_FULLY"
     return {
         "decision_visibility": None,
         "decision_monetary": None,
@@ -269,10 +294,10 @@ def _statement(video: Video, report: ClipReport) -> dict[str, Any]:
         ],
         "content_date": None,
         "application_date": None,
-        "decision_facts": wording.rationale(report.verdict, report.thresholds),
+        "decision_facts": facts.strip(),
         "source_type": None,
         "automated_detection": "Yes",
-        "automated_decision": "AUTOMATED_DECISION_PARTIALLY" if by_people else "AUTOMATED_DECISION_FULLY",
+        "automated_decision": None if video.answer is None else decided,
         "puid": video.id,
     }
 
@@ -291,14 +316,21 @@ def _decisions(database: Database, video: Video, *, comments: bool) -> Iterator[
             "undone_at": _moment(row["undone_s"]),
         }
         if comments:
-            line |= {"reason": row["reason"], "comment": row["comment"]}
+            line |= {"reason": row["reason"], "comment": row["comment"], "salt": row["salt"]}
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _appeals(database: Database, video: Video, *, comments: bool) -> Iterator[str]:
+    for row in database.read().execute("SELECT * FROM appeals WHERE video = ? ORDER BY n", (video.n,)):
+        line = {"n": row["n"], "against": row["against"], "made_at": _moment(row["made_s"])}
+        if comments:
+            line |= {"reason": row["reason"], "salt": row["salt"]}
         yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _audit(database: Database, video: Video) -> Iterator[str]:
-    rows = database.read().execute(
-        "SELECT * FROM audit WHERE json_extract(text, '$.video') = ? ORDER BY n", (video.id,)
-    )
+    query = f"SELECT * FROM audit WHERE {audit.FIELD.format('video')} = ? ORDER BY n"
+    rows = database.read().execute(query, (video.id,))
     for row in rows:
         line = {"text": row["text"], "hash": row["hash"], "signature": bytes(row["signature"]).hex()}
         yield json.dumps(line, ensure_ascii=False) + "\n"

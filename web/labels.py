@@ -63,8 +63,8 @@ class Labels:
 def labels(database: Database, *, faces: int, disputed: bool = False, since_s: float = 0.0) -> Labels:
     """Labels from the decisions that count.
 
-    A video that people called real has real people only. In one that they called fake, a single person is fake; of
-    several people, only those have labels on whom somebody decided.
+    A video that people called real has real people only: one whom somebody called fake has no label. In one that they
+    called fake, a single person is fake; of several people, only those have labels on whom somebody decided.
 
     Args:
         database: of the service, which may be running.
@@ -117,7 +117,8 @@ def _people(
             label, found = answer, clip
         else:
             (label, most), *_ = found.most_common(1)
-            if (most < found.total() and not disputed) or 2 * most <= found.total():
+            contradicts = answer is Choice.REAL and label is Choice.FAKE
+            if (most < found.total() and not disputed) or 2 * most <= found.total() or contradicts:
                 left_out[PERSON_DISAGREED] += 1
                 continue
         seen = [face for face in record.frames if face.track == track]

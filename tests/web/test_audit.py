@@ -15,6 +15,7 @@ import pytest
 from tests.web.served import Served, judged
 from web import audit
 from web.audit import Kind, append, check, seals
+from web.auditor import Auditor
 from web.database import Database
 from web.keys import Keys, Role
 from web.signing import Signer
@@ -190,6 +191,26 @@ def test_every_manipulation_is_found(database: Database, tmp_path: Path, name: s
     with database.write() as rows:
         act(rows, tmp_path)
     assert any(found.startswith(fault) for found in check(database.read(), has_signed).faults)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO audit VALUES (31, 'xx', 'yy', zeroblob(64))",
+        "UPDATE audit SET text = cast(text AS BLOB) WHERE n = 9",
+        "UPDATE audit SET signature = 'abc' WHERE n = 9",
+        "UPDATE audit SET text = '[1]' WHERE n = 9",
+    ],
+)
+def test_an_entry_that_cannot_be_read_stops_nothing(database: Database, statement: str) -> None:
+    with database.write() as rows:
+        rows.execute(statement)
+    assert check(database.read(), database.signer.has_signed).faults
+    auditor = Auditor(database)
+    for _ in range(2):
+        auditor.started({"thresholds": {"fake": (0.5, 0.6)}})
+    kinds = [each.values["kind"] for each in audit.entries(database.read())]
+    assert kinds.count("started") == 1, "the same start is noted once"
 
 
 def test_a_log_that_was_replaced_is_found_by_seals_that_were_kept(database: Database, tmp_path: Path) -> None:

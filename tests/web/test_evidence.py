@@ -60,6 +60,8 @@ def test_a_pack_has_all_that_a_verdict_rests_on(service: tuple[Served, str], pac
     assert facts["provenance"]["weights_sha256"] == record["provenance"]["weights_sha256"]
     statement = json.loads(files["statement_of_reasons.json"])
     assert (statement["automated_detection"], statement["content_type"]) == ("Yes", ["CONTENT_TYPE_VIDEO"])
+    is_closed = api.get(f"/v1/videos/{id_}").json()["answer"] is not None
+    assert statement["automated_decision"] == ("AUTOMATED_DECISION_PARTIALLY" if is_closed else None)
     (decision,) = [json.loads(line) for line in files["decisions.jsonl"].decode().splitlines()]
     assert decision["decision"] == "fake"
     assert "comment" not in decision
@@ -109,6 +111,8 @@ def rewritten(pack: Path, out: Path, changes: dict[str, bytes | None]) -> Path:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
+        ({"manifest.json": b'{"files": [1]}'}, None),
+        ({"record.json": b"[" * 200_000}, None),
         ({"record.json": b"{}"}, None),
         ({"report.html": b"<p>real</p>"}, "report.html was changed"),
         ({"faces/track-0-0.jpg": None}, "other files than its manifest lists"),
@@ -125,6 +129,31 @@ def test_other_files_are_found(pack: Path, tmp_path: Path, changes: dict[str, by
             check_pack(changed)
     else:
         assert any(fault in found for found in check_pack(changed).faults)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE decisions SET decision = 'real' WHERE video = ?",
+        "UPDATE decisions SET comment = 'another' WHERE video = ?",
+        "DELETE FROM decisions WHERE video = ?",
+    ],
+)
+def test_decisions_are_those_of_the_audit_log(service: tuple[Served, str], tmp_path: Path, change: str) -> None:
+    served, id_ = service
+    database, media_ = served.service.database, served.service.media
+    n = served.service.videos.get(id_).n
+    kept = database.read().execute("SELECT * FROM decisions WHERE video = ?", (n,)).fetchall()
+    with database.write() as rows:
+        rows.execute(change, (n,))
+    try:
+        write_pack(tmp_path / "x.zip", database, media_, id_, comments=True)
+    finally:
+        with database.write() as rows:
+            rows.execute("DELETE FROM decisions WHERE video = ?", (n,))
+            for row in kept:
+                rows.execute(f"INSERT INTO decisions VALUES ({', '.join('?' * len(row))})", tuple(row))
+    assert any(fault.startswith("decision 1 ") for fault in check_pack(tmp_path / "x.zip").faults)
 
 
 def test_the_commands_make_and_check_packs(service: tuple[Served, str], tmp_path: Path) -> None:

@@ -259,6 +259,7 @@ def test_an_appeal_is_decided_by_somebody_else(reviewed: Served, face: Path) -> 
     assert reviewer.get(f"/v1/videos/{id_}").json()["appeals"] == [], "it would say what others decided"
     assert decide(reviewer, id_, "real").status_code == 403
     assert decide(first, id_, "real").status_code == 403, "who decided before does not decide again"
+    assert first.delete(f"/v1/videos/{id_}/decisions/last").status_code == 409, "nor takes it back"
     assert queue.next(first) is None
     assert queue.next(third) == id_
     assert decide(third, id_, "real").status_code == 201
@@ -282,3 +283,12 @@ def test_an_appeal_is_decided_by_somebody_else(reviewed: Served, face: Path) -> 
         if each["video"] == id_
     ]
     assert kinds.count("appealed") == 2
+
+
+def test_an_appeal_does_not_tell_which_clips_check_reviewers(reviewed: Served, face: Path) -> None:
+    queue = Queue(reviewed, face, 2)
+    senior, reviewer = reviewed.client(Role.SENIOR), reviewed.client(Role.REVIEW)
+    assert senior.put(f"/v1/videos/{queue.ids[0]}/golden", json={"answer": "real"}).status_code == 200
+    answers = [reviewer.post(f"/v1/videos/{id_}/appeals", json={"reason": "x"}) for id_ in queue.ids]
+    assert [each.status_code for each in answers] == [409, 409]
+    assert answers[0].json()["detail"] == answers[1].json()["detail"]

@@ -172,7 +172,8 @@ def test_a_closed_review_is_opened_again(reviewed: Served, browser: Browser, fac
         page.get_by_label("Why?").fill("1 more look, please")
         page.locator("[data-appeal] button").click()
         expect(page.locator("[data-appeal]")).to_have_count(0)
-        expect(page.locator("[data-appeals]")).to_have_count(0)  # a reviewer may decide without knowing of it
+        expect(page.locator("[data-appeals]")).to_contain_text("1 more look, please")
+        expect(page.locator("[data-decide]")).to_have_count(0)
     with signed_in(reviewed, browser, Role.SENIOR) as page:
         page.goto(f"{reviewed.url}/videos/{queue.ids[0]}")
         expect(page.locator("[data-appeals]")).to_contain_text("against Fake: 1 more look, please")

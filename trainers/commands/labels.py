@@ -30,7 +30,12 @@ def _group() -> None:
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="Folder for shards and manifest. An interrupted run in it is resumed.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder for shards and manifest. An interrupted run in it is resumed, if nothing new was decided."
+        ),
+    ],
     folder: Folder = None,
     store: Annotated[
         str | None,
@@ -63,7 +68,7 @@ def export(
     """Cut the faces of people on whom reviewers decided: tar shards and manifest.parquet, to train on.
 
     A person counts if the review of the video is closed and nobody disagreed. Copies of a video are in one split.
-    Faces leave the service by this command only; it is noted in the audit log.
+    Faces leave the service for training by this command only; it is noted in the audit log.
 
     Exit codes: 0 done, 3 some people have no crops (failures.csv), 2 bad options or no labels, 130 interrupted.
     """
@@ -95,6 +100,8 @@ def export(
             if not listing.videos:
                 fail("nobody in a video has a label: nothing to export")
             media = media_of(store, at, 16 << 30)
+            with database.write() as rows:  # before anything leaves
+                append(rows, Kind.EXPORTED, what="labels", people=len(found.people))
             faces = create_detector(detector, weights=detector_weights, streams=threads)
             with DecodeServer() as server, progress(console) as bar:
                 task = bar.add_task("people", total=len(listing.videos))
@@ -111,7 +118,5 @@ def export(
     except KeyboardInterrupt:
         console.print(f"[yellow]Interrupted.[/] The same command resumes from {out}.", highlight=False)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    with database.write() as rows:
-        append(rows, Kind.EXPORTED, what="labels", people=len(found.people), crops=len(prepared.manifest))
     print_prepared(console_of(stderr=False), prepared, out)
     raise typer.Exit(EXIT_SOME_FAILED if prepared.failures else 0)

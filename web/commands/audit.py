@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,7 +51,10 @@ def verify(
         check_exist([seals])
         kept = [] if seals is None else _read(seals)
         has_signed = verifier(public_key or [database.signer.public])
-        found = check(database.read(), has_signed, kept)
+        try:
+            found = check(database.read(), has_signed, kept)
+        except sqlite3.Error as error:
+            fail(f"not whole: the log cannot be read: {error}", code=EXIT_FAULTY)
     for fault in found.faults[:_SHOWN]:
         echo(fault, err=True)
     if len(found.faults) > _SHOWN:
@@ -75,7 +79,7 @@ def show(
         database = _database(folder)
     for entry in entries(database.read(), after):
         if video is None or entry.values["video"] == video:
-            echo(entry.text)
+            echo(str(entry.text))
 
 
 @app.command("seals")

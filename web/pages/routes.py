@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from pipeline.contracts import SourceClass, Strength
 from pipeline.results import wording
 from pipeline.results.clip_view import detailed
+from web.appeals import Appeal
 from web.decisions import Decision, is_hidden
 from web.keys import SESSION_S, Caller, Key, Role
 from web.known import known_decision
@@ -25,7 +27,7 @@ from web.problems import ProblemError
 from web.review_resources import PreferencesResource
 from web.rounds import Choice, Round
 from web.routes.choosing import MAX_NAME, only_own
-from web.routes.videos import seen
+from web.routes.videos import appeals_seen, seen
 from web.service import COOKIE, Service, TheService, check_own_page
 from web.videos import Upload, Video
 
@@ -128,7 +130,7 @@ def logout(request: Request, service: TheService, csrf: Annotated[str, FormField
     return answer
 
 
-def _appeal_texts(service: Service, video: Video, names: dict[str, str]) -> list[dict[str, str]]:
+def _appeal_texts(appeals: Sequence[Appeal], names: dict[str, str]) -> list[dict[str, str]]:
     return [
         {
             "reason": each.reason,
@@ -136,7 +138,7 @@ def _appeal_texts(service: Service, video: Video, names: dict[str, str]) -> list
             "by": names.get(each.by, each.by),
             "at": moment(each.made_s),
         }
-        for each in service.decisions.appeals(video)
+        for each in appeals
     ]
 
 
@@ -221,10 +223,10 @@ def videopage(id: str, request: Request, service: TheService) -> Response:
         moments=service.explainer.moments_s(video),
         is_picture=(video.upload.media_type or "").startswith("image/"),
         decisions=[_decision_text(each, names, caller.key.id) for each in service.decisions.seen_by(video, caller.key)],
-        appeals=[] if caller.key.role is Role.REVIEW and is_hidden(video) else _appeal_texts(service, video, names),
+        appeals=_appeal_texts(appeals_seen(service, caller, video), names),
         may_appeal=report is not None and video.golden is None and video.round in (Round.CLOSED, Round.AUTOMATIC),
         choices=[(each.value, TEXT[each.value]) for each in Choice],
-        may_decide=may_review and not is_held,
+        may_decide=may_review and not is_held and not (video.round is Round.SENIOR and caller.key.role < Role.SENIOR),
         may_delete=video.key_id == caller.key.id or caller.key.role >= Role.SENIOR,
     )
 

@@ -315,15 +315,16 @@ def _detail(service: Service, caller: Caller, video: Video) -> VideoDetail:
     known = known_decision(service.known.similar(video, only_own(caller)))
     verdict = None if report is None else report.verdict
     complete = service.judge.is_complete(video)
-    appeals = [AppealResource.of(each) for each in _appeals_seen(service, caller, video)]
+    appeals = [AppealResource.of(each) for each in appeals_seen(service, caller, video)]
     return detail_of(video, caller.key.role, verdict, decisions, appeals, known, complete=complete)
 
 
-def _appeals_seen(service: Service, caller: Caller, video: Video) -> Sequence[Appeal]:
-    """A reviewer does not see what an open review came to before."""
+def appeals_seen(service: Service, caller: Caller, video: Video) -> Sequence[Appeal]:
+    """While a review is open, a reviewer sees their own only: others' say what it came to before."""
+    found = service.decisions.appeals(video)
     if caller.key.role is Role.REVIEW and is_hidden(video):
-        return []
-    return service.decisions.appeals(video)
+        return [each for each in found if each.by == caller.key.id]
+    return found
 
 
 async def _received(request: Request, service: Service, caller: Caller, wanted: Upload) -> tuple[Video, bool]:
