@@ -152,7 +152,8 @@ def seal(rows: sqlite3.Connection, today: str | None = None) -> None:
     for entry in _entries(rows, done):
         if (day := day_of(entry)) >= today:
             break
-        ends[day] = entry
+        if day:  # it can be read
+            ends[day] = entry
     for day, entry in ends.items():
         signed = Seal(day, entry.n, entry.hash, "").signed()
         rows.execute(

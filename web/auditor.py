@@ -8,14 +8,10 @@ import threading
 import time
 from typing import Any, Final
 
-import structlog
-
 from web import audit
 from web.audit import Kind
 from web.database import Database
-from web.problems import is_out_of_space
-
-log = structlog.get_logger(__name__)
+from web.repeating import Repeating
 
 # Another look by the same person within this time is the same one: a player asks for a file piece by piece.
 _SAME_S: Final = 600.0
@@ -35,18 +31,15 @@ class Auditor:
         self._database = database
         self._known: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="seals")
+        self._seals = Repeating("seals of the audit log", _SEAL_S, self._seal)
 
     def start(self) -> None:
         """Begin to seal days, in a thread."""
-        self._thread.start()
+        self._seals.start()
 
     def stop(self) -> None:
         """End."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._seals.stop()
 
     def looked(self, by: str, video: str) -> None:
         """Note that somebody gets to see a video.
@@ -87,13 +80,7 @@ class Auditor:
         data: dict[str, Any] = entry.values["data"]
         return data
 
-    def _run(self) -> None:
-        while True:
-            try:
-                with self._database.write() as rows:
-                    audit.seal(rows)
-                self._database.erase()
-            except Exception as error:  # a full disk, a locked database: the next time
-                log.warning("the audit log is not sealed", error=str(error), exc_info=not is_out_of_space(error))
-            if self._stopping.wait(_SEAL_S):
-                return
+    def _seal(self) -> None:
+        with self._database.write() as rows:
+            audit.seal(rows)
+        self._database.erase()

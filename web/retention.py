@@ -1,8 +1,7 @@
-"""Erases judged videos whose time is over, by class."""
+"""Erases videos: one, and by class those whose time is over."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -11,13 +10,15 @@ import structlog
 
 from pipeline.contracts import SourceClass, State
 from web.database import Database
-from web.problems import is_out_of_space
+from web.media import Media
+from web.repeating import Repeating
+from web.videos import Videos
 
 log = structlog.get_logger(__name__)
 
 DAY_S: Final = 86_400.0
 _EVERY_S: Final = 600.0
-# At a time, so that a service that is asked to end does.
+# Read at a time.
 _BATCH: Final = 100
 
 
@@ -54,41 +55,51 @@ class Retention:
 
     def __init__(self, database: Database, keep_s: Mapping[SourceClass, float], erase: Callable[[str], None]) -> None:
         self._database, self._keep_s, self._erase = database, dict(keep_s), erase
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="retention")
+        self._looks = Repeating("retention", _EVERY_S, lambda: self.look(time.time()))
 
     def start(self) -> None:
         """Begin, if there is anything to do."""
         if self._keep_s:
-            self._thread.start()
+            self._looks.start()
 
     def stop(self) -> None:
         """End."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._looks.stop()
 
     def look(self, now_s: float) -> None:
         """Erase what is over at this time, Unix seconds. What cannot be erased waits for the next look."""
         for source_class, kept_s in self._keep_s.items():
-            for id_ in self._over(source_class, now_s - kept_s):
-                if self._stopping.is_set():
-                    return
-                log.info("its time is over", video=id_, source_class=source_class.value)
-                self._erase(id_)
+            after = 0
+            while found := self._over(source_class, now_s - kept_s, after):
+                after = found[-1][0]
+                for _, id_ in found:
+                    if self._looks.is_stopping:
+                        return
+                    log.info("its time is over", video=id_, source_class=source_class.value)
+                    self._erase(id_)
 
-    def _over(self, source_class: SourceClass, before_s: float) -> list[str]:
+    def _over(self, source_class: SourceClass, before_s: float, after: int) -> list[tuple[int, str]]:
+        """Numbers and ids of some videos behind this number."""
         rows = self._database.read().execute(
-            "SELECT id FROM videos WHERE state = ? AND source_class = ? AND finished_s < ? ORDER BY n LIMIT ?",
-            (State.DONE, source_class, before_s, _BATCH),
+            "SELECT n, id FROM videos WHERE state = ? AND source_class = ? AND finished_s < ? AND n > ? "
+            "ORDER BY n LIMIT ?",
+            (State.DONE, source_class, before_s, after, _BATCH),
         )
-        return [row["id"] for row in rows]
+        return [(row["n"], row["id"]) for row in rows]
 
-    def _run(self) -> None:
-        while True:
-            try:
-                self.look(time.time())
-            except Exception as error:  # a full disk, a locked database: the next time
-                log.warning("videos are not erased", error=str(error), exc_info=not is_out_of_space(error))
-            if self._stopping.wait(_EVERY_S):
-                return
+
+def erase(videos: Videos, media: Media, id_: str, by: str | None) -> None:
+    """Erase all that the service has of a video.
+
+    Args:
+        videos: the rows.
+        media: the files.
+        id_: of the video.
+        by: id of the key of who deletes it; None: its time is over, or somebody at the service's machine does.
+
+    Raises:
+        ProblemError: it was deleted meanwhile, or the store of its file is away.
+    """
+    # The file first: where that fails, the video can be erased again.
+    media.delete(id_)
+    videos.delete(id_, by)

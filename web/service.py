@@ -44,7 +44,7 @@ from web.quality import QualityReport
 from web.rates import Rates
 from web.remote_judging import RemoteJudge
 from web.resumable import Resumables
-from web.retention import Retention
+from web.retention import Retention, erase
 from web.reviews import Reviews
 from web.rounds import Policy
 from web.streams import Streams
@@ -264,9 +264,7 @@ def delete_video(service: Service, video: Video, by: str | None) -> None:
     Raises:
         ProblemError: it was deleted meanwhile, or the store of its file is away.
     """
-    # The file first: where that fails, the video can be deleted again.
-    service.media.delete(video.id)
-    service.videos.delete(video.id, by)
+    erase(service.videos, service.media, video.id, by)
     service.judge.drop(video.id)
     service.hub.publish(video.id, Event("deleted", {}, is_last=True))
 

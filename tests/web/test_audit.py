@@ -211,6 +211,9 @@ def test_an_entry_that_cannot_be_read_stops_nothing(database: Database, statemen
         auditor.started({"thresholds": {"fake": (0.5, 0.6)}})
     kinds = [each.values["kind"] for each in audit.entries(database.read())]
     assert kinds.count("started") == 1, "the same start is noted once"
+    with database.write() as rows:
+        audit.seal(rows, today="2999-01-01")
+    assert all(each.day for each in seals(database.read()))
 
 
 def test_a_log_that_was_replaced_is_found_by_seals_that_were_kept(database: Database, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests import media
 from tests.web.served import Served, judged, serving, until
 from web.database import Database
 from web.keys import Keys, Role
-from web.retention import DAY_S, parse_keep
+from web.retention import DAY_S, Retention, parse_keep
 
 UNMASK = Path(sys.executable).with_name("unmask")
 NAME, COMMENT, REASON = "erica-mustermann-at-home.mp4", "she is my neighbour Erica", "policy-4711-family"
@@ -80,6 +80,20 @@ def test_the_command_erases_videos_of_a_service_that_runs(served: Served, one_fa
         check=False,
     )
     assert done.returncode == 3
+
+
+def test_videos_that_cannot_be_erased_hold_up_no_others(tmp_path: Path) -> None:
+    database = Database(tmp_path / "unmask.sqlite3")
+    Keys(database).create("a", Role.ADMIN)
+    with database.write() as rows:
+        rows.executemany(
+            "INSERT INTO videos (id, key_id, name, source_class, state, created_s, finished_s) "
+            "SELECT ?, id, 'x', 'upload', 'done', 1, 1 FROM keys",
+            [(f"{n:024}",) for n in range(250)],
+        )
+    tried: list[str] = []
+    Retention(database, {SourceClass.UPLOAD: DAY_S}, tried.append).look(time.time())
+    assert tried == [f"{n:024}" for n in range(250)]
 
 
 def test_videos_of_a_class_are_erased_when_their_time_is_over(tmp_path: Path, no_face: Path) -> None:

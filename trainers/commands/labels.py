@@ -18,7 +18,7 @@ from trainers.commands.data import (
     print_prepared,
     progress,
 )
-from web.commands.options import Folder, folder_of
+from web.commands.options import Folder, Store, database_of, folder_of
 
 app = typer.Typer(help="Labels from what reviewers decided.", no_args_is_help=True)
 
@@ -37,14 +37,7 @@ def export(
         ),
     ],
     folder: Folder = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the service keeps uploaded files, as for `unmask serve`.",
-            envvar="UNMASK_SERVE_STORE",
-            show_default="in the folder",
-        ),
-    ] = None,
+    store: Store = None,
     disputed: Annotated[
         bool,
         typer.Option("--disputed", help="Also where people disagreed: then the answer of the review is the label."),
@@ -80,7 +73,6 @@ def export(
     from trainers.data.layouts import Shares
     from trainers.data.prepare import PrepareOptions, prepare
     from web.audit import Kind, append
-    from web.database import Database
     from web.labels import labels
     from web.media_store import media_of
 
@@ -89,11 +81,9 @@ def export(
     console = console_of()
     try:
         with exit_on_error():
-            if not (at / "unmask.sqlite3").is_file():
-                fail(f"{at}: has no unmask.sqlite3; `unmask serve` makes it, or name its folder by --folder")
             shares = Shares(val_share, test_share)
             since_s = 0.0 if since is None else since.replace(tzinfo=UTC).timestamp()
-            database = Database(at / "unmask.sqlite3")
+            database = database_of(folder)
             found = labels(database, faces=frames, disputed=disputed, since_s=since_s)
             listing = listing_of(found.people, found.alike, found.left_out, at, shares=shares, dataset=dataset)
             print_listing(console, listing, "people with a label")

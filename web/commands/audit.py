@@ -14,11 +14,10 @@ from pipeline.commands.errors import exit_on_error, fail
 from pipeline.commands.inputs import check_exist
 from pipeline.commands.output import echo
 from pipeline.visible import visible
-from web.commands.options import Folder, folder_of
+from web.commands.options import Folder, database_of
 
 if TYPE_CHECKING:
     from web.audit import Seal
-    from web.database import Database
 
 EXIT_FAULTY = 3
 _SHOWN = 50
@@ -47,7 +46,7 @@ def verify(
     from web.signing import verifier
 
     with exit_on_error():
-        database = _database(folder)
+        database = database_of(folder)
         check_exist([seals])
         kept = [] if seals is None else _read(seals)
         has_signed = verifier(public_key or [database.signer.public])
@@ -76,7 +75,7 @@ def show(
     from web.audit import entries
 
     with exit_on_error():
-        database = _database(folder)
+        database = database_of(folder)
     for entry in entries(database.read(), after):
         if video is None or entry.values["video"] == video:
             echo(str(entry.text))
@@ -88,7 +87,7 @@ def show_seals(folder: Folder = None) -> None:
     from web.audit import seals
 
     with exit_on_error():
-        database = _database(folder)
+        database = database_of(folder)
     for each in seals(database.read()):
         echo(json.dumps(asdict(each)))
 
@@ -103,12 +102,3 @@ def _read(file: Path) -> list[Seal]:
     except (OSError, ValueError, TypeError) as error:
         fail(f"{visible(str(file))}: not what `unmask audit seals` prints: {error}")
     return found
-
-
-def _database(folder: Path | None) -> Database:
-    from web.database import Database
-
-    file = folder_of(folder) / "unmask.sqlite3"
-    if not file.is_file():
-        fail(f"{file}: no such file; `unmask serve` makes it, or name its folder by --folder")
-    return Database(file)

@@ -12,7 +12,7 @@ from pipeline.commands.errors import exit_on_error, fail
 from pipeline.commands.inputs import check_exist
 from pipeline.commands.output import check_written, echo
 from pipeline.visible import visible
-from web.commands.options import Folder, folder_of
+from web.commands.options import Folder, Store, database_of, folder_of
 
 EXIT_FAULTY = 3
 
@@ -42,35 +42,23 @@ def make(
         bool, typer.Option("--comments", help="With what reviewers wrote, which may name people.")
     ] = False,
     folder: Folder = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the service keeps uploaded files, as for `unmask serve`.",
-            envvar="UNMASK_SERVE_STORE",
-            show_default="in the folder",
-        ),
-    ] = None,
+    store: Store = None,
 ) -> None:
     """Write a zip with all that a verdict rests on, signed: report, record, faces, decisions, audit entries, hashes.
 
     Exit codes: 0 written, 2 bad options, or the video is not judged or not known, 1 its store is away.
     """
-    from web.database import Database
     from web.evidence import write_pack
     from web.media_store import media_of
     from web.problems import ProblemError
 
     with exit_on_error():
-        at = folder_of(folder)
-        if not (at / "unmask.sqlite3").is_file():
-            fail(f"{at}: has no unmask.sqlite3; `unmask serve` makes it, or name its folder by --folder")
+        database = database_of(folder)
         target = out or Path(f"evidence-{Path(id).name}.zip")
         check_written({"--out": target}, [])
         try:
-            media = media_of(store, at, 1 << 30)
-            count = write_pack(
-                target, Database(at / "unmask.sqlite3"), media, id, with_file=with_file, comments=comments
-            )
+            media = media_of(store, folder_of(folder), 1 << 30)
+            count = write_pack(target, database, media, id, with_file=with_file, comments=comments)
         except ProblemError as error:
             fail(f"{visible(id)}: {error.detail}", code=1 if error.status >= 500 else 2)
     echo(f"{target}: {count} files")

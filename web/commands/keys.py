@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.errors import exit_on_error, fail
+from pipeline.commands.errors import exit_on_error
 from pipeline.commands.output import echo
-from web.commands.options import Folder, folder_of
+from web.commands.options import Folder, database_of
 
 if TYPE_CHECKING:
     from web.keys import Keys
@@ -61,10 +61,6 @@ def revoke(id: Annotated[str, typer.Argument(metavar="ID", help="As in `list`.")
 
 
 def _keys(folder: Path | None) -> Keys:
-    from web.database import Database
     from web.keys import Keys
 
-    file = folder_of(folder) / "unmask.sqlite3"
-    if not file.is_file():
-        fail(f"{file}: no such file; `unmask serve` makes it, or name its folder by --folder")
-    return Keys(Database(file))
+    return Keys(database_of(folder))

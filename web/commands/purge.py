@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ import typer
 from pipeline.commands.errors import exit_on_error, fail
 from pipeline.commands.output import echo
 from pipeline.visible import visible
-from web.commands.options import Folder, folder_of
+from web.commands.options import DATABASE, Folder, Store, database_of, folder_of
 
 if TYPE_CHECKING:
     from pipeline.results.store import VerdictStore
@@ -24,14 +24,7 @@ EXIT_UNKNOWN = 3
 def run(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of videos.")],
     folder: Folder = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the service keeps uploaded files, as for `unmask serve`.",
-            envvar="UNMASK_SERVE_STORE",
-            show_default="in the folder",
-        ),
-    ] = None,
+    store: Store = None,
 ) -> None:
     """Erase videos: file, verdict, pictures, prints, decisions and messages of the service, and what workers keep.
 
@@ -60,29 +53,23 @@ def run(
 
 def _erase(folder: Path, store: str | None, id_: str) -> bool:
     """Erase a video of the service; whether it knew it."""
-    from web.database import Database
     from web.media import StoreAwayError
     from web.media_store import media_of
     from web.problems import ProblemError
+    from web.retention import erase
     from web.videos import Videos
 
-    if not (folder / "unmask.sqlite3").is_file():
+    if not (folder / DATABASE).is_file():
         return False
-    database = Database(folder / "unmask.sqlite3")
-    try:
+    with closing(database_of(folder)) as database:
         videos = Videos(database, lambda rows, owner, event, data: None)
         try:
             videos.get(id_)
-        except ProblemError:
-            return False
-        try:
-            # The file first: where that fails, the video can be erased again.
-            media_of(store, folder, 1 << 30).delete(id_)
+            erase(videos, media_of(store, folder, 1 << 30), id_, None)
         except StoreAwayError as error:
             fail(f"the store of uploaded files is away: {error}", code=1)
-        videos.delete(id_)
-    finally:
-        database.close()
+        except ProblemError:  # nobody handed it in, or it was deleted meanwhile
+            return False
     return True
 
 

@@ -23,6 +23,7 @@ from tests.web.served import Served, judged, until
 from tests.web.test_page import decided, when
 from tests.web.workers.conftest import HOOK
 from web.keys import Role
+from web.tasks import Tasks
 from web.webhooks import WebhookEvent
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -227,7 +228,7 @@ def test_a_webhook_hears_of_the_end(served: Served, pieces: list[Cut]) -> None:
 
 def test_a_file_that_changed_gives_nothing(served: Served, one_face: Path, three_faces: Path) -> None:
     """Neither pictures, nor a print, nor Content Credentials are those of another file."""
-    api, tasks = served.client(), served.service.judge._tasks  # type: ignore[union-attr]
+    api, tasks = served.client(), Tasks(served.service.database)
     id_ = str(judged(api, one_face)["id"])
     until(lambda: api.get(f"/v1/videos/{id_}").json()["complete"])
     database = served.service.database
