@@ -27,14 +27,18 @@ _TRUST_PRIOR = 10.0
 
 
 class CalibrationError(UnmaskError, ValueError):
-    """There is too little data to calibrate on; the message says what is missing."""
+    """Weights cannot be calibrated; the message says why."""
+
+
+class DetectsNothingError(CalibrationError):
+    """Higher scores do not mean fake."""
 
 
 def platt(label: Labels, logits: Floats64) -> Calibration:
     """Platt scaling (1999) at a prior of one half: logistic regression with equal total weight for both classes.
 
     Raises:
-        CalibrationError: higher scores do not mean fake.
+        DetectsNothingError: higher scores do not mean fake.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -42,7 +46,9 @@ def platt(label: Labels, logits: Floats64) -> Calibration:
     fitted = LogisticRegression(C=1e3, class_weight="balanced").fit(logits[:, None], label)
     scale, bias = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if scale <= 0:
-        raise CalibrationError("higher scores do not mean fake on the validation videos: these weights detect nothing")
+        raise DetectsNothingError(
+            "higher scores do not mean fake on the validation videos: these weights detect nothing"
+        )
     return Calibration(scale=scale, bias=bias)
 
 

@@ -223,8 +223,8 @@ def reliability(
     confidence = sums.fakes_confidence[0] + sums.reals_confidence[0]
     ends = np.full((2, weighted.ECE_BINS), np.nan)
     if len(labels) and resamples:
-        draws = _draws(np.arange(len(labels)) if videos is None else videos, resamples, seed)
-        drawn = np.concatenate([bins.sums(chunk).fakes_at_equal_priors() for chunk in draws])
+        weights = draws(np.arange(len(labels)) if videos is None else videos, resamples, seed)
+        drawn = np.concatenate([bins.sums(chunk).fakes_at_equal_priors() for chunk in weights])
         # A bin that is empty in most resamples has no interval.
         kept = np.isfinite(drawn).mean(axis=0) >= 1 - _UNDEFINED_AT_MOST
         ends[:, kept] = np.nanpercentile(drawn[:, kept], (2.5, 97.5), axis=0)
@@ -319,7 +319,7 @@ def estimate(
     reals, fakes = int((labels == 0).sum()), int((labels == 1).sum())
     reasons = {name: _reason(name, reals, fakes) for name in names}
     wanted = [name for name in names if reasons[name] is None]
-    drawn = _measure(labels, scores, wanted, _draws(videos, resamples, seed) if wanted else [])
+    drawn = _measure(labels, scores, wanted, draws(videos, resamples, seed) if wanted else [])
     found: dict[str, Estimate] = {}
     for name in names:
         if reasons[name] is not None:
@@ -354,8 +354,8 @@ def _interval(drawn: Array, videos: Index) -> tuple[float | None, float | None, 
     return float(low), float(high), None
 
 
-def _draws(videos: Index, resamples: int, seed: int) -> Iterator[Array]:
-    """Weights of the items, float64 [r, N] in chunks: how often each one's video was drawn."""
+def draws(videos: Index, resamples: int, seed: int) -> Iterator[Array]:
+    """Weights of the items for a bootstrap, float64 [r, N] in chunks: how often each one's video was drawn."""
     rng = np.random.default_rng(seed)
     _, compact = np.unique(videos, return_inverse=True)
     count = int(compact.max()) + 1

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.spec import CropGeometry
-from trainers.data.manifest import Manifest
+from trainers.data.manifest import FAKE, Manifest
 from trainers.losses.config import LossConfig
 from trainers.losses.degradations import degraded
 from trainers.losses.mixup import mix_pairs
@@ -100,11 +100,11 @@ class Preparation:
         config = self.config
         # One stream for each: draws from one do not change the others.
         mixing, degrading, asking = rng.spawn(3)
-        unknown = bool((batch["labels"] < 0).any())
+        soft = bool((batch["labels"] < 0).any() or (batch["certainty"] < 1).any())
         ready = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        if unknown or config.mixup.share > 0:
+        if soft or config.mixup.share > 0:
             ready["label_known"] = ready["labels"] >= 0
-            ready["fake_share"] = ready["labels"].clamp(min=0).float()
+            ready["fake_share"] = torch.where(ready["labels"] == FAKE, ready["certainty"], 1 - ready["certainty"])
         if config.ordered.weight > 0:
             ready["kind_known"] = ready["kind"] >= 0
             ready["thresholds"] = reached(ready["kind"])

@@ -1,26 +1,23 @@
-"""Promotion: decides which weights may replace the active ones, and announces them.
+"""Promotion: puts weights that pass the gate into the registry, and announces them.
 
-The gate looks at the AUC over videos of one set of crops. It refuses a candidate whose whole 95 % bootstrap interval
-is below the AUC of the active weights on the same rows. A candidate that is not proven better passes, since a
-detector may be chosen for robustness or speed. The scores of single videos are not in an evaluation, so the
-comparison cannot be paired: only the candidate's own interval counts, and small losses pass.
+The gate refuses a candidate that is worse than the active weights on the main set of crops: the whole 95 % interval of
+the difference is below 0. A candidate that is not proven better passes, since a detector may be chosen for robustness
+or speed.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from models.architectures import LoadedDetector, load_detector
 from models.checkpoint import CheckpointError
 from models.config import ConfigError
-from models.errors import UnmaskError
 from models.zoo import resolve
 from pipeline.weights.registry import NotInRegistryError, Registry
+from trainers.gate import Evaluation, EvaluationError, RefusedError, compare
 
 if TYPE_CHECKING:
     from pipeline.contracts import Announcement, GraphFile
@@ -30,132 +27,8 @@ if TYPE_CHECKING:
 _ROUNDS = 20
 
 
-class RefusedError(UnmaskError):
-    """These weights are not promoted; the message says why."""
-
-    exit_code = 3
-
-
 class InvalidWeightsError(RefusedError):
     """The file is not a detector that can score. `force` does not override it."""
-
-
-class EvaluationError(RefusedError):
-    """An evaluation is missing, invalid, or has nothing that the gate can use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The result of an evaluation on one set of crops.
-
-    Attributes:
-        rows: which rows: sha256 of the manifest, split, half, sha256 of the rows.
-        videos: reals and fakes with a score.
-        auc: over videos; None if it could not be computed.
-        high: upper end of its interval; None without one.
-    """
-
-    name: str
-    rows: tuple[str, str | None, str | None, str]
-    videos: tuple[int, int]
-    auc: float | None
-    high: float | None
-
-    def describe(self) -> str:
-        """The rows as text."""
-        manifest, split, half, _ = self.rows
-        return f"manifest {manifest[:16]}, {f'split {split}' if split else 'all splits'}, {half or 'no'} half"
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The parts of an `unmask evaluate --json` report that the gate needs.
-
-    Attributes:
-        weights_sha256: of the weights that were evaluated.
-        sets: the sets of crops in the order in which they were named; the first is the main one.
-    """
-
-    weights_sha256: str
-    sets: tuple[Measured, ...]
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Read an evaluation.
-
-        Raises:
-            EvaluationError: invalid, or without a set of crops.
-        """
-        try:
-            report = json.loads(data)
-            if report["schema"] != 1:
-                raise EvaluationError(f"an evaluation of schema {report['schema']}; this version knows 1")
-            found = cls(
-                str(report["model"]["weights_sha256"]),
-                tuple(_measured(each) for each in report["sets"] if each["kind"] == "crops"),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise EvaluationError(
-                f"not what `unmask evaluate --json` writes: {type(error).__name__}: {error}"
-            ) from error
-        if not found.sets:
-            raise EvaluationError("an evaluation without a manifest of crops: only such sets can be compared")
-        return found
-
-
-def _measured(result: Mapping[str, Any]) -> Measured:
-    level = result["video"]
-    auc = {} if level is None else level["metrics"]["auc"]
-    counts = {"real": 0, "fake": 0} if level is None else level["counts"]
-    return Measured(
-        name=result["name"],
-        rows=(result["manifest_sha256"], result["split"], result["half"], result["rows_sha256"]),
-        videos=(counts["real"], counts["fake"]),
-        auc=auc.get("value"),
-        high=auc.get("high"),
-    )
-
-
-def compare(candidate: Evaluation, active: Evaluation | None) -> str:
-    """Check a candidate at the gate.
-
-    Args:
-        candidate: of the weights to promote.
-        active: of those in use; None if there are none; then any candidate passes.
-
-    Returns:
-        The result as text.
-
-    Raises:
-        EvaluationError: the two cannot be compared.
-        RefusedError: the candidate is worse beyond its interval.
-    """
-    if active is None:
-        main = candidate.sets[0]
-        if main.auc is None:
-            raise EvaluationError(f"{main.name}: no AUC over videos")
-        return f"video AUC {main.auc:.4f} on {main.name}; no weights were active"
-    theirs = active.sets[0]
-    ours = next((each for each in candidate.sets if each.rows == theirs.rows), None)
-    if ours is None:
-        was = "; ".join(each.describe() for each in candidate.sets)
-        raise EvaluationError(
-            f"evaluated on other rows than the active weights: on {was}, expected {theirs.describe()}. "
-            "Evaluate both on the same rows, and promote the active weights again to renew their evaluation"
-        )
-    if ours.videos != theirs.videos:
-        raise EvaluationError(
-            f"{ours.name}: {ours.videos[0]} real and {ours.videos[1]} fake videos got a score, with the active weights "
-            f"{theirs.videos[0]} and {theirs.videos[1]}: not comparable"
-        )
-    if ours.auc is None or theirs.auc is None:
-        raise EvaluationError(f"{ours.name}: no AUC over videos")
-    if ours.high is None:
-        raise EvaluationError(f"{ours.name}: no interval of the AUC; evaluate without --resamples 0")
-    message = f"video AUC {ours.auc:.4f} (at most {ours.high:.4f}) on {ours.name}; active {theirs.auc:.4f}"
-    if ours.high < theirs.auc:
-        raise RefusedError(f"worse than the active weights: {message}")
-    return message
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 import torch
@@ -22,7 +23,8 @@ from pipeline.graphs.format import read_graph
 from pipeline.weights.announced import ActiveWeights
 from pipeline.weights.registry import NotInRegistryError, Registry
 from tests.weights import HEAD_BIAS, shifted, small_weights
-from trainers.promote import Evaluation, EvaluationError, InvalidWeightsError, RefusedError, compare, promote
+from trainers.gate import Evaluation, EvaluationError, RefusedError, compare
+from trainers.promote import InvalidWeightsError, promote
 
 MANIFEST = "m" * 64
 
@@ -262,3 +264,36 @@ def test_the_command_reports_results_and_exit_codes(shelf: Shelf, redis_url: str
     assert (code, said.partition(":")[0]) == (0, "Forced despite")
     assert run(2, 0.9, redis="redis://127.0.0.1:1/0")[0] == 1
     assert runner.invoke(app, ["promote", str(tmp_path / "none"), "--redis", redis_url]).exit_code == 2
+
+
+def of_videos(probability: list[float]) -> dict[str, Any]:
+    """The scores of 60 videos, real and fake in turn, as a report has them."""
+    numbers = list(range(len(probability)))
+    return {
+        "datasets": ["dfdc"],
+        "dataset": [0] * len(numbers),
+        "video": numbers,
+        "group": numbers,
+        "label": [number % 2 for number in numbers],
+        "probability": probability,
+    }
+
+
+def test_the_gate_compares_over_the_same_videos() -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(60) % 2
+    odds = rng.normal(2 * label, 1.0)
+    active = evaluation(scores=of_videos((1 / (1 + np.exp(-odds))).tolist()))
+    worse = (1 / (1 + np.exp(-odds + 0.5 * label * rng.random(60)))).tolist()
+    assert "over the same 30 real and 30 fake videos" in gate(active, active)
+    with pytest.raises(RefusedError, match=r"worse than the active weights: .* difference -0\.0"):
+        gate(evaluation(scores=of_videos(worse)), active)
+    assert "at most" in gate(evaluation(scores=None), active), "evaluations of earlier versions have no scores"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"probability": [0.5] * 59}, {"label": [2] * 60}, {"dataset": [1] * 60}, {"video": None}]
+)
+def test_damaged_scores_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(EvaluationError, match="not what `unmask evaluate"):
+        Evaluation.parse(evaluation(scores=of_videos([0.5] * 60) | changes))

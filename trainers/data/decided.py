@@ -66,6 +66,8 @@ def listing_of(
                 source_video=name_of(person),
                 method=METHOD if person.is_fake else "",
                 dataset=dataset,
+                # A senior may decide against the others.
+                certainty=max(0.5, person.votes / person.of),
             )
         )
     return Listing.of("decided", root, videos, left_out)

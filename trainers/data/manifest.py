@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,7 +24,7 @@ REAL, FAKE = 0, 1
 LABELS = {"real": REAL, "fake": FAKE}
 REQUIRED = ("path", "label", "split", "group", "source_video", "method", "dataset")
 # Written only if a row has them.
-OPTIONAL = ("source_width", "landmarks", "pair", "actor")
+OPTIONAL = ("source_width", "landmarks", "pair", "actor", "certainty")
 
 
 class ManifestError(UnmaskError, ValueError):
@@ -47,6 +48,7 @@ class Manifest:
         landmarks: float32 [N, 5, 2]: eyes, nose, corners of the mouth in px of the stored crop; nan if unknown.
         pair: str [N]: for a fake, the path of the real crop of the same frame and box; empty if it has no such crop.
         actor: str [N]: the person seen in the original video, across all groups; empty if unknown.
+        certainty: float32 [N]: share of the people who decided that gave this label, over 0.5; 1 if it is not disputed.
     """
 
     root: Path
@@ -61,6 +63,7 @@ class Manifest:
     landmarks: npt.NDArray[np.float32]
     pair: Strings
     actor: Strings
+    certainty: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
         n = len(self.path)
@@ -95,6 +98,7 @@ class Manifest:
             ),
             pair=_strings([str(row.get("pair") or "") for row in rows]),
             actor=_strings([str(row.get("actor") or "") for row in rows]),
+            certainty=np.array([_certainty(row.get("certainty"), i) for i, row in enumerate(rows)], np.float32),
             **{name: _strings(columns[name]) for name in REQUIRED if name != "label"},
         )
 
@@ -185,7 +189,7 @@ class Manifest:
     def _rows(self, folder: Path) -> list[dict[str, Any]]:
         names = {0: "real", 1: "fake"}
         widths, points = np.isfinite(self.source_width).any(), np.isfinite(self.landmarks).any()
-        pairs, actors = (self.pair != "").any(), (self.actor != "").any()
+        pairs, actors, disputed = (self.pair != "").any(), (self.actor != "").any(), (self.certainty < 1).any()
         rows: list[dict[str, Any]] = []
         for i in range(len(self)):
             row: dict[str, Any] = {name: str(getattr(self, name)[i]) for name in REQUIRED if name != "label"}
@@ -200,6 +204,8 @@ class Manifest:
                 row["pair"] = self._relative(str(self.pair[i]), folder) if self.pair[i] else ""
             if actors:
                 row["actor"] = str(self.actor[i])
+            if disputed:
+                row["certainty"] = round(float(self.certainty[i]), 4)
             rows.append(row)
         return rows
 
@@ -229,13 +235,22 @@ def _text(row: Mapping[str, Any], name: str, i: int) -> str:
     return "" if value is None else str(value)
 
 
-def _number(value: object, i: int) -> float:
+def _number(value: object, i: int, name: str = "source_width") -> float:
     if value in (None, ""):
         return float("nan")
     try:
         return float(str(value))
     except ValueError as error:
-        raise ManifestError(f"row {i + 1}: source_width must be a number, got {value!r}") from error
+        raise ManifestError(f"row {i + 1}: {name} must be a number, got {value!r}") from error
+
+
+def _certainty(value: object, i: int) -> float:
+    found = _number(value, i, "certainty")
+    if math.isnan(found):
+        return 1.0
+    if not 0.5 <= found <= 1:
+        raise ManifestError(f"row {i + 1}: certainty must be in 0.5..1, got {value!r}")
+    return found
 
 
 def _points(value: Any, i: int) -> list[float]:

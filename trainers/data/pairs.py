@@ -50,6 +50,8 @@ class PairConfig:
         balance: image: each image of a pool is drawn equally often; group: each group (identity, original video) of
             each dataset is, whatever its number of images.
         bases: datasets of the reals that pseudo-fakes are made from: relative shares; empty: all reals.
+        unaligned: datasets whose fakes need no real of their group: such a fake comes with a real of another group of
+            its dataset (of any, if it has none), augmented apart.
         donors: pseudo-fakes with another person's face take, from this many random faces of the same dataset, the one
             with the nearest pose and proportions.
     """
@@ -59,6 +61,7 @@ class PairConfig:
     paired: bool = True
     balance: Literal["image", "group"] = "image"
     bases: Mapping[str, float] = field(default_factory=dict)
+    unaligned: tuple[str, ...] = ()
     donors: int = 8
 
 
@@ -99,6 +102,7 @@ class PairPlan:
         for i in reals:
             self._reals[manifest.dataset[i], manifest.group[i]].append(int(i))
         self._all_reals = reals
+        self._reals_of = {name: reals[manifest.dataset[reals] == name] for name in np.unique(manifest.dataset[reals])}
         rows: dict[str, npt.NDArray[np.int64]] = {}
         # The pseudo-fake kind of a pool; pools of datasets' fakes have none.
         self._kinds: dict[str, str] = {}
@@ -110,7 +114,7 @@ class PairPlan:
                     rows[pool], self._kinds[pool], exact[pool] = members, name, part * share / total * _ROUND
                 continue
             members = fakes[manifest.dataset[fakes] == name]
-            if config.paired:
+            if config.paired and name not in config.unaligned:
                 members = np.array([i for i in members if self._reals.get((name, str(manifest.group[i])))], np.int64)
             rows[name], exact[name] = members, share / total * _ROUND
         for name, members in rows.items():
@@ -145,8 +149,11 @@ class PairPlan:
         real = self._rows.get(str(manifest.pair[row])) if manifest.pair[row] else None
         if real is not None:
             return Pair("same_frame", real, row)
-        candidates = self._reals[name, str(manifest.group[row])]
-        return Pair("same_group", candidates[rng.integers(len(candidates))], row)
+        candidates = self._reals.get((name, str(manifest.group[row])))
+        if candidates:
+            return Pair("same_group", candidates[rng.integers(len(candidates))], row)
+        others = self._reals_of.get(name, self._all_reals)
+        return Pair("apart", int(others[rng.integers(len(others))]), row)
 
     @property
     def kinds(self) -> set[str]:
@@ -213,7 +220,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         Returns:
             `images`, uint8 [2, S, S, 3]: real and fake; `labels`, int64 [2]; `masks`, float32 [2, S / 16, S / 16]: how
             much of each position is forged; `mask_known`, bool [2]; `kind`, int64 [2], see `trainers.data.kinds`;
-            `row`, int64 [2]: rows of the manifest with the stored crops, -1 for a generated crop.
+            `row`, int64 [2]: rows of the manifest with the stored crops, -1 for a generated crop; `certainty`,
+            float32 [2]: of the labels, see `Manifest`.
             If the pair is a real and its degraded copy (`AugmentConfig.degraded_real_share`), both labels are real
             and both masks are 0 and known.
 
@@ -266,7 +274,14 @@ class PairDataset(Dataset[dict[str, Any]]):
             "mask_known": np.array([True, known]),
             "kind": np.where(labels == REAL, REAL_FACE, kind_of_fake(pair.kind)),
             "row": np.array([pair.real, fake_row], np.int64),
+            "certainty": self._certainty(pair, copied=copied),
         }
+
+    def _certainty(self, pair: Pair, *, copied: bool) -> Floats:
+        """Of the labels of a pair: a pseudo-fake is a fake whatever its base is."""
+        known = self.plan.manifest.certainty
+        fake = known[pair.real] if copied else np.float32(1) if pair.fake is None else known[pair.fake]
+        return np.array([known[pair.real], fake], np.float32)
 
     def _pseudo_fake(self, pair: Pair, real: Image, landmarks: Floats, rng: np.random.Generator) -> Blend:
         face = Face(real, landmarks, self._dense_points(pair.real))
@@ -340,7 +355,7 @@ def pair_loader(
 
     Returns:
         Batches of `images`, uint8 [B, 3, S, S] in channels_last; `labels`, int64 [B]; `masks`, float32 [B, S / 16,
-        S / 16]; `mask_known`, bool [B]; `kind` and `row`, int64 [B].
+        S / 16]; `mask_known`, bool [B]; `kind` and `row`, int64 [B]; `certainty`, float32 [B].
     """
     return DataLoader(
         dataset,

@@ -322,6 +322,7 @@ def _row(video: SourceVideo, crop: FaceCrop, path: str, pair: str) -> dict[str, 
         "source_width": crop.width_px,
         "landmarks": [round(float(v), 2) for v in crop.landmarks.ravel()] if known else None,
         "pair": pair,
+        **({"certainty": video.certainty} if video.certainty < 1 else {}),
     }
 
 

@@ -36,6 +36,7 @@ from trainers.evaluation.summary import (
     level,
     slices,
 )
+from trainers.evaluation.video_scores import VideoScores, video_scores
 from trainers.metrics import Estimate
 
 REPORT_SCHEMA = 1
@@ -76,6 +77,7 @@ class SetResult:
         bands: crops by quality: their metrics at equal priors, and their labels.
         reliability: bins of the ECE, of crops or of clips.
         ladder: None if not requested, and for clips.
+        scores: of each video; None without videos, and for clips.
         failures: crops without a score.
         outcomes: number of clips by outcome; None for crops.
         clips: each clip; None for crops.
@@ -102,6 +104,7 @@ class SetResult:
     bands: list[Band] = field(default_factory=list)
     reliability: list[Bin] = field(default_factory=list)
     ladder: Ladder | None = None
+    scores: VideoScores | None = None
     failures: list[Failure] = field(default_factory=list)
     outcomes: dict[str, int] | None = None
     clips: list[ClipVerdict] | None = None
@@ -237,6 +240,7 @@ def evaluate_crops(
         bands=bands(frames, judging),
         reliability=bins(frames, judging),
         ladder=ladder,
+        scores=video_scores(judged.videos, rows),
         failures=[Failure(str(rows.path[row]), error) for row, error in sorted(scored.failures.items())],
     )
     names = ("real", "fake")

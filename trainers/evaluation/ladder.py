@@ -20,6 +20,7 @@ from trainers.evaluation.items import judge
 from trainers.evaluation.panel import PanelBackend
 from trainers.evaluation.scoring import Progress, ScoredImages, Transform, score_images
 from trainers.evaluation.summary import Judging, Level, Share, level, share_called_fake
+from trainers.evaluation.video_scores import VideoScores, video_scores
 
 LadderName = Literal["full", "short", "none"]
 
@@ -120,6 +121,7 @@ class Rung:
         reason: why the step was left out; None if it was run.
         false_alarms: share of the reals that the weights' own thresholds call fake.
         caught: share of the fakes that they call fake.
+        scores: of each video.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Rung:
     reason: str | None = None
     false_alarms: Share | None = None
     caught: Share | None = None
+    scores: VideoScores | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +206,10 @@ def climb(
         failed = int(np.isnan(logits).sum())
         frames, videos = level(judged.frames, brief), level(judged.videos, brief)
         called = best.called if (best := videos or frames) is not None else None
-        shares = (None, None) if called is None else (share_called_fake(called.reals), share_called_fake(called.fakes))
-        rungs.append(Rung(*facts, failed, frames, videos, None, *shares))
+        false_alarms = None if called is None else share_called_fake(called.reals)
+        caught = None if called is None else share_called_fake(called.fakes)
+        scores = video_scores(judged.videos, sample)
+        rungs.append(Rung(*facts, failed, frames, videos, None, false_alarms, caught, scores))
     return Ladder(len(sample), len(manifest), judging.seed, tuple(rungs))
 
 

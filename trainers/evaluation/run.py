@@ -21,7 +21,7 @@ from trainers.evaluation.evaluate import Evaluated, Report, SetResult, evaluate_
 from trainers.evaluation.ladder import STEPS, LadderName
 from trainers.evaluation.panel import Panel, load_panel
 from trainers.evaluation.report import write_report
-from trainers.evaluation.sets import CropSet, Half, find_sets
+from trainers.evaluation.sets import ClipSet, CropSet, Half, find_sets
 from trainers.evaluation.summary import Judging
 from trainers.evaluation.tables import overview, tables
 
@@ -107,9 +107,13 @@ def evaluate(options: EvaluateOptions) -> tuple[Report, list[Evaluated]]:
         DeviceError: the device does not exist.
         OutputError: an output cannot be written, or would replace an input or another output.
     """
-    started_at = time.time()
     _check_outputs(options)
-    sets = find_sets(options.manifests, options.split, options.half)
+    return evaluate_sets(find_sets(options.manifests, options.split, options.half), options)
+
+
+def evaluate_sets(sets: Sequence[CropSet | ClipSet], options: EvaluateOptions) -> tuple[Report, list[Evaluated]]:
+    """`evaluate` over given sets; the options' manifests, split and half only go into the report."""
+    started_at = time.time()
     weights = options.weights if options.weights is not None else _shipped()
     detector = load_panel(weights, options.scan.looks)
     judging = Judging(detector.info.thresholds is not None, options.resamples, options.seed)

@@ -214,11 +214,15 @@ def called(items: Items) -> Called:
 
 
 def share_called_fake(given: LabelCounts) -> Share:
-    """The share called fake, with Wilson's interval (J. Am. Stat. Assoc. 22, 1927).
+    """The share called fake.
 
     A bootstrap would give no interval to a share of 0, which is the goal for reals.
     """
-    count, total = given.fake, given.total
+    return share_of(given.fake, given.total)
+
+
+def share_of(count: int, total: int) -> Share:
+    """A share with Wilson's interval (J. Am. Stat. Assoc. 22, 1927)."""
     if total == 0:
         return Share(None, None, None, 0)
     value, square = count / total, NORMAL_95**2

@@ -30,8 +30,8 @@ from trainers.data.images import ImageStore
 from trainers.data.manifest import Manifest, join
 from trainers.evaluation.scoring import score_images, score_manifest
 from trainers.evaluation.summary import LabelCounts, share_called_fake
-from trainers.promote import Evaluation as Evaluated
-from trainers.promote import compare
+from trainers.gate import Evaluation as Evaluated
+from trainers.gate import compare
 
 # Compiling takes longer than scoring a few small crops.
 TORCH = ("--backend", "torch", "--resamples", 50)

@@ -36,6 +36,7 @@ class SourceVideo:
         method: how it was forged; empty for a real one.
         dataset: name of the set.
         original: `source_video` of the real video that it was made from; empty for reals or if it is not in the set.
+        certainty: see `trainers.data.manifest.Manifest`.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class SourceVideo:
     method: str
     dataset: str
     original: str = ""
+    certainty: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""From decisions to better weights: fine-tune the active ones, compare, gate, promote."""
