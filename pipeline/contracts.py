@@ -377,6 +377,8 @@ REQUEUED_KEY: Final = "unmask:dead:requeued"
 ACTIVE_KEY: Final = "unmask:model:active"
 CHANGED_CHANNEL: Final = "unmask:model:changed"
 HISTORY_KEY: Final = "unmask:model:history"
+# Weights that judge a share of the videos, next to the active ones.
+CANARY_KEY: Final = "unmask:model:canary"
 
 
 class GraphFile(Contract):
@@ -402,6 +404,18 @@ class Announcement(Contract):
     def to_json(self) -> str:
         """The value as one line of JSON."""
         return self.model_dump_json(by_alias=True)
+
+
+class Canary(Announcement):
+    """Weights that judge a share of the videos while `previous` is active: the value of `unmask:model:canary`."""
+
+    share: float = Field(gt=0, le=0.5, description="of the videos, by a hash of the id")
+    tolerance: float = Field(ge=0, lt=1, description="by how much the share of videos called fake may differ")
+
+
+def arms_key(sha256: str) -> str:
+    """What the two arms of a canary gave so far: counters."""
+    return f"unmask:model:canary:{sha256}"
 
 
 def content_key(fingerprint: str) -> str:

@@ -98,9 +98,12 @@ class Metrics:
         )
 
         self.swaps = Counter("unmask_swaps", "Announced weights by result.", ["result"], registry=registry)
-        for result in ("swapped", "refused", "failed"):
+        for result in ("swapped", "canary", "refused", "failed"):
             self.swaps.labels(result)
         self.weights = Gauge("unmask_weights", "The weights in use: 1.", ["model", "sha256"], registry=registry)
+        self.canary_alarms = Counter(
+            "unmask_canary_alarms", "Canaries that this worker ended, since the arms differed.", registry=registry
+        )
         self.shadow_crops = Gauge(
             "unmask_shadow_crops", "Live crops on which the last new weights were compared.", registry=registry
         )

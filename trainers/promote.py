@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.architectures import LoadedDetector, load_detector
 from models.checkpoint import CheckpointError
@@ -22,6 +22,7 @@ from trainers.gate import Evaluation, EvaluationError, RefusedError, compare
 if TYPE_CHECKING:
     from pipeline.contracts import Announcement, GraphFile
     from pipeline.weights.announced import ActiveWeights
+    from pipeline.weights.canary import Canaries
 
 # Of concurrent promotions, one wins each round.
 _ROUNDS = 20
@@ -32,11 +33,26 @@ class InvalidWeightsError(RefusedError):
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """How weights are tried before they are active.
+
+    Attributes:
+        canaries: where they are announced.
+        share: of the videos that they judge, at most 0.5.
+        tolerance: by how much the share of videos called fake may differ.
+    """
+
+    canaries: Canaries
+    share: float
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
 class Promoted:
     """What was done.
 
     Attributes:
-        announcement: the active one; the existing one if the same weights were active already.
+        announcement: of the weights; the existing one if the same weights were active already.
         news: whether a new announcement was made.
         message: the gate's result, or the reason it would have refused.
     """
@@ -47,7 +63,13 @@ class Promoted:
 
 
 def promote(
-    weights: str | Path, evaluation: bytes | None, *, registry: Registry, active: ActiveWeights, force: bool = False
+    weights: str | Path,
+    evaluation: bytes | None,
+    *,
+    registry: Registry,
+    active: ActiveWeights,
+    force: bool = False,
+    trial: Trial | None = None,
 ) -> Promoted:
     """Put weights into the registry and announce them to the workers, if they pass the gate.
 
@@ -59,6 +81,7 @@ def promote(
         registry: takes them, and has those of the active ones.
         active: the announcement.
         force: override the gate; never for an invalid file.
+        trial: announce them as a canary; None: for all videos.
 
     Raises:
         InvalidWeightsError: the file is damaged, or its header does not match its contents.
@@ -78,6 +101,8 @@ def promote(
             now = active.read()
         except AnnouncementError as error:
             raise RefusedError(f"{error}. Another version of Unmask announced it?") from error
+        if trial is not None and now is None:
+            raise RefusedError("no weights are active that a canary could be compared with")
         forced, own = False, evaluation
         try:
             measured = _of(sha256, evaluation)
@@ -95,15 +120,14 @@ def promote(
         if graph is None:
             graph = _put_graph(registry, detector)
         try:
-            announcement = active.announce(
-                sha256=sha256,
-                name=name,
-                uri=uri,
-                forced=forced,
-                replacing=now,
-                size_bytes=path.stat().st_size,
-                graph=graph,
-            )
+            facts: dict[str, Any] = {"sha256": sha256, "name": name, "uri": uri, "forced": forced, "graph": graph}
+            facts["size_bytes"] = path.stat().st_size
+            announcement: Announcement
+            if trial is None:
+                announcement = active.announce(**facts, replacing=now)
+            else:
+                assert now is not None
+                announcement = trial.canaries.begin(**facts, beside=now, share=trial.share, tolerance=trial.tolerance)
             return Promoted(announcement, True, message)
         except ChangedMeanwhileError:
             continue  # run the gate again against the new active weights

@@ -11,13 +11,13 @@ import redis
 from pydantic import ValidationError
 
 from models.errors import UnmaskError
-from pipeline.contracts import ACTIVE_KEY, CHANGED_CHANNEL, HISTORY_KEY, Announcement, GraphFile
+from pipeline.contracts import ACTIVE_KEY, CANARY_KEY, CHANGED_CHANNEL, HISTORY_KEY, Announcement, GraphFile
 
 # Announcements that can be rolled back to; only the last few are needed.
 HISTORY_LENGTH: Final = 50
 
 # Both change nothing if the active value is not the one that the caller has seen, and are idempotent: a client that
-# lost the answer asks again.
+# lost the answer asks again. A canary is judged beside the weights that it was announced with: it ends.
 _ANNOUNCE = """
 local active = redis.call('GET', KEYS[1]) or ''
 if active == ARGV[2] then return 1 end
@@ -27,6 +27,7 @@ if active ~= '' then
     redis.call('LTRIM', KEYS[2], 0, ARGV[4] - 1)
 end
 redis.call('SET', KEYS[1], ARGV[2])
+redis.call('DEL', KEYS[3])
 redis.call('PUBLISH', ARGV[3], ARGV[2])
 return 1
 """
@@ -36,6 +37,7 @@ if active == ARGV[2] then return 1 end
 if active ~= ARGV[1] or redis.call('LINDEX', KEYS[2], 0) ~= ARGV[4] then return 0 end
 redis.call('LPOP', KEYS[2])
 redis.call('SET', KEYS[1], ARGV[2])
+redis.call('DEL', KEYS[3])
 redis.call('PUBLISH', ARGV[3], ARGV[2])
 return 1
 """
@@ -130,7 +132,8 @@ class ActiveWeights:
         )
         expected = b"" if replacing is None else replacing.raw
         done = self._announce(
-            keys=[ACTIVE_KEY, HISTORY_KEY], args=[expected, announcement.to_json(), CHANGED_CHANNEL, HISTORY_LENGTH]
+            keys=[ACTIVE_KEY, HISTORY_KEY, CANARY_KEY],
+            args=[expected, announcement.to_json(), CHANGED_CHANNEL, HISTORY_LENGTH],
         )
         if not done:
             raise ChangedMeanwhileError("other weights were announced at the same time")
@@ -151,7 +154,8 @@ class ActiveWeights:
             update={"promoted_at": self._clock(), "previous": active.announcement.sha256}
         )
         done = self._roll_back(
-            keys=[ACTIVE_KEY, HISTORY_KEY], args=[active.raw, announcement.to_json(), CHANGED_CHANNEL, before]
+            keys=[ACTIVE_KEY, HISTORY_KEY, CANARY_KEY],
+            args=[active.raw, announcement.to_json(), CHANGED_CHANNEL, before],
         )
         if not done:
             raise ChangedMeanwhileError("other weights were announced at the same time")

@@ -12,32 +12,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TypeVar, cast
 
 import redis
 import structlog
 from redis.client import PubSub
 
-from models.checkpoint_header import CheckpointError
-from models.config import ConfigError
-from models.errors import UnmaskError
-from models.zoo import ZooError
-from pipeline import assembly, detectors
-from pipeline.contracts import CHANGED_CHANNEL, Announcement
-from pipeline.graphs.format import GraphError
+from pipeline import assembly
+from pipeline.contracts import CHANGED_CHANNEL, Announcement, Canary, Verdict
 from pipeline.scan import Scanner
-from pipeline.scoring.backend import Backend
-from pipeline.scoring.engine import Engine, ScoringError
+from pipeline.scoring.engine import ScoringError
 from pipeline.telemetry import Metrics
 from pipeline.weights.announced import ActiveWeights, AnnouncementError, parse
+from pipeline.weights.arms import is_in_canary
+from pipeline.weights.canary import Announced, Canaries, parse_canary
 from pipeline.weights.leases import Scanners
-from pipeline.weights.registry import MAX_WEIGHTS_BYTES, DamagedError, Registry, RegistryError
+from pipeline.weights.loading import Loaded, RefusedError, UnavailableError
 from pipeline.weights.shadow import Differences, LiveCrops, compare
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+Found = TypeVar("Found", bound=Announcement)
 
 # A lost message delays a change by at most this long.
 POLL_S: Final = 30.0
@@ -51,90 +47,44 @@ _REDIS_AWAY_S: Final = 2.0
 _LEAVE_S: Final = 15.0
 
 
-class RefusedError(UnmaskError):
-    """The announced weights are unusable; another try would not help."""
-
-
-class UnavailableError(UnmaskError):
-    """The announced weights are not available at the moment."""
-
-
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """Weights that were fetched, checked and warmed up."""
+class _Ready:
+    """A scanner with new weights, how they differ on live crops, and when they were loaded."""
 
-    detector: detectors.Detector
-    engine: Engine
+    scanner: Scanner
+    found: Differences | None
+    at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Loader:
-    """Fetches announced weights and starts their engine.
+class _Tries:
+    """Which announced bytes were applied or refused, and which are tried again, and when."""
 
-    Attributes:
-        cache: folder for fetched weights.
-        create: makes the backend of a detector.
-        registry: where weights are read; None: announced ones are refused, since the announcement must not choose.
-    """
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.settled: bytes | None = None
+        self.failing: bytes | None = None
+        self.again_s = self.wait_s = 0.0
 
-    cache: Path
-    create: Callable[[detectors.Detector], Backend]
-    registry: str | None = None
+    def is_due(self, raw: bytes) -> bool:
+        """Whether these bytes are to be tried now."""
+        if raw != self.failing:
+            self.failing, self.wait_s = None, _RETRY_S
+        return raw != self.settled and not (raw == self.failing and self._clock() < self.again_s)
 
-    def __call__(self, announcement: Announcement) -> Loaded:
-        """Fetch, check, load, warm up.
+    def failed(self, raw: bytes) -> float:
+        """Try these bytes again later; returns in how many seconds."""
+        waits_s = self.wait_s
+        self.failing, self.again_s = raw, self._clock() + waits_s
+        self.wait_s = min(2 * waits_s, _RETRY_MAX_S)
+        return waits_s
 
-        Raises:
-            RefusedError: the bytes differ from the announcement, are not a detector, or give scores that are not
-                finite.
-            UnavailableError: they cannot be fetched, or the backend is not available.
-        """
-        if self.registry is None:
-            raise RefusedError("UNMASK_REGISTRY is not set: this worker fetches no announced weights")
-        try:
-            registry = Registry(self.registry, self.cache)
-            path = registry.get(announcement.sha256, announcement.size_bytes or MAX_WEIGHTS_BYTES)
-        except (DamagedError, ValueError) as error:
-            raise RefusedError(str(error)) from error
-        except RegistryError as error:
-            raise UnavailableError(str(error)) from error
-        self._fetch_graph(registry, announcement)
-        try:
-            detector = detectors.load(architecture=None, weights=path, untrained=False)
-        except GraphError as error:
-            raise UnavailableError(f"{error}") from error
-        except (CheckpointError, ConfigError, ZooError, ValueError) as error:
-            raise RefusedError(f"{type(error).__name__}: {error}") from error
-        if detector.sha256 != announcement.sha256:
-            raise RefusedError(f"{path}: has sha256 {detector.sha256}, not {announcement.sha256}")
-        try:
-            backend = self.create(detector)
-        except (CheckpointError, ConfigError) as error:
-            raise RefusedError(f"{type(error).__name__}: {error}") from error
-        except Exception as error:  # compiling may raise anything; lack of memory or of a driver may be transient
-            raise UnavailableError(f"no backend: {type(error).__name__}: {error}") from error
-        engine = Engine(backend, warm_up=True)
-        try:
-            engine.ready()
-        except ScoringError as error:
-            engine.close()
-            raise RefusedError(str(error)) from error
-        return Loaded(detector, engine)
-
-    def _fetch_graph(self, registry: Registry, announcement: Announcement) -> None:
-        """Put the announced graph next to the weights; where that fails, it is made from them, which needs torch."""
-        if announcement.graph is None:
-            return
-        try:
-            registry.get_graph(
-                announcement.graph.sha256, announcement.graph.size_bytes, weights_sha256=announcement.sha256
-            )
-        except (RegistryError, ValueError) as error:
-            log.warning("the graph of the announced weights cannot be fetched", error=str(error))
+    def settle(self, raw: bytes) -> None:
+        """Do not try these bytes again."""
+        self.settled, self.failing = raw, None
 
 
 class Follower:
-    """Keeps a worker's weights equal to the announced ones."""
+    """Keeps a worker's weights equal to the announced ones, and a canary next to them while one is announced."""
 
     def __init__(
         self,
@@ -159,13 +109,11 @@ class Follower:
             clock: seconds.
         """
         self._client, self._load, self._metrics = client, load, metrics
-        self._active = ActiveWeights(client)
+        self._active, self._canaries = ActiveWeights(client), Canaries(client)
         self._shadow_crops, self._shadow_s, self._poll_s, self._clock = shadow_crops, shadow_s, poll_s, clock
         self._stopping = threading.Event()
-        # The last announcement that was applied or refused; and the one to try again, and when.
-        self._settled: bytes | None = None
-        self._failing: bytes | None = None
-        self._again_s, self._wait_s = 0.0, _RETRY_S
+        self._tries, self._canary_tries = _Tries(clock), _Tries(clock)
+        self._canary: Announced | None = None
 
     def first(self) -> Loaded | None:
         """The announced weights for a starting worker; None without any, or if they cannot be loaded."""
@@ -176,7 +124,8 @@ class Follower:
             return None
         if raw is None:
             return None
-        loaded = self._attempt(raw, self._load)
+        self._tries.is_due(raw)
+        loaded = self._attempt(self._tries, raw, parse, self._load)
         if loaded is None:
             log.warning("the announced weights cannot be used, using the worker's own")
         return loaded
@@ -192,6 +141,20 @@ class Follower:
             self._stopping.set()
             thread.join(_LEAVE_S)
 
+    def judged(self, verdict: Verdict) -> None:
+        """Count a new verdict in its arm, while a canary runs here; the canary ends if the arms differ too far."""
+        announced = self._canary
+        if announced is None:
+            return
+        try:
+            why = self._canaries.count(announced, verdict)
+        except redis.RedisError as error:
+            log.warning("a verdict is not counted for the canary", error=str(error))
+            return
+        if why is not None:
+            self._metrics.canary_alarms.inc()
+            log.error("the canary was ended", weights=announced.canary.sha256, model=announced.canary.name, error=why)
+
     def _run(self, scanners: Scanners) -> None:
         away = False
         while not self._stopping.is_set():
@@ -201,11 +164,15 @@ class Follower:
                     changes.subscribe(CHANGED_CHANNEL)
                     # Read after subscribing, so that no change is missed in between.
                     while not self._stopping.is_set():
-                        raw = self._active.raw()
+                        raw, canary = self._active.raw(), self._canaries.raw()
                         if away:
                             away = False
                             log.info("announcements are received again")
-                        self._take(raw, scanners)
+                        self._end_canary(raw, canary, scanners)
+                        if raw is not None and self._tries.is_due(raw):
+                            self._attempt(self._tries, raw, parse, lambda found: self._change(found, scanners))
+                        if canary is not None and self._canary_tries.is_due(canary):
+                            self._take_canary(canary, scanners)
                         self._wait(changes)
             except redis.RedisError as error:
                 if not away:
@@ -216,27 +183,20 @@ class Follower:
     def _wait(self, changes: PubSub) -> None:
         """Wait until a message comes, or the next read or try is due."""
         until_s = self._clock() + self._poll_s
-        if self._failing is not None:
-            until_s = min(until_s, self._again_s)
+        for tries in (self._tries, self._canary_tries):
+            if tries.failing is not None:
+                until_s = min(until_s, tries.again_s)
         while not self._stopping.is_set() and (left_s := until_s - self._clock()) > 0:
             if changes.get_message(timeout=min(left_s, _TURN_S)) is not None:
                 return
 
-    def _take(self, raw: bytes | None, scanners: Scanners) -> None:
-        """Use the announced weights, unless they were tried already."""
-        if raw != self._failing:
-            self._failing = None
-        if raw is None or raw == self._settled or (raw == self._failing and self._clock() < self._again_s):
-            return
-        self._attempt(raw, lambda announcement: self._change(announcement, scanners))
-
-    def _attempt(self, raw: bytes, use: Callable[[Announcement], T]) -> T | None:
+    def _attempt(
+        self, tries: _Tries, raw: bytes, read: Callable[[bytes], Found], use: Callable[[Found], T]
+    ) -> T | None:
         """Apply `use` to an announcement; the outcome is logged, counted and remembered."""
-        if raw != self._failing:
-            self._wait_s = _RETRY_S
         sha256: str | None = None
         try:
-            announcement = parse(raw)
+            announcement = read(raw)
             sha256 = announcement.sha256
             result = use(announcement)
         except (AnnouncementError, RefusedError, ScoringError) as error:
@@ -244,34 +204,98 @@ class Follower:
             log.error("weights refused", weights=sha256, error=str(error))
         except Exception as error:  # weights that cannot be loaded must not end a worker that can serve
             self._metrics.swaps.labels("failed").inc()
-            self._failing, self._again_s = raw, self._clock() + self._wait_s
             unforeseen = not isinstance(error, UnavailableError)
             log.error(
-                "weights not loaded", weights=sha256, error=repr(error), again_s=self._wait_s, exc_info=unforeseen
+                "weights not loaded", weights=sha256, error=repr(error), again_s=tries.failed(raw), exc_info=unforeseen
             )
-            self._wait_s = min(2 * self._wait_s, _RETRY_MAX_S)
             return None
         else:
-            self._settled, self._failing = raw, None
+            tries.settle(raw)
             return result
-        self._settled, self._failing = raw, None
+        tries.settle(raw)
         return None
 
     def _change(self, announcement: Announcement, scanners: Scanners) -> None:
+        before = self._only_weights(scanners)
+        if announcement.sha256 == before:
+            return
+        started_s = self._clock()
+        log.info("weights announced", weights=announcement.sha256, model=announcement.name, forced=announcement.forced)
+        ready = self._ready(announcement, scanners)
+        if ready is None:
+            return
+        # A canary is judged beside the weights that it was announced with.
+        self._canary = None
+        scanners.end_canary()
+        scanners.swap(ready.scanner)
+        # OpenVINO's converter leaves reference cycles that keep a whole model.
+        gc.collect()
+        self._metrics.swaps.labels("swapped").inc()
+        self._metrics.tell_weights(ready.scanner.provenance.model, announcement.sha256)
+        log.info(
+            "weights swapped",
+            weights=announcement.sha256,
+            model=ready.scanner.provenance.model,
+            before=before,
+            loaded_s=round(ready.at_s - started_s, 3),
+            shadow_crops=0 if ready.found is None else ready.found.crops,
+        )
+
+    def _take_canary(self, raw: bytes, scanners: Scanners) -> None:
+        """Let the announced canary judge its share, unless this worker does not use the weights beside it (yet)."""
+
+        def begin(canary: Canary) -> None:
+            log.info("canary announced", weights=canary.sha256, model=canary.name, share=canary.share)
+            ready = self._ready(canary, scanners)
+            if ready is None:
+                return
+            if ready.found is not None:
+                self._canaries.compared(canary, ready.found)
+            scanners.begin_canary(ready.scanner, lambda id_: is_in_canary(id_, canary.sha256, canary.share))
+            self._canary = Announced(canary, raw)
+            gc.collect()
+            self._metrics.swaps.labels("canary").inc()
+            log.info("canary begun", weights=canary.sha256, beside=canary.previous, share=canary.share)
+
+        try:
+            if parse_canary(raw).previous != self._only_weights(scanners):
+                return
+        except (AnnouncementError, RefusedError):
+            pass  # reported below
+        self._attempt(self._canary_tries, raw, parse_canary, begin)
+
+    def _end_canary(self, active: bytes | None, canary: bytes | None, scanners: Scanners) -> None:
+        """End the canary here if it is not announced any more, or other weights are active."""
+        mine = self._canary
+        if canary is None:
+            self._canary_tries.settled = None
+        if mine is None:
+            return
+        try:
+            beside = None if active is None else parse(active).sha256
+        except AnnouncementError:
+            return  # reported where it is applied
+        if canary != mine.raw or beside != mine.canary.previous:
+            self._canary = None
+            scanners.end_canary()
+            self._canary_tries.settled = None
+            log.info("canary no longer used", weights=mine.canary.sha256)
+
+    def _only_weights(self, scanners: Scanners) -> str:
         members = scanners.provenance.weights_sha256
         if len(members) > 1:
             raise RefusedError(
                 f"this worker scores with an ensemble of {len(members)} weights, which announced weights cannot replace"
             )
-        if announcement.sha256 == members[0]:
-            return
-        started_s = self._clock()
-        log.info("weights announced", weights=announcement.sha256, model=announcement.name, forced=announcement.forced)
+        return members[0]
+
+    def _ready(self, announcement: Announcement, scanners: Scanners) -> _Ready | None:
+        """A scanner with these weights, compared with those in use; None if the worker stops."""
         crops = LiveCrops(self._shadow_crops)
         with scanners.current() as running:
             with crops.of(running.engine):
                 loaded = self._load(announcement)
-                ready_s = self._clock() - started_s
+                at_s = self._clock()
                 try:
                     found = self._shadow(running, loaded, crops)
                 except BaseException:
@@ -279,21 +303,8 @@ class Follower:
                     raise
             if self._stopping.is_set():
                 loaded.engine.close()
-                return
-            replacement = assembly.with_detector(running, loaded.detector, loaded.engine)
-        scanners.swap(replacement)
-        # OpenVINO's converter leaves reference cycles that keep a whole model.
-        gc.collect()
-        self._metrics.swaps.labels("swapped").inc()
-        self._metrics.tell_weights(replacement.provenance.model, announcement.sha256)
-        log.info(
-            "weights swapped",
-            weights=announcement.sha256,
-            model=replacement.provenance.model,
-            before=running.provenance.weights_sha256[0],
-            loaded_s=round(ready_s, 3),
-            shadow_crops=0 if found is None else found.crops,
-        )
+                return None
+            return _Ready(assembly.with_detector(running, loaded.detector, loaded.engine), found, at_s)
 
     def _shadow(self, running: Scanner, loaded: Loaded, crops: LiveCrops) -> Differences | None:
         """Compare with the weights in use, if both take the same crops."""

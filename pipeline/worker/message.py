@@ -14,6 +14,7 @@ import redis
 import stamina
 import structlog
 
+from pipeline.contracts import Verdict
 from pipeline.parts.store import PartStore
 from pipeline.results.store import VerdictStore
 from pipeline.sources import ScanInterruptedError
@@ -102,6 +103,7 @@ class Service:
         allow: what may be read.
         parts: of long videos; None where they are not split.
         split_s: videos longer than this are judged in parts; 0: never.
+        judged: called with each new verdict on a video that was scanned here.
         progress: called with the id of a clip in parts and the share of its parts that are done.
         max_attempts: tries of a clip before it ends as `model_error`.
         retry_wait_s: before the second try; doubles from try to try.
@@ -117,6 +119,7 @@ class Service:
     parts: PartStore | None = None
     split_s: float = 0.0
     progress: Callable[[str, float], None] = lambda clip_id, share: None
+    judged: Callable[[Verdict], None] = lambda verdict: None
     max_attempts: int = 5
     retry_wait_s: float = 0.5
     slots: Slots = field(default_factory=Slots)

@@ -25,8 +25,9 @@ from pipeline.sources import SourceLimits
 from pipeline.telemetry import HealthServer, Metrics
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher, TransportError, answers, ensure_topics
-from pipeline.weights.follow import Follower, Loader
+from pipeline.weights.follow import Follower
 from pipeline.weights.leases import Scanners
+from pipeline.weights.loading import Loader
 from pipeline.worker.access import UriAllow
 from pipeline.worker.loop import Worker
 from pipeline.worker.message import Service, Slots
@@ -123,6 +124,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
             parts=PartStore(client, settings.ttl_s),
             split_s=settings.split_s,
             progress=notes.note,
+            judged=(lambda verdict: None) if follower is None else follower.judged,
             max_attempts=settings.max_attempts,
         )
         health.slots = service.slots

@@ -62,7 +62,7 @@ class VideoMessage(ServedMessage):
             metrics.clip_age_seconds.observe(max(0.0, time.time() - task.submitted_at))
             with (
                 # Its weights stay the same to its end.
-                self.service.scanners.current() as self._scanner,
+                self.service.scanners.of(task.video_id) as self._scanner,
                 structlog.contextvars.bound_contextvars(clip_id=task.video_id),
             ):
                 try:
@@ -132,7 +132,7 @@ class VideoMessage(ServedMessage):
         early = task.part is not None and verdict.outcome is Outcome.MODEL_ERROR
         if early:
             self.dead_letter(verdict.error or "", stage="score", attempts=1)
-        self._settle(task, self._finish(verdict, known), 1, dead_letter=not early)
+        self._settle(task, self._finish(verdict, known, scanned=True), 1, dead_letter=not early)
 
     def _settle(self, task: VideoTask, stored: _Stored, attempt: int, *, dead_letter: bool = True) -> None:
         """Publish what is stored."""
@@ -153,7 +153,7 @@ class VideoMessage(ServedMessage):
             scan = _Scan(self, scanner, task)
             verdict, transient = scan.run()
             if not transient or attempt == service.max_attempts:
-                return attempt, self._finish(verdict, scan.fingerprint)
+                return attempt, self._finish(verdict, scan.fingerprint, scanned=not scan.is_duplicate)
             log.warning("try failed", attempt=attempt, outcome=str(verdict.outcome), error=verdict.error)
             service.metrics.retries.inc()
             self.wait(service.retry_wait_s * 2 ** (attempt - 1))
@@ -165,7 +165,7 @@ class VideoMessage(ServedMessage):
         why = f"given up after {tries} tries that failed or ended their worker (UNMASK_MAX_ATTEMPTS)"
         return tries, self._finish(_unscored(scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
 
-    def _finish(self, verdict: Verdict, fingerprint: str | None) -> _Stored:
+    def _finish(self, verdict: Verdict, fingerprint: str | None, *, scanned: bool = False) -> _Stored:
         store = self.service.store
         record = verdict.to_json().encode()
         if len(record) > MAX_RECORD_BYTES:
@@ -185,6 +185,8 @@ class VideoMessage(ServedMessage):
         if stored != record:
             # An earlier verdict of this id, perhaps of other bytes: it says nothing of this content.
             return _Stored.parse(stored)
+        if scanned:
+            self.service.judged(verdict)
         if fingerprint is not None and verdict.outcome in REUSABLE:
             try:
                 self.retry_until_lost(lambda: store.remember(fingerprint, verdict.id))
@@ -207,6 +209,11 @@ class _Scan:
         self._owner, self._scanner, self._task = owner, scanner, task
         self._duplicate: Verdict | None = None
         self.fingerprint: str | None = None
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether the verdict is one on the same content."""
+        return self._duplicate is not None
 
     def run(self) -> tuple[Verdict, bool]:
         """The verdict, and whether another try may give another outcome."""

@@ -11,6 +11,7 @@ import pytest
 from models.zoo import resolve
 from pipeline.contracts import Outcome, Verdict
 from pipeline.weights.announced import ActiveWeights
+from pipeline.weights.arms import is_in_canary
 from pipeline.weights.registry import Registry
 from tests import media
 from tests.conftest import required_service
@@ -79,6 +80,26 @@ def test_weights_change_while_a_worker_judges(platform: Platform, tmp_path: Path
     assert metrics[f'unmask_weights{{model="second",sha256="{shas["second"]}"}}'] == 1
 
     assert platform.unmask("rollback").stdout == f"active: first, sha256 {shas['first']}\n"
+    until(lambda: weights(worker) == shas["first"])
+    done = platform.unmask(
+        "promote", str(tmp_path / "second.safetensors"), "--evaluation", str(made), "--canary", "50%"
+    )
+    assert done.stdout.splitlines()[-1] == f"canary of 50.0%: second, sha256 {shas['second']}"
+    until(lambda: metrics_of(worker)['unmask_swaps_total{result="canary"}'] == 1)
+    media.make_clip(tmp_path / "other.mp4", seconds=1, seed=1)
+    list(copies_of([tmp_path / "other.mp4"], CLIPS, tmp_path / "more"))
+    platform.unmask("submit", str(tmp_path / "more"))
+    more = sorted(set(platform.tasks().values()) - set(ids))
+    until(lambda: done_count(platform, more) == len(more))
+    for record in platform.stored(more).values():
+        verdict = Verdict.model_validate_json(record or b"")
+        arm = "second" if is_in_canary(verdict.id, shas["second"], 0.5) else "first"
+        assert verdict.provenance.weights_sha256 == [shas[arm]]
+    shown = platform.unmask("canary", "status").stdout.splitlines()
+    assert sum(int(line.split()[1]) for line in shown if line.startswith(("canary:", "active:"))) == len(more)
+    assert platform.unmask("canary", "accept").returncode == 3
+    assert platform.unmask("canary", "accept", "--force").stdout.endswith(f"active: second, sha256 {shas['second']}\n")
+    until(lambda: weights(worker) == shas["second"])
     # Asked to stop while it waits for live crops for the comparison.
     assert worker.leave() == 0
 

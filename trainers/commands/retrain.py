@@ -12,6 +12,7 @@ from pipeline.commands.errors import exit_on_error, fail
 from pipeline.commands.inputs import check_exist, check_weights
 from pipeline.commands.options import Backend, Device, Redis
 from pipeline.commands.output import echo
+from trainers.commands.trial import Canary, Tolerance, parse_share, state_of
 
 EXIT_REFUSED, EXIT_INTERRUPTED = 3, 130
 
@@ -39,6 +40,8 @@ def run(
         str | None, typer.Option(help="Folder or URI of the registry.", envvar="UNMASK_REGISTRY")
     ] = None,
     redis: Redis = None,
+    canary: Canary = None,
+    tolerance: Tolerance = 0.02,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare, and promote nothing.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run.", show_default="one in $UNMASK_RUNS, named by its inputs")
@@ -76,18 +79,22 @@ def run(
     from pipeline.logs import configure_logging
 
     configure_logging(level="warning", as_json=False)
-    places = None
+    from trainers.promote import Trial, promote
+
+    places = trial = None
     if weights is None:
         from pipeline.results.store import connect
         from pipeline.weights.announced import ActiveWeights
+        from pipeline.weights.canary import Canaries
 
         client = connect(services(redis=redis).redis)
         places = open_registry(registry), ActiveWeights(client)
+        if canary is not None:
+            trial = Trial(Canaries(client), parse_share(canary), tolerance)
 
     from models.zoo import resolve
     from trainers.evaluation.console import show
     from trainers.loop import StoppedError
-    from trainers.promote import promote
     from trainers.retraining.report import table_of
     from trainers.retraining.run import RetrainOptions, retrain
 
@@ -131,6 +138,7 @@ def run(
             return
         # The active weights are compared on what the new ones were compared on.
         places[0].put_evaluation(done.active_sha256, done.active)
-        promoted = promote(done.candidate, done.evaluation, registry=places[0], active=places[1])
+        promoted = promote(done.candidate, done.evaluation, registry=places[0], active=places[1], trial=trial)
     echo(promoted.message)
-    echo(f"active: {promoted.announcement.name}, sha256 {promoted.announcement.sha256}")
+    announcement = promoted.announcement
+    echo(f"{state_of(announcement)}: {announcement.name}, sha256 {announcement.sha256}")

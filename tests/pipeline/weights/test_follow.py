@@ -21,7 +21,7 @@ from deploy.local.services import RedisServer
 from models.architectures import load_detector
 from models.checkpoint import read_checkpoint, save_checkpoint
 from pipeline import detectors
-from pipeline.contracts import ACTIVE_KEY, CHANGED_CHANNEL, Announcement, GraphFile, Outcome, Verdict
+from pipeline.contracts import ACTIVE_KEY, CANARY_KEY, CHANGED_CHANNEL, Announcement, GraphFile, Outcome, Verdict
 from pipeline.detectors import Detector
 from pipeline.faces.create import create_detector
 from pipeline.graphs.format import graphs_dir, pack
@@ -37,12 +37,15 @@ from pipeline.video.sampling import Even
 from pipeline.video.sandbox import DecodeServer
 from pipeline.weights import follow
 from pipeline.weights.announced import ActiveWeights
-from pipeline.weights.follow import Follower, Loaded, Loader, RefusedError, UnavailableError
+from pipeline.weights.arms import is_in_canary
+from pipeline.weights.canary import Canaries
+from pipeline.weights.follow import Follower
 from pipeline.weights.leases import Scanners
+from pipeline.weights.loading import Loaded, Loader, RefusedError, UnavailableError
 from pipeline.weights.registry import Registry
 from tests.conftest import required_service
 from tests.pipeline.quick import QuickNetwork
-from tests.pipeline.records import PROVENANCE
+from tests.pipeline.records import PROVENANCE, record
 from tests.pipeline.worker.serving import until
 from tests.weights import HEAD_BIAS, shifted, small_weights
 
@@ -474,3 +477,83 @@ def test_a_damaged_graph_in_the_registry_is_made_again_with_torch_only(
     without_torch(monkeypatch)
     with pytest.raises(UnavailableError, match="torch"):
         bench.loader(announced)
+
+
+def begin_canary(bench: Bench, sha256: str, share: float = 0.5) -> str:
+    now = bench.active.read()
+    assert now is not None
+    uri = bench.registry.uri_of(sha256)
+    Canaries(bench.client).begin(
+        sha256=sha256, name="n", uri=uri, share=share, tolerance=0.02, beside=now, forced=False
+    )
+    return sha256
+
+
+def weights_of(scanners: Scanners, ids: list[str]) -> dict[str, str]:
+    found = {}
+    for id_ in ids:
+        with scanners.of(id_) as scanner:
+            (found[id_],) = scanner.provenance.weights_sha256
+    return found
+
+
+def test_a_canary_judges_its_share_until_it_ends(bench: Bench, scanners: Scanners) -> None:
+    old, ids = bench.announce(in_use(scanners)), [f"video-{number}" for number in range(40)]
+    with bench.follower().following(scanners):
+        new = begin_canary(bench, bench.put(3))
+        until(lambda: bench.count("canary") == 1)
+        found = weights_of(scanners, ids)
+        assert found == {id_: new if is_in_canary(id_, new, 0.5) else old for id_ in ids}
+        assert set(found.values()) == {old, new}
+        assert in_use(scanners) == old, "live streams keep the active weights"
+        Canaries(bench.client).end(Canaries(bench.client).read(), "by hand")
+        until(lambda: set(weights_of(scanners, ids).values()) == {old})
+        begin_canary(bench, new)
+        until(lambda: bench.count("canary") == 2)
+        third = bench.announce(bench.put(4))
+        until(lambda: set(weights_of(scanners, ids).values()) == {third})
+        assert bench.count("refused") == bench.count("failed") == 0
+
+
+def test_a_canary_beside_other_weights_is_not_used(bench: Bench, scanners: Scanners) -> None:
+    bench.announce(in_use(scanners))
+    begin_canary(bench, bench.put(3))
+    with bench.client.pipeline() as pipe:  # as an earlier version announces: the canary's key stays
+        pipe.set(ACTIVE_KEY, bench.announcement(bench.put(5)).to_json())
+        pipe.publish(CHANGED_CHANNEL, b"")
+        pipe.execute()
+    with bench.follower().following(scanners):
+        until(lambda: bench.count("swapped") == 1)
+        bench.client.publish(CHANGED_CHANNEL, b"")
+        bench.announce(bench.put(6))
+        until(lambda: bench.count("swapped") == 2)
+        assert bench.count("canary") == 0
+
+
+def test_an_unusable_canary_is_refused_once(bench: Bench, scanners: Scanners) -> None:
+    old = bench.announce(in_use(scanners))
+    with bench.follower().following(scanners):
+        begin_canary(bench, _not_finite(bench))
+        until(lambda: bench.count("refused") == 1)
+        bench.client.set(CANARY_KEY, b"nonsense")
+        bench.client.publish(CHANGED_CHANNEL, b"")
+        until(lambda: bench.count("refused") == 2)
+        assert set(weights_of(scanners, ["a", "b", "c", "d"]).values()) == {old}
+        new = begin_canary(bench, bench.put(3))
+        until(lambda: bench.count("canary") == 1)
+        assert new in weights_of(scanners, [f"{number}" for number in range(40)]).values()
+
+
+def test_verdicts_of_a_bad_canary_end_it(bench: Bench, scanners: Scanners) -> None:
+    old, ids = bench.announce(in_use(scanners)), [f"video-{number}" for number in range(40)]
+    follower = bench.follower()
+    follower.judged(record(weights_sha256=[old]))  # nothing runs yet
+    with follower.following(scanners):
+        new = begin_canary(bench, bench.put(3))
+        until(lambda: bench.count("canary") == 1)
+        for number in range(100):
+            follower.judged(record(weights_sha256=[old], label="real"))
+            follower.judged(record(weights_sha256=[new], label="fake" if number % 2 else "real"))
+        until(lambda: set(weights_of(scanners, ids).values()) == {old})
+    assert bench.metrics.registry.get_sample_value("unmask_canary_alarms_total") == 1
+    assert bench.client.get(CANARY_KEY) is None
