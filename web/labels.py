@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ NOT_CLOSED: Final = "videos whose review is open"
 BY_LABEL: Final = "videos that their own label decided"
 NOT_SURE: Final = "videos that people were not sure of, or that do not apply"
 DISAGREED: Final = "videos that people disagreed on"
+LEFT_OUT: Final = "videos on which only people decided whose decisions are left out"
 PERSON_DISAGREED: Final = "people in videos that people disagreed on"
 PERSON_UNCLEAR: Final = "people in fake videos, several in each, of which nobody said who is fake"
 
@@ -60,7 +61,9 @@ class Labels:
     alike: list[tuple[str, str]]
 
 
-def labels(database: Database, *, faces: int, disputed: bool = False, since_s: float = 0.0) -> Labels:
+def labels(
+    database: Database, *, faces: int, disputed: bool = False, since_s: float = 0.0, without: Collection[str] = ()
+) -> Labels:
     """Labels from the decisions that count.
 
     A video that people called real has real people only: one whom somebody called fake has no label. In one that they
@@ -71,6 +74,8 @@ def labels(database: Database, *, faces: int, disputed: bool = False, since_s: f
         faces: of each person, at most.
         disputed: also where people disagreed: then the answer that the review came to counts.
         since_s: of videos that were judged from then on; Unix seconds.
+        without: ids of the keys of people whose decisions do not count; the answer of a review in which one of them
+            decided is then what most of the others said.
     """
     left_out: Counter[str] = Counter()
     people: list[LabelledPerson] = []
@@ -81,7 +86,7 @@ def labels(database: Database, *, faces: int, disputed: bool = False, since_s: f
         if why is not None:
             left_out[why] += 1
             continue
-        people += _people(rows, row, left_out, faces=faces, disputed=disputed)
+        people += _people(rows, row, left_out, faces=faces, disputed=disputed, without=without)
     return Labels(people, dict(left_out), list(_alike(rows)))
 
 
@@ -98,10 +103,24 @@ def _why_not(row: sqlite3.Row) -> str | None:
 
 
 def _people(
-    rows: sqlite3.Connection, row: sqlite3.Row, left_out: Counter[str], *, faces: int, disputed: bool
+    rows: sqlite3.Connection,
+    row: sqlite3.Row,
+    left_out: Counter[str],
+    *,
+    faces: int,
+    disputed: bool,
+    without: Collection[str],
 ) -> Iterator[LabelledPerson]:
-    votes = _votes(rows, row["n"])
+    votes, all_votes = _votes(rows, row["n"], without), _votes(rows, row["n"])
     answer = Choice(row["answer"])
+    if votes[None] != all_votes[None] and row["golden"] is None:
+        if not votes[None]:
+            left_out[LEFT_OUT] += 1
+            return
+        (answer, most), *_ = votes[None].most_common(1)
+        if 2 * most <= votes[None].total():
+            left_out[DISAGREED] += 1
+            return
     clip = votes[None] if row["golden"] is None else Counter({answer: 1})
     if clip.total() > clip[answer] and not disputed:
         left_out[DISAGREED] += 1
@@ -126,12 +145,14 @@ def _people(
         yield LabelledPerson(row["id"], track, label is Choice.FAKE, found[label], found.total(), chosen)
 
 
-def _votes(rows: sqlite3.Connection, video: int) -> defaultdict[int | None, Counter[Choice]]:
+def _votes(
+    rows: sqlite3.Connection, video: int, without: Collection[str] = ()
+) -> defaultdict[int | None, Counter[Choice]]:
     """For each person, and for the clip (None), how many decided fake and real."""
     found: defaultdict[int | None, Counter[Choice]] = defaultdict(Counter)
-    query = "SELECT track, decision FROM decisions WHERE video = ? AND undone_s IS NULL"
+    query = "SELECT track, decision, key_id FROM decisions WHERE video = ? AND undone_s IS NULL"
     for row in rows.execute(query, (video,)):
-        if (choice := Choice(row["decision"])) in _LABELS:
+        if row["key_id"] not in without and (choice := Choice(row["decision"])) in _LABELS:
             found[row["track"]][choice] += 1
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,16 @@ from trainers.commands.data import (
 )
 from web.commands.options import Folder, Store, database_of, folder_of
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from web.quality import Quality
+
+# Agreement above it is "substantial": Landis and Koch, "The measurement of observer agreement for categorical data",
+# Biometrics 33, 1977.
+SUBSTANTIAL = 0.6
 app = typer.Typer(help="Labels from what reviewers decided.", no_args_is_help=True)
 
 
@@ -42,6 +52,10 @@ def export(
         bool,
         typer.Option("--disputed", help="Also where people disagreed: then the answer of the review is the label."),
     ] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a key whose decisions do not count; repeatable. The table of reviewers names them."),
+    ] = None,
     since: Annotated[
         datetime | None,
         typer.Option(
@@ -61,7 +75,8 @@ def export(
     """Cut the faces of people on whom reviewers decided: tar shards and manifest.parquet, to train on.
 
     A person counts if the review of the video is closed and nobody disagreed. Copies of a video are in one split.
-    Faces leave the service for training by this command only; it is noted in the audit log.
+    Faces leave the service for training by this command only; it is noted in the audit log. A table shows how far each
+    reviewer agrees with the others: one who does not should be left out by --without before anything is learned.
 
     Exit codes: 0 done, 3 some people have no crops (failures.csv), 2 bad options or no labels, 130 interrupted.
     """
@@ -73,8 +88,10 @@ def export(
     from trainers.data.layouts import Shares
     from trainers.data.prepare import PrepareOptions, prepare
     from web.audit import Kind, append
+    from web.keys import Keys
     from web.labels import labels
     from web.media_store import media_of
+    from web.quality import QualityReport
 
     at = folder_of(folder)
     threads = workers or available_cores() + 1
@@ -84,14 +101,18 @@ def export(
             shares = Shares(val_share, test_share)
             since_s = 0.0 if since is None else since.replace(tzinfo=UTC).timestamp()
             database = database_of(folder)
-            found = labels(database, faces=frames, disputed=disputed, since_s=since_s)
+            keys = {key.id: key.name for key in Keys(database).all()}
+            if unknown := sorted(set(without or ()) - keys.keys()):
+                fail(f"no key {unknown[0]}: `unmask keys list` shows them")
+            found = labels(database, faces=frames, disputed=disputed, since_s=since_s, without=without or ())
+            print_reviewers(console, QualityReport(database).quality(), keys)
             listing = listing_of(found.people, found.alike, found.left_out, at, shares=shares, dataset=dataset)
             print_listing(console, listing, "people with a label")
             if not listing.videos:
                 fail("nobody in a video has a label: nothing to export")
             media = media_of(store, at, 16 << 30)
             with database.write() as rows:  # before anything leaves
-                append(rows, Kind.EXPORTED, what="labels", people=len(found.people))
+                append(rows, Kind.EXPORTED, what="labels", people=len(found.people), without=sorted(without or ()))
             faces = create_detector(detector, weights=detector_weights, streams=threads)
             with DecodeServer() as server, progress(console) as bar:
                 task = bar.add_task("people", total=len(listing.videos))
@@ -110,3 +131,28 @@ def export(
         raise typer.Exit(EXIT_INTERRUPTED) from None
     print_prepared(console_of(stderr=False), prepared, out)
     raise typer.Exit(EXIT_SOME_FAILED if prepared.failures else 0)
+
+
+def print_reviewers(console: Console, quality: Quality, names: Mapping[str, str]) -> None:
+    """A line for each reviewer whose decisions can be compared, the least agreement first."""
+    from rich.table import Table
+
+    from pipeline.visible import markup
+
+    table = Table("reviewer", "key", "decisions", "compared", "kappa", "95 % interval", "known answers", "")
+    known = [each for each in quality.reviewers if each.agreement.clips or each.golden.of]
+    for each in sorted(known, key=lambda each: 2.0 if each.agreement.kappa is None else each.agreement.kappa):
+        found = each.agreement
+        doubtful = found.high is not None and found.high < SUBSTANTIAL
+        table.add_row(
+            markup(names.get(each.key_id, "")),
+            each.key_id,
+            str(each.decisions),
+            str(found.clips),
+            "-" if found.kappa is None else f"{found.kappa:.2f}",
+            "-" if found.low is None else f"{found.low:.2f} to {found.high:.2f}",
+            f"{each.golden.hits} of {each.golden.of}" if each.golden.of else "-",
+            "[red]agrees too little[/]" if doubtful else "",
+        )
+    if known:
+        console.print(table)

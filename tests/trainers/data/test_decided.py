@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 
@@ -22,6 +24,7 @@ from web.audit import entries
 from web.database import Database
 from web.keys import Role
 from web.labels import labels
+from web.rounds import Policy
 
 UNMASK = Path(sys.executable).with_name("unmask")
 
@@ -154,3 +157,41 @@ def test_a_folder_without_a_service_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, "unmask.sqlite3: no such file" in done.stderr) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reviewer_who_disagrees_is_named_and_can_be_left_out(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "service"
+    with serving(folder, requests_s=1e6, unknown_keys_s=1e6, policy=Policy(second_share=1.0)) as served:
+        careful, careless = (served.service.keys.create(name, Role.REVIEW) for name in ("careful", "careless"))
+        for number, truth in enumerate(("real", "fake", "real", "fake")):
+            path = tmp_path / f"{number}.mp4"
+            path.write_bytes((clips / "one.mp4").read_bytes() + b"\0\0\0\x0cfree" + bytes([9, 9, 9, number]))
+            id_ = str(judged(served.client(), path)["id"])
+            for (_, text), choice in ((careful, truth), (careless, {"real": "fake"}.get(truth, "real"))):
+                headers = {"Authorization": f"Bearer {text}"}
+                body = {"decision": choice}
+                answer = httpx.post(f"{served.url}/v1/videos/{id_}/decisions", headers=headers, json=body)
+                assert answer.status_code == 201, answer.text
+            decide(served, id_, truth)  # a senior
+        database = served.service.database
+        assert labels(database, faces=1).left_out == {found.DISAGREED: 4}
+        others = labels(database, faces=1, without=[careless[0].id])
+        assert [(each.is_fake, each.votes, each.of) for each in others.people] == [
+            (False, 2, 2), (True, 2, 2), (False, 2, 2), (True, 2, 2)
+        ]  # fmt: skip
+        everybody = [key.id for key in served.service.keys.all()]
+        assert labels(database, faces=1, without=everybody).left_out == {found.LEFT_OUT: 4}
+
+    def export(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [UNMASK, "labels", "export", tmp_path / "out", "--folder", folder, "--frames", "1", "--size", "64"]
+        environment = {**os.environ, "COLUMNS": "200"}
+        return subprocess.run([*command, *options], capture_output=True, text=True, env=environment, check=False)
+
+    nothing = export()
+    assert (nothing.returncode, "nothing to export" in nothing.stderr) == (2, True)
+    (line,) = (line for line in nothing.stderr.splitlines() if "careless" in line)
+    assert "-1.00" in line
+    assert "agrees too little" in line
+    assert export("--without", "unknown").returncode == 2
+    done = export("--without", careless[0].id)
+    assert (done.returncode, "4 people with a label" in done.stderr) == (0, True), done.stderr
