@@ -1,4 +1,4 @@
-"""The whole loop from decisions to weights, by the commands of docs/operations.md: judge, review, export, retrain, canary, judge again.
+"""The loop from decisions to weights, by its commands: judge, review, export, retrain, canary, swap, judge again.
 
 python -m tests.e2e.loop CROPS.parquet --replay BASE.parquet --weights FIRST.safetensors --out FOLDER [--flip 0.3]
 
@@ -128,7 +128,7 @@ class Loop:
         return found
 
     def review(self, process: Process, clips: dict[str, Clip]) -> None:
-        """Two reviewers decide in turns, the other one where a second opinion is asked for, a senior where they differ."""
+        """Two reviewers are first in turns, the other one is second where it is asked for; a senior settles it."""
         roles = {"careful": "review", "careless": "review", "senior": "senior"}
         for name, role in roles.items():
             made = self.platform.unmask("keys", "create", name, "--role", role, "--folder", str(self.service))
