@@ -141,13 +141,13 @@ class Loop:
             for name in (first, second, "senior"):
                 flips = name == "careless" and draw.random() < 2 * self.flip
                 headers = {"Authorization": f"Bearer {self.keys[name]}"}
-                url = f"{process.client.base_url}v1/videos/{id_}"
                 body = {"decision": wrong if flips else truth}
-                answer = httpx.post(f"{url}/decisions", headers=headers, json=body, timeout=60)
+                url = process.client.base_url.join(f"/v1/videos/{id_}/decisions")
+                answer = httpx.post(url, headers=headers, json=body, timeout=60)
                 if answer.status_code != 201:
                     raise RuntimeError(answer.text)
                 self.decided += 1
-                if process.client.get(f"/v1/videos/{id_}").json()["review"]["round"] == "closed":
+                if process.client.get(f"/v1/videos/{id_}").json()["round"] == "closed":
                     break
 
 

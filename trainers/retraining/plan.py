@@ -93,18 +93,16 @@ def config_of(
     parts: Parts,
     info: CheckpointInfo,
     *,
-    start: Path,
     samples: int,
     replay_share: float,
     seed: int,
     settings: tuple[str, ...] = (),
 ) -> TrainConfig:
-    """The run that fine-tunes weights, without the file of its manifest.
+    """The run that fine-tunes weights, without the files of its manifest and its first weights.
 
     Args:
         parts: the rows.
         info: of the weights.
-        start: their checkpoint.
         samples: images shown.
         replay_share: share of the pairs that the base set gives, in 0..1.
         seed: of the run.
@@ -124,7 +122,6 @@ def config_of(
         recipe="retrain",
         architecture=info.architecture,
         model=model,
-        start=str(start),
         data=DataConfig(
             split=TRAIN,
             pairs=replace(base.data.pairs, shares=shares, bases=bases, unaligned=parts.decided, balance="group"),
@@ -202,6 +199,6 @@ def _has_pairs(rows: Manifest, dataset: str) -> bool:
 
 def identity_of(config: TrainConfig, parts: Parts, settings: Mapping[str, Any]) -> str:
     """A hash of everything that the result depends on: the same inputs resume the same run."""
-    facts = [to_json(replace(config, start="")), parts.training.sha256]
+    facts = [to_json(config), parts.training.sha256]
     facts += [parts.held_out.sha256, repr(sorted(settings.items()))]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from trainers.data.manifest import FAKE, REAL, Manifest
 from trainers.evaluation.ladder import LadderName
 from trainers.evaluation.run import EvaluateOptions, evaluate_sets
 from trainers.evaluation.sets import CropSet
-from trainers.gate import Evaluation
+from trainers.gate import Evaluation, RefusedError
 from trainers.loop import BEST, train
 from trainers.retraining.plan import (
     HELD_OUT_DECISIONS,
@@ -38,10 +39,15 @@ from trainers.run import runs_dir
 if TYPE_CHECKING:
     from trainers.config import TrainConfig
 
+
 REPORT_SCHEMA: Final = 1
 REPORT: Final = "report.json"
 BASE_SET, DECISIONS = "base set", "decisions"
 _SUFFIX = re.compile(r"-r[0-9a-f]{8}$")
+
+
+class NothingNewError(RefusedError):
+    """The weights learned from these decisions already: another round would only fit those that were held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,7 @@ def retrain(options: RetrainOptions, say: Callable[[str], None]) -> Retrained:
 
     Raises:
         RetrainError: there is nothing to train on, or another process works in the folder.
+        NothingNewError: the weights learned from the same rows.
         trainers.loop.StoppedError: interrupted.
         trainers.data.manifest.ManifestError: a manifest cannot be read.
         trainers.calibration_fit.CalibrationError: the base set has not enough to calibrate on.
@@ -130,7 +137,16 @@ def retrain(options: RetrainOptions, say: Callable[[str], None]) -> Retrained:
     validation = replay.where(split=VALIDATION).halves()[1]
     if len(set(validation.label.tolist())) < 2:
         raise RetrainError(f"{options.replay} has no validation rows of both classes to compare on")
-    config = _config(options, parts, active)
+    if active.info.data_manifest_sha256 == parts.training.sha256:
+        raise NothingNewError("the active weights learned from these decisions already")
+    config = config_of(
+        parts,
+        active.info,
+        samples=options.samples,
+        replay_share=options.replay_share,
+        seed=options.seed,
+        settings=options.settings,
+    )
     judged_by = {
         name: getattr(options, name) for name in ("margin", "ladder", "ladder_rows", "fpr", "calibration_rows")
     }
@@ -139,7 +155,11 @@ def retrain(options: RetrainOptions, say: Callable[[str], None]) -> Retrained:
     with _alone(folder):
         _claim(folder, identity)
         parts.training.write(folder / TRAINING)
-        config = replace(config, data=replace(config.data, manifest=str(folder / TRAINING)))
+        start = folder / "active.safetensors"
+        if not start.exists():
+            with atomic_write(start) as file, options.weights.open("rb") as weights:
+                shutil.copyfileobj(weights, file)
+        config = replace(config, start=str(start), data=replace(config.data, manifest=str(folder / TRAINING)))
         say(f"retraining in {folder}: {_described(parts)}")
         train(config, folder / "run", device=options.device, say=say)
         facts = {
@@ -161,24 +181,12 @@ def retrain(options: RetrainOptions, say: Callable[[str], None]) -> Retrained:
             sets.append(CropSet(DECISIONS, folder / HELD_OUT_DECISIONS, held_out, held_out, None, None))
         theirs, ours = (
             _evaluated(options, sets, weights, folder / f"{name}.evaluation.json", say)
-            for name, weights in (("active", options.weights), ("candidate", candidate))
+            for name, weights in (("active", start), ("candidate", candidate))
         )
         checks = tuple(_checks(ours, theirs, options))
         facts |= {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
         _write(folder, facts | {"active": json.loads(theirs)["model"], "candidate": json.loads(ours)["model"]})
     return Retrained(folder, candidate, theirs, ours, checks, active.sha256)
-
-
-def _config(options: RetrainOptions, parts: Parts, active: LoadedDetector) -> TrainConfig:
-    return config_of(
-        parts,
-        active.info,
-        start=options.weights,
-        samples=options.samples,
-        replay_share=options.replay_share,
-        seed=options.seed,
-        settings=options.settings,
-    )
 
 
 def _calibrated(options: RetrainOptions, folder: Path, active: LoadedDetector, identity: str) -> Path:

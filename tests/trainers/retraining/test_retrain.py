@@ -106,6 +106,9 @@ def test_weights_that_are_not_proven_better_are_refused(retrain: Retrain, weight
     assert (out / "candidate.safetensors").stat().st_mtime_ns == seen[out / "candidate.safetensors"]
     found = json.loads((out / "report.json").read_text())
     assert found == report
+    # The new weights have nothing more to learn there.
+    learned = retrain("--weights", out / "candidate.safetensors", "--out", tmp_path / "again", *QUICK)
+    assert (learned.exit_code, "learned from these decisions already" in learned.output) == (3, True)
     other = retrain("--weights", weights, "--out", out, *QUICK, "--seed", 1)
     assert (other.exit_code, "holds a retraining of other data" in other.output) == (2, True)
 
@@ -148,7 +151,7 @@ def test_the_shares_state_what_is_trained_on(base: Path, decisions: Path, weight
 
     def shares(rows: Manifest, samples: int) -> tuple[dict[str, float], dict[str, float]]:
         parts = parts_of(old, rows, Path("/"))
-        pairs = config_of(parts, info, start=weights, samples=samples, replay_share=0.7, seed=0).data.pairs
+        pairs = config_of(parts, info, samples=samples, replay_share=0.7, seed=0).data.pairs
         assert sum(pairs.shares.values()) == pytest.approx(1)
         assert sum(pairs.bases.values()) == pytest.approx(1)
         return dict(pairs.shares), dict(pairs.bases)
@@ -165,4 +168,4 @@ def test_the_shares_state_what_is_trained_on(base: Path, decisions: Path, weight
     assert shares(only, 640)[0]["decisions"] == pytest.approx(0.3)
     assert "decisions" not in shares(only, 640)[1]
     with pytest.raises(RetrainError, match="between 0 and 1"):
-        config_of(parts_of(old, new, Path("/")), info, start=weights, samples=640, replay_share=1, seed=0)
+        config_of(parts_of(old, new, Path("/")), info, samples=640, replay_share=1, seed=0)
