@@ -31,6 +31,7 @@ from trainers.evaluation.summary import (
     Slice,
     bands,
     bins,
+    face_bands,
     groups,
     jpeg_size,
     level,
@@ -74,6 +75,7 @@ class SetResult:
         slices: AUC in thirds of size, sharpness and brightness of the crops.
         jpeg_size: AUC of calling the smaller JPEG (quality 90) a fake; the model's AUC is in `frame`.
         bands: crops by quality: their metrics at equal priors, and their labels.
+        face_bands: the same by the width of the face in the frame that the crop was cut from, in px.
         reliability: bins of the ECE, of crops or of clips.
         ladder: None if not requested, and for clips.
         failures: crops without a score.
@@ -100,6 +102,7 @@ class SetResult:
     slices: list[Slice] = field(default_factory=list)
     jpeg_size: Estimate | None = None
     bands: list[Band] = field(default_factory=list)
+    face_bands: list[Band] = field(default_factory=list)
     reliability: list[Bin] = field(default_factory=list)
     ladder: Ladder | None = None
     failures: list[Failure] = field(default_factory=list)
@@ -235,6 +238,7 @@ def evaluate_crops(
         slices=slices(frames, rows.source_width[finite], measures, judging),
         jpeg_size=jpeg_size(frames, measures, judging),
         bands=bands(frames, judging),
+        face_bands=face_bands(frames, scored.face_px[finite], judging),
         reliability=bins(frames, judging),
         ladder=ladder,
         failures=[Failure(str(rows.path[row]), error) for row, error in sorted(scored.failures.items())],
