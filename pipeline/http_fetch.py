@@ -158,10 +158,13 @@ def exchange(
                 transient=answer.status in _TRANSIENT_STATUS,
             )
         # The head's minute goes on: a body that drips ends with it.
+        expected = answer.length
         found = answer.read(max_bytes + 1)
         watch.check()
         if len(found) > max_bytes:
             raise FetchError(f"{parts.hostname} answers with more than {max_bytes:,} bytes")
+        if expected is not None and len(found) < expected:
+            raise FetchError(f"the answer ended after {len(found)} of {expected} bytes", transient=True)
         return found
 
 

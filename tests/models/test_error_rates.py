@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from models.error_rates import Called, RatesError, RateTable, packaged_rates, read_rates, slice_at, wilson
 from models.zoo import find_entry, packaged_dir
+from pipeline.commands.models import app
 
 
 @given(total=st.integers(1, 10_000), share=st.floats(0, 1))
@@ -123,3 +125,16 @@ def test_the_packaged_rates_are_of_packaged_weights() -> None:
         assert sum(each.fakes.total for each in slices) == table.whole.fakes.total
     assert packaged_rates("0" * 64) is None
     assert {file.name for file in packaged_dir().glob("*.rates.json")} == {"unmask-small.rates.json"}
+
+
+def test_the_command_makes_a_table(tmp_path: Path) -> None:
+    report, out = tmp_path / "evaluation.json", tmp_path / "mine.rates.json"
+    report.write_text(json.dumps(evaluation()))
+    made = CliRunner().invoke(app, ["rates", str(report), "--out", str(out)])
+    assert made.exit_code == 0, made.output
+    assert made.output.endswith("rates of mine on 10 reals and 10 fakes, 2027-01-15\n")
+    assert read_rates(out) == RateTable.of_evaluation(evaluation())
+    report.write_text("no JSON")
+    assert CliRunner().invoke(app, ["rates", str(report), "--out", str(out)]).exit_code == 2
+    assert CliRunner().invoke(app, ["rates", str(out), "--out", str(report)]).exit_code == 2
+    assert CliRunner().invoke(app, ["rates", str(report), "--out", str(report)]).exit_code == 2

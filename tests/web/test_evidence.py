@@ -119,11 +119,14 @@ def test_any_changed_byte_is_found(which: str, tmp_path: Path, request: pytest.F
     new = ("report.pdf", "rates.json", "manifest.tsr", "manifest.sig")
     with zipfile.ZipFile(whole) as opened:
         files = [opened.getinfo(name) for name in new if name in opened.namelist()]
+    # Of the end's record: where the list of files begins.
+    ends = [len(content) - 6 + i for i in range(4)]
     within = [
         rng.randrange(each.header_offset, each.header_offset + each.file_size) for each in files for _ in range(4)
     ]
     places = [
         *within,
+        *ends,
         *rng.sample(range(len(content)), 40), 4, 10, 12, len(content) - 1, len(content) - 20,
     ]  # fmt: skip
     for place in places:
@@ -313,6 +316,9 @@ def test_nothing_is_written_without_the_time_stamp(
     finally:
         authority.lie = ""
     assert (lied.exit_code, "does not hold" in lied.output) == (1, True)
+    other = Authority(tmp_path.with_name("other authority"))
+    foreign = CliRunner().invoke(app, [*arguments, "--tsa", authority.url, "--tsa-ca", str(other.ca)])
+    assert (foreign.exit_code, "does not lead to an authority" in foreign.output) == (1, True)
     away = CliRunner().invoke(app, arguments, env={"UNMASK_TSA": "http://127.0.0.1:9/"})
     assert away.exit_code == 1
     assert CliRunner().invoke(app, [*arguments, "--tsa", "file:///etc/passwd"]).exit_code == 2

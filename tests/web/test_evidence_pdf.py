@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 pytest.importorskip("pypdf")
@@ -26,6 +28,7 @@ from tests.pipeline.results.test_report import THRESHOLDS, ClipReport, scored
 from web.evidence.container import EvidenceError
 from web.evidence.pdf import render_pdf
 from web.evidence.pdf_contents import PdfContents
+from web.evidence.pdf_text import Texts
 
 WEIGHTS = find_entry("unmask-small").sha256
 
@@ -147,3 +150,36 @@ def test_timelines_and_faces_are_drawn() -> None:
     # The line has 19 parts and the 20 dots have four curves each: graphics, not a picture.
     assert operators.count(b"c") >= 80
     assert operators.count(b"l") >= 19
+
+
+def test_a_named_font_shows_what_the_own_one_lacks(tmp_path: Path) -> None:
+    font_builder = pytest.importorskip("fontTools.fontBuilder")
+    pens = pytest.importorskip("fontTools.pens.ttGlyphPen")
+    pen = pens.TTGlyphPen(None)
+    for number, place in enumerate([(0, 0), (0, 800), (800, 800), (800, 0)]):
+        (pen.lineTo if number else pen.moveTo)(place)
+    pen.closePath()
+    builder = font_builder.FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "square"])
+    builder.setupCharacterMap({0x4F1A: "square"})
+    builder.setupGlyf({".notdef": pens.TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "square": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupOS2()
+    builder.setupPost()
+    builder.setupNameTable({"familyName": "Square", "styleName": "Regular", "psName": "Square-Regular"})
+    builder.save(tmp_path / "square.ttf")
+    made = contents(scored("a 会议 b.mp4", 0.5))
+    assert "a 会\\u8bae b.mp4" in pages_of(render_pdf(made, [tmp_path / "square.ttf"]))[0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(name=st.text(st.characters(), min_size=1, max_size=300))
+def test_any_name_is_a_paragraph(name: str) -> None:
+    texts = Texts()
+    for style in ("name", "code", "body"):
+        paragraph = texts.paragraph(name, style)
+        width, height = paragraph.wrap(200, 10_000)
+        assert width <= 200
+        assert height > 0
+        assert all(part.wrap(200, 40)[1] <= 40 for part in paragraph.split(200, 40))

@@ -31,8 +31,8 @@ def _honest(authority: Authority) -> Iterator[None]:
 
 
 def test_a_time_stamp_names_its_time_and_its_signer(authority: Authority) -> None:
-    answer = fetch_stamp(authority.url, MESSAGE)
-    stamp = check_stamp(answer, MESSAGE)
+    answer, stamp = fetch_stamp(authority.url, MESSAGE)
+    assert check_stamp(answer, MESSAGE) == stamp
     assert abs(stamp.at - datetime.now(UTC)) < timedelta(minutes=5)
     assert (stamp.signer, stamp.issuer, stamp.is_trusted) == ("CN=Test TSA", "CN=Test CA", False)
     assert check_stamp(answer, MESSAGE, read_authorities(authority.ca)).is_trusted
@@ -75,8 +75,11 @@ def test_an_authority_that_is_slow_or_away_is_an_error(authority: Authority, mon
 
 
 def test_another_authority_is_not_trusted(authority: Authority, tmp_path: Path) -> None:
-    answer = fetch_stamp(authority.url, MESSAGE)
+    answer, _ = fetch_stamp(authority.url, MESSAGE)
     other = Authority(tmp_path / "other")
+    assert fetch_stamp(authority.url, MESSAGE, read_authorities(authority.ca))[1].is_trusted
+    with pytest.raises(StampError, match="does not lead to an authority"):
+        fetch_stamp(authority.url, MESSAGE, read_authorities(other.ca))
     with pytest.raises(StampError, match="does not lead to an authority"):
         check_stamp(answer, MESSAGE, read_authorities(other.ca))
     with pytest.raises(StampError, match="no root certificate"):
@@ -87,7 +90,7 @@ def test_another_authority_is_not_trusted(authority: Authority, tmp_path: Path) 
 
 
 def test_no_change_of_an_answer_raises_anything_else(authority: Authority) -> None:
-    answer = fetch_stamp(authority.url, MESSAGE)
+    answer, _ = fetch_stamp(authority.url, MESSAGE)
     refused = 0
     for place in range(len(answer)):
         try:

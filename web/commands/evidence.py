@@ -18,6 +18,15 @@ from web.commands.options import Folder, Store, database_of, folder_of
 EXIT_FAULTY = 3
 
 
+TsaCa = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM file of authorities whose time stamps count: a pack with another one, or without, does not pass.",
+        envvar="UNMASK_TSA_CA",
+    ),
+]
+
+
 class _MakeByDefault(TyperGroup):
     """`unmask evidence ID` makes a pack."""
 
@@ -58,6 +67,7 @@ def make(
             envvar="UNMASK_TSA",
         ),
     ] = None,
+    tsa_ca: TsaCa = None,
     font: Annotated[
         list[Path],
         typer.Option(
@@ -74,6 +84,7 @@ def make(
     """
     from models.error_rates import read_rates
     from web.evidence.pack import INSTALL_PDF, PackOptions, write_pack
+    from web.evidence.stamp import read_authorities
     from web.media_store import media_of
     from web.problems import ProblemError
 
@@ -84,7 +95,9 @@ def make(
         database = database_of(folder)
         target = out or Path(f"evidence-{Path(id).name}.zip")
         check_written({"--out": target}, [rates, *font])
-        options = PackOptions(with_file=with_file, comments=comments, rates=table, tsa=tsa, fonts=tuple(font))
+        check_exist(font)
+        authorities = () if tsa_ca is None or tsa is None else read_authorities(tsa_ca)
+        options = PackOptions(with_file, comments, table, tsa, authorities, tuple(font))
         try:
             media = media_of(store, folder_of(folder), 1 << 30)
             written = write_pack(target, database, media, id, options)
@@ -106,10 +119,7 @@ def verify(
         list[str],
         typer.Option(help="Key of the service, as /.well-known/unmask.json has it, repeatable for earlier ones."),
     ] = [],  # noqa: B006
-    tsa_ca: Annotated[
-        Path | None,
-        typer.Option(help="PEM file of authorities whose time stamps count: the pack must have one of them."),
-    ] = None,
+    tsa_ca: TsaCa = None,
 ) -> None:
     """Check a pack on any machine: nothing was changed, added or removed, and the service signed it.
 

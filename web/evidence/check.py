@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,8 +33,9 @@ from web.signing import verifier
 
 # What reading a made-up pack may raise.
 _DAMAGED: Final = (
-    zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, NotImplementedError, EOFError, RecursionError,
+    zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, RuntimeError, EOFError, struct.error,
 )  # fmt: skip
+_ENCRYPTED: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +86,18 @@ def check_pack(file: Path, public_keys: Sequence[str] = (), authorities: Sequenc
             return _checked(file, pack, public_keys, authorities)
     except _DAMAGED as error:
         raise EvidenceError(f"{file}: not an evidence pack, or damaged: {error or type(error).__name__}") from error
+    except OSError as error:
+        # An offset in the zip that is before its beginning.
+        if error.errno != errno.EINVAL:
+            raise
+        raise EvidenceError(f"{file}: not an evidence pack, or damaged: a file's place is not in it") from error
 
 
 def _checked(
     file: Path, pack: zipfile.ZipFile, public_keys: Sequence[str], authorities: Sequence[Certificate]
 ) -> Checked:
+    if any(each.compress_type != zipfile.ZIP_STORED or each.flag_bits & _ENCRYPTED for each in pack.infolist()):
+        raise ValueError("its files are compressed or encrypted, which no pack's are")
     names = pack.namelist()
     raw = read_whole(pack, MANIFEST)
     manifest = json.loads(raw)
@@ -106,7 +116,7 @@ def _checked(
                 digest, size = digest_of(opened)
             if (digest, size) != (said["sha256"], said["bytes"]):
                 faults.append(f"{name} was changed")
-    if not is_as_written(file, pack):
+    if len(set(names)) < len(names) or not is_as_written(file, pack):
         faults.append("bytes between the files were changed")
     # Of bytes: in text, U+2028 would end a line, too.
     entries = read_whole(pack, "audit.jsonl").splitlines()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+
+from cryptography.x509 import Certificate
 
 from models.atomic import atomic_write
 from models.error_rates import RateTable, packaged_rates
@@ -35,7 +37,7 @@ from web.evidence.container import (
     write_zip,
 )
 from web.evidence.contents import README, appeals_of, decisions_of, entries_of, facts_of, statement_of
-from web.evidence.stamp import Stamp, check_stamp, fetch_stamp, require_libraries
+from web.evidence.stamp import Stamp, fetch_stamp, require_libraries
 from web.media import Media
 from web.videos import Video, Videos
 
@@ -51,6 +53,7 @@ class PackOptions:
         comments: what reviewers wrote, which may name people.
         rates: measured error rates, in addition to those that come with the package; those of other weights are unused.
         tsa: URL of a time-stamping authority (RFC 3161); None: no time stamp.
+        authorities: to one of which its certificate must lead; empty: any signer is taken.
         fonts: TrueType files for characters of names that the PDF's own font lacks.
     """
 
@@ -58,6 +61,7 @@ class PackOptions:
     comments: bool = False
     rates: RateTable | None = None
     tsa: str | None = None
+    authorities: Sequence[Certificate] = ()
     fonts: tuple[Path, ...] = ()
 
 
@@ -121,8 +125,7 @@ def write_pack(out: Path, database: Database, media: Media, id_: str, options: P
         signatures, stamp = [database.signer.sign(manifest)], None
         ends = [Part(MANIFEST, manifest)]
         if options.tsa is not None:
-            answer = fetch_stamp(options.tsa, manifest)
-            stamp = check_stamp(answer, manifest)
+            answer, stamp = fetch_stamp(options.tsa, manifest, options.authorities)
             signatures.append(database.signer.sign(answer))
             ends.append(Part(STAMP, answer))
         ends.append(Part(SIGNATURE, b"".join(base64.b64encode(each) + b"\n" for each in signatures)))

@@ -96,15 +96,16 @@ def read_authorities(file: Path) -> list[x509.Certificate]:
         raise EvidenceError(f"{file}: no certificates in PEM: {error}") from error
 
 
-def fetch_stamp(url: str, message: bytes) -> bytes:
+def fetch_stamp(url: str, message: bytes, authorities: Sequence[x509.Certificate] = ()) -> tuple[bytes, Stamp]:
     """Ask an authority for a time stamp of a message, and check that the answer is one.
 
     Args:
         url: http or https; it is the operator's, so private addresses are allowed.
         message: only its sha256 is sent.
+        authorities: as for `check_stamp`.
 
     Returns:
-        The answer (TimeStampResp), DER.
+        The answer (TimeStampResp), DER, and what it says.
 
     Raises:
         StampError: see its docstring.
@@ -119,10 +120,9 @@ def fetch_stamp(url: str, message: bytes) -> bytes:
     except FetchError as error:
         raise StampError(f"no time stamp: {error}") from error
     try:
-        check_stamp(answer, message, nonce=request.nonce)
+        return answer, check_stamp(answer, message, authorities, nonce=request.nonce)
     except StampError as error:
         raise StampError(f"no time stamp: {host} answers with one that does not hold: {error}") from error
-    return answer
 
 
 def check_stamp(
