@@ -123,6 +123,51 @@ def post(
         return status
 
 
+def exchange(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    max_bytes: int,
+    guard: Guard | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> bytes:
+    """Post a body to a URL, and return the body of the answer (200). Redirects are not followed.
+
+    Args:
+        url: http or https.
+        body: at most some MiB.
+        headers: in addition to the usual ones.
+        max_bytes: of the answer.
+        guard: what may be reached; None: everything.
+        stop: asked several times a second, whether to end.
+
+    Raises:
+        FetchError: it is not allowed, there was no whole answer within a minute, it is another status or too large.
+        StoppedError: `stop` said so.
+    """
+    parts = _split(url)
+    with _Watch(stop) as watch, _connected(url, parts, guard, watch) as connection:
+        usual = _headers((parts.username, parts.password))
+        connection.request("POST", _target(parts), body, {**usual, **headers})
+        answer = connection.getresponse()
+        watch.check()
+        if answer.status != http.client.OK:
+            raise FetchError(
+                f"{parts.hostname} answers {answer.status} {answer.reason} for {parts.path or '/'}",
+                transient=answer.status in _TRANSIENT_STATUS,
+            )
+        # The head's minute goes on: a body that drips ends with it.
+        expected = answer.length
+        found = answer.read(max_bytes + 1)
+        watch.check()
+        if len(found) > max_bytes:
+            raise FetchError(f"{parts.hostname} answers with more than {max_bytes:,} bytes")
+        if expected is not None and len(found) < expected:
+            raise FetchError(f"the answer ended after {len(found)} of {expected} bytes", transient=True)
+        return found
+
+
 class StoppedError(Exception):
     """The fetch was stopped."""
 

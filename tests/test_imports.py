@@ -26,6 +26,7 @@ ROOMS = {
         "atomic",
         "cores",
         "calibration",
+        "error_rates",
         "spec",
         "param_groups",
         "config",

@@ -23,6 +23,7 @@ _EXTRAS = dict.fromkeys(
 _EXTRAS |= dict.fromkeys(("pyarrow", "pandas", "matplotlib", "scipy", "webdataset"), "pip install 'unmask[train]'")
 _EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "starlette", "python_multipart"), "pip install 'unmask[serve]'")
 
+_EXTRAS |= dict.fromkeys(("asn1crypto", "rfc3161_client"), "pip install 'unmask[timestamp]'")
 _EXTRAS |= dict.fromkeys(("authlib", "httpx", "joserfc"), "pip install 'unmask[oidc]'")
 
 

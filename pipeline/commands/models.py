@@ -322,6 +322,37 @@ def graph(
     echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, by {versions}, of weights {made.info.weights_sha256}")
 
 
+@app.command()
+def rates(
+    evaluation: Annotated[Path, typer.Argument(help="What `unmask evaluate --json` wrote.")],
+    out: Annotated[Path, typer.Option(help="The file of rates to write.")],
+) -> None:
+    """Make the table of measured error rates that evidence packs show: how often reals and fakes got each label.
+
+    It belongs to the weights that were evaluated. Next to packaged weights it is NAME.rates.json; others are named by
+    `unmask evidence --rates FILE`.
+
+    Exit codes: 0 written, 2 not an evaluation of crops by weights with thresholds.
+    """
+    import json
+
+    from models.atomic import atomic_write
+    from models.error_rates import RateTable
+
+    with exit_on_error():
+        check_exist([evaluation])
+        check_written({"--out": out}, [evaluation])
+        try:
+            report = json.loads(evaluation.read_bytes())
+        except (ValueError, RecursionError) as error:
+            fail(f"{evaluation}: not JSON: {error}")
+        table = RateTable.of_evaluation(report)
+        with atomic_write(out) as file:
+            file.write(table.to_json())
+    reals, fakes = table.whole.reals, table.whole.fakes
+    echo(f"{out}: rates of {table.model} on {reals.total:,} reals and {fakes.total:,} fakes, {table.measured_on}")
+
+
 def _file_of(weights: str) -> Path | None:
     """The file that these weights are read from, if it is here."""
     from models.zoo import ZooError, resolve

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import html
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,17 +76,18 @@ def summarised(clip: ClipReport, anchor: str | None = None) -> ClipView:
     return ClipView(clip.verdict, wording.finding_of(clip.verdict), clip.thresholds, anchor=anchor)
 
 
-def detailed(clip: ClipReport, row: ClipView | None = None) -> ClipView:
+def detailed(clip: ClipReport, row: ClipView | None = None, *, charts: int = MAX_CHARTS_PER_CLIP) -> ClipView:
     """The clip with its people, those who decide first.
 
     Args:
         clip: it.
         row: what `summarised` gave for it.
+        charts: people with a timeline at most; others are listed.
     """
     verdict = clip.verdict
     needed = support_of(verdict)
     ranked = sorted(verdict.people, key=lambda person: (person.frames < needed, -person.probability))
-    shown, others = ranked[:MAX_CHARTS_PER_CLIP], ranked[MAX_CHARTS_PER_CLIP:]
+    shown, others = ranked[:charts], ranked[charts:]
     times_s = np.array([face.t_s for face in verdict.frames])
     step_s = sampling_step_s(times_s, verdict.judged_s, verdict.frames_sampled)
     span_s = max([verdict.duration_s or 0.0, *times_s.tolist()])
@@ -111,6 +114,13 @@ def _person(person: Person, clip: ClipReport, supported: bool, span_s: float, st
     )
 
 
+def guide_texts() -> list[tuple[str, str]]:
+    """Headings and paragraphs of "How to read this", for outputs that are not HTML."""
+    text = environment().get_template("guide.html.j2").render()
+    found = re.findall(r"<h3>(.*?)</h3>\s*<p>(.*?)</p>", text, re.DOTALL)
+    return [(html.unescape(head), html.unescape(body)) for head, body in found]
+
+
 def environment(*loaders: jinja2.BaseLoader) -> jinja2.Environment:
     """Templates with the filters of clips: those of these loaders, then those of the report.
 
@@ -131,6 +141,7 @@ def environment(*loaders: jinja2.BaseLoader) -> jinja2.Environment:
         "strength": wording.strength_text,
         "bound": wording.bound_text,
         "limits": wording.limits_text,
+        "thresholds": wording.thresholds_text,
         "duration": wording.duration_text,
         "moment": wording.moment_text,
         "tick": wording.tick_text,

@@ -15,6 +15,7 @@ from models.atomic import atomic_write
 from pipeline.clip_report import ClipReport
 from pipeline.results import wording
 from pipeline.results.clip_view import detailed, environment, summarised
+from pipeline.results.rates_text import HEAD, ErrorRates
 from pipeline.results.report_clips import MAX_DETAILED_CLIPS, RunSummary, interest
 
 # Of clips in the table; more would make the page slow.
@@ -37,8 +38,10 @@ def write_report(path: Path, clips: Sequence[ClipReport], *, title: str | None =
         file.write(render_report(clips, title=title, run=run).encode("utf-8"))
 
 
-def render_report(clips: Sequence[ClipReport], *, title: str | None = None, run: RunSummary) -> str:
-    """The page as text; see `write_report`."""
+def render_report(
+    clips: Sequence[ClipReport], *, title: str | None = None, run: RunSummary, rates: ErrorRates | None = None
+) -> str:
+    """The page as text; see `write_report`. `rates`: for clips like the only one, shown after it."""
     ordered = sorted(clips, key=lambda clip: interest(clip.verdict), reverse=True)
     anchors = (f"clip-{n}" if n < MAX_DETAILED_CLIPS else None for n in range(MAX_ROWS))
     rows = [summarised(clip, anchor) for clip, anchor in zip(ordered, anchors, strict=False)]
@@ -65,6 +68,8 @@ def render_report(clips: Sequence[ClipReport], *, title: str | None = None, run:
             js=js,
             css_hash=_csp_hash(css),
             js_hash=_csp_hash(js),
+            rates=rates,
+            rates_head=HEAD,
         )
     )
 

@@ -294,6 +294,15 @@ def rationale(verdict: Verdict, thresholds: AppliedThresholds | None) -> str:
     return f"{text}."
 
 
+def thresholds_text(thresholds: AppliedThresholds) -> str:
+    """What was called what, and how the upper threshold was chosen."""
+    return (
+        f"Real below {probability_text(thresholds.real)}, fake from {probability_text(thresholds.fake)}, inconclusive "
+        f"between. The upper threshold was chosen on validation data so that {100 * thresholds.fpr:.3g} % of real "
+        "clips are called fake."
+    )
+
+
 def evidence_text(ratio: float) -> str:
     """A likelihood ratio as a sentence; near 1 without a number."""
     if 1 / EVEN < ratio < EVEN:

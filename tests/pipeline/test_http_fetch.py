@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pipeline.contracts import Outcome
-from pipeline.http_fetch import FetchError, IpAddress, StoppedError, fetch, is_public
+from pipeline.http_fetch import FetchError, IpAddress, StoppedError, exchange, fetch, is_public
 from pipeline.sources import ScanInterruptedError, Source, SourceError, open_source
 from pipeline.worker.access import UriAllow
 
@@ -66,6 +66,10 @@ def start() -> Iterator[Callable[[], Server]]:
                         self.send_header("Content-Length", str(len(CONTENT) * (2 if self.path == "/short" else 1)))
                     self.end_headers()
                     self.wfile.write(CONTENT)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.do_GET()
 
             def log_message(self, format: str, *arguments: object) -> None:
                 """Say nothing."""
@@ -288,3 +292,30 @@ def test_hosts_of_other_schemes_are_checked_too(scheme: str) -> None:
             pass
         with pytest.raises(BlockingIOError):
             listening.accept()
+
+
+@pytest.mark.parametrize(
+    ("path", "max_bytes", "fault"),
+    [
+        ("/whole", 25_599, "more than 25,599 bytes"),
+        ("/chunked", 25_599, "more than 25,599 bytes"),
+        ("/short", 1 << 20, "ended after 25600 of 51200 bytes"),
+        ("/status/500", 1 << 20, "answers 500"),
+        ("/elsewhere", 1 << 20, "answers 302"),
+    ],
+)
+def test_an_exchange_gives_a_whole_answer_or_an_error(
+    start: Callable[[], Server], path: str, max_bytes: int, fault: str
+) -> None:
+    server = start()
+    server.redirects["/elsewhere"] = server.url("/whole")
+    with pytest.raises(FetchError, match=fault):
+        exchange(server.url(path), b"question", {}, max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize("path", ["/whole", "/chunked", "/endless"])
+def test_an_exchange_asks_allowed_addresses_only(start: Callable[[], Server], path: str) -> None:
+    server = start()
+    assert exchange(server.url(path), b"question", {}, max_bytes=len(CONTENT)) == CONTENT
+    with pytest.raises(FetchError, match="UNMASK_URI_ALLOW"):
+        exchange(server.url(path), b"question", {}, max_bytes=1 << 20, guard=UriAllow.parse("http"))

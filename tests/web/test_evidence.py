@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 import random
 import subprocess
@@ -9,14 +11,22 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from models.error_rates import RateTable, slice_at
 from tests import media
+from tests.web.authority import Authority, answering
 from tests.web.served import Served, judged, serving
+from web.commands.evidence import app
 from web.database import Database
-from web.evidence import EvidenceError, check_pack, write_pack
+from web.evidence.check import check_pack
+from web.evidence.container import EvidenceError
+from web.evidence.pack import PackOptions, write_pack
+from web.evidence.stamp import StampError, read_authorities
 from web.keys import Role
 from web.signing import Signer
 
@@ -40,7 +50,24 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, 
 def pack(service: tuple[Served, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     served, id_ = service
     out = tmp_path_factory.mktemp("packs") / "pack.zip"
-    write_pack(out, served.service.database, served.service.media, id_, with_file=True)
+    write_pack(out, served.service.database, served.service.media, id_, PackOptions(with_file=True))
+    return out
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
+    with answering(Authority(tmp_path_factory.mktemp("authority"))) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stamped(service: tuple[Served, str], authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack with a time stamp."""
+    pytest.importorskip("rfc3161_client")
+    served, id_ = service
+    out = tmp_path_factory.mktemp("packs") / "stamped.zip"
+    written = write_pack(out, served.service.database, served.service.media, id_, PackOptions(tsa=authority.url))
+    assert written.stamp is not None
     return out
 
 
@@ -83,11 +110,25 @@ def test_a_whole_pack_passes_and_a_foreign_key_does_not(
     assert check_pack(pack, [other, key]).faults == []
 
 
-def test_any_changed_byte_is_found(pack: Path, tmp_path: Path) -> None:
-    content = pack.read_bytes()
+@pytest.mark.parametrize("which", ["pack", "stamped"])
+def test_any_changed_byte_is_found(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    whole: Path = request.getfixturevalue(which)
+    content = whole.read_bytes()
     rng = random.Random(0)
     copy = tmp_path / "changed.zip"
-    places = [*rng.sample(range(len(content)), 60), 4, 10, 12, len(content) - 1, len(content) - 20]
+    new = ("report.pdf", "rates.json", "manifest.tsr", "manifest.sig")
+    with zipfile.ZipFile(whole) as opened:
+        files = [opened.getinfo(name) for name in new if name in opened.namelist()]
+    # Of the end's record: where the list of files begins.
+    ends = [len(content) - 6 + i for i in range(4)]
+    within = [
+        rng.randrange(each.header_offset, each.header_offset + each.file_size) for each in files for _ in range(4)
+    ]
+    places = [
+        *within,
+        *ends,
+        *rng.sample(range(len(content)), 40), 4, 10, 12, len(content) - 1, len(content) - 20,
+    ]  # fmt: skip
     for place in places:
         copy.write_bytes(content[:place] + bytes([content[place] ^ (1 << rng.randrange(8))]) + content[place + 1 :])
         with suppress(EvidenceError):
@@ -147,13 +188,141 @@ def test_decisions_are_those_of_the_audit_log(service: tuple[Served, str], tmp_p
     with database.write() as rows:
         rows.execute(change, (n,))
     try:
-        write_pack(tmp_path / "x.zip", database, media_, id_, comments=True)
+        write_pack(tmp_path / "x.zip", database, media_, id_, PackOptions(comments=True))
     finally:
         with database.write() as rows:
             rows.execute("DELETE FROM decisions WHERE video = ?", (n,))
             for row in kept:
                 rows.execute(f"INSERT INTO decisions VALUES ({', '.join('?' * len(row))})", tuple(row))
     assert any(fault.startswith("decision 1 ") for fault in check_pack(tmp_path / "x.zip").faults)
+
+
+def test_error_rates_of_the_weights_are_in_a_pack(service: tuple[Served, str], pack: Path, tmp_path: Path) -> None:
+    served, id_ = service
+    with zipfile.ZipFile(pack) as opened:
+        files = {name: opened.read(name) for name in opened.namelist()}
+    table = RateTable.from_json(files["rates.json"])
+    record, facts = json.loads(files["record.json"]), json.loads(files["facts.json"])
+    assert [table.weights_sha256] == record["provenance"]["weights_sha256"]
+    measured = facts["error_rates"]["measured"]
+    found = slice_at(table.quality, measured["faces"]["quality"])
+    assert found is not None
+    assert measured["slices"]["quality"]["reals"]["fake"] == found.reals.fake
+    assert measured["sentences"][0] in html.unescape(files["report.html"].decode())
+    # Of other weights, nothing is claimed.
+    n = served.service.videos.get(id_).n
+    with served.service.database.write() as rows:
+        (kept,) = rows.execute("SELECT record FROM videos WHERE n = ?", (n,)).fetchone()
+        other = kept.replace(table.weights_sha256, "0" * 64)
+        rows.execute("UPDATE videos SET record = ? WHERE n = ?", (other, n))
+    own = replace(table, weights_sha256="0" * 64, model="mine")
+    try:
+        database, media_ = served.service.database, served.service.media
+        assert not write_pack(tmp_path / "unknown.zip", database, media_, id_).rates_known
+        assert write_pack(tmp_path / "named.zip", database, media_, id_, PackOptions(rates=own)).rates_known
+    finally:
+        with served.service.database.write() as rows:
+            rows.execute("UPDATE videos SET record = ? WHERE n = ?", (kept, n))
+    with zipfile.ZipFile(tmp_path / "unknown.zip") as opened:
+        assert "rates.json" not in opened.namelist()
+        unknown = json.loads(opened.read("facts.json"))["error_rates"]["measured"]
+    assert (unknown["known"], unknown["whole"]) == (False, None)
+    assert "are not known" in unknown["sentences"][0]
+    with zipfile.ZipFile(tmp_path / "named.zip") as opened:
+        assert RateTable.from_json(opened.read("rates.json")) == own
+
+
+def test_the_pdf_says_what_the_record_says(service: tuple[Served, str], pack: Path) -> None:
+    pypdf = pytest.importorskip("pypdf")
+    pytest.importorskip("reportlab")
+    with zipfile.ZipFile(pack) as opened:
+        record, manifest = (json.loads(opened.read(name)) for name in ("record.json", "manifest.json"))
+        facts = json.loads(opened.read("facts.json"))
+        decisions = [json.loads(line) for line in opened.read("decisions.jsonl").splitlines()]
+        reader = pypdf.PdfReader(io.BytesIO(opened.read("report.pdf")))
+    pages = [" ".join(page.extract_text().split()) for page in reader.pages]
+    text = " ".join(pages)
+    squeezed = text.replace(" ", "")
+    for words in (facts["headline"], facts["rationale"], facts["error_rates"]["measured"]["sentences"][0]):
+        assert words in text
+    for number in (record["probability"], record["likelihood_ratio"]):
+        assert repr(number) in text
+    provenance = record["provenance"]
+    for hash_ in (provenance["source_sha256"], *provenance["weights_sha256"]):
+        assert hash_ in squeezed
+    for name, said in manifest["files"].items():
+        assert name == "report.pdf" or said["sha256"] in squeezed
+    for number, page in enumerate(pages, 1):
+        assert f"Page {number} of {len(pages)}" in page
+        assert manifest["contents_sha256"] in page
+    assert decisions[0]["by"] in text
+    assert not reader.trailer["/Root"].keys() & {"/OpenAction", "/AA", "/AcroForm", "/Names"}
+
+
+def test_a_pack_is_written_without_the_library_for_pdf(
+    service: tuple[Served, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, id_ = service
+    monkeypatch.setattr("web.evidence.pack.find_spec", lambda name: None)
+    out, folder = tmp_path / "pack.zip", str(served.service.options.folder)
+    made = CliRunner().invoke(app, [id_, "--folder", folder, "--out", str(out)])
+    assert made.exit_code == 0, made.output
+    assert "report.pdf is left out: pip install 'unmask[pdf]'" in made.output
+    assert "report.pdf" not in zipfile.ZipFile(out).namelist()
+    assert check_pack(out).faults == []
+
+
+def test_a_time_stamp_is_checked_with_its_pack(
+    service: tuple[Served, str], stamped: Path, authority: Authority, tmp_path: Path
+) -> None:
+    found = check_pack(stamped, authorities=read_authorities(authority.ca))
+    assert found.faults == []
+    assert found.stamp is not None
+    assert found.stamp.is_trusted
+    checked = CliRunner().invoke(app, ["verify", str(stamped)])
+    assert "by CN=Test TSA, issued by CN=Test CA; who that is was not checked" in checked.output
+    trusted = CliRunner().invoke(app, ["verify", str(stamped), "--tsa-ca", str(authority.ca)])
+    assert (trusted.exit_code, "not checked" in trusted.output) == (0, False)
+    other = Authority(tmp_path / "other")
+    wrong = CliRunner().invoke(app, ["verify", str(stamped), "--tsa-ca", str(other.ca)])
+    assert (wrong.exit_code, "does not lead to an authority" in wrong.output) == (3, True)
+    removed = rewritten(stamped, tmp_path / "removed.zip", {"manifest.tsr": None})
+    assert "the time stamp is missing" in check_pack(removed).faults
+    with zipfile.ZipFile(stamped) as opened:
+        changed = bytearray(opened.read("manifest.tsr"))
+    changed[-1] ^= 1
+    assert any(
+        "time stamp" in fault
+        for fault in check_pack(rewritten(stamped, tmp_path / "c.zip", {"manifest.tsr": bytes(changed)})).faults
+    )
+
+
+def test_a_pack_without_a_time_stamp_does_not_pass_for_one(pack: Path, authority: Authority) -> None:
+    assert "the pack has no time stamp" in check_pack(pack, authorities=read_authorities(authority.ca)).faults
+
+
+def test_nothing_is_written_without_the_time_stamp(
+    service: tuple[Served, str], authority: Authority, tmp_path: Path
+) -> None:
+    pytest.importorskip("rfc3161_client")
+    served, id_ = service
+    folder, out = str(served.service.options.folder), tmp_path / "pack.zip"
+    arguments = [id_, "--folder", folder, "--out", str(out)]
+    authority.lie = "old"
+    try:
+        lied = CliRunner().invoke(app, [*arguments, "--tsa", authority.url])
+        with pytest.raises(StampError):
+            write_pack(out, served.service.database, served.service.media, id_, PackOptions(tsa=authority.url))
+    finally:
+        authority.lie = ""
+    assert (lied.exit_code, "does not hold" in lied.output) == (1, True)
+    other = Authority(tmp_path.with_name("other authority"))
+    foreign = CliRunner().invoke(app, [*arguments, "--tsa", authority.url, "--tsa-ca", str(other.ca)])
+    assert (foreign.exit_code, "does not lead to an authority" in foreign.output) == (1, True)
+    away = CliRunner().invoke(app, arguments, env={"UNMASK_TSA": "http://127.0.0.1:9/"})
+    assert away.exit_code == 1
+    assert CliRunner().invoke(app, [*arguments, "--tsa", "file:///etc/passwd"]).exit_code == 2
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_commands_make_and_check_packs(service: tuple[Served, str], tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from trainers.evaluation.summary import (
     Slice,
     bands,
     bins,
+    face_bands,
     groups,
     jpeg_size,
     level,
@@ -75,6 +76,7 @@ class SetResult:
         slices: AUC in thirds of size, sharpness and brightness of the crops.
         jpeg_size: AUC of calling the smaller JPEG (quality 90) a fake; the model's AUC is in `frame`.
         bands: crops by quality: their metrics at equal priors, and their labels.
+        face_bands: the same by the width of the face in the frame that the crop was cut from, in px.
         reliability: bins of the ECE, of crops or of clips.
         ladder: None if not requested, and for clips.
         scores: of each video; None without videos, and for clips.
@@ -102,6 +104,7 @@ class SetResult:
     slices: list[Slice] = field(default_factory=list)
     jpeg_size: Estimate | None = None
     bands: list[Band] = field(default_factory=list)
+    face_bands: list[Band] = field(default_factory=list)
     reliability: list[Bin] = field(default_factory=list)
     ladder: Ladder | None = None
     scores: VideoScores | None = None
@@ -238,6 +241,7 @@ def evaluate_crops(
         slices=slices(frames, rows.source_width[finite], measures, judging),
         jpeg_size=jpeg_size(frames, measures, judging),
         bands=bands(frames, judging),
+        face_bands=face_bands(frames, scored.face_px[finite], judging),
         reliability=bins(frames, judging),
         ladder=ladder,
         scores=video_scores(judged.videos, rows),

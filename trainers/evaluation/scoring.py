@@ -24,7 +24,7 @@ from pipeline.types import Floats, Image
 from trainers.augment.degrade import jpeg_size_bytes
 from trainers.data.images import ImageError, ImageStore
 from trainers.data.manifest import Manifest
-from trainers.evaluation.crop_quality import crop_quality
+from trainers.evaluation.crop_quality import crop_quality, face_width_px
 from trainers.evaluation.inference import infer
 from trainers.evaluation.panel import PanelBackend
 
@@ -58,12 +58,14 @@ class ScoredImages:
         failures: row and reason of the images that could not be read or degraded.
         measures: all nan unless requested.
         quality: float32 [N] in 0..1 of the scored crops, see `crop_quality`; nan unless requested.
+        face_px: float32 [N], see `face_width_px`; nan unless the quality was requested, and where unknown.
     """
 
     logits: Floats
     failures: dict[int, str]
     measures: Measures
     quality: Floats
+    face_px: Floats
 
 
 def score_manifest(
@@ -133,7 +135,7 @@ def score_images(
         manifest: N rows.
         transform: see `score_manifest`. It may raise `ImageError`.
         measure: also fill in `measures`.
-        quality: also fill in `quality`.
+        quality: also fill in `quality` and `face_px`.
         size: of the faces after `transform`, in parts of their size in the source; below 1 if it shrinks them.
         batch: images loaded ahead.
         progress: called with the number of images done.
@@ -147,7 +149,7 @@ def score_images(
     views = getattr(backend, "views", (View.of(spec),))
     rows = len(manifest)
     logits, measures = np.full(rows, np.nan, np.float32), np.full((3, rows), np.nan, np.float32)
-    qualities = np.full(rows, np.nan, np.float32)
+    qualities, widths = np.full(rows, np.nan, np.float32), np.full(rows, np.nan, np.float32)
     failures: dict[int, str] = {}
 
     def load(row: int) -> list[Image] | str:
@@ -157,7 +159,9 @@ def score_images(
                 measures[:, row] = _measure(image)
             seen = image if transform is None else transform(image, row)
             if quality:
-                qualities[row] = crop_quality(seen, manifest.landmarks[row], float(manifest.source_width[row]) * size)
+                source_px = float(manifest.source_width[row]) * size
+                qualities[row] = crop_quality(seen, manifest.landmarks[row], source_px)
+                widths[row] = face_width_px(manifest.landmarks[row], seen.shape[1], source_px)
             return [view.of_picture(seen) for view in views]
         except ImageError as error:
             return str(error)
@@ -180,7 +184,7 @@ def score_images(
                 logits[rows_scored] = _infer(backend, crops)
             if progress is not None:
                 progress(min(start + batch, rows))
-    return ScoredImages(logits, failures, Measures(*measures), qualities)
+    return ScoredImages(logits, failures, Measures(*measures), qualities, widths)
 
 
 def _infer(backend: Backend | PanelBackend, crops: Sequence[Image]) -> Floats:

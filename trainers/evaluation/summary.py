@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from models.error_rates import wilson
 from pipeline.faces.quality import MIN_QUALITY
 from pipeline.types import Floats
 from trainers.evaluation.items import Items, Judged
@@ -18,10 +19,11 @@ from trainers.weighted import ECE_BINS
 
 # Finer parts would have intervals wider than their differences.
 PARTS = 3
-# The normal distribution's quantile at 97.5 %.
-NORMAL_95 = 1.959964
 # Serving does not score below the first inner edge (`MIN_QUALITY`); the others match the dots of the report page.
 QUALITY_BANDS = (0.0, MIN_QUALITY, 0.25, 0.5, 0.75, 1.0)
+# Of the width of a face's box: 28 px is the least that is scored (`SMALLEST_FACE_PX`), 112 px carries all that quality
+# counts (`pipeline.faces.quality.SIZE_PX`).
+FACE_BANDS_PX = (0.0, 64.0, 96.0, 128.0, 192.0, math.inf)
 BAND_METRICS = ("auc", "cllr", "cllr_min", "ece_balanced")
 
 
@@ -154,18 +156,18 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The frames whose quality is in one band, judged at equal priors.
+    """The frames whose quality, or whose face's width, is in one band, judged at equal priors.
 
     Attributes:
-        low: smallest quality of the band.
-        high: largest quality, excluded except for 1.
+        low: smallest value of the band.
+        high: largest value, excluded except for a quality of 1; None: without an end.
         counts: of the frames.
         metrics: `BAND_METRICS` by name.
         called: None if the weights have no thresholds.
     """
 
     low: float
-    high: float
+    high: float | None
     counts: Counts
     metrics: dict[str, Estimate]
     called: Called | None
@@ -222,16 +224,10 @@ def share_called_fake(given: LabelCounts) -> Share:
 
 
 def share_of(count: int, total: int) -> Share:
-    """A share with Wilson's interval (J. Am. Stat. Assoc. 22, 1927)."""
+    """A share with Wilson's interval, see `models.error_rates.wilson`."""
     if total == 0:
         return Share(None, None, None, 0)
-    value, square = count / total, NORMAL_95**2
-    centre = (value + square / (2 * total)) / (1 + square / total)
-    half = NORMAL_95 * math.sqrt(value * (1 - value) / total + square / (4 * total**2)) / (1 + square / total)
-    # Rounding must not put the end of the interval of 0, or of 1, on its wrong side.
-    low = 0.0 if count == 0 else max(0.0, centre - half)
-    high = 1.0 if count == total else min(1.0, centre + half)
-    return Share(value, low, high, total)
+    return Share(count / total, *wilson(count, total), total)
 
 
 def groups(judged: Judged, judging: Judging) -> tuple[list[Group], list[Group]]:
@@ -295,14 +291,24 @@ def jpeg_size(frames: Items, measures: Measures, judging: Judging) -> Estimate:
 
 def bands(frames: Items, judging: Judging) -> list[Band]:
     """Metrics and labels by quality, for the bands with frames; empty if quality was not measured."""
+    return _bands(frames, frames.quality, QUALITY_BANDS, judging)
+
+
+def face_bands(frames: Items, face_px: Floats, judging: Judging) -> list[Band]:
+    """The same by the width of the face's box in its frame, float32 [N] in px; frames without one are left out."""
+    return _bands(frames, face_px, FACE_BANDS_PX, judging)
+
+
+def _bands(frames: Items, values: Floats, edges: tuple[float, ...], judging: Judging) -> list[Band]:
     found = []
-    for low, high in pairwise(QUALITY_BANDS):
-        inside = (frames.quality >= low) & ((frames.quality < high) | (high == 1))
+    for low, high in pairwise(edges):
+        inside = (values >= low) & ((values < high) | (high == 1))
         if not inside.any():
             continue
         items = frames.take(inside)
         metrics = replace(judging, metrics=BAND_METRICS).estimate(items)
-        found.append(Band(low, high, Counts.of(items), metrics, called(items) if judging.labels else None))
+        end = high if math.isfinite(high) else None
+        found.append(Band(low, end, Counts.of(items), metrics, called(items) if judging.labels else None))
     return found
 
 

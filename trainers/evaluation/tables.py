@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainers.evaluation.evaluate import Report, SetResult
 from trainers.evaluation.scoring import JPEG_SIZE_QUALITY
-from trainers.evaluation.summary import Group, LabelCounts, Level, Share
+from trainers.evaluation.summary import Band, Group, LabelCounts, Level, Share
 from trainers.metrics import TPR_AT, Estimate
 
 NAMES = {
@@ -87,8 +87,16 @@ def overview(report: Report) -> Table:
 
 def tables(result: SetResult) -> list[Table]:
     """All tables of a set, those without rows left out."""
-    found = [metrics(result), verdicts(result), quality(result), reliability(result), _baseline(result)]
-    found += [_groups(result), _slices(result), ladder(result), _clips(result), _failures(result)]
+    found = [metrics(result), verdicts(result), quality(result), face_sizes(result)]
+    found += [
+        reliability(result),
+        _baseline(result),
+        _groups(result),
+        _slices(result),
+        ladder(result),
+        _clips(result),
+        _failures(result),
+    ]
     return [table for table in found if table.rows]
 
 
@@ -122,22 +130,32 @@ def verdicts(result: SetResult) -> Table:
 
 def quality(result: SetResult) -> Table:
     """How informative scores are at each quality, and the resulting labels."""
+    note = (
+        "Frames by the quality of their face. Cllr is 1 bit for uninformative scores, more if they "
+        "mislead. A scan does not judge faces of the first band that ends at 0.1."
+    )
+    return _bands("Quality bands", "quality", result.bands, note)
+
+
+def face_sizes(result: SetResult) -> Table:
+    """The same by the width of the face."""
+    note = "Frames by the width of the face's box in the frame that the crop was cut from, as records have it; about."
+    return _bands("Face sizes", "face px", result.face_bands, note)
+
+
+def _bands(title: str, measure: str, bands: Sequence[Band], note: str) -> Table:
     rows = [
         (
-            f"{band.low:g} to {band.high:g}",
+            f"from {band.low:g}" if band.high is None else f"{band.low:g} to {band.high:g}",
             f"{band.counts.real:,} / {band.counts.fake:,}",
             *(with_interval(band.metrics[name]) for name in ("auc", "ece_balanced", "cllr", "cllr_min")),
             _shares(band.called.reals)[0] if band.called else NOTHING,
             _shares(band.called.fakes)[0] if band.called else NOTHING,
         )
-        for band in result.bands
+        for band in bands
     ]
-    heads = ("quality", "reals / fakes", "AUC", NAMES["ece_balanced"], NAMES["cllr"], NAMES["cllr_min"])
-    note = (
-        "Frames by the quality of their face. Cllr is 1 bit for uninformative scores, more if they "
-        "mislead. A scan does not judge faces of the first band that ends at 0.1."
-    )
-    return Table("Quality bands", (*heads, "reals called fake", "fakes called fake"), tuple(rows), note)
+    heads = (measure, "reals / fakes", "AUC", NAMES["ece_balanced"], NAMES["cllr"], NAMES["cllr_min"])
+    return Table(title, (*heads, "reals called fake", "fakes called fake"), tuple(rows), note)
 
 
 def reliability(result: SetResult) -> Table:

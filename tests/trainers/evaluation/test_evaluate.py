@@ -123,6 +123,13 @@ def test_numbers_by_quality(
             )
 
 
+def test_numbers_by_the_width_of_the_face(only: dict[str, Any], rows: Manifest, detector: LoadedDetector) -> None:
+    bands = only["face_bands"]
+    assert sum(band["counts"]["total"] for band in bands) == np.isfinite(rows.source_width).sum() > 0
+    assert bands[-1]["high"] is None or bands[-1]["high"] <= 192
+    assert sum(band["called"]["reals"]["total"] for band in bands) == sum(band["counts"]["real"] for band in bands)
+
+
 def test_numbers_over_videos(only: dict[str, Any], rows: Manifest, detector: LoadedDetector, backend: Backend) -> None:
     scored = score_images(backend, detector.info.input_spec, rows, quality=True)
     labels, found = video_chances(rows, scored.logits, detector, scored.quality)

@@ -1,0 +1,1 @@
+"""Evidence packs: one zip with everything that a verdict rests on, hashed, signed, and checked without the service."""
