@@ -115,7 +115,7 @@ def test_the_words_are_those_of_the_report() -> None:
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("Ünïcödé Καλημέρα Привет.mp4", "Ünïcödé Καλημέρα Привет.mp4"),
+        ("Łódź Καλημέρα Привет.mp4", "Łódź Καλημέρα Привет.mp4"),
         ("会议.mp4", "\\u4f1a\\u8bae.mp4"),
         ("اجتماع.mp4", "\\u0627\\u062c\\u062a\\u0645\\u0627\\u0639.mp4"),
         ("a\u202egpj.exe", "a\\u202egpj.exe"),
