@@ -156,7 +156,7 @@ class Service:
         self.actions = Actions(self.database)
         self.auditor = Auditor(self.database)
         self.retention = Retention(self.database, options.keep_s, self._expire)
-        self.media = media_of(options.store, options.folder, options.copies_bytes)
+        self.media = media_of(options.store, options.folder, options.copies_bytes, clean_up=True)
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
         self.unknown_keys = Rates(options.unknown_keys_s)
