@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,40 @@ def test_equal_weights_give_equal_records(served: Served, ids: list[str]) -> Non
     assert json.loads(record)["part"] == {"start_s": 1.0, "end_s": 3.0}
 
 
+@contextmanager
+def edited(served: Served, id_: str, *, frames_sampled: int | None = None, **provenance: str) -> Iterator[None]:
+    """With another record of a video than the one that its judge wrote."""
+    with served.service.database.write() as rows:
+        (record,) = rows.execute("SELECT record FROM videos WHERE id = ?", (id_,)).fetchone()
+        changed = json.loads(record)
+        changed["provenance"] |= provenance
+        changed["frames_sampled"] = frames_sampled or changed["frames_sampled"]
+        rows.execute("UPDATE videos SET record = ? WHERE id = ?", (json.dumps(changed), id_))
+    yield
+    with served.service.database.write() as rows:
+        rows.execute("UPDATE videos SET record = ? WHERE id = ?", (record, id_))
+
+
 def test_a_check_names_the_first_difference(served: Served, ids: list[str]) -> None:
-    with served.service.database.write() as rows:
-        (record,) = rows.execute("SELECT record FROM videos WHERE id = ?", (ids[1],)).fetchone()
-        changed = json.loads(record) | {"frames_sampled": 77}
-        rows.execute("UPDATE videos SET record = ? WHERE id = ?", (json.dumps(changed), ids[1]))
-    done = rescore(served, "--check", "--workers", 1)
-    with served.service.database.write() as rows:
-        rows.execute("UPDATE videos SET record = ? WHERE id = ?", (record, ids[1]))
+    with edited(served, ids[1], frames_sampled=77), edited(served, ids[2], software="unmask 0.0.1"):
+        done = rescore(served, "--check", "--workers", 1)
     assert done.exit_code == 3
-    assert f"2 of 3 records are equal\nfirst difference: {ids[1]}: frames_sampled: 77 before, 1 now\n" in done.stdout
+    assert f"1 of 3 records are equal\nfirst difference: {ids[1]}: frames_sampled: 77 before, 1 now\n" in done.stdout
+
+
+def test_each_video_is_judged_as_its_record_says(served: Served, ids: list[str], fakes: Path) -> None:
+    spec = "0123456789abcdef;looks=flip"
+    with edited(served, ids[0], sampling="frames=6;part=1.0-3.0", input_spec=spec):
+        for more in (("--limit", 1), ()):
+            assert rescore(served, "--weights", fakes, "--run", "as-before", *more).exit_code == 0
+    record = json.loads(served.service.rescores.record(served.service.videos.get(ids[0]), "as-before"))
+    assert record["provenance"]["sampling"] == "frames=6;part=1.0-3.0"
+    assert record["provenance"]["input_spec"].endswith(";looks=flip")
+    assert record["frames_sampled"] == 6
+    with edited(served, ids[0], sampling="zigzag=2"), edited(served, ids[1], detector="later thresholds=1"):
+        done = rescore(served, "--weights", fakes, "--run", "unknown-options")
+    assert "2 were judged with a sampling or face detector that this version does not know" in done.stdout
+    assert [each["id"] for each in shown(served, "unknown-options")["videos"]] == [ids[2]]
 
 
 def test_other_weights_change_labels_and_replace_nothing(

@@ -19,12 +19,13 @@ from pipeline.scan import Progress
 from pipeline.settings import Settings
 from pipeline.sources import Source
 from web.database import Database
+from web.media import Media
 from web.media_store import media_of
 from web.rescore_keys import RescoredKeys
 from web.rescore_runs import Runs, Todo, alone
 from web.rescore_sinks import CheckSink, RunSink
 from web.rescores import LeftOut, RescoreError, Run
-from web.rescoring import Rescorer
+from web.rescoring import Rescorer, Sink
 
 # Of copies of what is in a store; those in use may exceed it.
 _COPIES_BYTES: Final = 1 << 30
@@ -102,17 +103,7 @@ def rescore(wanted: Wanted, database: Database, name: str | None, redis: str | N
         if todo:
             run = runs.settle(run, is_done=False)
             now = todo[: wanted.limit]
-            with _progress(len(now)) as (frame, done):
-                rescorer = Rescorer(
-                    runs,
-                    media,
-                    detectors,
-                    wanted.settings,
-                    face_weights=wanted.face_weights,
-                    workers=wanted.workers,
-                    progress=frame,
-                )
-                rescorer.run(now, RunSink(runs, run, keys), done)
+            _judge(wanted, runs, media, detectors, now, RunSink(runs, run, keys))
             if len(now) < len(todo):
                 return run
         return runs.settle(run, is_done=True)
@@ -132,17 +123,7 @@ def check_replay(wanted: Wanted, database: Database) -> Replay:
     found = runs.judged(wanted.since_s, wanted.until_s)
     same = [each for each in found if each.sha256 == tuple(member.sha256 for member in detectors)]
     sink, now = CheckSink(), same[: wanted.limit]
-    with _progress(len(now)) as (frame, done):
-        rescorer = Rescorer(
-            runs,
-            media,
-            detectors,
-            wanted.settings,
-            face_weights=wanted.face_weights,
-            workers=wanted.workers,
-            progress=frame,
-        )
-        rescorer.run(now, sink, done)
+    _judge(wanted, runs, media, detectors, now, sink)
     return Replay(sink.compared, sink.differences, len(found) - len(same), dict(sink.left_out))
 
 
@@ -155,6 +136,22 @@ def keys_of(database: Database, redis: str | None, settings: Settings) -> Rescor
     if not redis:
         return None
     return RescoredKeys(database, RescoredStore(connect(redis), ttl_s=settings.ttl_s))
+
+
+def _judge(
+    wanted: Wanted, runs: Runs, media: Media, detectors: Sequence[Detector], todo: Sequence[Todo], sink: Sink
+) -> None:
+    with _progress(len(todo)) as (frame, done):
+        rescorer = Rescorer(
+            runs,
+            media,
+            detectors,
+            wanted.settings,
+            face_weights=wanted.face_weights,
+            workers=wanted.workers,
+            progress=frame,
+        )
+        rescorer.run(todo, sink, done)
 
 
 def _check_not_empty(runs: Runs, wanted: Wanted) -> None:
