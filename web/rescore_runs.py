@@ -96,6 +96,11 @@ class Runs:
         where, values = _judged_within(run.since_s, run.until_s)
         return _todo(self._database.read(), run.n, f"{where} AND r.record IS NULL AND r.left_out IS NULL", values)
 
+    def is_empty(self, since_s: float | None, until_s: float | None) -> bool:
+        """Whether no video was judged then."""
+        where, values = _judged_within(since_s, until_s)
+        return self._database.read().execute(f"SELECT 1 FROM videos AS v WHERE {where}", values).fetchone() is None
+
     def judged(self, since_s: float | None, until_s: float | None) -> list[Todo]:
         """All videos that were judged then, by time of arrival."""
         return _todo(self._database.read(), None, *_judged_within(since_s, until_s))
@@ -127,8 +132,8 @@ class Runs:
 
     def finish(
         self, run: Run, video: Video, before: Verdict, after: Verdict, replayed: str | None, *, in_redis: bool
-    ) -> bool:
-        """Keep a verdict, unless the run has one of this video; False: the video was deleted meanwhile.
+    ) -> None:
+        """Keep a verdict, unless the run has one of this video, or the video was deleted meanwhile.
 
         Args:
             run: it.
@@ -142,7 +147,7 @@ class Runs:
         values = (time.time(), new.outcome, new.label, new.probability, after.to_json())
         with self._database.write() as rows:
             if rows.execute("SELECT 1 FROM videos WHERE n = ?", (video.n,)).fetchone() is None:
-                return False
+                return
             rows.execute(
                 "INSERT INTO rescores (run, video, finished_s, outcome, label, probability, record, before, before_s, "
                 "replayed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, video) DO UPDATE SET "
@@ -153,7 +158,6 @@ class Runs:
             )
             if in_redis:
                 rows.execute("INSERT OR IGNORE INTO rescore_keys (video) VALUES (?)", (video.id,))
-        return True
 
     def leave_out(self, run: Run, video: Video, reason: LeftOut) -> None:
         """Note why a video has no verdict in a run; without effect if it was deleted meanwhile."""

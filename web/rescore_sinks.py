@@ -20,13 +20,9 @@ class RunSink:
         runs: of the database.
         run: it.
         keys: keeps them in Redis, too; None: nowhere else.
-
-    Attributes:
-        deleted: videos that were deleted while they were judged again.
     """
 
     def __init__(self, runs: Runs, run: Run, keys: RescoredKeys | None) -> None:
-        self.deleted = 0
         self._runs, self._run, self._keys = runs, run, keys
 
     def begin(self, video: Video) -> int:
@@ -38,13 +34,11 @@ class RunSink:
         self._runs.release(self._run, video)
 
     def take(self, video: Video, before: Verdict, after: Verdict) -> None:
-        """Keep a verdict."""
+        """Keep a verdict, unless its video was deleted meanwhile."""
         is_replay = before.provenance.weights_sha256 == after.provenance.weights_sha256
         replayed = (difference(before, after) or "") if is_replay else None
-        in_redis = self._keys is not None
-        if not self._runs.finish(self._run, video, before, after, replayed, in_redis=in_redis):
-            self.deleted += 1
-        elif self._keys is not None:
+        self._runs.finish(self._run, video, before, after, replayed, in_redis=self._keys is not None)
+        if self._keys is not None:
             self._keys.publish_one(self._run, video.n)
 
     def leave_out(self, video: Video, reason: LeftOut) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -107,42 +107,45 @@ class Rescorer:
             sqlite3.OperationalError: the database is locked, or its disk full.
             OSError: likewise.
         """
-        how = {each.id: _how(each) for each in todo}
-        known = [each for each in todo if how[each.id] is not None]
-        known.sort(key=lambda each: how[each.id].order)  # type: ignore[union-attr]
+        known: list[tuple[_How, Todo]] = []
+        for each in todo:
+            if (how := _how(each)) is None:
+                self._leave_out(each.id, sink)
+                done(each)
+            else:
+                known.append((how, each))
+        known.sort(key=lambda pair: pair[0].order)
         # They step back behind a service on the same machine, as do the threads that they start.
         with ThreadPoolExecutor(self._workers, thread_name_prefix="rescore", initializer=step_back) as pool:
+            for how, pairs in groupby(known, key=lambda pair: pair[0]):
+                self._together(pool, how, [each for _, each in pairs], sink, done)
+
+    def _together(
+        self, pool: ThreadPoolExecutor, how: _How, todo: Sequence[Todo], sink: Sink, done: Callable[[Todo], None]
+    ) -> None:
+        """Judge what one scanner can judge."""
+        with ExitStack() as stack:
+            opened = judging_scanner(
+                lambda: self._detectors,
+                self._options(how),
+                self._settings,
+                portraits=False,
+                progress=self._progress,
+            )
+            loading = pool.submit(stack.enter_context, opened)
             try:
-                for each in todo:
-                    if how[each.id] is None:
-                        self._leave_out(each.id, sink)
-                        done(each)
-                for key, group in groupby(known, key=lambda each: how[each.id]):
-                    with ExitStack() as stack:
-                        opened = judging_scanner(
-                            lambda: self._detectors,
-                            self._options(key),  # type: ignore[arg-type]
-                            self._settings,
-                            portraits=False,
-                            progress=self._progress,
-                        )
-                        loading = pool.submit(stack.enter_context, opened)
-                        try:
-                            scanner = replace(loading.result(), stopping=self._stopping)
-                        except BaseException:
-                            wait([loading])  # so that the stack closes it
-                            raise
-                        together = list(group)
-                        # One of those that were under way when the process ended may have ended it: alone, it is known
-                        # which.
-                        suspects = [each for each in together if each.tries]
-                        others = [each for each in together if not each.tries]
-                        for some, at_once in ((suspects, 1), (others, self._workers)):
-                            for each in self._all(pool, scanner, some, sink, at_once):
-                                done(each)
+                scanner = replace(loading.result(), stopping=self._stopping)
             except BaseException:
-                self._stopping.set()
+                wait([loading])  # so that the stack closes it
                 raise
+            # One of those that were under way when the process ended may have ended it: alone, it is known which.
+            suspects = [each for each in todo if each.tries]
+            others = [each for each in todo if not each.tries]
+            for some, at_once in ((suspects, 1), (others, self._workers)):
+                # Closed before the scanner is: nothing may be judged by one that is closed.
+                with closing(self._all(pool, scanner, some, sink, at_once)) as judged:
+                    for each in judged:
+                        done(each)
 
     def _options(self, how: _How) -> ScannerOptions:
         weights = self._face_weights if how.face_detector == "yunet" else None
@@ -152,7 +155,7 @@ class Rescorer:
 
     def _all(
         self, pool: ThreadPoolExecutor, scanner: Scanner, todo: Sequence[Todo], sink: Sink, at_once: int
-    ) -> Iterator[Todo]:
+    ) -> Generator[Todo]:
         waiting = iter(todo)
         running: dict[Future[None], Todo] = {}
         try:
@@ -167,7 +170,7 @@ class Rescorer:
                     yield each
         except BaseException:
             self._stopping.set()
-            wait(running)  # before the scanner is closed
+            wait(running)
             raise
 
     def _leave_out(self, id_: str, sink: Sink) -> None:

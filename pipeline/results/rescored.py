@@ -17,7 +17,8 @@ _BATCH: Final = 1000
 
 _KEEP = """
 redis.call('SADD', KEYS[2], ARGV[1])
-redis.call('EXPIRE', KEYS[2], ARGV[2])
+-- The set stays as long as what it names, also where an earlier call had a longer time.
+if redis.call('TTL', KEYS[2]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[2], ARGV[2]) end
 local stored = redis.call('HGET', KEYS[1], 'verdict')
 if stored and #stored > 0 then return stored end
 redis.call('HSET', KEYS[1], 'outcome', ARGV[3], 'label', ARGV[4], 'probability', ARGV[5], 'verdict', ARGV[6])

@@ -154,6 +154,7 @@ def test_a_second_call_judges_nothing_twice(
         (("--weights", "nothing"), 2, "nothing"),
         (("--run", "one"), 2, "--weights"),
         (("--check", "--run", "one"), 2, "exclude each other"),
+        (("--check", "--weights", "FAKES"), 2, "nothing to compare"),
         (("diff", "unknown"), 2, "no run is called unknown"),
         (("notify", "unknown"), 2, "no run is called unknown"),
         (("drop", "unknown"), 2, "no run is called unknown"),

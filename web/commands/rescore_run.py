@@ -113,7 +113,7 @@ def check_replay(wanted: Wanted, database: Database) -> Replay:
     """Judge again what the same weights had judged, and compare the records; nothing is kept.
 
     Raises:
-        RescoreError: nothing was judged in this time.
+        RescoreError: nothing was judged in this time, or not by these weights.
         KeyboardInterrupt: nothing is known then.
     """
     runs = Runs(database)
@@ -122,6 +122,8 @@ def check_replay(wanted: Wanted, database: Database) -> Replay:
     detectors = load_all(architecture=None, weights=wanted.weights, untrained=False)
     found = runs.judged(wanted.since_s, wanted.until_s)
     same = [each for each in found if each.sha256 == tuple(member.sha256 for member in detectors)]
+    if not same:
+        raise RescoreError(f"these weights judged no video of {len(found)}: nothing to compare")
     sink, now = CheckSink(), same[: wanted.limit]
     _judge(wanted, runs, media, detectors, now, sink)
     return Replay(sink.compared, sink.differences, len(found) - len(same), dict(sink.left_out))
@@ -155,7 +157,7 @@ def _judge(
 
 
 def _check_not_empty(runs: Runs, wanted: Wanted) -> None:
-    if not runs.judged(wanted.since_s, wanted.until_s):
+    if runs.is_empty(wanted.since_s, wanted.until_s):
         raise RescoreError("no video was judged in this time: nothing to do")
 
 
