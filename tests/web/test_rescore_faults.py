@@ -13,8 +13,9 @@ import pytest
 from pipeline.contracts import rescore_key, rescores_key
 from pipeline.results.store import connect
 from pipeline.settings import Settings
+from tests.web import shelf
 from tests.web.rescored import entries, rescore, shown
-from tests.web.served import Served, serving, until
+from tests.web.served import Served, judged, serving, until
 from web import database
 from web.keys import Role
 from web.rescore_runs import Runs, alone
@@ -177,3 +178,17 @@ def test_videos_that_change_meanwhile_are_named(
         assert not client.exists(rescore_key("changing", deleted), rescores_key(deleted))
         assert rescore(served, "drop", "changing", "--redis", redis_url).exit_code == 0
         assert not client.exists(rescore_key("changing", late), rescores_key(late))
+
+
+def test_files_of_a_store_are_judged_again(tmp_path: Path, face: Path, fakes: Path) -> None:
+    shelf.register()
+    (store := tmp_path / "store").mkdir()
+    uri = f"shelf://{store}"
+    with serving(tmp_path / "served", store=uri) as stored:
+        id_ = str(judged(stored.client(), face)["id"])
+        copies = tmp_path / "served/copies"
+        (copies / id_).unlink()
+        done = rescore(stored, "--weights", fakes, "--run", "stored", "--store", uri)
+        assert (done.exit_code, shown(stored, "stored")["changed"]) == (0, 1), done.output
+        assert stored.client().delete(f"/v1/videos/{id_}").status_code == 204
+        assert list(copies.iterdir()) == []
