@@ -205,6 +205,8 @@ class Rescorer:
                 raise
 
     def _judged(self, scanner: Scanner, video: Video, before: Verdict) -> ClipReport | LeftOut:
+        if video.upload.uri is not None:
+            return LeftOut.BY_URI
         part = None if before.part is None else Window.of(before.part.start_s, before.part.end_s)
         with self._media.local(video.id, self._stopping.is_set) as path:
             if not path.is_file():

@@ -25,6 +25,7 @@ redis.call('HSET', KEYS[1], 'outcome', ARGV[3], 'label', ARGV[4], 'probability',
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return ARGV[6]
 """
+# Keys as `rescore_key` makes them.
 _DELETE = """
 for _, run in ipairs(redis.call('SMEMBERS', KEYS[1])) do
     redis.call('DEL', 'unmask:rescore:' .. run .. ':' .. ARGV[1])

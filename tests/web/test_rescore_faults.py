@@ -167,6 +167,10 @@ def test_videos_that_change_meanwhile_are_named(
     before = shown(served, "limited")["left_out"]["deleted"]
     done = rescore(served, "--weights", fakes, "--run", "changing", "--redis", redis_url)
     assert done.exit_code == 0, done.output
+    check = rescore(served, "--check")
+    assert check.exit_code == 0, check.output
+    for words in ("were handed in by a URI", "have no file any more", "have another file"):
+        assert f"1 {words}" in check.stdout
     found = shown(served, "changing")
     assert found["left_out"] == {"by_uri": 1, "file_gone": 1, "file_changed": 1, "deleted": before + 1}
     assert {each["id"] for each in found["videos"]} >= {again, late}

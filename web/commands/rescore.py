@@ -86,8 +86,8 @@ def run(
     UNMASK_REDIS is set, in Redis. Sampling, face detector, looks and part are those of each record. The service may be
     running.
 
-    Exit codes: 0 done, 3 with --check: records differ, 2 bad options or nothing to do, 1 the store, Redis or the
-    database is away, 130 interrupted: the same command goes on.
+    Exit codes: 0 done, 3 with --check: records differ or nothing was compared, 2 bad options or nothing to do, 1 the
+    store, Redis or the database is away, 130 interrupted: the same command goes on.
     """
     with exit_on_error(), _reaching(), closing(database_of(folder)) as database:
         since_s, until_s = _range(since, until)
@@ -213,7 +213,7 @@ def _show(database: Database, run: Run, json_to: Path | None) -> None:
 
 
 def _show_replay(found: Replay, json_to: Path | None) -> None:
-    """Raises typer.Exit where records differ."""
+    """Raises typer.Exit where records differ, or nothing was compared."""
     equal = found.compared - len(found.differences)
     facts = {
         "compared": found.compared,
@@ -230,7 +230,7 @@ def _show_replay(found: Replay, json_to: Path | None) -> None:
             echo(f"{found.other_weights} were judged by other weights: not compared")
         for reason, count in found.left_out.items():
             echo(f"{count} {reason.text}")
-    if found.differences:
+    if found.differences or not found.compared:
         raise typer.Exit(EXIT_DIFFER)
 
 
