@@ -343,6 +343,16 @@ def clip_key(clip_id: str) -> str:
     return f"unmask:clip:{clip_id}"
 
 
+def rescore_key(run: str, clip_id: str) -> str:
+    """The hash of a clip's verdict by other weights, in a run of `unmask rescore`; a run's name has no colon."""
+    return f"unmask:rescore:{run}:{clip_id}"
+
+
+def rescores_key(clip_id: str) -> str:
+    """The runs that have such a hash of a clip: a set of their names."""
+    return f"unmask:rescores:{clip_id}"
+
+
 def parts_key(clip_id: str) -> str:
     """The hash of a long clip's parts, one a field, until it has its verdict."""
     return f"unmask:parts:{clip_id}"

@@ -26,6 +26,7 @@ from web.routes.audit import router as audit
 from web.routes.credentials import router as credentials
 from web.routes.explanations import router as explanations
 from web.routes.keys import router as keys
+from web.routes.rescores import router as rescores
 from web.routes.review import router as review
 from web.routes.similar import router as similar
 from web.routes.streams import for_workers
@@ -73,6 +74,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(credentials)
     app.include_router(explanations)
     app.include_router(similar)
+    app.include_router(rescores)
     app.include_router(keys)
     app.include_router(review)
     app.include_router(webhooks)

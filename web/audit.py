@@ -38,6 +38,8 @@ class Kind(StrEnum):
     LOOKED = "looked"  # somebody, at a video
     EXPORTED = "exported"  # decisions, or faces with labels
     DELETED = "deleted"  # a video
+    RESCORING = "rescoring"  # judged videos by other weights: a run was begun, ended or dropped
+    NOTIFIED = "notified"  # a message that the verdict on a video is another one by other weights
     KEY_MADE = "key_made"
     KEY_ENDED = "key_ended"
     SIGNED_IN = "signed_in"
@@ -122,11 +124,23 @@ def append(
     """
     last = rows.execute("SELECT n, hash FROM audit ORDER BY n DESC LIMIT 1").fetchone()
     n, before = (1, START) if last is None else (last["n"] + 1, last["hash"])
-    now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds")
-    values = {"n": n, "at": now, "kind": kind.value, "by": by, "video": video, "data": data, "before": before}
+    values = {
+        "n": n,
+        "at": moment(time.time()),
+        "kind": kind.value,
+        "by": by,
+        "video": video,
+        "data": data,
+        "before": before,
+    }
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     hash_ = hash_of(text)
     rows.execute("INSERT INTO audit (n, text, hash, signature) VALUES (?, ?, ?, sign(?))", (n, text, hash_, hash_))
+
+
+def moment(unix_s: float) -> str:
+    """A time as entries have it: texts are in the order of the times."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds")
 
 
 def new_salt() -> str:

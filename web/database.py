@@ -162,6 +162,22 @@ _STEPS: Final = (
     CREATE INDEX appeals_of ON appeals (video, n);
     ALTER TABLE decisions ADD COLUMN salt TEXT NOT NULL DEFAULT '';
     """,
+    # Ids in `rescore_keys` outlive their videos until Redis has nothing of them, so they have no foreign key.
+    """
+    CREATE TABLE rescore_runs (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, weights TEXT NOT NULL, sha256 TEXT NOT NULL,
+        since_s REAL, until_s REAL, begun_s REAL NOT NULL, ended_s REAL, notified_s REAL
+    );
+    CREATE TABLE rescores (
+        run INTEGER NOT NULL REFERENCES rescore_runs ON DELETE CASCADE,
+        video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE,
+        tries INTEGER NOT NULL DEFAULT 0, left_out TEXT, finished_s REAL,
+        outcome TEXT, label TEXT, probability REAL, record TEXT, before TEXT, before_s REAL, replayed TEXT,
+        in_redis INTEGER NOT NULL DEFAULT 0, notified_s REAL, PRIMARY KEY (run, video)
+    );
+    CREATE INDEX rescores_of ON rescores (video);
+    CREATE TABLE rescore_keys (video TEXT PRIMARY KEY) WITHOUT ROWID;
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0
@@ -255,6 +271,9 @@ class Database:
         return self.signer.sign(data.encode() if isinstance(data, str) else data)
 
     def _upgrade(self) -> None:
+        # Usually nothing is to be done, and somebody else may be writing.
+        if self.read().execute("PRAGMA user_version").fetchone()[0] == len(_STEPS):
+            return
         with self.write() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > len(_STEPS):

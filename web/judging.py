@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -27,6 +27,9 @@ from web.known import Known
 from web.media import Media, StoreAwayError
 from web.problems import is_out_of_space
 from web.videos import MAX_CRASHES, Video, Videos
+
+if TYPE_CHECKING:
+    from pipeline.detectors import Detector
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +60,35 @@ class JudgeOptions:
     weights: str | None = None
     scanner: ScannerOptions = field(default_factory=ScannerOptions)
     known_first: bool = False
+
+
+@contextmanager
+def judging_scanner(
+    load: Callable[[], Sequence[Detector]], options: ScannerOptions, settings: Settings, **more: Any
+) -> Iterator[Scanner]:
+    """The scanner that judges videos of a service, closed at the end of the block.
+
+    Args:
+        load: gives the weights.
+        options: how clips are read and scored.
+        settings: limits of the machine.
+        more: see `pipeline.assembly.scanner`; nothing of it changes a verdict.
+    """
+    from pipeline import assembly
+    from pipeline.video.sandbox import DecodeServer
+
+    with DecodeServer() as server:
+        # It imports the decoders in its own process, while this one imports the rest.
+        server.start()
+        with assembly.scanner(
+            load(),
+            options,
+            source_limits=SourceLimits.of(settings),
+            min_coverage=settings.min_coverage,
+            server=server,
+            **more,
+        ) as scanner:
+            yield scanner
 
 
 class Judge:
@@ -178,23 +210,15 @@ class Judge:
         self.scanner = None
 
     def _scanner(self, stack: ExitStack) -> Scanner:
-        from pipeline import assembly
         from pipeline.detectors import load_all
-        from pipeline.video.sandbox import DecodeServer
 
-        # It imports the decoders in its own process, while this one imports the rest.
-        server = stack.enter_context(DecodeServer())
-        server.start()
-        detectors = load_all(architecture=None, weights=self._options.weights, untrained=False)
         scanner = stack.enter_context(
-            assembly.scanner(
-                detectors,
+            judging_scanner(
+                lambda: load_all(architecture=None, weights=self._options.weights, untrained=False),
                 self._options.scanner,
-                source_limits=SourceLimits.of(self._settings),
-                min_coverage=self._settings.min_coverage,
+                self._settings,
                 progress=self._progress,
                 prints=True,
-                server=server,
                 credentials=self._credentials,
             )
         )

@@ -22,9 +22,10 @@ class LocalCopies:
     Args:
         folder: where they are, nothing else is in it; it is made if it does not exist.
         max_bytes: of all copies together. Those that are in use may exceed it: they stay.
+        clean_up: remove copies that were cut short: not beside a running service, which may be making them.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, *, clean_up: bool = True) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -32,9 +33,9 @@ class LocalCopies:
         self._turns: dict[str, threading.Lock] = {}  # of those that are held: one thread fetches
         self._deleted: set[str] = set()  # while they were held
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for partial in folder.glob(f"*{_PARTIAL}"):
+        for partial in folder.glob(f"*{_PARTIAL}") if clean_up else ():
             partial.unlink(missing_ok=True)
-        found = sorted((path.stat().st_mtime_ns, path.name, path.stat().st_size) for path in folder.iterdir())
+        found = sorted(_whole(folder))
         self._sizes = {name: size_bytes for _, name, size_bytes in found}  # the one that was used last is last
 
     @contextmanager
@@ -95,7 +96,8 @@ class LocalCopies:
         with self._lock:
             self._sizes[path.name] = stored.size_bytes
             self._evict()
-        partial = path.with_name(path.name + _PARTIAL)
+        # A command beside the service may fetch the same file.
+        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
         try:
             with partial.open("wb") as file:
                 for block in stored.blocks(0, stored.size_bytes):
@@ -128,3 +130,12 @@ class LocalCopies:
     def _remove(self, id_: str) -> None:
         (self._folder / id_).unlink(missing_ok=True)
         self._sizes.pop(id_, None)
+
+
+def _whole(folder: Path) -> Iterator[tuple[int, str, int]]:
+    """Of each copy, when it was used last, its name and size; another process may delete some meanwhile."""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            if path.suffix != _PARTIAL:
+                status = path.stat()
+                yield status.st_mtime_ns, path.name, status.st_size

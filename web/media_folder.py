@@ -20,13 +20,14 @@ class MediaFolder:
     """Files by the id of their video, in sub-folders by its first two digits. See `Media`.
 
     Args:
-        folder: where they are; it is made if it does not exist. Uploads that were cut short are removed.
+        folder: where they are; it is made if it does not exist.
+        clean_up: remove uploads that were cut short: not beside a running service, whose uploads are under way.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clean_up: bool = True) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name, path in _files(folder):
+        for name, path in _files(folder) if clean_up else ():
             if name.endswith(_PARTIAL) and NAME.fullmatch(name.removesuffix(_PARTIAL)):
                 path.unlink(missing_ok=True)
 

@@ -189,13 +189,14 @@ class MediaStore:
             raise StoreAwayError from None
 
 
-def media_of(store: str | None, folder: Path, cache_bytes: int) -> Media:
+def media_of(store: str | None, folder: Path, cache_bytes: int, *, clean_up: bool = False) -> Media:
     """What keeps the uploads of a service.
 
     Args:
         store: a URI, or a path; None: the service's own folder.
         folder: of the service.
         cache_bytes: of copies of what is in a store.
+        clean_up: remove what an earlier process left; only the service itself, at its start, knows what that is.
 
     Raises:
         StoreError: the store cannot be used.
@@ -203,13 +204,14 @@ def media_of(store: str | None, folder: Path, cache_bytes: int) -> Media:
     """
     own = folder / "media"
     if store is None:
-        return MediaFolder(own)
+        return MediaFolder(own, clean_up=clean_up)
     uri = StoreUri(store)
     if uri.folder is not None:
         StoreUri(f"file://{uri.folder}").claim(owner_of(folder))
-        return MediaFolder(uri.folder)
+        return MediaFolder(uri.folder, clean_up=clean_up)
     uri.claim(owner_of(folder))
-    return MediaStore(uri, MediaFolder(own), LocalCopies(folder / "copies", cache_bytes))
+    copies = LocalCopies(folder / "copies", cache_bytes, clean_up=clean_up)
+    return MediaStore(uri, MediaFolder(own, clean_up=clean_up), copies)
 
 
 class _ObjectTarget:

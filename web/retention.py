@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import redis
 import structlog
 
 from pipeline.contracts import SourceClass, State
 from web.database import Database
 from web.media import Media
 from web.repeating import Repeating
+from web.rescore_keys import RescoredKeys
 from web.videos import Videos
 
 log = structlog.get_logger(__name__)
@@ -88,7 +90,7 @@ class Retention:
         return [(row["n"], row["id"]) for row in rows]
 
 
-def erase(videos: Videos, media: Media, id_: str, by: str | None) -> None:
+def erase(videos: Videos, media: Media, id_: str, by: str | None, keys: RescoredKeys | None = None) -> None:
     """Erase all that the service has of a video.
 
     Args:
@@ -96,6 +98,8 @@ def erase(videos: Videos, media: Media, id_: str, by: str | None) -> None:
         media: the files.
         id_: of the video.
         by: id of the key of who deletes it; None: its time is over, or somebody at the service's machine does.
+        keys: what Redis has of rescored videos; None: no Redis is known here. While it is away, that is logged, and
+            the next call, or the service's next look, deletes it.
 
     Raises:
         ProblemError: it was deleted meanwhile, or the store of its file is away.
@@ -103,3 +107,8 @@ def erase(videos: Videos, media: Media, id_: str, by: str | None) -> None:
     # The file first: where that fails, the video can be erased again.
     media.delete(id_)
     videos.delete(id_, by)
+    if keys is not None:
+        try:
+            keys.forget_deleted()
+        except redis.RedisError as error:
+            log.warning("rescored records stay in Redis until it is back", video=id_, error=str(error))

@@ -17,6 +17,8 @@ from fastapi import Depends, Request
 from models.errors import UnmaskError
 from pipeline.contracts import SourceClass
 from pipeline.manifests.reader import CredentialsReader
+from pipeline.results.rescored import RescoredStore
+from pipeline.results.store import connect
 from pipeline.scan import Scanner
 from pipeline.settings import Settings
 from pipeline.sources import SourceLimits
@@ -43,6 +45,9 @@ from web.problems import Code, ProblemError
 from web.quality import QualityReport
 from web.rates import Rates
 from web.remote_judging import RemoteJudge
+from web.repeating import Repeating
+from web.rescore_keys import RescoredKeys
+from web.rescores import Rescores
 from web.resumable import Resumables
 from web.retention import Retention, erase
 from web.reviews import Reviews
@@ -57,6 +62,8 @@ from web.workers import Workers
 COOKIE: Final = "unmask_session"
 # Methods that change nothing.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# How often it is looked whether Redis has rescored records of deleted videos, in seconds.
+_FORGET_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,13 @@ class Service:
         self.actions = Actions(self.database)
         self.auditor = Auditor(self.database)
         self.retention = Retention(self.database, options.keep_s, self._expire)
-        self.media = media_of(options.store, options.folder, options.copies_bytes)
+        self.rescores = Rescores(self.database)
+        self.rescored_keys: RescoredKeys | None = None
+        if settings.redis:
+            store = RescoredStore(connect(settings.redis), ttl_s=settings.ttl_s)
+            self.rescored_keys = RescoredKeys(self.database, store)
+        self._forgetting = Repeating("rescored records in Redis", _FORGET_S, self._forget_rescored)
+        self.media = media_of(options.store, options.folder, options.copies_bytes, clean_up=True)
         self.hub = Hub()
         self.rates = Rates(options.requests_s)
         self.unknown_keys = Rates(options.unknown_keys_s)
@@ -213,6 +226,8 @@ class Service:
         self.resumable.start()
         self.auditor.start()
         self.retention.start()
+        if self.rescored_keys is not None:
+            self._forgetting.start()
         if isinstance(self.judge, Judge):
             self.judge.loaded = lambda scanner: self.auditor.started(self._facts(scanner))
         else:
@@ -227,6 +242,7 @@ class Service:
         self.webhooks.stop()
         self.auditor.stop()
         self.retention.stop()
+        self._forgetting.stop()
         self.close()
 
     def _facts(self, scanner: Scanner | None) -> dict[str, Any]:
@@ -247,6 +263,10 @@ class Service:
         with suppress(ProblemError):  # it was deleted meanwhile, or its store is away: the next time
             delete_video(self, self.videos.get(id_), None)
 
+    def _forget_rescored(self) -> None:
+        if self.rescored_keys is not None:
+            self.rescored_keys.forget_deleted()
+
     def close(self) -> None:
         """Give the folder free; for a service that was not started, too."""
         self.database.close()
@@ -264,7 +284,7 @@ def delete_video(service: Service, video: Video, by: str | None) -> None:
     Raises:
         ProblemError: it was deleted meanwhile, or the store of its file is away.
     """
-    erase(service.videos, service.media, video.id, by)
+    erase(service.videos, service.media, video.id, by, service.rescored_keys)
     service.judge.drop(video.id)
     service.hub.publish(video.id, Event("deleted", {}, is_last=True))
 

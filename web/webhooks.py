@@ -44,6 +44,7 @@ class WebhookEvent(StrEnum):
     DECIDED = "video.decided"
     ANSWERED = "video.answered"
     CHANGED = "video.changed"
+    RESCORED = "video.rescored"
     STREAM_ENDED = "stream.ended"
 
 
@@ -189,27 +190,8 @@ class Webhooks:
         return _delivery(row)
 
     def enqueue(self, rows: sqlite3.Connection, owner: str, event: WebhookEvent, data: dict[str, Any]) -> None:
-        """Store messages to all who want to know, in the transaction of the change; call `wake` after it.
-
-        Args:
-            rows: the transaction.
-            owner: id of the key that handed the video in.
-            event: what happened.
-            data: about it, as JSON.
-        """
-        now_s = time.time()
-        found = rows.execute("SELECT webhooks.*, keys.role, keys.revoked_s FROM webhooks JOIN keys ON keys.id = key_id")
-        for row in found.fetchall():
-            # Reviewers decide without knowing what others decided.
-            least = Role.SENIOR if event is WebhookEvent.DECIDED else Role.REVIEW
-            sees = row["key_id"] == owner or Role.of(row["role"]) >= least
-            if row["revoked_s"] is None and sees and event in json.loads(row["events"]):
-                happened_at = datetime.fromtimestamp(now_s, UTC).isoformat().replace("+00:00", "Z")
-                body = json.dumps({"type": event, "timestamp": happened_at, "data": data})
-                rows.execute(
-                    "INSERT INTO deliveries (webhook, event, body, state, made_s, due_s) VALUES (?, ?, ?, ?, ?, ?)",
-                    (row["id"], event, body, DeliveryState.WAITING, now_s, now_s),
-                )
+        """See `enqueue`; call `wake` after the transaction."""
+        enqueue(rows, owner, event, data)
 
     def wake(self) -> None:
         """Messages may wait."""
@@ -286,6 +268,45 @@ class Webhooks:
                 "UPDATE deliveries SET state = ?, tries = ?, due_s = ?, error = ? WHERE n = ?",
                 (state, tries, due_s, error, row["n"]),
             )
+
+
+def receivers(rows: sqlite3.Connection, owner: str, event: WebhookEvent) -> list[str]:
+    """Ids of the webhooks that get a message about a video.
+
+    Args:
+        rows: the transaction.
+        owner: id of the key that handed the video in.
+        event: what happened.
+    """
+    # Reviewers decide without knowing what others decided.
+    least = Role.SENIOR if event is WebhookEvent.DECIDED else Role.REVIEW
+    found = rows.execute(
+        "SELECT webhooks.*, keys.role FROM webhooks JOIN keys ON keys.id = key_id WHERE keys.revoked_s IS NULL"
+    )
+    return [
+        row["id"]
+        for row in found
+        if (row["key_id"] == owner or Role.of(row["role"]) >= least) and event in json.loads(row["events"])
+    ]
+
+
+def enqueue(rows: sqlite3.Connection, owner: str, event: WebhookEvent, data: dict[str, Any]) -> None:
+    """Store messages to all who want to know, in the transaction of the change.
+
+    Args:
+        rows: the transaction.
+        owner: id of the key that handed the video in.
+        event: what happened.
+        data: about it, as JSON.
+    """
+    now_s = time.time()
+    for webhook in receivers(rows, owner, event):
+        happened_at = datetime.fromtimestamp(now_s, UTC).isoformat().replace("+00:00", "Z")
+        body = json.dumps({"type": event, "timestamp": happened_at, "data": data})
+        rows.execute(
+            "INSERT INTO deliveries (webhook, event, body, state, made_s, due_s) VALUES (?, ?, ?, ?, ?, ?)",
+            (webhook, event, body, DeliveryState.WAITING, now_s, now_s),
+        )
 
 
 Notify = Callable[[sqlite3.Connection, str, WebhookEvent, dict[str, Any]], None]

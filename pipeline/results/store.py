@@ -13,6 +13,7 @@ from typing import Any, cast
 import redis
 
 from pipeline.contracts import Outcome, State, Verdict, clip_key, content_key, frame_field, frames_key, parts_key
+from pipeline.results.rescored import delete_rescored
 
 # Redis answers within milliseconds; a connection that is silent for this long counts as dead.
 _TIMEOUT_S = 5.0
@@ -166,10 +167,11 @@ class VerdictStore:
         return bool(self._forget(keys=[clip_key(clip_id), frames_key(clip_id)]))
 
     def delete(self, clip_id: str) -> None:
-        """Delete all that is stored of a clip, with its verdict, its tries and what is found by its content."""
+        """Delete all that is stored of a clip, with its tries, what is found by its content, and rescored verdicts."""
         fingerprint = cast("bytes | None", self._client.hget(clip_key(clip_id), "content"))
         if fingerprint is not None:
             self._forget_content(keys=[content_key(fingerprint.decode("utf-8", "replace"))], args=[clip_id])
+        delete_rescored(self._client, clip_id)
         self._client.delete(clip_key(clip_id), frames_key(clip_id), parts_key(clip_id))
 
     def record(self, clip_id: str) -> bytes | None:

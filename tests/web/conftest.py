@@ -8,7 +8,9 @@ from pathlib import Path
 import av
 import pytest
 
+from models.zoo import packaged_dir
 from tests.web.served import Served, serving
+from tests.weights import shifted
 from web.rounds import Policy
 
 
@@ -33,3 +35,11 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     policy = Policy(second_share=0, golden_share=0)
     with serving(tmp_path_factory.mktemp("review"), requests_s=1e6, policy=policy) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def fakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped weights, but everything looks forged to them."""
+    path = tmp_path_factory.mktemp("weights") / "fakes.safetensors"
+    shifted(packaged_dir() / "unmask-small.safetensors", path, 30.0)
+    return path

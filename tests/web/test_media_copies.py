@@ -11,6 +11,7 @@ import pytest
 from pipeline.sources import ScanInterruptedError
 from web.media import READ_BYTES, StoreAwayError, StoredFile
 from web.media_copies import LocalCopies
+from web.media_store import media_of
 
 
 def never() -> bool:
@@ -105,3 +106,16 @@ def test_a_fetch_that_fails_or_is_stopped_leaves_nothing(tmp_path: Path) -> None
     with copies.holding("a", lambda: None, never) as path:
         assert not path.exists()
     use(copies, store, "a")
+
+
+def test_a_command_beside_the_service_leaves_alone_what_is_under_way(tmp_path: Path) -> None:
+    upload, copy = tmp_path / "media/ab" / f"{'ab' * 12}.part", tmp_path / "copies" / f"{'cd' * 12}.part"
+    for path in (upload, copy):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+    media_of(None, tmp_path, 1)
+    LocalCopies(copy.parent, 1, clean_up=False)
+    assert (upload.exists(), copy.exists()) == (True, True)
+    media_of(None, tmp_path, 1, clean_up=True)
+    LocalCopies(copy.parent, 1)
+    assert (upload.exists(), copy.exists()) == (False, False)

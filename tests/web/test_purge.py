@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.contracts import SourceClass
 from tests import media
+from tests.web.rescored import rescore
 from tests.web.served import Served, judged, serving, until
 from web.database import Database
 from web.keys import Keys, Role
@@ -45,7 +46,10 @@ def test_nothing_is_left_of_a_deleted_video(tmp_path: Path) -> None:
         assert api.post(f"/v1/videos/{id_}/decisions", json=body).status_code == 201
         crop = api.get(f"/v1/videos/{id_}/crops/0/0").content
         track = api.get(f"/v1/videos/{id_}/record").content[:200]
-        needles = (NAME.encode(), COMMENT.encode(), REASON.encode(), crop[200:260], clip.read_bytes()[5000:5060], track)
+        assert rescore(served, "--weights", "unmask-small", "--run", "again").exit_code == 0
+        rescored = api.get(f"/v1/videos/{id_}/rescores/again/record").content[-60:]
+        parts = crop[200:260], clip.read_bytes()[5000:5060], track, rescored
+        needles = (NAME.encode(), COMMENT.encode(), REASON.encode(), *parts)
         assert {needle for _, needle in left(folder, *needles)} == set(needles)
         for each in (id_, other):
             assert api.delete(f"/v1/videos/{each}").status_code == 204

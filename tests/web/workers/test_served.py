@@ -11,7 +11,7 @@ import pytest
 import redis
 from playwright.sync_api import Browser, Page, expect
 
-from pipeline.contracts import Topic, clip_key, frames_key, stream_key
+from pipeline.contracts import Topic, clip_key, frames_key, rescore_key, rescores_key, stream_key
 from pipeline.live.cutter import Cut, cut
 from pipeline.results.restore import restore
 from pipeline.results.store import VerdictStore
@@ -19,6 +19,7 @@ from pipeline.transport.history import read_topic
 from pipeline.transport.messages import MAX_SEGMENT_BYTES
 from tests import media
 from tests.e2e.known_media import CHANGES, re_encode
+from tests.web.rescored import rescore
 from tests.web.served import Served, judged, until
 from tests.web.test_page import decided, when
 from tests.web.workers.conftest import HOOK
@@ -83,6 +84,24 @@ def test_an_upload_gets_the_workers_verdict(
     done = restore(bootstrap, store)
     assert store.record(id_) is None
     assert done.purged >= 1
+
+
+def test_what_workers_judged_is_judged_again_here(
+    served: Served, client: redis.Redis, redis_url: str, one_face: Path, fakes: Path
+) -> None:
+    api = served.client()
+    id_ = str(judged(api, one_face)["id"])
+    done = rescore(served, "--weights", fakes, "--run", "again", "--redis", redis_url)
+    assert done.exit_code == 0, done.output
+    (found,) = api.get(f"/v1/videos/{id_}/rescores").json()
+    record = api.get(found["links"]["record"])
+    before, after = api.get(f"/v1/videos/{id_}/record").json(), record.json()
+    assert (after["source"], after["label"]) == (one_face.name, "fake")
+    assert after["provenance"]["sampling"] == before["provenance"]["sampling"]
+    assert client.hget(rescore_key("again", id_), "verdict") == record.content
+    assert client.hget(clip_key(id_), "label") == before["label"].encode() != b"fake"
+    assert api.delete(f"/v1/videos/{id_}").status_code == 204
+    until(lambda: not client.exists(clip_key(id_), rescore_key("again", id_), rescores_key(id_)))
 
 
 @pytest.mark.parametrize(("uri", "code"), [("file:///etc/passwd", "uri_refused"), ("ftp:/a", "uri_refused")])
