@@ -172,6 +172,7 @@ def run(
     evaluation: Path,
     flip: float = 0.0,
     later: int = 8,
+    held_out: float = 0.4,
     options: Sequence[str] = (),
 ) -> bool:
     """The loop; whether the gate passed and the worker has new weights.
@@ -184,6 +185,7 @@ def run(
         evaluation: of these.
         flip: see `Loop`.
         later: number of clips.
+        held_out: share of the reviewed clips.
         options: of `unmask retrain`.
     """
     platform = Platform(
@@ -208,7 +210,15 @@ def run(
             say(f"{len(reviewed)} clips judged after {time.monotonic() - started_s:.0f} s")
             loop.review(process, reviewed)
             say(f"{loop.decided} decisions on {len(reviewed)} clips")
-            exported = loop.run("labels", "export", folder / "decisions", "--val-share", "0.2", "--test-share", "0.2")
+            exported = loop.run(
+                "labels",
+                "export",
+                folder / "decisions",
+                "--val-share",
+                f"{held_out / 2}",
+                "--test-share",
+                f"{held_out / 2}",
+            )
             if exported.returncode not in (0, 3):
                 return False
             manifest = folder / "decisions" / "manifest.parquet"

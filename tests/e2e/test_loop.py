@@ -16,7 +16,7 @@ from tests.trainers.crops import face, forged, make_crops
 from tests.weights import small_weights
 
 # Enough for the gate: ten decided people of each class are held out.
-CLIPS, LATER = 72, 6
+CLIPS, LATER = 84, 6
 SETTINGS = (
     *("--samples", "960", "--ladder", "none", "--fpr", "0.2", "--calibration-rows", "40", "--margin", "0.1"),
     *("--set", "data.pairs.shares={'dfdc': 0.4, 'decisions': 0.6}", "--set", "optim.lr=3e-3"),
@@ -51,6 +51,7 @@ def test_decisions_become_the_weights_in_use(tmp_path: Path, capfd: pytest.Captu
             weights=first,
             evaluation=evaluation,
             later=LATER,
+            held_out=0.6,
             options=SETTINGS,
         )
     said = capfd.readouterr().out

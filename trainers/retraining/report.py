@@ -18,7 +18,12 @@ def table_of(checks: Sequence[Check]) -> Table:
             ends = "no interval" if found.low is None else f"{found.low:+.4f} to {found.high:+.4f}"
             figures = (f"{found.theirs:.4f}", f"{found.ours:.4f}", f"{found.value:+.4f}", ends)
         rows.append(
-            (check.name, "passes" if check.passed else "REFUSED", *figures, check.text if found is None else "")
+            (
+                check.name,
+                "passes" if check.passed else "REFUSED",
+                *figures,
+                check.text if found is None or not check.passed else "",
+            )
         )
     columns = ("condition", "", "AUC, active", "AUC, new", "difference", "95 % interval", "")
     return Table("Gate", columns, tuple(rows), "differences over the same videos, by a bootstrap over their groups")
