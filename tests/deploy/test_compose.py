@@ -18,9 +18,10 @@ import yaml
 from pipeline.commands import worker
 from pipeline.settings import Settings
 from tests.deploy.images import DOCKER, DOCKERFILES, ROOT, absent, stages
+from web.commands import serve
 
 COMPOSE, GPU = ROOT / "docker-compose.yml", DOCKER / "compose.gpu.yml"
-OURS = ("worker", "submit")
+OURS = ("worker", "web", "submit")
 
 
 @functools.cache
@@ -38,9 +39,10 @@ def variables(path: Path) -> dict[str, str]:
 
 
 def known_settings() -> set[str]:
-    """Variables that a worker reads."""
+    """Variables that a worker or the service reads."""
     options = [
-        option for parameter in inspect.signature(worker.run, eval_str=True).parameters.values()
+        option for command in (worker.run, serve.run)
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
         for option in getattr(parameter.annotation, "__metadata__", ())
     ]  # fmt: skip
     return {f"UNMASK_{name.upper()}" for name in Settings.model_fields} | {
@@ -69,6 +71,8 @@ def test_services_refer_only_to_what_exists():
         for volume in service["volumes"]:
             if isinstance(volume, str):
                 assert volume.split(":")[0] in compose()["volumes"]
+            elif volume["type"] == "volume":
+                assert volume["source"] in compose()["volumes"]
         if "build" in service:
             assert (ROOT / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
     assert compose(GPU)["services"].keys() <= services().keys()
@@ -91,11 +95,29 @@ def test_images_are_pinned_and_kafka_has_the_tested_version():
     )
 
 
-def test_containers_have_no_network_access_in_or_out():
-    for service in services().values():
+def test_only_the_service_has_network_access_and_only_from_this_machine():
+    for name, service in services().items():
         assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
-        assert all(compose()["networks"][network]["internal"] is True for network in service["networks"])
+        open_ = [
+            network for network in service["networks"] if not (compose()["networks"][network] or {}).get("internal")
+        ]
+        assert open_ == (["outside"] if name == "web" else [])
+        assert bool(service.get("ports")) is (name == "web")
         assert "network_mode" not in service
+
+
+def test_workers_fetch_uploads_from_the_service():
+    web, given = services()["web"]["environment"], variables(COMPOSE)
+    port = services()["web"]["command"][-1]
+    assert web["UNMASK_SERVE_URL"] == f"http://web:{port}"
+    assert str(web["UNMASK_HTTP_PORT"]) == port == services()["web"]["ports"][0].rpartition(":")[2]
+    assert f"{web['UNMASK_SERVE_URL']}/v1/tasks" in given["UNMASK_URI_ALLOW"].split(",")
+    (data,) = (volume for volume in services()["web"]["volumes"] if volume["type"] == "volume")
+    assert data["target"] == web["UNMASK_SERVE_FOLDER"]
+    for path in DOCKERFILES:
+        assert any(
+            f"--owner unmask --group unmask --mode 700 {data['target']}" in run for run in stages(path)[-1].all("RUN")
+        )
 
 
 def test_services_have_no_privileges():
@@ -107,7 +129,9 @@ def test_services_have_no_privileges():
         service = services()[name]
         assert service["read_only"] is True
         assert service["init"] is True
-        assert all(volume["read_only"] and not volume["bind"]["create_host_path"] for volume in service["volumes"])
+        binds = [volume for volume in service["volumes"] if volume["type"] == "bind"]
+        assert all(volume["read_only"] and not volume["bind"]["create_host_path"] for volume in binds)
+        assert len(service["volumes"]) - len(binds) == (name == "web")
         assert all(int(value) >= 1000 for value in re.findall(r":-(\d+)", service["user"]))
 
 
@@ -135,12 +159,12 @@ def test_workers_wait_for_services_and_can_be_scaled():
     assert service["environment"]["UNMASK_HTTP_HOST"] == "0.0.0.0"
     assert services()["submit"]["volumes"] == service["volumes"]
     given, videos = variables(COMPOSE), service["volumes"][0]
-    assert given["UNMASK_URI_ALLOW"] == f"file://{videos['target']}"
+    assert f"file://{videos['target']}" in given["UNMASK_URI_ALLOW"].split(",")
     # Docker kills it only after its drain.
     assert float(given["UNMASK_STOP_GRACE"].removesuffix("s")) > float(given["UNMASK_DRAIN_S"])
 
 
-def test_every_variable_that_is_set_is_read_by_a_worker():
+def test_every_variable_that_is_set_is_read():
     for name in OURS:
         assert services()[name]["environment"].keys() <= known_settings()
     for path in DOCKERFILES:
@@ -166,6 +190,7 @@ def test_env_example_is_complete_correct_and_explained():
     environments = [services()[name]["environment"] for name in OURS]
     assert listed.keys() == set(taken).union(*environments)
     # A line that is commented out holds the default, if there is one.
-    fixed = {name: str(value) for environment in environments for name, value in environment.items()}
+    # Where services differ, the worker's.
+    fixed = {name: str(value) for environment in reversed(environments) for name, value in environment.items()}
     defaults = {name: value for name, value in (fixed | taken).items() if value not in ("", "None")}
     assert {name: listed[name] for name in defaults} == defaults
