@@ -45,6 +45,7 @@ class WebhookEvent(StrEnum):
     ANSWERED = "video.answered"
     CHANGED = "video.changed"
     STREAM_ENDED = "stream.ended"
+    DRIFT = "drift.alarm"
 
 
 class DeliveryState(StrEnum):
@@ -193,15 +194,15 @@ class Webhooks:
 
         Args:
             rows: the transaction.
-            owner: id of the key that handed the video in.
+            owner: id of the key that handed the video in; empty: it is about no video.
             event: what happened.
             data: about it, as JSON.
         """
         now_s = time.time()
         found = rows.execute("SELECT webhooks.*, keys.role, keys.revoked_s FROM webhooks JOIN keys ON keys.id = key_id")
         for row in found.fetchall():
-            # Reviewers decide without knowing what others decided.
-            least = Role.SENIOR if event is WebhookEvent.DECIDED else Role.REVIEW
+            # Reviewers decide without knowing what others decided; drift is for those who may see its page.
+            least = Role.SENIOR if event in (WebhookEvent.DECIDED, WebhookEvent.DRIFT) else Role.REVIEW
             sees = row["key_id"] == owner or Role.of(row["role"]) >= least
             if row["revoked_s"] is None and sees and event in json.loads(row["events"]):
                 happened_at = datetime.fromtimestamp(now_s, UTC).isoformat().replace("+00:00", "Z")

@@ -30,6 +30,7 @@ from pipeline.scan import Scanner
 from pipeline.scoring.backend import Backend
 from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.telemetry import Metrics
+from pipeline.weights.age import made_weights
 from pipeline.weights.announced import ActiveWeights, AnnouncementError, parse
 from pipeline.weights.leases import Scanners
 from pipeline.weights.registry import MAX_WEIGHTS_BYTES, DamagedError, Registry, RegistryError
@@ -61,10 +62,15 @@ class UnavailableError(UnmaskError):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Weights that were fetched, checked and warmed up."""
+    """Weights that were fetched, checked and warmed up.
+
+    Attributes:
+        made_s: when they were made, Unix seconds, or else promoted.
+    """
 
     detector: detectors.Detector
     engine: Engine
+    made_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,8 @@ class Loader:
         except ScoringError as error:
             engine.close()
             raise RefusedError(str(error)) from error
-        return Loaded(detector, engine)
+        made_s = made_weights(detector).made_s
+        return Loaded(detector, engine, announcement.promoted_at if made_s is None else made_s)
 
     def _fetch_graph(self, registry: Registry, announcement: Announcement) -> None:
         """Put the announced graph next to the weights; where that fails, it is made from them, which needs torch."""
@@ -285,7 +292,7 @@ class Follower:
         # OpenVINO's converter leaves reference cycles that keep a whole model.
         gc.collect()
         self._metrics.swaps.labels("swapped").inc()
-        self._metrics.tell_weights(replacement.provenance.model, announcement.sha256)
+        self._metrics.tell_weights(replacement.provenance.model, announcement.sha256, loaded.made_s)
         log.info(
             "weights swapped",
             weights=announcement.sha256,

@@ -41,6 +41,22 @@ def crop_quality(image: Image, landmarks: Floats, source_px: float) -> float:
     return float(with_quality(framed, faces).quality[0])
 
 
+def face_width(landmarks: Floats, stored_px: float, source_px: float) -> float:
+    """Width in px of its frame of the box that a face detector would have found, from a crop of the face.
+
+    Args:
+        landmarks: float32 [5, 2] in px of the stored crop; an average face's are used if they are not finite.
+        stored_px: width of the stored crop.
+        source_px: width of the crop before it was resized, in px of its frame; nan: unknown, and so is the result.
+    """
+    if not np.isfinite(stored_px):
+        return float("nan")
+    if not np.isfinite(landmarks).all():
+        landmarks = template_landmarks(round(stored_px), LandmarkTemplate())
+    box = _box(np.asarray(landmarks, np.float32))
+    return float(box[2] - box[0]) / stored_px * source_px
+
+
 def _box(landmarks: Floats) -> Floats:
     """A face box, float32 [4], that has the landmarks where an average face has them."""
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
