@@ -115,7 +115,9 @@ class DriftWatch:
             if self.announced is not None:
                 self._follow(self.announced)
             self._months = tuple(months(self._database, self._known))
-            if self._options.reference is not None:
+            if self._options.reference is None:
+                keep_ranks(self._database, {}, {})
+            else:
                 self._compare(self._options.reference, now_s)
 
     def last(self) -> CheckResource | None:
@@ -214,7 +216,7 @@ class _Collector:
             for family, value in zip(families, values, strict=True):
                 family.add_metric([each.name], value)
         yield from families
-        time_of = GaugeMetricFamily("unmask_drift_checked_seconds", "When that was, Unix seconds.")
+        time_of = GaugeMetricFamily("unmask_drift_checked_timestamp_seconds", "When that was, Unix seconds.")
         if checked is not None:
             time_of.add_metric([], checked.checked_at.timestamp())
         yield time_of

@@ -7,13 +7,17 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import structlog
+from pydantic import ValidationError
+
 from pipeline.contracts import State, Verdict
 from pipeline.drift.check import Judged
-from pipeline.drift.measures import counts_of
+from pipeline.drift.measures import Counts, counts_of
+from pipeline.drift.reference import MOST_VIDEOS
 from web.database import Database
 
-# Most videos of a check: the newest ones. Beyond, a check takes long and finds nothing more.
-MOST_VIDEOS: Final = 5_000
+log = structlog.get_logger(__name__)
+
 _BATCH: Final = 100
 
 
@@ -21,25 +25,37 @@ def refresh(database: Database) -> Iterator[int]:
     """Count the judged videos that were not counted yet, or were judged again; yields after each batch how many."""
     query = (
         "SELECT n, finished_s, record FROM videos LEFT JOIN drift_counts AS c ON c.video = n "
-        "WHERE state = ? AND record IS NOT NULL AND c.judged_s IS NOT finished_s ORDER BY n LIMIT ?"
+        "WHERE state = ? AND record IS NOT NULL AND n > ? AND c.judged_s IS NOT finished_s ORDER BY n LIMIT ?"
     )
-    while found := database.read().execute(query, (State.DONE, _BATCH)).fetchall():
-        counted = [(row, Verdict.model_validate_json(row["record"])) for row in found]
+    after = 0
+    while found := database.read().execute(query, (State.DONE, after, _BATCH)).fetchall():
+        after = found[-1]["n"]
+        counted = [(row, _counted(row)) for row in found]
         with database.write() as rows:
-            for row, verdict in counted:
-                _keep(rows, row, verdict)
+            for row, (weights, counts) in counted:
+                _keep(rows, row, weights, counts)
         yield len(found)
 
 
-def _keep(rows: sqlite3.Connection, row: sqlite3.Row, verdict: Verdict) -> None:
+def _counted(row: sqlite3.Row) -> tuple[str, Counts]:
+    """The weights and counts of a record; empty if it cannot be read."""
+    try:
+        verdict = Verdict.model_validate_json(row["record"])
+    except ValidationError as error:
+        log.warning("a record cannot be read", video=row["n"], error=str(error))
+        return "", {}
+    return ",".join(verdict.provenance.weights_sha256), counts_of(verdict)
+
+
+def _keep(rows: sqlite3.Connection, row: sqlite3.Row, weights: str, counts: Counts) -> None:
     # It may have been deleted meanwhile.
     rows.execute(
         "INSERT OR REPLACE INTO drift_counts (video, judged_s, weights, counts) "
         "SELECT n, ?, ?, ? FROM videos WHERE n = ?",
         (
             row["finished_s"],
-            ",".join(verdict.provenance.weights_sha256),
-            json.dumps(counts_of(verdict), separators=(",", ":")),
+            weights,
+            json.dumps(counts, separators=(",", ":")),
             row["n"],
         ),
     )
@@ -70,7 +86,8 @@ def names_of_weights(database: Database) -> dict[str, str]:
     """What verdicts call weights, by their sha256 with commas between, from one record of each."""
     query = (
         "SELECT c.weights, json_extract(record, '$.provenance.model') AS model FROM videos "
-        "JOIN drift_counts AS c ON c.video = n WHERE n IN (SELECT max(video) FROM drift_counts GROUP BY weights)"
+        "JOIN drift_counts AS c ON c.video = n WHERE n IN "
+        "(SELECT max(video) FROM drift_counts WHERE weights != '' GROUP BY weights)"
     )
     return {row["weights"]: row["model"] or "" for row in database.read().execute(query)}
 

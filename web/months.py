@@ -80,7 +80,7 @@ def months(database: Database, weights: KnownWeights) -> list[Month]:
     query = (
         "SELECT created_s, finished_s, label, probability, outcome, answer, c.weights FROM videos "
         "JOIN drift_counts AS c ON c.video = videos.n AND c.judged_s = finished_s "
-        "WHERE round = ? AND answer IN (?, ?) AND golden IS NULL"
+        "WHERE round = ? AND answer IN (?, ?) AND golden IS NULL AND c.weights != ''"
     )
     for row in database.read().execute(query, (Round.CLOSED, Choice.FAKE, Choice.REAL)):
         scored = row["outcome"] == Outcome.SCORED

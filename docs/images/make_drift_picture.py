@@ -3,7 +3,8 @@
 Pictures of the research data's validation split are judged, the last of them at less than half their size. When they
 arrived, when the weights were made and what people decided (the data's own labels) are staged. Run it from the root:
 
-    unmask drift reference --manifest "$UNMASK_DATA/faces/manifest.csv" --out reference.json
+    unmask data clean "$UNMASK_DATA/faces/manifest.csv" clean  # finds landmarks
+    unmask drift reference --manifest clean/manifest.parquet --out reference.json
     python -m docs.images.make_drift_picture reference.json
 """
 
@@ -65,7 +66,8 @@ def _judge(served: Served, scratch: Path) -> None:
             assert file is not None
             picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
             assert picture is not None
-            scale = 1.0 if number < BEFORE else SHRUNK
+            # Crops are stored at one size; the reference has that of their sources.
+            scale = float(rows.source_width[row]) / len(picture) * (1.0 if number < BEFORE else SHRUNK)
             smaller = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             edge = len(smaller) // 2
             framed = cv2.copyMakeBorder(smaller, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=(90, 90, 90))

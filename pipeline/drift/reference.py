@@ -17,6 +17,8 @@ from pipeline.drift.stability import Shares, shares_of
 
 # Fewer videos say too little for a reference, or for a check.
 LEAST_VIDEOS: Final = 30
+# Of a measure of a reference: some of more are drawn by chance. With more, a check takes long and finds nothing more.
+MOST_VIDEOS: Final = 5_000
 _MAX_BYTES: Final = 64 << 20
 
 _Row = list[Annotated[int, Field(ge=0, lt=2**31)]]
@@ -112,7 +114,7 @@ def make_reference(
     """A reference of these videos.
 
     Args:
-        counts: of each video; measures may be missing.
+        counts: of each video; measures may be missing. At most `MOST_VIDEOS` of each measure are kept.
         origin: where they are from.
         weights_sha256: of the weights that gave all scores among the counts.
         model: their name.
@@ -123,8 +125,12 @@ def make_reference(
     """
     measures = {}
     for measure in MEASURES:
-        videos = sorted(list(each[measure.name]) for each in counts if sum(each.get(measure.name, ())))
+        videos = [list(each[measure.name]) for each in counts if sum(each.get(measure.name, ()))]
+        if len(videos) > MOST_VIDEOS:
+            rng = np.random.default_rng(0)
+            videos = [videos[i] for i in rng.choice(len(videos), MOST_VIDEOS, replace=False)]
         # In order of their counts: nothing is left of the order in which people handed them in.
+        videos.sort()
         if len(videos) >= LEAST_VIDEOS:
             measures[measure.name] = MeasureCounts(edges=list(measure.edges), kinds=list(measure.kinds), videos=videos)
     if not measures:

@@ -185,18 +185,23 @@ def _shuffled(reference: Shares, now: Shares, seed: int) -> Shares:
 def _subsets(total: int, size: int, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
     """Random subsets, in chunks: bool [C, total], `size` true in each row."""
     rows = max(1, min(PERMUTATIONS, _CHUNK // total))
+    if rows == PERMUTATIONS:
+        yield _kept_subset(total, size, rows, seed, 0)
+        return
     for start in range(0, PERMUTATIONS, rows):
         yield _subset(total, size, min(rows, PERMUTATIONS - start), seed, start)
 
 
-# Measures of the same videos share the draws.
-@lru_cache(maxsize=4)
 def _subset(total: int, size: int, rows: int, seed: int, start: int) -> npt.NDArray[np.bool_]:
     rng = np.random.default_rng((seed, start))
     keys = rng.random((rows, total), np.float32)
     chosen = np.zeros((rows, total), bool)
     np.put_along_axis(chosen, np.argpartition(keys, size - 1, axis=1)[:, :size], True, axis=1)
     return chosen
+
+
+# Measures of the same few videos share the draws; those of many would fill memory.
+_kept_subset = lru_cache(maxsize=2)(_subset)
 
 
 def _drawn(reference: Shares, now: Shares, seed: int) -> Shares:

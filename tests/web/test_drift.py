@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from playwright.sync_api import Browser, expect
 from typer.testing import CliRunner
 
 from models.zoo import default_detector, find_entry
-from pipeline.contracts import Label, Outcome
 from pipeline.drift.reference import read_reference
 from pipeline.weights.age import DateSource, MadeWeights
+from pipeline.worker.access import UriAllow
 from tests.browser import sign_in
 from tests.pipeline.records import PROVENANCE, record
 from tests.web.arrivals import Arrivals
@@ -25,9 +23,8 @@ from tests.web.served import Served, serving, until
 from tests.web.test_accessibility import found as faults
 from trainers.commands.drift import app
 from web.drift import DAY_S, DriftOptions, DriftWatch
-from web.keys import Role
-from web.months import auc, months
-from web.weights import KnownWeights
+from web.keys import Keys, Role
+from web.webhooks import WebhookEvent, Webhooks
 
 NOW_S = time.time()
 (WEIGHTS,) = PROVENANCE.weights_sha256
@@ -180,6 +177,35 @@ def test_a_message_is_sent_once_for_each_change(folder: Path, reference: Path, t
     arrivals.database.close()
 
 
+def test_only_those_who_see_the_page_get_the_message(folder: Path, reference: Path, tmp_path: Path) -> None:
+    arrivals = Arrivals(tmp_path)
+    arrivals.come(50, NOW_S - DAY_S, seed=2, factor=0.5)
+    keys, hook = Keys(arrivals.database), "http://127.0.0.1:1"
+    webhooks = Webhooks(arrivals.database, arrivals.database.signer, UriAllow.parse(hook))
+    made = {
+        role: webhooks.create(keys.create(role.text, role)[0].id, f"{hook}/{role.text}", [WebhookEvent.DRIFT])
+        for role in (Role.REVIEW, Role.SENIOR, Role.ADMIN)
+    }
+    DriftWatch(arrivals.database, DriftOptions(read_reference(reference)), webhooks.enqueue).look(NOW_S)
+    assert {role: len(webhooks.deliveries(each)) for role, each in made.items()} == {
+        Role.REVIEW: 0,
+        Role.SENIOR: 1,
+        Role.ADMIN: 1,
+    }
+    arrivals.database.close()
+
+
+def test_an_unreadable_record_holds_nothing_up(folder: Path, reference: Path, tmp_path: Path) -> None:
+    arrivals = Arrivals(tmp_path)
+    arrivals.come(50, NOW_S - DAY_S, seed=2, factor=0.5)
+    broken = arrivals.one(NOW_S - DAY_S, record("broken"))
+    with arrivals.database.write() as rows:
+        rows.execute("UPDATE videos SET record = '{' WHERE id = ?", (broken,))
+    arrivals.database.close()
+    found = run("check", "--reference", reference, "--folder", tmp_path)
+    assert (found.exit_code, found.output.splitlines()[-1]) == (3, "drift: face_width")
+
+
 def test_a_video_that_comes_again_and_again_is_one(folder: Path, reference: Path, tmp_path: Path) -> None:
     arrivals = Arrivals(tmp_path)
     ids = arrivals.come(60, NOW_S - DAY_S, seed=4, factor=0.5)
@@ -188,52 +214,3 @@ def test_a_video_that_comes_again_and_again_is_one(folder: Path, reference: Path
     arrivals.database.close()
     found = run("check", "--reference", reference, "--folder", tmp_path)
     assert (found.exit_code, "1 videos" in found.output, len(ids)) == (2, True, 60)
-
-
-def test_months_against_what_people_decided(tmp_path: Path) -> None:
-    arrivals = Arrivals(tmp_path)
-    january, may = (time.mktime((2026, month, 15, 12, 0, 0, 0, 0, 0)) for month in (1, 5))
-    for at_s, right in ((january, 9), (may, 6)):
-        for i in range(10):
-            fake, real = (0.9, Label.FAKE) if i < right else (0.2, Label.INCONCLUSIVE), (0.1, Label.REAL)
-            for answer, (probability, label) in (("fake", fake), ("real", real)):
-                changes = {"probability": probability, "label": label}
-                arrivals.answer(arrivals.one(at_s, record(f"{answer}{i}", **changes)), answer)
-    arrivals.answer(arrivals.one(may, record("lost", Outcome.NO_FACE)), "real")
-    arrivals.one(may, record("open"))
-    automatic = arrivals.one(may, record("automatic"))
-    with arrivals.database.write() as rows:
-        rows.execute("UPDATE videos SET round = 'automatic', answer = 'fake' WHERE id = ?", (automatic,))
-    known = KnownWeights(arrivals.database)
-    known.note([MadeWeights(WEIGHTS, "mine", january - 3 * DAY_S, DateSource.ANNOUNCED)])
-    known.note([MadeWeights(WEIGHTS, "mine", january - 10 * DAY_S, DateSource.CHECKPOINT)])
-    known.note([MadeWeights(WEIGHTS, "mine", january, DateSource.ANNOUNCED)])
-    arrivals.database.close()
-    found = run("months", "--folder", tmp_path, "--json", "-")
-    assert found.exit_code == 0, found.output
-    later, earlier = json.loads(found.output)
-    assert (earlier["month"], later["month"]) == ("2026-01", "2026-05")
-    assert (later["fakes"], later["reals"], later["unscored"]) == (10, 10, 1)
-    assert [later[f"fakes_{label}"]["hits"] for label in ("fake", "inconclusive", "real")] == [6, 4, 0]
-    assert later["reals_fake"]["hits"] == 0
-    assert earlier["age_s"] == pytest.approx(10 * DAY_S)
-    assert later["auc"]["value"] == 1.0
-    assert 0.8 < later["auc"]["low"] < 1 == later["auc"]["high"]
-    assert "2026-05" in run("months", "--folder", tmp_path).output
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.lists(st.floats(0, 1), min_size=1, max_size=40))
-def test_the_interval_of_an_auc_is_around_it(fakes: list[float], reals: list[float]) -> None:
-    found, mirrored = auc(fakes, reals), auc(reals, fakes)
-    assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    assert mirrored.low == pytest.approx(1 - found.high, abs=1e-9)
-
-
-def test_months_without_reviews(tmp_path: Path) -> None:
-    arrivals = Arrivals(tmp_path)
-    assert months(arrivals.database, KnownWeights(arrivals.database)) == []
-    arrivals.database.close()
-    assert run("months", "--folder", tmp_path).output == "no closed reviews\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.faces.quality import MIN_QUALITY
-from pipeline.verdict.evidence import LogitSums
+from pipeline.verdict.evidence import LogitSum
 from trainers.data.manifest import Manifest
 from trainers.evaluation.crop_quality import face_width
 from trainers.evaluation.items import video_numbers
@@ -16,7 +16,7 @@ from trainers.evaluation.scoring import Progress, score_images
 
 if TYPE_CHECKING:
     from pipeline.drift.measures import Counts
-    from pipeline.types import Image
+    from pipeline.types import Image, Ints
 
 
 def manifest_counts(
@@ -25,7 +25,8 @@ def manifest_counts(
     """The counts of each video of a manifest, as `pipeline.drift.measures.counts_of` counts a record.
 
     A manifest has crops, no boxes: the width of a face follows from its landmarks, or those of an average face, and
-    the crop's width in the source. Crops that serving would not score do not count. How clips end is not known.
+    the crop's width in the source. Quality, and with it the score, depends on how a head is turned: only crops with
+    landmarks have them. Crops that serving would not score do not count. How clips end is not known.
 
     Args:
         rows: crops.
@@ -52,17 +53,22 @@ def manifest_counts(
     width_px = np.array(
         [face_width(rows.landmarks[i], stored_px[i], float(rows.source_width[i])) for i in range(len(rows))]
     )
-    judged = np.isfinite(scored.logits) & (scored.quality >= MIN_QUALITY)
-    videos = video_numbers(rows)[judged]
-    if not len(videos):
-        return []
-    sums = LogitSums.of_groups(scored.logits[judged], scored.quality[judged], videos, info.calibration)
-    log_odds = sums.log_odds(info.calibration)
-    return [
-        {
-            SCORE.name: SCORE.counts(log_odds[i : i + 1]),
-            QUALITY.name: QUALITY.counts(scored.quality[judged][videos == video]),
-            FACE_WIDTH.name: FACE_WIDTH.counts(width_px[judged][videos == video]),
-        }
-        for i, video in enumerate(np.unique(videos))
-    ]
+    judged = np.flatnonzero(np.isfinite(scored.logits) & (scored.quality >= MIN_QUALITY))
+    has_landmarks = np.asarray(np.isfinite(rows.landmarks).all(axis=(1, 2)))
+    found: list[Counts] = []
+    for of in _by_video(judged, video_numbers(rows)[judged]):
+        known = of[has_landmarks[of]]
+        counts = {FACE_WIDTH.name: FACE_WIDTH.counts(width_px[of])}
+        if len(known):
+            qualities = scored.quality[known]
+            log_odds = LogitSum.of(scored.logits[known], qualities, info.calibration).log_odds(info.calibration)
+            counts |= {SCORE.name: SCORE.counts([log_odds]), QUALITY.name: QUALITY.counts(qualities)}
+        found.append(counts)
+    return found
+
+
+def _by_video(rows: Ints, videos: Ints) -> list[Ints]:
+    """The rows of each video."""
+    order = np.argsort(videos, kind="stable")
+    starts = np.unique(videos[order], return_index=True)[1]
+    return [each for each in np.split(rows[order], starts[1:]) if len(each)]

@@ -47,8 +47,8 @@ def check(
 ) -> None:
     """Compare what a service judged with a reference: scores, quality, widths of faces, how videos end.
 
-    A measure alarms if its population stability index is at least 0.1 and larger than chance gives: less than 1 of
-    1,000 checks of unchanged videos alarms.
+    A measure alarms if its population stability index is at least 0.1 and more than chance: fewer than 1 of 1,000
+    checks of unchanged videos alarm.
 
     Exit codes: 0 no alarm, 3 alarm, 2 bad options or too few videos.
     """
@@ -122,12 +122,12 @@ def reference_of_service(folder: Path, since: datetime | None, until: datetime |
     from collections import Counter
 
     from pipeline.drift.measures import SCORE
-    from pipeline.drift.reference import Origin, make_reference
+    from pipeline.drift.reference import MOST_VIDEOS, Origin, make_reference
     from web.drift_counts import names_of_weights
 
     since_s, until_s = _time(since, until, days=None)
-    with _judged(folder, since_s, until_s, most=20_000) as (database, videos):
-        scored = Counter(each.weights_sha256 for each in videos if sum(each.counts[SCORE.name]))
+    with _judged(folder, since_s, until_s, most=MOST_VIDEOS * 4) as (database, videos):
+        scored = Counter(each.weights_sha256 for each in videos if sum(each.counts.get(SCORE.name, ())))
         ((weights, _),) = scored.most_common(1) or (((), 0),)
         model = names_of_weights(database).get(",".join(weights), "")
     counts = [
@@ -154,7 +154,8 @@ def _judged(
 ) -> Iterator[tuple[Database, list[Judged]]]:
     from contextlib import closing
 
-    from web.drift_counts import MOST_VIDEOS, between, refresh
+    from pipeline.drift.reference import MOST_VIDEOS
+    from web.drift_counts import between, refresh
 
     with closing(database_of(folder)) as database:
         for _ in refresh(database):

@@ -40,8 +40,8 @@ WORDS: Final[dict[str, str]] = {
     "drift_quality": "Quality of faces",
     "drift_face_width": "Width of faces",
     "drift_outcome": "How videos end",
-    "drift_help": "PSI is the population stability index. A measure alarms if it is at least 0.1 and larger than in "
-    "fewer than 1 of 1,000 checks of unchanged videos. The interval of 95 % leaves out what chance adds.",
+    "drift_help": "PSI is the population stability index. A measure alarms if it is at least 0.1 and more than chance: "
+    "fewer than 1 of 1,000 checks of unchanged videos alarm. The interval of 95 % leaves out what chance adds.",
     "by_month": "Verdicts by month",
     "by_month_help": "Against what people decided in closed reviews, by month of arrival and by weights, with "
     "intervals of 95 %. Which videos people saw depends on the rules of reviewing.",
