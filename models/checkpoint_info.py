@@ -141,6 +141,7 @@ class CheckpointInfo:
         data_manifest_sha256: of the manifest trained on.
         git_revision: of the training code.
         versions: of the libraries trained with.
+        created_at: when `unmask calibrate` made the checkpoint, Unix seconds; None: unknown.
     """
 
     architecture: str
@@ -155,6 +156,7 @@ class CheckpointInfo:
     data_manifest_sha256: str | None = None
     git_revision: str | None = None
     versions: dict[str, str] = field(default_factory=library_versions)
+    created_at: float | None = None
 
     @property
     def network(self) -> str:
@@ -163,8 +165,11 @@ class CheckpointInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, as stored in the header, with `input_spec_hash` next to the spec."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.created_at is None:  # as in older checkpoints
+            del values["created_at"]
         return {
-            **{f.name: getattr(self, f.name) for f in fields(self)},
+            **values,
             "input_spec": self.input_spec.to_dict(),
             "input_spec_hash": self.input_spec.hash,
             "calibration": self.calibration.to_dict(),
@@ -181,7 +186,8 @@ class CheckpointInfo:
             ValueError: a field is missing or wrong, or the input spec does not match the stored hash.
         """
         try:
-            known = {f.name: values[f.name] for f in fields(cls)}
+            known = {f.name: values[f.name] for f in fields(cls) if f.name != "created_at"}
+            known["created_at"] = values.get("created_at")
             for name, kind in _JSON_TYPES.items():
                 if not isinstance(known[name], kind):
                     raise ValueError(f"{name} has the wrong type: {known[name]!r}")
@@ -221,4 +227,5 @@ _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
     "data_manifest_sha256": (str, type(None)),
     "git_revision": (str, type(None)),
     "versions": dict,
+    "created_at": (int, float, type(None)),
 }

@@ -50,6 +50,7 @@ class ZooEntry:
         packaged: the file comes with the package, and is not fetched.
         difference: the file in the package that `build` makes this one from (see `models.difference`).
         install: the command that installs the base of the difference.
+        made_on: the day on which its checkpoint was made, in UTC, as YYYY-MM-DD; None: unknown.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ZooEntry:
     packaged: bool = False
     difference: str | None = None
     install: str | None = None
+    made_on: str | None = None
 
     @property
     def delivery(self) -> Literal["packaged", "built", "pulled"]:
@@ -99,6 +101,7 @@ _ENTRIES = (
         card="docs/model-card.md",
         description="xception over EfficientNet-Lite0 at 160 px, trained on DFDC and FaceForensics++ crops",
         packaged=True,
+        made_on="2026-11-27",
     ),
     ZooEntry(
         name="unmask-large",
@@ -112,6 +115,7 @@ _ENTRIES = (
         description="clip_vit at 128 px: CLIP ViT-B/16 with its norms trained, also on live swaps and pseudo-fakes",
         difference="unmask-large.difference",
         install="pip install unmask[large]",
+        made_on="2026-11-27",
     ),
 )
 

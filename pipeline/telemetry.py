@@ -113,11 +113,20 @@ class Metrics:
             ["stat"],
             registry=registry,
         )
+        self._weights_age = WeightsAge()
+        registry.register(self._weights_age)
 
-    def tell_weights(self, model: str, sha256: str) -> None:
-        """Set which weights are in use from now on."""
+    def tell_weights(self, model: str, sha256: str, made_s: float | None) -> None:
+        """Set which weights are in use from now on.
+
+        Args:
+            model: their name.
+            sha256: theirs; of an ensemble, with commas between.
+            made_s: when they were made, Unix seconds; None: unknown, and no age is reported.
+        """
         self.weights.clear()
         self.weights.labels(model, sha256).set(1)
+        self._weights_age.set(model, sha256, made_s)
 
     def watch_engine(self, stats: Callable[[], EngineStats]) -> None:
         """Collect an engine's counters whenever the metrics are read."""
@@ -126,6 +135,29 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class WeightsAge:
+    """Collects `unmask_weights_age_seconds`: the age of the weights in use, as long as it is known."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._weights: tuple[str, str, float] | None = None
+
+    def set(self, model: str, sha256: str, made_s: float | None) -> None:
+        """These weights are in use from now on; see `Metrics.tell_weights`."""
+        self._weights = None if made_s is None else (model, sha256, made_s)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric, without a value if the age is unknown."""
+        weights = self._weights
+        found = GaugeMetricFamily(
+            "unmask_weights_age_seconds", "Time since the weights in use were made.", labels=["model", "sha256"]
+        )
+        if weights is not None:
+            model, sha256, made_s = weights
+            found.add_metric([model, sha256], max(0.0, self._clock() - made_s))
+        yield found
 
 
 class _EngineCollector:

@@ -57,6 +57,7 @@ ROOMS = {
         "visible",
         "logs",
         "contracts",
+        "drift",
         "environment",
         "settings",
         "outputs",
@@ -160,6 +161,11 @@ ROOMS = {
         "resources",
         "review_resources",
         "stream_resources",
+        "weights",
+        "drift_counts",
+        "months",
+        "drift_resources",
+        "drift",
         "service",
         "routes",
         "pages",
@@ -371,7 +377,23 @@ def after(commands: Sequence[str]) -> Iterator[tuple[str, int, str, str, set[str
 
 
 def test_help_loads_nothing_heavy() -> None:
-    named = ("scan", "models", "doctor", "bench", "train", "evaluate", "data", "promote", "rollback", "serve", "keys")
+    named = (
+        "scan",
+        "models",
+        "doctor",
+        "bench",
+        "train",
+        "evaluate",
+        "data",
+        "promote",
+        "rollback",
+        "serve",
+        "keys",
+        "retrain",
+        "canary",
+        "rescore",
+        "drift",
+    )
     for command, code, said, failed, loaded in after(["--version", *(f"{name} --help" for name in named), "--help"]):
         assert (code, failed) == (0, ""), command
         assert said, command

@@ -5,6 +5,7 @@ Everything is chosen on the selection half of the validation split (`Manifest.ha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,6 +201,7 @@ def write_calibrated(weights: Path, out: Path, chosen: Calibrated, *, name: str,
         name=name,
         calibration=chosen.calibration,
         thresholds=chosen.thresholds,
+        created_at=round(time.time(), 3),
     )
     tensors = {key: halved(tensor) if half else tensor for key, tensor in checkpoint.weights.items()}
     return save_checkpoint(out, weights=tensors, info=info)

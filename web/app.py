@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from web.head import Heads
 from web.headers import HEADERS, Headers, SmallBodies
+from web.pages.drift import router as drift_page
 from web.pages.oidc import router as sign_in
 from web.pages.quality import router as quality_page
 from web.pages.rendering import problem_page
@@ -24,6 +25,7 @@ from web.pages.streams import router as stream_page
 from web.problems import MEDIA_TYPE, Code, ProblemError, answer_without_space, handle_problems
 from web.routes.audit import router as audit
 from web.routes.credentials import router as credentials
+from web.routes.drift import router as drift
 from web.routes.explanations import router as explanations
 from web.routes.keys import router as keys
 from web.routes.rescores import router as rescores
@@ -79,10 +81,12 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(review)
     app.include_router(webhooks)
     app.include_router(audit)
+    app.include_router(drift)
     app.include_router(streams)
     app.include_router(for_workers)
     app.include_router(pages, include_in_schema=False)
     app.include_router(quality_page, include_in_schema=False)
+    app.include_router(drift_page, include_in_schema=False)
     app.include_router(stream_page, include_in_schema=False)
     app.include_router(sign_in, include_in_schema=False)
     app.mount("/static", static_files())

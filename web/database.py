@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -178,9 +179,24 @@ _STEPS: Final = (
     CREATE INDEX rescores_of ON rescores (video);
     CREATE TABLE rescore_keys (video TEXT PRIMARY KEY) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE weights (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL, made_s REAL, source TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE drift_counts (
+        video INTEGER PRIMARY KEY REFERENCES videos ON DELETE CASCADE, judged_s REAL NOT NULL, weights TEXT NOT NULL,
+        counts TEXT NOT NULL, novelty REAL, typical REAL
+    );
+    CREATE TABLE drift_result (
+        n INTEGER PRIMARY KEY CHECK (n = 1), reference TEXT, alarms TEXT NOT NULL, data TEXT NOT NULL
+    );
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0
+
+
+def _chance(id_: str) -> float:
+    """A random number from 0 to 1 that a video keeps: by a hash of its id."""
+    return int.from_bytes(hashlib.sha256(f"chance:{id_}".encode()).digest()[:6]) / 2**48
 
 
 class DatabaseError(UnmaskError):
@@ -255,6 +271,7 @@ class Database:
         connection.row_factory = sqlite3.Row
         # SQLite's lower() knows ASCII only.
         connection.create_function("casefold", 1, str.casefold, deterministic=True)
+        connection.create_function("chance", 1, _chance, deterministic=True)
         # What the audit log is signed with.
         connection.create_function("sign", 1, self._sign, deterministic=True)
         connection.execute("PRAGMA journal_mode = WAL")

@@ -20,6 +20,7 @@ from pipeline.scan import Scanner
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings
 from pipeline.sources import ScanInterruptedError, Source, SourceLimits
+from pipeline.weights.age import MadeWeights, made_weights
 from pipeline.worker.access import UriAllow
 from web.hub import Event, Hub
 from web.judges import ended, named, step_back, unjudged
@@ -106,6 +107,7 @@ class Judge:
         error: why nothing can be judged; None: nothing is wrong.
         trouble: why nothing can be judged at the moment; None: nothing is wrong.
         scanner: what judges; None until the networks are loaded, and once it is closed.
+        weights: of the scanner, and when they were made; empty until the networks are loaded.
         failed: called once if nothing can be judged.
         finished: called after each verdict.
         loaded: called with the scanner when the networks are loaded, before it judges.
@@ -135,6 +137,7 @@ class Judge:
         self.trouble: str | None = None
         self.loaded: Callable[[Scanner], None] = lambda scanner: None
         self.scanner: Scanner | None = None
+        self.weights: tuple[MadeWeights, ...] = ()
         self._unfinished: set[str] = set()
         self._again: Counter[str] = Counter()
         self._places = threading.Condition()
@@ -209,12 +212,17 @@ class Judge:
     def _forget_scanner(self) -> None:
         self.scanner = None
 
-    def _scanner(self, stack: ExitStack) -> Scanner:
+    def _load(self) -> Sequence[Detector]:
         from pipeline.detectors import load_all
 
+        detectors = load_all(architecture=None, weights=self._options.weights, untrained=False)
+        self.weights = tuple(made_weights(each) for each in detectors)
+        return detectors
+
+    def _scanner(self, stack: ExitStack) -> Scanner:
         scanner = stack.enter_context(
             judging_scanner(
-                lambda: load_all(architecture=None, weights=self._options.weights, untrained=False),
+                self._load,
                 self._options.scanner,
                 self._settings,
                 progress=self._progress,

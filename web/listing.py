@@ -13,7 +13,17 @@ from web.problems import Code, ProblemError
 from web.rounds import OPEN, Round
 from web.videos import Video, video_of
 
-Sort = Literal["created", "-created", "probability", "-probability", "uncertainty", "-uncertainty"]
+Sort = Literal[
+    "created",
+    "-created",
+    "probability",
+    "-probability",
+    "uncertainty",
+    "-uncertainty",
+    "chance",
+    "-novelty",
+    "-typical",
+]
 MAX_PAGE: Final = 200
 # Of SQLite.
 _MAX_INTEGER: Final = 2**63
@@ -26,6 +36,11 @@ _RANKS: Final[dict[str, str]] = {
     # The nearer to even odds, the more uncertain.
     "uncertainty": "coalesce(0.5 - abs(probability - 0.5), 2)",
     "-uncertainty": "coalesce(0.5 - abs(probability - 0.5), -1)",
+    # A sample by chance is the same each time.
+    "chance": "chance(id)",
+    # Both are logarithms of likelihoods, see `web.drift_counts`.
+    "-novelty": "coalesce((SELECT novelty FROM drift_counts WHERE video = videos.n), -1e9)",
+    "-typical": "coalesce((SELECT typical FROM drift_counts WHERE video = videos.n), -1e9)",
 }
 
 
@@ -102,8 +117,9 @@ class VideoList:
 
         Args:
             chosen: which of them.
-            sort: by arrival, by the probability of the most suspicious part, or by how near that is to even odds; "-":
-                the highest first. Those without a probability come last.
+            sort: by arrival, by the probability of the most suspicious part, by how near that is to even odds, by
+                chance, by how unusual they are under the reference of drift, or by how typical of what has drifted;
+                "-": the highest first. Those without come last.
             limit: 1 to `MAX_PAGE`.
             cursor: of the page before.
 

@@ -28,6 +28,7 @@ from web.actions import Actions
 from web.auditor import Auditor
 from web.database import Database
 from web.decisions import Decisions
+from web.drift import DriftOptions, DriftWatch
 from web.explaining import Explainer
 from web.hub import Event, Hub
 from web.judges import AnyJudge
@@ -88,6 +89,7 @@ class ServeOptions:
         store: where uploaded files are kept: a URI that fsspec knows, or a path; None: in the folder.
         copies_bytes: of copies of a store's files on this machine; those in use may exceed it.
         keep_s: for how long judged videos of a class are kept; those of other classes until they are deleted.
+        drift: what arrivals are compared with.
     """
 
     folder: Path
@@ -107,6 +109,7 @@ class ServeOptions:
     store: str | None = None
     copies_bytes: int = 16 << 30
     keep_s: Mapping[SourceClass, float] = field(default_factory=dict)
+    drift: DriftOptions = field(default_factory=DriftOptions)
 
 
 class FolderError(UnmaskError):
@@ -174,11 +177,14 @@ class Service:
         self.rates = Rates(options.requests_s)
         self.unknown_keys = Rates(options.unknown_keys_s)
         self.known = Known(self.database)
+        self.drift = DriftWatch(self.database, options.drift, self.webhooks.enqueue)
+        self.drift.changed = self.webhooks.wake
         self.places = places_of(settings, self.media, signer) if options.workers else None
         self.streams: Streams | None = None
         self.judge: AnyJudge
         if self.places is not None:
             workers = Workers(settings)
+            self.drift.announced = workers.announced
             self.streams = Streams(workers, self.database, self.webhooks.enqueue)
             allow = UriAllow.parse(settings.uri_allow or "")
             tasks = Tasks(self.database)
@@ -229,14 +235,16 @@ class Service:
         if self.rescored_keys is not None:
             self._forgetting.start()
         if isinstance(self.judge, Judge):
-            self.judge.loaded = lambda scanner: self.auditor.started(self._facts(scanner))
+            self.judge.loaded = self._loaded
         else:
             self.auditor.started(self._facts(None))
         self.judge.start()
         self.webhooks.start()
+        self.drift.start()
 
     def stop(self) -> None:
         """End; videos under way wait for the next start."""
+        self.drift.stop()
         self.resumable.stop()
         self.judge.stop()
         self.webhooks.stop()
@@ -258,6 +266,12 @@ class Service:
             "weights_sha256": [] if scanner is None else scanner.provenance.weights_sha256,
             "thresholds": None if scanner is None or scanner.thresholds is None else asdict(scanner.thresholds),
         }
+
+    def _loaded(self, scanner: Scanner) -> None:
+        """The networks are loaded."""
+        self.auditor.started(self._facts(scanner))
+        if isinstance(self.judge, Judge):
+            self.drift.use(self.judge.weights)
 
     def _expire(self, id_: str) -> None:
         with suppress(ProblemError):  # it was deleted meanwhile, or its store is away: the next time

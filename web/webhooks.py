@@ -46,6 +46,7 @@ class WebhookEvent(StrEnum):
     CHANGED = "video.changed"
     RESCORED = "video.rescored"
     STREAM_ENDED = "stream.ended"
+    DRIFT = "drift.alarm"
 
 
 class DeliveryState(StrEnum):
@@ -271,15 +272,15 @@ class Webhooks:
 
 
 def receivers(rows: sqlite3.Connection, owner: str, event: WebhookEvent) -> list[str]:
-    """Ids of the webhooks that get a message about a video.
+    """Ids of the webhooks that get a message.
 
     Args:
         rows: the transaction.
-        owner: id of the key that handed the video in.
+        owner: id of the key that handed the video in; empty: it is about no video.
         event: what happened.
     """
-    # Reviewers decide without knowing what others decided.
-    least = Role.SENIOR if event is WebhookEvent.DECIDED else Role.REVIEW
+    # Reviewers decide without knowing what others decided; drift is for those who may see its page.
+    least = Role.SENIOR if event in (WebhookEvent.DECIDED, WebhookEvent.DRIFT) else Role.REVIEW
     found = rows.execute(
         "SELECT webhooks.*, keys.role FROM webhooks JOIN keys ON keys.id = key_id WHERE keys.revoked_s IS NULL"
     )

@@ -7,6 +7,8 @@ import threading
 from pipeline.results.store import VerdictStore, connect
 from pipeline.settings import Settings
 from pipeline.transport.kafka import Publisher, answers, ensure_topics
+from pipeline.weights.age import MadeWeights, announced_weights
+from pipeline.weights.announced import ActiveWeights
 
 # A try to reach a broker; it is repeated.
 _PATIENCE_S = 5.0
@@ -52,6 +54,18 @@ class Workers:
                 ensure_topics(self.bootstrap, patience_s=_PATIENCE_S)
                 self._publisher = Publisher(self.bootstrap, patience_s=_PATIENCE_S)
             return self._publisher
+
+    def announced(self) -> list[MadeWeights]:
+        """The announced weights, the active ones first.
+
+        Raises:
+            redis.RedisError: Redis is away.
+            AnnouncementError: the active value is not an announcement.
+        """
+        weights = ActiveWeights(self.client)
+        active = weights.read()
+        found = [] if active is None else [active.announcement]
+        return [announced_weights(each) for each in (*found, *weights.history())]
 
     def answers(self) -> bool:
         """Whether one of Kafka's servers answers now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -94,6 +95,14 @@ class ActiveWeights:
         """
         raw = self.raw()
         return None if raw is None else Active(parse(raw), raw)
+
+    def history(self) -> list[Announcement]:
+        """The announcements before the active one, the last first; those that cannot be read are left out."""
+        found = []
+        for raw in cast("list[bytes]", self._client.lrange(HISTORY_KEY, 0, -1)):
+            with suppress(AnnouncementError):
+                found.append(parse(raw))
+        return found
 
     def announce(
         self,

@@ -49,11 +49,18 @@ _LEAVE_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A scanner with new weights, how they differ on live crops, and when they were loaded."""
+    """A scanner with new weights.
+
+    Attributes:
+        found: how they differ on live crops; None: not compared.
+        at_s: when they were loaded, by the follower's clock.
+        made_s: when they were made, Unix seconds.
+    """
 
     scanner: Scanner
     found: Differences | None
     at_s: float
+    made_s: float
 
 
 class _Tries:
@@ -231,7 +238,7 @@ class Follower:
         # OpenVINO's converter leaves reference cycles that keep a whole model.
         gc.collect()
         self._metrics.swaps.labels("swapped").inc()
-        self._metrics.tell_weights(ready.scanner.provenance.model, announcement.sha256)
+        self._metrics.tell_weights(ready.scanner.provenance.model, announcement.sha256, ready.made_s)
         log.info(
             "weights swapped",
             weights=announcement.sha256,
@@ -304,7 +311,8 @@ class Follower:
             if self._stopping.is_set():
                 loaded.engine.close()
                 return None
-            return _Ready(assembly.with_detector(running, loaded.detector, loaded.engine), found, at_s)
+            replacement = assembly.with_detector(running, loaded.detector, loaded.engine)
+            return _Ready(replacement, found, at_s, loaded.made_s)
 
     def _shadow(self, running: Scanner, loaded: Loaded, crops: LiveCrops) -> Differences | None:
         """Compare with the weights in use, if both take the same crops."""

@@ -17,6 +17,7 @@ from pipeline.contracts import Announcement
 from pipeline.graphs.format import GraphError
 from pipeline.scoring.backend import Backend
 from pipeline.scoring.engine import Engine, ScoringError
+from pipeline.weights.age import made_weights
 from pipeline.weights.registry import MAX_WEIGHTS_BYTES, DamagedError, Registry, RegistryError
 
 log = structlog.get_logger(__name__)
@@ -32,10 +33,15 @@ class UnavailableError(UnmaskError):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Weights that were fetched, checked and warmed up."""
+    """Weights that were fetched, checked and warmed up.
+
+    Attributes:
+        made_s: when they were made, Unix seconds, or else promoted.
+    """
 
     detector: detectors.Detector
     engine: Engine
+    made_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,8 @@ class Loader:
         except ScoringError as error:
             engine.close()
             raise RefusedError(str(error)) from error
-        return Loaded(detector, engine)
+        made_s = made_weights(detector).made_s
+        return Loaded(detector, engine, announcement.promoted_at if made_s is None else made_s)
 
     def _fetch_graph(self, registry: Registry, announcement: Announcement) -> None:
         """Put the announced graph next to the weights; where that fails, it is made from them, which needs torch."""

@@ -25,6 +25,7 @@ from pipeline.sources import SourceLimits
 from pipeline.telemetry import HealthServer, Metrics
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher, TransportError, answers, ensure_topics
+from pipeline.weights.age import made_weights, oldest_s
 from pipeline.weights.follow import Follower
 from pipeline.weights.leases import Scanners
 from pipeline.weights.loading import Loader
@@ -99,11 +100,12 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
                 warm_up=True,
             )
         )
+        made_s = oldest_s([made_weights(each) for each in detectors]) if announced is None else announced.made_s
         # No reference here may keep the first weights in memory once others serve.
         del announced, detectors, scoring
         scanners = stack.enter_context(Scanners(scanner))
         metrics.watch_engine(scanners.stats)
-        metrics.tell_weights(scanners.provenance.model, ",".join(scanners.provenance.weights_sha256))
+        metrics.tell_weights(scanners.provenance.model, ",".join(scanners.provenance.weights_sha256), made_s)
         health.scanners = scanners
         if follower is not None:
             stack.enter_context(follower.following(scanners))

@@ -59,6 +59,16 @@ def test_metrics_are_prometheus_text() -> None:
     assert 'unmask_clips_total{outcome="scored",source_class="upload"} 3.0' in text
 
 
+def test_the_age_of_the_weights_is_reported_where_it_is_known() -> None:
+    metrics = Metrics()
+    metrics.tell_weights("mine", "a,b", time.time() - 3600)
+    (line,) = [each for each in metrics.text().decode().splitlines() if each.startswith("unmask_weights_age_seconds{")]
+    assert line.startswith('unmask_weights_age_seconds{model="mine",sha256="a,b"} ')
+    assert float(line.rsplit(" ", 1)[1]) == pytest.approx(3600, abs=60)
+    metrics.tell_weights("other", "c", None)
+    assert "unmask_weights_age_seconds{" not in metrics.text().decode()
+
+
 def test_connections_that_say_nothing_are_closed_and_bounded() -> None:
     with HealthServer(Metrics(), {}) as server, ExitStack() as stack:
         before = threading.active_count()

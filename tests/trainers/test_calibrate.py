@@ -189,6 +189,8 @@ def test_a_detector_is_written_in_half_precision(written: Written, weights: Path
     loaded, before = load_detector(options.out), load_detector(weights)
     assert loaded.sha256 == sha256
     assert loaded.info.name == "mine"
+    assert loaded.info.created_at == pytest.approx(options.out.stat().st_mtime, abs=60)
+    assert before.info.created_at is None
     assert (loaded.info.calibration, loaded.info.thresholds) == (chosen.calibration, chosen.thresholds)
     assert loaded.info.calibration.quality
     assert loaded.info.calibration.bounds is not None

@@ -41,16 +41,18 @@ def crop_quality(image: Image, landmarks: Floats, source_px: float) -> float:
     return float(with_quality(framed, faces).quality[0])
 
 
-def face_width_px(landmarks: Floats, stored_px: int, source_px: float) -> float:
+def face_width_px(landmarks: Floats, stored_px: float, source_px: float) -> float:
     """Width of the face's box in px of the frame that a crop was cut from, as the boxes of a record have it; about.
 
     Args:
         landmarks: float32 [5, 2] in px of the stored crop; an average face's are used if they are not finite.
-        stored_px: width of the stored crop.
-        source_px: width of the crop before it was resized, in px of its frame; nan gives nan.
+        stored_px: width of the stored crop; nan, as for the next one: unknown, and so is the result.
+        source_px: width of the crop before it was resized, in px of its frame.
     """
+    if not np.isfinite(stored_px):
+        return float("nan")
     if not np.isfinite(landmarks).all():
-        landmarks = template_landmarks(stored_px, LandmarkTemplate())
+        landmarks = template_landmarks(round(stored_px), LandmarkTemplate())
     box = _box(np.asarray(landmarks, np.float32))
     return float(box[2] - box[0]) * source_px / stored_px
 

@@ -101,7 +101,7 @@ def frames_of(
     return Items(
         manifest.label[scored],
         chance,
-        _videos(manifest)[scored],
+        video_numbers(manifest)[scored],
         manifest.dataset[scored],
         manifest.method[scored],
         verdict_labels(chance, thresholds),
@@ -128,7 +128,7 @@ def videos_of(
     Raises:
         MixedVideoError: frames of one video have different labels.
     """
-    videos = _videos(manifest)
+    videos = video_numbers(manifest)
     labels = video_labels(manifest.label, videos, manifest.source_video.tolist())
     finite = np.isfinite(logits)
     known = np.ones(len(logits), np.float32) if quality is None else quality
@@ -165,5 +165,6 @@ def judge(
         return Judged(frames, None, str(error))
 
 
-def _videos(manifest: Manifest) -> Ints:
+def video_numbers(manifest: Manifest) -> Ints:
+    """The number of each row's video: int64 [N], in the order of their first rows."""
     return video_index(manifest.dataset.tolist(), manifest.source_video.tolist(), manifest.path.tolist())

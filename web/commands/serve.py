@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -49,6 +50,17 @@ def run(
         list[str],
         typer.Option(help="Erase judged videos of a class after so many days, such as upload=90. Repeatable."),
     ] = [],  # noqa: B006
+    drift_reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare what arrives with this: what `unmask drift reference` wrote.",
+            envvar="UNMASK_SERVE_DRIFT_REFERENCE",
+            show_default="nothing",
+        ),
+    ] = None,
+    drift_days: Annotated[
+        float, typer.Option(help="Days that are compared, up to now.", envvar="UNMASK_SERVE_DRIFT_DAYS")
+    ] = 7.0,
     max_upload_mib: Annotated[int, typer.Option(help="Largest file, MiB.", min=1)] = 4096,
     max_waiting: Annotated[int, typer.Option(help="Videos that may wait; more are refused.", min=1)] = 10_000,
     automatic: Annotated[
@@ -93,7 +105,7 @@ def run(
     from pipeline.video.sampling import Fps
 
     with exit_on_error():
-        check_exist([detector_weights])
+        check_exist([detector_weights, drift_reference])
         check_weights(weights)
 
         settings = Settings()
@@ -102,7 +114,9 @@ def run(
             _check_options(context)
             KafkaSecurity()
 
+        from pipeline.drift.reference import read_reference
         from web.app import create_app
+        from web.drift import DriftOptions
         from web.judging import JudgeOptions
         from web.keys import Role
         from web.listening import bound_socket, check_proxies, http_server
@@ -127,6 +141,7 @@ def run(
             store=store or None,
             copies_bytes=copies_mib << 20,
             keep_s=parse_keep(keep_days),
+            drift=DriftOptions(None if drift_reference is None else read_reference(drift_reference), drift_days),
         )
         check_proxies(proxy)
         listening = bound_socket(host, port)

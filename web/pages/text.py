@@ -103,6 +103,10 @@ TEXT: Final[dict[str, str]] = {
     "quality_title": "How well clips are reviewed",
     "quality_help": "Agreement counts clips on which two people decided without seeing each other's decision. Cohen's "
     "kappa is 1 for full agreement and 0 for that of chance; with its interval of 95 %.",
+    "drift": "Freshness",
+    "by_chance": "by chance",
+    "most_novel": "most unusual",
+    "most_typical": "most typical of drift",
     "open_rounds": "Open",
     "open_audit": "clips to audit",
     "open_audit_one": "clip to audit",
