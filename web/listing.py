@@ -21,6 +21,7 @@ Sort = Literal[
     "uncertainty",
     "-uncertainty",
     "chance",
+    "-disagreement",
     "-novelty",
     "-typical",
 ]
@@ -38,6 +39,9 @@ _RANKS: Final[dict[str, str]] = {
     "-uncertainty": "coalesce(0.5 - abs(probability - 0.5), -1)",
     # A sample by chance is the same each time.
     "chance": "chance(id)",
+    # Between weights: the largest change of the probability that a run by others found.
+    "-disagreement": "coalesce((SELECT max(abs(rescores.probability - videos.probability)) FROM rescores "
+    "WHERE video = videos.n), -1)",
     # Both are logarithms of likelihoods, see `web.drift_counts`.
     "-novelty": "coalesce((SELECT novelty FROM drift_counts WHERE video = videos.n), -1e9)",
     "-typical": "coalesce((SELECT typical FROM drift_counts WHERE video = videos.n), -1e9)",
@@ -118,8 +122,8 @@ class VideoList:
         Args:
             chosen: which of them.
             sort: by arrival, by the probability of the most suspicious part, by how near that is to even odds, by
-                chance, by how unusual they are under the reference of drift, or by how typical of what has drifted;
-                "-": the highest first. Those without come last.
+                chance, by how far other weights differ, by how unusual they are under the reference of drift, or by
+                how typical of what has drifted; "-": the highest first. Those without come last.
             limit: 1 to `MAX_PAGE`.
             cursor: of the page before.
 

@@ -120,6 +120,18 @@ def test_other_weights_change_labels_and_replace_nothing(
     assert kinds == [("rescoring", "begun"), ("rescoring", "ended")]
 
 
+def test_what_weights_disagree_on_comes_first(served: Served, ids: list[str], one: dict[str, Any]) -> None:
+    listed = served.client().get("/v1/videos", params={"sort": "-disagreement"}).json()["videos"]
+    differences = {
+        each["id"]: abs(each["after"]["probability"] - each["before"]["probability"])
+        for each in one["videos"]
+        if each["after"]["probability"] is not None
+    }
+    assert [video["id"] for video in listed] == [*sorted(differences, key=lambda id_: -differences[id_]), ids[2]]
+    first = served.client(Role.SENIOR).post("/v1/review/next", params={"sort": "-disagreement"}).json()["video"]
+    assert first["id"] == listed[0]["id"]
+
+
 def test_only_reviewers_see_rescored_verdicts(served: Served, ids: list[str], one: dict[str, Any]) -> None:
     path = f"/v1/videos/{ids[0]}/rescores"
     assert served.client(Role.REVIEW).get(path).status_code == 200

@@ -105,6 +105,7 @@ TEXT: Final[dict[str, str]] = {
     "kappa is 1 for full agreement and 0 for that of chance; with its interval of 95 %.",
     "drift": "Freshness",
     "by_chance": "by chance",
+    "most_disputed": "most disputed between weights",
     "most_novel": "most unusual",
     "most_typical": "most typical of drift",
     "open_rounds": "Open",
