@@ -85,7 +85,7 @@ def test_images_are_pinned_and_kafka_has_the_tested_version():
         assert tag
         assert tag != "latest"
         if "build" not in service:
-            assert re.match(r"\d+\.\d+\.\d+", tag), name
+            assert re.match(r"v?\d+\.\d+\.\d+", tag), name
         else:
             assert service["pull_policy"] == "build"
     pom = (ROOT / "deploy" / "local" / "kafka" / "pom.xml").read_text()
@@ -95,14 +95,14 @@ def test_images_are_pinned_and_kafka_has_the_tested_version():
     )
 
 
-def test_only_the_service_has_network_access_and_only_from_this_machine():
+def test_only_pages_have_network_access_and_only_from_this_machine():
     for name, service in services().items():
         assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
         open_ = [
             network for network in service["networks"] if not (compose()["networks"][network] or {}).get("internal")
         ]
-        assert open_ == (["outside"] if name == "web" else [])
-        assert bool(service.get("ports")) is (name == "web")
+        assert open_ == (["outside"] if name in ("web", "grafana") else [])
+        assert bool(service.get("ports")) is (name in ("web", "grafana"))
         assert "network_mode" not in service
 
 
