@@ -51,7 +51,7 @@ def run(
     margin: Annotated[float, typer.Option(help="Largest loss of AUC on the base set.", min=0.0, max=0.5)] = 0.01,
     ladder: Annotated[LadderChoice, typer.Option(help="Degradations to compare under.")] = LadderChoice.SHORT,
     ladder_rows: Annotated[int, typer.Option(help="Crops for each of them.", min=2)] = 1000,
-    fpr: Annotated[float, typer.Option(help="Share of reals that `fake` may call fake.")] = 0.01,
+    fpr: Annotated[float, typer.Option(help="Share of reals that `fake` may call fake.", min=0.0001, max=0.5)] = 0.01,
     calibration_rows: Annotated[
         int | None, typer.Option(help="Most crops to calibrate on, as many reals as fakes.", min=2)
     ] = None,
