@@ -221,7 +221,10 @@ def _serialize(weights: Mapping[str, torch.Tensor], info: CheckpointInfo) -> byt
 
 def _write_state(path: Path, state: Mapping[str, Any], sha256: str) -> None:
     with atomic_write(path) as file:
-        torch.save({"weights_sha256": sha256, "state": dict(state)}, file)
+        try:
+            torch.save({"weights_sha256": sha256, "state": dict(state)}, file)
+        except RuntimeError as error:  # of a full disk it says that positions do not match
+            raise OSError(f"{path}: the state cannot be written, the disk may be full: {error}") from error
         file.flush()
         # A state that only a full unpickler could read must fail now, not when it is needed.
         _load_state(path, read_from=Path(file.name))

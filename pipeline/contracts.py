@@ -389,6 +389,9 @@ CHANGED_CHANNEL: Final = "unmask:model:changed"
 HISTORY_KEY: Final = "unmask:model:history"
 # Weights that judge a share of the videos, next to the active ones.
 CANARY_KEY: Final = "unmask:model:canary"
+# The canary that was ended last; and weights that were rolled back, which no program announces again by itself.
+CANARY_ENDED_KEY: Final = "unmask:model:canary-ended"
+WITHDRAWN_KEY: Final = "unmask:model:withdrawn"
 
 
 class GraphFile(Contract):

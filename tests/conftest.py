@@ -18,7 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.services import KafkaServer, RedisServer, ServiceError, kafka_jars
 from models.local_files import cache_dir
-from pipeline.contracts import ACTIVE_KEY, CANARY_KEY, HISTORY_KEY
+from pipeline.contracts import ACTIVE_KEY, CANARY_ENDED_KEY, CANARY_KEY, HISTORY_KEY, WITHDRAWN_KEY, arms_key
 from pipeline.results.store import connect
 from pipeline.video.sandbox import DecodeServer
 from tests import media
@@ -147,9 +147,10 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def announcements(redis_url: str) -> Iterator[redis.Redis]:
     """A Redis without announced weights."""
     with connect(redis_url) as client:
-        client.delete(ACTIVE_KEY, HISTORY_KEY, CANARY_KEY)
+        keys = (ACTIVE_KEY, HISTORY_KEY, CANARY_KEY, CANARY_ENDED_KEY, WITHDRAWN_KEY)
+        client.delete(*keys)
         yield client
-        client.delete(ACTIVE_KEY, HISTORY_KEY, CANARY_KEY)
+        client.delete(*keys, *client.keys(arms_key("*")))
 
 
 @pytest.fixture(scope="session")

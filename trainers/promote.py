@@ -20,7 +20,7 @@ from pipeline.weights.registry import NotInRegistryError, Registry
 from trainers.gate import Evaluation, EvaluationError, RefusedError, compare
 
 if TYPE_CHECKING:
-    from pipeline.contracts import Announcement, GraphFile
+    from pipeline.contracts import Announcement, Canary, GraphFile
     from pipeline.weights.announced import ActiveWeights
     from pipeline.weights.canary import Canaries
 
@@ -46,6 +46,18 @@ class Trial:
     share: float
     tolerance: float
 
+    def running(self, sha256: str, active: str) -> Canary | None:
+        """The announced canary, if it is of these weights, beside these active ones, with this share and tolerance."""
+        from pipeline.weights.announced import AnnouncementError
+        from pipeline.weights.canary import NoCanaryError
+
+        try:
+            canary = self.canaries.read().canary
+        except (NoCanaryError, AnnouncementError):
+            return None
+        same = (canary.sha256, canary.previous, canary.share, canary.tolerance)
+        return canary if same == (sha256, active, self.share, self.tolerance) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
@@ -70,6 +82,8 @@ def promote(
     active: ActiveWeights,
     force: bool = False,
     trial: Trial | None = None,
+    evaluation_of_active: bytes | None = None,
+    unattended: bool = False,
 ) -> Promoted:
     """Put weights into the registry and announce them to the workers, if they pass the gate.
 
@@ -82,6 +96,8 @@ def promote(
         active: the announcement.
         force: override the gate; never for an invalid file.
         trial: announce them as a canary; None: for all videos.
+        evaluation_of_active: of the active weights, in place of the one in the registry.
+        unattended: no person chose these weights: those that were withdrawn, or whose canary was ended, are refused.
 
     Raises:
         InvalidWeightsError: the file is damaged, or its header does not match its contents.
@@ -101,15 +117,24 @@ def promote(
             now = active.read()
         except AnnouncementError as error:
             raise RefusedError(f"{error}. Another version of Unmask announced it?") from error
+        if unattended:
+            _check_not_withdrawn(sha256, active, trial)
         if trial is not None and now is None:
             raise RefusedError("no weights are active that a canary could be compared with")
+        if trial is not None and now is not None and (running := trial.running(sha256, now.announcement.sha256)):
+            return Promoted(running, False, "the canary already: its counts go on")
         forced, own = False, evaluation
         try:
             measured = _of(sha256, evaluation)
             if now is not None and now.announcement.sha256 == sha256:
                 registry.put_evaluation(sha256, evaluation or b"")
                 return Promoted(now.announcement, False, "active already; its evaluation was renewed")
-            message = compare(measured, None if now is None else _stored(registry, now.announcement.sha256))
+            if now is None:
+                message = compare(measured, None)
+            elif evaluation_of_active is None:
+                message = compare(measured, _stored(registry, now.announcement.sha256))
+            else:
+                message = compare(measured, _of(now.announcement.sha256, evaluation_of_active))
         except RefusedError as error:
             if not force:
                 raise
@@ -132,6 +157,18 @@ def promote(
         except ChangedMeanwhileError:
             continue  # run the gate again against the new active weights
     raise RefusedError(f"other promotions won {_ROUNDS} times in a row; try again")
+
+
+def _check_not_withdrawn(sha256: str, active: ActiveWeights, trial: Trial | None) -> None:
+    """Refuse what a person or an alarm took out of use.
+
+    Raises:
+        RefusedError: it was.
+    """
+    if active.is_withdrawn(sha256):
+        raise RefusedError("these weights were rolled back: a person may promote them again (unmask promote)")
+    if trial is not None and (why := trial.canaries.why_ended(sha256)):
+        raise RefusedError(f"the canary of these weights was ended: {why}")
 
 
 def _put_graph(registry: Registry, detector: LoadedDetector) -> GraphFile | None:

@@ -189,6 +189,12 @@ _STEPS: Final = (
         n INTEGER PRIMARY KEY CHECK (n = 1), reference TEXT, alarms TEXT NOT NULL, data TEXT NOT NULL
     );
     """,
+    # In which split the labels of a video were exported first: what was trained on never becomes a test.
+    """
+    CREATE TABLE label_splits (
+        video INTEGER PRIMARY KEY REFERENCES videos ON DELETE CASCADE, split TEXT NOT NULL
+    );
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pipeline.contracts import Outcome, ScoredFace, Verdict
@@ -54,11 +54,13 @@ class Labels:
         people: by time of arrival, then by track.
         left_out: how many have no label, by the reason.
         alike: ids of videos that show the same, or have the same file or address: pairs.
+        splits: in which split a video was exported, by its id; see `keep_splits`.
     """
 
     people: list[LabelledPerson]
     left_out: Mapping[str, int]
     alike: list[tuple[str, str]]
+    splits: Mapping[str, str] = field(default_factory=dict)
 
 
 def labels(
@@ -87,7 +89,22 @@ def labels(
             left_out[why] += 1
             continue
         people += _people(rows, row, left_out, faces=faces, disputed=disputed, without=without)
-    return Labels(people, dict(left_out), list(_alike(rows)))
+    known = rows.execute("SELECT videos.id, split FROM label_splits JOIN videos ON videos.n = label_splits.video")
+    return Labels(people, dict(left_out), list(_alike(rows)), {row["id"]: row["split"] for row in known})
+
+
+def keep_splits(rows: sqlite3.Connection, splits: Mapping[str, str]) -> None:
+    """Keep in which split videos are exported, in the transaction that notes the export.
+
+    Args:
+        rows: the transaction.
+        splits: by the id of the video.
+    """
+    rows.executemany(
+        "INSERT INTO label_splits (video, split) SELECT n, ? FROM videos WHERE id = ? "
+        "ON CONFLICT (video) DO UPDATE SET split = excluded.split",
+        [(split, id_) for id_, split in splits.items()],
+    )
 
 
 def _why_not(row: sqlite3.Row) -> str | None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
 Redis = Annotated[str | None, typer.Option("--redis", help="URL of Redis.", envvar="UNMASK_REDIS")]
+Registry = Annotated[
+    str | None, typer.Option("--registry", help="Folder or URI of the registry.", envvar="UNMASK_REGISTRY")
+]
 
 JsonTo = Annotated[
     Path | None, typer.Option("--json", metavar="PATH|-", help="Write JSON to this file; - is standard output.")

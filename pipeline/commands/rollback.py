@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pipeline.commands.errors import exit_on_error
-from pipeline.commands.options import Redis
+from pipeline.commands.options import Redis, Registry
 from pipeline.commands.output import echo
 
 
-def run(redis: Redis = None) -> None:
+def run(registry: Registry = None, redis: Redis = None) -> None:
     """Make all workers use the weights that were active before these; a second call goes back one further.
 
-    Exit codes: 0 done, 3 no earlier weights, 2 bad options, 1 Redis is unreachable, or weights were announced at the
-    same time.
+    Exit codes: 0 done, 3 no earlier weights, 2 bad options, 1 Redis is unreachable, weights were announced at the same
+    time, or the earlier ones are not in the registry any more.
     """
-    from pipeline.commands.services import reaching, services
+    from pipeline.commands.services import check_in_registry, reaching, services
 
     settings = services(redis=redis)
 
@@ -21,5 +21,7 @@ def run(redis: Redis = None) -> None:
     from pipeline.weights.announced import ActiveWeights
 
     with reaching(), exit_on_error():
-        announcement = ActiveWeights(connect(settings.redis)).roll_back()
+        active = ActiveWeights(connect(settings.redis))
+        check_in_registry(registry, active.before().sha256)
+        announcement = active.roll_back()
     echo(f"active: {announcement.name}, sha256 {announcement.sha256}")

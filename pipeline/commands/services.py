@@ -66,6 +66,23 @@ def reaching() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+def check_in_registry(uri: str | None, sha256: str) -> None:
+    """Check that weights are still in the registry, where one is set: workers could not fetch them.
+
+    Raises:
+        pipeline.weights.registry.NotInRegistryError: they are not.
+        pipeline.weights.registry.RegistryUnavailableError: it cannot be reached.
+    """
+    from pipeline.settings import Settings
+    from pipeline.weights.registry import NotInRegistryError
+
+    if uri is None and Settings().registry is None:
+        return
+    registry = open_registry(uri)
+    if not registry.has(sha256):
+        raise NotInRegistryError(f"{registry.uri} has no weights {sha256}: workers could not fetch them")
+
+
 def open_registry(uri: str | None) -> Registry:
     """The registry of weights, from a flag or the environment.
 

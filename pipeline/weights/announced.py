@@ -12,7 +12,15 @@ import redis
 from pydantic import ValidationError
 
 from models.errors import UnmaskError
-from pipeline.contracts import ACTIVE_KEY, CANARY_KEY, CHANGED_CHANNEL, HISTORY_KEY, Announcement, GraphFile
+from pipeline.contracts import (
+    ACTIVE_KEY,
+    CANARY_KEY,
+    CHANGED_CHANNEL,
+    HISTORY_KEY,
+    WITHDRAWN_KEY,
+    Announcement,
+    GraphFile,
+)
 
 # Announcements that can be rolled back to; only the last few are needed.
 HISTORY_LENGTH: Final = 50
@@ -23,12 +31,14 @@ _ANNOUNCE = """
 local active = redis.call('GET', KEYS[1]) or ''
 if active == ARGV[2] then return 1 end
 if active ~= ARGV[1] then return 0 end
+if ARGV[5] ~= '' and redis.call('GET', KEYS[3]) ~= ARGV[5] then return 0 end
 if active ~= '' then
     redis.call('LPUSH', KEYS[2], active)
     redis.call('LTRIM', KEYS[2], 0, ARGV[4] - 1)
 end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('DEL', KEYS[3])
+redis.call('SREM', KEYS[4], ARGV[6])
 redis.call('PUBLISH', ARGV[3], ARGV[2])
 return 1
 """
@@ -39,6 +49,8 @@ if active ~= ARGV[1] or redis.call('LINDEX', KEYS[2], 0) ~= ARGV[4] then return 
 redis.call('LPOP', KEYS[2])
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('DEL', KEYS[3])
+redis.call('SADD', KEYS[4], ARGV[5])
+redis.call('SREM', KEYS[4], ARGV[6])
 redis.call('PUBLISH', ARGV[3], ARGV[2])
 return 1
 """
@@ -114,6 +126,7 @@ class ActiveWeights:
         replacing: Active | None,
         size_bytes: int | None = None,
         graph: GraphFile | None = None,
+        canary: bytes | None = None,
     ) -> Announcement:
         """Announce weights, and keep the previous ones for a rollback.
 
@@ -125,9 +138,10 @@ class ActiveWeights:
             replacing: the value that was active when the caller decided.
             size_bytes: of the checkpoint: workers fetch no more.
             graph: its graph in the registry.
+            canary: only if this is still the announced canary, as Redis holds it.
 
         Raises:
-            ChangedMeanwhileError: another value is active now.
+            ChangedMeanwhileError: another value is active now, or the canary has ended.
         """
         announcement = Announcement(
             sha256=sha256,
@@ -141,15 +155,35 @@ class ActiveWeights:
         )
         expected = b"" if replacing is None else replacing.raw
         done = self._announce(
-            keys=[ACTIVE_KEY, HISTORY_KEY, CANARY_KEY],
-            args=[expected, announcement.to_json(), CHANGED_CHANNEL, HISTORY_LENGTH],
+            keys=[ACTIVE_KEY, HISTORY_KEY, CANARY_KEY, WITHDRAWN_KEY],
+            args=[expected, announcement.to_json(), CHANGED_CHANNEL, HISTORY_LENGTH, canary or b"", sha256],
         )
         if not done:
             raise ChangedMeanwhileError("other weights were announced at the same time")
         return announcement
 
+    def is_withdrawn(self, sha256: str) -> bool:
+        """Whether weights were rolled back, and not announced since."""
+        return bool(self._client.sismember(WITHDRAWN_KEY, sha256))
+
+    def before(self) -> Announcement:
+        """The weights that `roll_back` would announce.
+
+        Raises:
+            NothingBeforeError: no weights were announced before.
+            AnnouncementError: the stored value is not an announcement.
+        """
+        before = cast("bytes | None", self._client.lindex(HISTORY_KEY, 0))
+        if before is None:
+            raise NothingBeforeError(
+                "no weights were active before these" if self.raw() else "no weights were announced"
+            )
+        return parse(before)
+
     def roll_back(self) -> Announcement:
         """Announce the weights before the active ones; they leave the history, so the next call goes back one further.
+
+        The weights that were active count as withdrawn until they are announced again.
 
         Raises:
             NothingBeforeError: no weights were announced before.
@@ -163,8 +197,11 @@ class ActiveWeights:
             update={"promoted_at": self._clock(), "previous": active.announcement.sha256}
         )
         done = self._roll_back(
-            keys=[ACTIVE_KEY, HISTORY_KEY, CANARY_KEY],
-            args=[active.raw, announcement.to_json(), CHANGED_CHANNEL, before],
+            keys=[ACTIVE_KEY, HISTORY_KEY, CANARY_KEY, WITHDRAWN_KEY],
+            args=[
+                *(active.raw, announcement.to_json(), CHANGED_CHANNEL, before),
+                *(active.announcement.sha256, announcement.sha256),
+            ],
         )
         if not done:
             raise ChangedMeanwhileError("other weights were announced at the same time")

@@ -12,7 +12,16 @@ import structlog
 from pydantic import ValidationError
 
 from models.errors import UnmaskError
-from pipeline.contracts import ACTIVE_KEY, CANARY_KEY, CHANGED_CHANNEL, Canary, GraphFile, Verdict, arms_key
+from pipeline.contracts import (
+    ACTIVE_KEY,
+    CANARY_ENDED_KEY,
+    CANARY_KEY,
+    CHANGED_CHANNEL,
+    Canary,
+    GraphFile,
+    Verdict,
+    arms_key,
+)
 from pipeline.weights.announced import Active, AnnouncementError, ChangedMeanwhileError
 from pipeline.weights.arms import ACTIVE, CANARY, Arm, alarm, counted
 from pipeline.weights.shadow import Differences
@@ -21,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 # What the arms gave is kept so long after the last video.
 _KEPT_S: Final = 90 * 24 * 3600
+_SHADOW: Final = ("crops", "mean", "p95", "max")
 _BEGIN = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[3])
@@ -28,11 +38,15 @@ redis.call('SET', KEYS[2], ARGV[2])
 redis.call('PUBLISH', ARGV[3], ARGV[2])
 return 1
 """
+# What the counters hold may be garbage: the canary ends nevertheless.
 _END = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[2], 'ended', ARGV[2])
-redis.call('EXPIRE', KEYS[2], ARGV[4])
+if KEYS[2] then
+    redis.pcall('HSET', KEYS[2], 'ended', ARGV[2])
+    redis.call('EXPIRE', KEYS[2], ARGV[4])
+    redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[4])
+end
 redis.call('PUBLISH', ARGV[3], ARGV[2])
 return 1
 """
@@ -42,6 +56,12 @@ class NoCanaryError(UnmaskError):
     """No canary is announced."""
 
     exit_code = 3
+
+
+class CountersError(UnmaskError):
+    """What Redis holds of a canary's arms cannot be read; the message names the key."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +166,35 @@ class Canaries:
 
     def end(self, announced: Announced, why: str) -> bool:
         """End this canary; False if it has ended already."""
-        keys = [CANARY_KEY, arms_key(announced.canary.sha256)]
+        keys = [CANARY_KEY, arms_key(announced.canary.sha256), CANARY_ENDED_KEY]
         return bool(self._end(keys=keys, args=[announced.raw, why, CHANGED_CHANNEL, _KEPT_S]))
+
+    def remove(self, raw: bytes) -> bool:
+        """Remove a value that is no canary; False if it is gone already."""
+        return bool(self._end(keys=[CANARY_KEY], args=[raw, "", CHANGED_CHANNEL, _KEPT_S]))
+
+    def why_ended(self, sha256: str) -> str:
+        """Why the last canary of these weights was ended; empty if it was not, or more than 90 days ago."""
+        found = cast("bytes | None", self._client.hget(arms_key(sha256), "ended"))
+        return "" if found is None else found.decode(errors="replace")
+
+    def last_ended(self) -> Canary | None:
+        """The canary that was ended last, for 90 days.
+
+        Raises:
+            AnnouncementError: the value is not a canary.
+        """
+        raw = cast("bytes | None", self._client.get(CANARY_ENDED_KEY))
+        return None if raw is None else parse_canary(raw)
 
     def count(self, announced: Announced, verdict: Verdict) -> str | None:
         """Count a new verdict in its arm, if it is of one of the two; end the canary on an alarm.
 
         Returns:
             Why this call ended the canary; None if it goes on.
+
+        Raises:
+            CountersError: what was counted so far cannot be read.
         """
         canary = announced.canary
         members = verdict.provenance.weights_sha256
@@ -165,7 +206,10 @@ class Canaries:
         for name in counted(verdict):
             pipe.hincrby(key, f"{arm}:{name}", 1)
         pipe.expire(key, _KEPT_S)
-        pipe.execute()
+        try:
+            pipe.execute()
+        except redis.ResponseError as error:
+            raise CountersError(f"{key}: not the counters of a canary: {error}") from error
         arms = self.arms(canary)
         why = alarm(arms.canary, arms.active, canary.tolerance)
         return why if why is not None and self.end(announced, why) else None
@@ -174,17 +218,26 @@ class Canaries:
         """Keep a comparison with the active weights on live crops."""
         key = arms_key(canary.sha256)
         pipe = self._client.pipeline()
-        for name in ("crops", "mean", "p95", "max"):
+        for name in _SHADOW:
             pipe.hset(key, f"shadow:{name}", repr(getattr(found, name)))
         pipe.expire(key, _KEPT_S)
         pipe.execute()
 
     def arms(self, canary: Canary) -> Arms:
-        """What the arms of a canary gave so far."""
-        stored = cast("dict[bytes, bytes]", self._client.hgetall(arms_key(canary.sha256)))
-        found = {name.decode(): value.decode() for name, value in stored.items()}
-        shadow = {name.removeprefix("shadow:"): float(value) for name, value in found.items() if name[:7] == "shadow:"}
-        return Arms(Arm.read(found, CANARY), Arm.read(found, ACTIVE), shadow, found.get("ended", ""))
+        """What the arms of a canary gave so far.
+
+        Raises:
+            CountersError: it cannot be read.
+        """
+        key = arms_key(canary.sha256)
+        try:
+            stored = cast("dict[bytes, bytes]", self._client.hgetall(key))
+            found = {name.decode(): value.decode(errors="replace") for name, value in stored.items()}
+            shadow = {name: float(found[f"shadow:{name}"]) for name in _SHADOW if f"shadow:{name}" in found}
+            arms = Arm.read(found, CANARY), Arm.read(found, ACTIVE)
+        except (redis.ResponseError, ValueError) as error:
+            raise CountersError(f"{key}: not the counters of a canary: {error}") from error
+        return Arms(*arms, shadow if len(shadow) == len(_SHADOW) else {}, found.get("ended", ""))
 
 
 def parse_canary(raw: bytes) -> Canary:

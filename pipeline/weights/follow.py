@@ -25,7 +25,7 @@ from pipeline.scoring.engine import ScoringError
 from pipeline.telemetry import Metrics
 from pipeline.weights.announced import ActiveWeights, AnnouncementError, parse
 from pipeline.weights.arms import is_in_canary
-from pipeline.weights.canary import Announced, Canaries, parse_canary
+from pipeline.weights.canary import Announced, Canaries, CountersError, parse_canary
 from pipeline.weights.leases import Scanners
 from pipeline.weights.loading import Loaded, RefusedError, UnavailableError
 from pipeline.weights.shadow import Differences, LiveCrops, compare
@@ -155,7 +155,7 @@ class Follower:
             return
         try:
             why = self._canaries.count(announced, verdict)
-        except redis.RedisError as error:
+        except (redis.RedisError, CountersError) as error:
             log.warning("a verdict is not counted for the canary", error=str(error))
             return
         if why is not None:

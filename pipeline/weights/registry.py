@@ -118,6 +118,16 @@ class Registry:
         with _unavailable(f"{name} cannot be read from {self.uri}"), self._files.open(self._path(name), "rb") as file:
             return bytes(file.read())
 
+    def has(self, sha256: str) -> bool:
+        """Whether it has weights of this sha256.
+
+        Raises:
+            RegistryUnavailableError: the registry cannot be reached.
+        """
+        path = self._path(f"{_checked(sha256)}.safetensors")
+        with _unavailable(f"{path} cannot be looked for in {self.uri}"):
+            return bool(self._files.exists(path))
+
     def get(self, sha256: str, max_bytes: int = MAX_WEIGHTS_BYTES) -> Path:
         """The weights with this sha256 as a local file: from the cache, else fetched into it.
 

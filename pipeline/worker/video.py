@@ -163,7 +163,7 @@ class VideoMessage(ServedMessage):
             attempt = begun.attempt
         tries = attempt - 1
         why = f"given up after {tries} tries that failed or ended their worker (UNMASK_MAX_ATTEMPTS)"
-        return tries, self._finish(_unscored(scanner, task, Failure(Outcome.MODEL_ERROR, why)), None)
+        return tries, self._finish(_unscored(scanner, task, Failure(Outcome.MODEL_ERROR, why)), None, scanned=True)
 
     def _finish(self, verdict: Verdict, fingerprint: str | None, *, scanned: bool = False) -> _Stored:
         store = self.service.store

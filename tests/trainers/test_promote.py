@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 from models.checkpoint import read_checkpoint, save_checkpoint
 from models.zoo import ZooError
 from pipeline.cli import build
-from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY
+from pipeline.contracts import ACTIVE_KEY, HISTORY_KEY, arms_key
 from pipeline.graphs.format import read_graph
 from pipeline.weights.announced import ActiveWeights
+from pipeline.weights.canary import Canaries
 from pipeline.weights.registry import NotInRegistryError, Registry
 from tests.weights import HEAD_BIAS, shifted, small_weights
 from trainers.gate import Evaluation, EvaluationError, RefusedError, compare
-from trainers.promote import InvalidWeightsError, promote
+from trainers.promote import InvalidWeightsError, Trial, promote
 
 MANIFEST = "m" * 64
 
@@ -203,6 +204,60 @@ def test_promoting_the_active_weights_renews_their_evaluation(shelf: Shelf, anno
     assert shelf.registry.evaluation(sha256) == other
     with pytest.raises(EvaluationError, match="other rows"):
         shelf.promote(1)
+
+
+def test_a_running_canary_goes_on_and_nothing_that_was_ended_comes_back_by_itself(
+    shelf: Shelf, announcements: redis.Redis
+) -> None:
+    canaries = Canaries(announcements)
+    trial = Trial(canaries, 0.1, 0.02)
+    with pytest.raises(RefusedError, match="no weights are active"):
+        shelf.promote(1, trial=trial)
+    old = shelf.promote(0)
+    new = shelf.promote(1, trial=trial)
+    announced = canaries.read()
+    assert (announced.canary.sha256, announced.canary.previous, shelf.now()) == (new, old, old)
+    announcements.hset(arms_key(new), "canary:videos", 150)
+    shelf.promote(1, trial=trial, unattended=True)
+    assert canaries.read() == announced, "the same one goes on"
+    assert canaries.arms(announced.canary).canary.videos == 150
+    shelf.promote(1, trial=Trial(canaries, 0.2, 0.02))
+    assert canaries.read().canary.share == 0.2
+    canaries.end(canaries.read(), "an alarm")
+    with pytest.raises(RefusedError, match="the canary of these weights was ended: an alarm"):
+        shelf.promote(1, trial=trial, unattended=True)
+    shelf.promote(1, trial=trial)
+    assert canaries.read().canary.sha256 == new, "a person may"
+    shelf.promote(1)
+    shelf.active.roll_back()
+    with pytest.raises(RefusedError, match="these weights were rolled back"):
+        shelf.promote(1, unattended=True)
+    shelf.promote(1)
+    assert shelf.now() == new
+    shelf.promote(2, unattended=True)
+
+
+def test_the_evaluation_of_the_active_weights_may_be_given(shelf: Shelf) -> None:
+    old = shelf.promote(0)
+    stored = shelf.registry.evaluation(old)
+    other = {"manifest_sha256": "n" * 64}
+    path, sha256 = shelf.weights(1)
+    candidate = evaluation(sha256, 0.9, **other)
+    with pytest.raises(EvaluationError, match="other rows"):
+        promote(path, candidate, registry=shelf.registry, active=shelf.active)
+    given = evaluation(old, 0.9, **other)
+    promote(path, candidate, registry=shelf.registry, active=shelf.active, evaluation_of_active=given)
+    assert shelf.now() == sha256
+    assert shelf.registry.evaluation(old) == stored
+    third, third_sha256 = shelf.weights(2)
+    with pytest.raises(EvaluationError, match=f"the evaluation is of weights {old}"):
+        promote(
+            third,
+            evaluation(third_sha256, 0.9, **other),
+            registry=shelf.registry,
+            active=shelf.active,
+            evaluation_of_active=given,
+        )
 
 
 def _truncated(path: Path) -> None:

@@ -211,11 +211,14 @@ def _print_finding(console: Console, what: str, style: str, finding: Finding) ->
 def _tally_table(rows: tuple[Tally, ...]) -> Table:
     from rich.table import Table
 
+    from pipeline.visible import markup
+
     table = Table("split", "dataset", "method")
     for column in ("images", "videos", "groups"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(row.split, row.dataset, row.method or "real", f"{row.images}", f"{row.videos}", f"{row.groups}")
+        names = (markup(each) for each in (row.split, row.dataset, row.method or "real"))
+        table.add_row(*names, f"{row.images}", f"{row.videos}", f"{row.groups}")
     return table
 
 

@@ -89,7 +89,7 @@ def export(
     from trainers.data.prepare import PrepareOptions, prepare
     from web.audit import Kind, append
     from web.keys import Keys
-    from web.labels import labels
+    from web.labels import keep_splits, labels
     from web.media_store import media_of
     from web.quality import QualityReport
 
@@ -106,17 +106,20 @@ def export(
                 fail(f"no key {unknown[0]}: `unmask keys list` shows them")
             found = labels(database, faces=frames, disputed=disputed, since_s=since_s, without=without or ())
             print_reviewers(console, QualityReport(database).quality(), keys)
-            listing = listing_of(found.people, found.alike, found.left_out, at, shares=shares, dataset=dataset)
+            listing = listing_of(
+                found.people, found.alike, found.splits, found.left_out, at, shares=shares, dataset=dataset
+            )
             print_listing(console, listing, "people with a label")
             if not listing.videos:
                 fail("nobody in a video has a label: nothing to export")
             media = media_of(store, at, 16 << 30)
             with database.write() as rows:  # before anything leaves
+                people = {name_of(person): person for person in found.people}
+                keep_splits(rows, {people[each.source_video].video: each.split for each in listing.videos})
                 append(rows, Kind.EXPORTED, what="labels", people=len(found.people), without=sorted(without or ()))
             faces = create_detector(detector, weights=detector_weights, streams=threads)
             with DecodeServer() as server, progress(console) as bar:
                 task = bar.add_task("people", total=len(listing.videos))
-                people = {name_of(person): person for person in found.people}
                 cutter = DecidedCutter(faces, server, InputSpec(size), frames, people=people, media=media)
                 prepared = prepare(
                     listing,

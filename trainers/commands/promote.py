@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.errors import exit_on_error
-from pipeline.commands.options import Redis
+from pipeline.commands.options import Redis, Registry
 from pipeline.commands.output import echo
 from trainers.commands.trial import Canary, Tolerance, parse_share, state_of
 
@@ -21,9 +21,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Override the gate; never for an invalid file.")] = False,
     canary: Canary = None,
     tolerance: Tolerance = 0.02,
-    registry: Annotated[
-        str | None, typer.Option(help="Folder or URI of the registry.", envvar="UNMASK_REGISTRY")
-    ] = None,
+    registry: Registry = None,
     redis: Redis = None,
 ) -> None:
     """Put weights into the registry and announce them to all workers, if they are not worse than the active ones.

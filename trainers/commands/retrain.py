@@ -10,7 +10,7 @@ import typer
 
 from pipeline.commands.errors import exit_on_error, fail
 from pipeline.commands.inputs import check_exist, check_weights
-from pipeline.commands.options import Backend, Device, Redis
+from pipeline.commands.options import Backend, Device, Redis, Registry
 from pipeline.commands.output import echo
 from trainers.commands.trial import Canary, Tolerance, parse_share, state_of
 
@@ -36,9 +36,7 @@ def run(
             metavar="NAME|PATH", help="Start from these weights, and only compare.", show_default="the active ones"
         ),
     ] = None,
-    registry: Annotated[
-        str | None, typer.Option(help="Folder or URI of the registry.", envvar="UNMASK_REGISTRY")
-    ] = None,
+    registry: Registry = None,
     redis: Redis = None,
     canary: Canary = None,
     tolerance: Tolerance = 0.02,
@@ -81,6 +79,7 @@ def run(
     configure_logging(level="warning", as_json=False)
     from trainers.promote import Trial, promote
 
+    share = None if canary is None else parse_share(canary)
     places = trial = None
     if weights is None:
         from pipeline.results.store import connect
@@ -89,8 +88,8 @@ def run(
 
         client = connect(services(redis=redis).redis)
         places = open_registry(registry), ActiveWeights(client)
-        if canary is not None:
-            trial = Trial(Canaries(client), parse_share(canary), tolerance)
+        if share is not None:
+            trial = Trial(Canaries(client), share, tolerance)
 
     from models.zoo import resolve
     from trainers.evaluation.console import show
@@ -136,9 +135,15 @@ def run(
         if places is None or dry_run:
             echo(f"passed, not promoted: {done.candidate}")
             return
-        # The active weights are compared on what the new ones were compared on.
-        places[0].put_evaluation(done.active_sha256, done.active)
-        promoted = promote(done.candidate, done.evaluation, registry=places[0], active=places[1], trial=trial)
+        promoted = promote(
+            done.candidate,
+            done.evaluation,
+            registry=places[0],
+            active=places[1],
+            trial=trial,
+            evaluation_of_active=done.active,
+            unattended=True,
+        )
     echo(promoted.message)
     announcement = promoted.announcement
     echo(f"{state_of(announcement)}: {announcement.name}, sha256 {announcement.sha256}")

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from pipeline.contracts import Announcement
 
-_LARGEST = 0.5
+_SMALLEST, _LARGEST = 0.001, 0.5
 
 Canary = Annotated[
     str | None,
@@ -33,8 +33,8 @@ def parse_share(text: str) -> float:
         share = float(text.rstrip("% ")) / (100 if text.rstrip().endswith("%") else 1)
     except ValueError:
         share = -1.0
-    if not 0 < share <= _LARGEST:
-        raise typer.BadParameter(f"--canary takes a share above 0 and up to 50%, such as 10%; got {text!r}")
+    if not _SMALLEST <= share <= _LARGEST:
+        raise typer.BadParameter(f"--canary takes a share from 0.1% to 50%, such as 10%; got {text!r}")
     return share
 
 

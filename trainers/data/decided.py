@@ -15,7 +15,7 @@ from pipeline.faces.quality import MIN_QUALITY, with_quality
 from pipeline.faces.turns import boxes_back, turned
 from pipeline.types import Frame
 from trainers.data.layouts.listing import Listing, SourceVideo
-from trainers.data.layouts.splits import Shares, connected
+from trainers.data.layouts.splits import TEST, TRAIN, VAL, Shares, connected
 from trainers.data.manifest import FAKE, REAL
 from trainers.data.video_crops import CroppedVideo, Cutter, FaceCrop, NoCropsError
 
@@ -37,6 +37,7 @@ def name_of(person: LabelledPerson) -> str:
 def listing_of(
     people: Sequence[LabelledPerson],
     alike: Iterable[tuple[str, str]],
+    splits: Mapping[str, str],
     left_out: Mapping[str, int],
     root: Path,
     *,
@@ -45,9 +46,13 @@ def listing_of(
 ) -> Listing:
     """The people as source videos, one each. Videos that show the same are one group, and so in one split.
 
+    A group stays in the split of its first export. If a later copy joins two groups, they are trained on if one of them
+    was, and validated on rather than tested.
+
     Args:
         people: with their labels.
         alike: pairs of ids of videos.
+        splits: in which split videos were exported before, by id.
         left_out: what has no label, by the reason.
         root: the service's folder.
         shares: of the groups for validation and test.
@@ -56,12 +61,14 @@ def listing_of(
     groups = connected([*alike, *((person.video,) for person in people)])
     videos = []
     for person in people:
-        group = groups[person.video][0]
+        members = groups[person.video]
+        group = members[0]
+        before = {splits[member] for member in members if member in splits}
         videos.append(
             SourceVideo(
                 path=root / person.video,
                 label=FAKE if person.is_fake else REAL,
-                split=shares.split_of(group),
+                split=next((split for split in (TRAIN, VAL, TEST) if split in before), shares.split_of(group)),
                 group=group,
                 source_video=name_of(person),
                 method=METHOD if person.is_fake else "",

@@ -170,10 +170,15 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """sha256 over the set of (shard or folder / name, label, split, group): the same in any place and format."""
+        """sha256 over the set of (shard or folder / name, label, split, group): the same in any place and format.
+
+        With the certainty of labels that are disputed.
+        """
         keys = [
-            f"{'/'.join(Path(path).parts[-2:])}\0{label}\0{split}\0{group}"
-            for path, label, split, group in zip(self.path, self.label, self.split, self.group, strict=True)
+            f"{'/'.join(Path(path).parts[-2:])}\0{label}\0{split}\0{group}" + (f"\0{sure:.4f}" if sure < 1 else "")
+            for path, label, split, group, sure in zip(
+                self.path, self.label, self.split, self.group, self.certainty, strict=True
+            )
         ]
         return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
 

@@ -78,7 +78,12 @@ def parts_of(replay: Manifest, decisions: Manifest, root: Path) -> Parts:
             f"the dataset {shared[0]!r} is in both manifests: decisions that are replayed already are no news. "
             "Export them under another name (unmask labels export --dataset)"
         )
+    if reserved := sorted(set(decisions.dataset.tolist()) & set(KINDS)):
+        raise RetrainError(f"the dataset of the decisions is named like a kind of pseudo-fakes: {reserved[0]!r}")
     held_out = decisions.take(decisions.split != TRAIN)
+    for what, column in (("crop", "path"), ("video", "source_video")):
+        if both := sorted(set(getattr(new, column).tolist()) & set(getattr(held_out, column).tolist())):
+            raise RetrainError(f"the {what} {both[0]!r} of the decisions is in two splits")
     if both := sorted(set(new.group.tolist()) & set(held_out.group.tolist())):
         raise RetrainError(f"the group {both[0]!r} of the decisions is in two splits")
     return Parts(
@@ -199,6 +204,9 @@ def _has_pairs(rows: Manifest, dataset: str) -> bool:
 
 def identity_of(config: TrainConfig, parts: Parts, settings: Mapping[str, Any]) -> str:
     """A hash of everything that the result depends on: the same inputs resume the same run."""
-    facts = [to_json(config), parts.training.sha256]
-    facts += [parts.held_out.sha256, repr(sorted(settings.items()))]
+    facts = [to_json(config), repr(sorted(settings.items()))]
+    for rows in (parts.training, parts.held_out):
+        # What the hash of a manifest leaves out: of which video each crop is.
+        videos = sorted(zip(rows.path.tolist(), rows.source_video.tolist(), strict=True))
+        facts += [rows.sha256, repr([(Path(path).name, video) for path, video in videos])]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]

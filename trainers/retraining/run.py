@@ -17,6 +17,7 @@ from models.atomic import atomic_write
 from pipeline.scanner_options import ScannerOptions
 from trainers.calibrate import CalibrateOptions, calibrate
 from trainers.calibration_fit import DetectsNothingError
+from trainers.data.images import ImageStore
 from trainers.data.manifest import FAKE, REAL, Manifest
 from trainers.evaluation.ladder import LadderName
 from trainers.evaluation.run import EvaluateOptions, evaluate_sets
@@ -99,7 +100,6 @@ class Retrained:
         active: evaluation of the weights that it started from, JSON.
         evaluation: of the new ones, JSON.
         checks: the conditions of the gate.
-        active_sha256: of the weights that it started from.
     """
 
     folder: Path
@@ -107,7 +107,6 @@ class Retrained:
     active: bytes
     evaluation: bytes
     checks: tuple[Check, ...]
-    active_sha256: str
 
     @property
     def passed(self) -> bool:
@@ -124,6 +123,7 @@ def retrain(options: RetrainOptions, say: Callable[[str], None]) -> Retrained:
 
     Raises:
         RetrainError: there is nothing to train on, or another process works in the folder.
+        trainers.data.images.ImageError: a decided crop is missing or damaged.
         NothingNewError: the weights learned from the same rows.
         trainers.loop.StoppedError: interrupted.
         trainers.data.manifest.ManifestError: a manifest cannot be read.
@@ -139,6 +139,7 @@ def retrain(options: RetrainOptions, say: Callable[[str], None]) -> Retrained:
         raise RetrainError(f"{options.replay} has no validation rows of both classes to compare on")
     if active.info.data_manifest_sha256 == parts.training.sha256:
         raise NothingNewError("the active weights learned from these decisions already")
+    _check_images(decisions)
     config = config_of(
         parts,
         active.info,
@@ -173,7 +174,7 @@ def retrain(options: RetrainOptions, say: Callable[[str], None]) -> Retrained:
         except DetectsNothingError as error:
             checks: tuple[Check, ...] = (Check("calibration", False, str(error)),)
             _write(folder, facts | {"passed": False, "checks": [asdict(check) for check in checks]})
-            return Retrained(folder, None, b"", b"", checks, active.sha256)
+            return Retrained(folder, None, b"", b"", checks)
         sets = [CropSet(BASE_SET, options.replay, replay, validation, VALIDATION, "report")]
         if len(parts.held_out):
             parts.held_out.write(folder / HELD_OUT_DECISIONS)
@@ -186,7 +187,18 @@ def retrain(options: RetrainOptions, say: Callable[[str], None]) -> Retrained:
         checks = tuple(_checks(ours, theirs, options))
         facts |= {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
         _write(folder, facts | {"active": json.loads(theirs)["model"], "candidate": json.loads(ours)["model"]})
-    return Retrained(folder, candidate, theirs, ours, checks, active.sha256)
+    return Retrained(folder, candidate, theirs, ours, checks)
+
+
+def _check_images(decisions: Manifest) -> None:
+    """Read all decided crops, before anything is trained on some of them.
+
+    Raises:
+        trainers.data.images.ImageError: one is missing or damaged.
+    """
+    store = ImageStore(decisions.root)
+    for path in decisions.path.tolist():
+        store.load(path)
 
 
 def _calibrated(options: RetrainOptions, folder: Path, active: LoadedDetector, identity: str) -> Path:

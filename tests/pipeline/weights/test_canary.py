@@ -10,9 +10,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pipeline.cli import build
-from pipeline.contracts import ACTIVE_KEY, CANARY_KEY, Outcome, Verdict
+from pipeline.contracts import ACTIVE_KEY, CANARY_KEY, Outcome, Verdict, arms_key
 from pipeline.weights.announced import ActiveWeights, AnnouncementError, ChangedMeanwhileError
-from pipeline.weights.canary import Announced, Canaries, NoCanaryError
+from pipeline.weights.canary import Announced, Canaries, CountersError, NoCanaryError
+from pipeline.weights.registry import Registry
 from pipeline.weights.shadow import Differences
 from tests.pipeline.records import record
 
@@ -98,6 +99,45 @@ def test_an_unreadable_canary_is_an_error(announcements: redis.Redis) -> None:
         Canaries(announcements).read()
 
 
+def test_garbage_in_redis_is_named_and_can_be_removed(
+    canaries: Canaries, active: ActiveWeights, announcements: redis.Redis, redis_url: str
+) -> None:
+    announced = canaries.read()
+    key = arms_key(NEW)
+    for name, value in (("canary:videos", "many"), ("shadow:mean", "x"), ("active:fake", b"\xff")):
+        announcements.delete(key)
+        announcements.hset(key, name, value)
+        with pytest.raises(CountersError, match=f"{key}: not the counters of a canary"):
+            canaries.count(announced, verdict(NEW))
+    announcements.delete(key)
+    announcements.hset(key, "shadow:crops", "8")
+    assert canaries.arms(announced.canary).shadow == {}
+    announcements.set(key, "no hash")
+    assert command(redis_url, "status").exit_code == 1
+    assert command(redis_url, "end").exit_code == 0
+    assert announcements.get(CANARY_KEY) is None
+    announcements.set(CANARY_KEY, "nonsense")
+    assert command(redis_url, "accept").exit_code == 1
+    done = command(redis_url, "end")
+    assert (done.exit_code, "not a canary of schema 1" in done.output) == (0, True)
+    assert announcements.get(CANARY_KEY) is None
+
+
+def test_accepting_takes_the_canary_that_was_looked_at_and_its_file(
+    canaries: Canaries, active: ActiveWeights, redis_url: str, tmp_path: Path
+) -> None:
+    announced, now = canaries.read(), active.read()
+    assert now is not None
+    registry = Registry(str(tmp_path / "registry"), tmp_path / "cache")
+    missing = command(redis_url, "accept", "--force", "--registry", registry.uri)
+    assert (missing.exit_code, f"has no weights {NEW}" in missing.output) == (1, True)
+    canaries.end(announced, "an alarm")
+    with pytest.raises(ChangedMeanwhileError):
+        active.announce(sha256=NEW, name="new", uri="u", forced=False, replacing=now, canary=announced.raw)
+    again = active.read()
+    assert again == now
+
+
 def command(redis_url: str, *arguments: str) -> Result:
     return CliRunner().invoke(build(["canary"]), ["canary", *arguments, "--redis", redis_url])
 
@@ -124,7 +164,9 @@ def test_by_command_it_is_shown_accepted_and_ended(
     for name in ("status", "accept", "end"):
         assert command(redis_url, name).exit_code == 3
     begin(canaries, active, "c" * 64)
-    assert command(redis_url, "end", "--why", "no longer wanted").exit_code == 0
+    assert command(redis_url, "end", "--why", "no longer\nwanted").exit_code == 0
+    last = command(redis_url, "status")
+    assert (last.exit_code, last.output.splitlines()[-1]) == (3, "ended: no longer\\u000awanted")
     assert announcements.get(CANARY_KEY) is None
     assert command("redis://127.0.0.1:1/0", "status").exit_code == 1
     assert announcements.get(ACTIVE_KEY) is not None

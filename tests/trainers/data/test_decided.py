@@ -17,13 +17,15 @@ from pipeline.portraits import Portrait
 from tests import media
 from tests.e2e.known_media import CHANGES, re_encode
 from tests.web.served import Served, judged, serving
+from trainers.data.decided import listing_of
 from trainers.data.images import ImageStore
+from trainers.data.layouts.splits import Shares
 from trainers.data.manifest import FAKE, REAL, Manifest
 from web import labels as found
 from web.audit import entries
 from web.database import Database
 from web.keys import Role
-from web.labels import labels
+from web.labels import LabelledPerson, labels
 from web.rounds import Policy
 
 UNMASK = Path(sys.executable).with_name("unmask")
@@ -144,6 +146,26 @@ def test_their_faces_are_those_that_were_scored(
     assert like(ImageStore(out).load(str(rows.path[0])), report.clearest[0]) > 0.7
 
 
+def test_a_group_stays_in_the_split_of_its_first_export() -> None:
+    def person(video: str) -> LabelledPerson:
+        return LabelledPerson(video, 0, False, 1, 1, ())
+
+    shares = Shares(0.3, 0.3)
+    people = [person(f"{number:03d}") for number in range(60)]
+    first = listing_of(people, [], {}, {}, Path(), shares=shares, dataset="decisions")
+    splits = {video.source_video.split("-")[0]: video.split for video in first.videos}
+    assert set(splits.values()) == {"train", "val", "test"}
+    copies = [(f"{number:03d}", f"-{number:03d}") for number in range(60)]
+    more = [*people, *(person(copy) for _, copy in copies)]
+    again = listing_of(more, copies, splits, {}, Path(), shares=shares, dataset="decisions")
+    for video in again.videos:
+        assert video.split == splits[video.source_video.rpartition("-")[0].removeprefix("-")]
+    trained, tested = (next(id_ for id_, split in splits.items() if split == name) for name in ("train", "test"))
+    joined = listing_of(people, [(tested, trained)], splits, {}, Path(), shares=shares, dataset="decisions")
+    found = {video.source_video.split("-")[0]: video.split for video in joined.videos}
+    assert found[tested] == found[trained] == "train"
+
+
 def like(crop: np.ndarray, portrait: Portrait) -> float:
     """Correlation of two small grey pictures."""
     other = cv2.imdecode(np.frombuffer(portrait.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -195,3 +217,6 @@ def test_a_reviewer_who_disagrees_is_named_and_can_be_left_out(clips: Path, tmp_
     assert export("--without", "unknown").returncode == 2
     done = export("--without", careless[0].id)
     assert (done.returncode, "4 people with a label" in done.stderr) == (0, True), done.stderr
+    known = labels(Database(folder / "unmask.sqlite3"), faces=1).splits
+    rows = Manifest.read(tmp_path / "out" / "manifest.parquet")
+    assert known == {video.split("-p")[0]: split for video, split in zip(rows.source_video, rows.split, strict=True)}

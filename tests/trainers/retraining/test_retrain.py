@@ -18,7 +18,7 @@ from models.zoo import default_detector
 from pipeline.cli import build
 from pipeline.contracts import ACTIVE_KEY
 from tests.trainers.crops import make_crops
-from trainers.data.manifest import FAKE, REAL, Manifest
+from trainers.data.manifest import FAKE, REAL, Manifest, join
 from trainers.loop import LAST
 from trainers.retraining.plan import RetrainError, config_of, parts_of
 from trainers.runlog import RunLog
@@ -119,6 +119,9 @@ def test_weights_that_are_not_proven_better_are_refused(retrain: Retrain, weight
         (lambda rows: replace(rows, split=np.full(len(rows), "test")), "the decisions have no rows of the split train"),
         (lambda rows: replace(rows, dataset=np.full(len(rows), "dfdc")), "is in both manifests"),
         (lambda rows: replace(rows, group=np.full(len(rows), "one")), "is in two splits"),
+        (lambda rows: replace(rows, dataset=np.full(len(rows), "self_blend")), "named like a kind of pseudo-fakes"),
+        (lambda rows: replace(rows, source_video=np.full(len(rows), "one")), "the video 'one' of the decisions"),
+        (lambda rows: join([rows, replace(rows, path=np.full(len(rows), "gone.jpg"))], rows.root), "gone.jpg"),
     ],
 )
 def test_decisions_that_cannot_be_learned_from_are_refused(

@@ -19,7 +19,7 @@ class Shares:
     test: float = 0.15
 
     def __post_init__(self) -> None:
-        if min(self.val, self.test) < 0 or self.val + self.test >= 1:
+        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):  # nan is not, either
             raise ValueError(f"shares must not be negative and leave some for training, got {self.val}, {self.test}")
 
     def split_of(self, identity: str, *, with_test: bool = True) -> str:
