@@ -134,7 +134,11 @@ def make_reference(
         if len(videos) >= LEAST_VIDEOS:
             measures[measure.name] = MeasureCounts(edges=list(measure.edges), kinds=list(measure.kinds), videos=videos)
     if not measures:
-        raise DriftError(f"a reference needs at least {LEAST_VIDEOS} videos, got {len(counts)}")
+        most = max((sum(bool(sum(each.get(measure.name, ()))) for each in counts) for measure in MEASURES), default=0)
+        raise DriftError(
+            f"a reference needs a measure that at least {LEAST_VIDEOS} videos have; of {len(counts)} videos, at most "
+            f"{most} have one (crops with landmarks have scores and quality, those of a known source width a face width)"
+        )
     values: Mapping[str, Any] = {
         "made_at": made_at,
         "origin": origin,

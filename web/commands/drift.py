@@ -144,7 +144,7 @@ def _time(since: datetime | None, until: datetime | None, *, days: float | None 
         return (0.0 if days is None else until_s - days * 86_400.0), until_s
     since_s = since.replace(tzinfo=UTC).timestamp()
     if since_s >= until_s:
-        fail("--since is not before --until")
+        fail("--since is in the future" if until is None else "--since is not before --until")
     return since_s, until_s
 
 

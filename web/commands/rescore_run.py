@@ -96,7 +96,7 @@ def rescore(wanted: Wanted, database: Database, name: str | None, redis: str | N
     with alone(wanted.folder):
         if keys is not None:
             keys.forget_deleted()
-        run = runs.begin(name or _name_of(detectors), model, sha256, wanted.since_s, wanted.until_s)
+        run = runs.begin(_name_of(detectors) if name is None else name, model, sha256, wanted.since_s, wanted.until_s)
         if keys is not None:
             keys.publish(run)
         todo = runs.todo(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.contracts import Outcome, State, Topic
+from pipeline.contracts import Outcome, State, Topic, Verdict
 from pipeline.results.store import VerdictStore
 from pipeline.transport.consumer import TaskConsumer
 from pipeline.transport.kafka import Publisher
@@ -31,12 +31,14 @@ def test_a_clip_that_kills_its_workers_is_given_up(
     # Three workers began it, and none came back.
     for _ in range(3):
         store.begin(asked.video_id)
-    with serving(bootstrap, service):
+    heard: list[Verdict] = []
+    with serving(bootstrap, lambda consumer: replace(service(consumer), judged=heard.append)):
         verdict = judged(asked, publisher, store)
         (message,) = until(lambda: published(bootstrap, Topic.DEAD, asked.video_id))
     assert verdict.outcome is Outcome.MODEL_ERROR
     assert "given up after 3 tries" in (verdict.error or "")
     assert message.header("attempts") == "3"
+    assert heard == [verdict], "it counts for the weights that it killed workers with"
 
 
 def test_a_stopped_worker_hands_its_task_back_to_the_next_one(
