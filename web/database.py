@@ -178,6 +178,11 @@ _STEPS: Final = (
     CREATE INDEX rescores_of ON rescores (video);
     CREATE TABLE rescore_keys (video TEXT PRIMARY KEY) WITHOUT ROWID;
     """,
+    # The trace of who handed a video in, and of what a message is about.
+    """
+    ALTER TABLE videos ADD COLUMN trace TEXT;
+    ALTER TABLE deliveries ADD COLUMN trace TEXT;
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

@@ -10,6 +10,7 @@ import redis
 import structlog
 from pydantic import ValidationError
 
+from pipeline import tracing
 from pipeline.contracts import Verdict, clip_key, stream_key
 from pipeline.live.look import StreamLook, look_at, open_streams
 from pipeline.transport.kafka import TransportError
@@ -56,7 +57,8 @@ class Streams:
             publisher = self._workers.connected
             if publisher is None:
                 raise TransportError("Kafka was not reached yet")
-            publisher.segment(segment, media).wait(_SEND_S)
+            with tracing.span("submit", {"unmask.clip.id": segment.stream_id, "unmask.sequence": segment.sequence}):
+                publisher.segment(segment, media).wait(_SEND_S)
         except (redis.RedisError, TransportError) as error:
             raise away(error) from error
 
