@@ -33,7 +33,7 @@ _LEAVE_S: Final = 5.0
 class OtelSpan:
     """A span that ends once."""
 
-    is_recorded = True
+    is_traced = True
 
     def __init__(self, span: Any) -> None:
         self._span = span

@@ -33,7 +33,7 @@ class Span(Protocol):
     """Something that takes time. `end` it once; `span` does so by itself."""
 
     @property
-    def is_recorded(self) -> bool:
+    def is_traced(self) -> bool:
         """Whether traces are on."""
 
     def rename(self, name: str) -> None:
@@ -53,7 +53,7 @@ class Span(Protocol):
 
 
 class _NoSpan:
-    is_recorded = False
+    is_traced = False
 
     def rename(self, name: str) -> None:
         """Traces are off."""

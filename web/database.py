@@ -178,9 +178,10 @@ _STEPS: Final = (
     CREATE INDEX rescores_of ON rescores (video);
     CREATE TABLE rescore_keys (video TEXT PRIMARY KEY) WITHOUT ROWID;
     """,
-    # The trace of who handed a video in, and of what a message is about.
+    # The traces of who handed a video in, of a stream's last segment, and of what a message is about.
     """
     ALTER TABLE videos ADD COLUMN trace TEXT;
+    ALTER TABLE streams ADD COLUMN trace TEXT;
     ALTER TABLE deliveries ADD COLUMN trace TEXT;
     """,
 )

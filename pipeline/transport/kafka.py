@@ -281,9 +281,10 @@ class Publisher:
         traced: bool = True,
     ) -> Sent:
         """Raises TransportError if no broker answers in time, or the message is too large."""
+        headers = list(headers)
         span = begin_send(topic, value, headers) if traced else NO_SPAN
         try:
-            if span.is_recorded:
+            if span.is_traced:
                 with span.active():
                     headers = inject(headers)
             sendable = [(name, raw or b"") for name, raw in headers]  # kafka-python refuses null headers
@@ -294,7 +295,7 @@ class Publisher:
             if isinstance(error, KafkaError):
                 raise _failure(topic, error) from error
             raise
-        return Sent(topic, future, end_sent(span, future) if span.is_recorded else None)
+        return Sent(topic, future, end_sent(span, future) if span.is_traced else None)
 
 
 def _failure(topic: Topic, error: KafkaError) -> TransportError:

@@ -134,19 +134,28 @@ def test_a_video_is_one_trace_from_its_upload_to_its_webhook(
     assert one_face.name not in repr([dict(span.attributes) for span in found])
 
 
-def test_a_segment_is_one_trace(served: Served, spans: Spans, bootstrap: str, store: VerdictStore, piece: Cut) -> None:
+def test_a_segment_is_one_trace(
+    served: Served,
+    spans: Spans,
+    store: VerdictStore,
+    piece: Cut,
+    receiver: tuple[str, list[dict[str, str]]],
+) -> None:
     api = served.client()
     until(lambda: api.get("/readyz").status_code == 200)
+    hook = {"url": receiver[0], "events": ["stream.ended"]}
+    assert api.post("/v1/webhooks", json=hook).status_code == 201
     stream_id = f"test-{uuid.uuid4()}"
     assert send(api, stream_id, 0, piece.media, final=True).status_code == 202
     found_by(lambda: store.record(stream_id))
     route = "POST /v1/streams/{id}/segments"
-    found = spans.trace_of(stream_id, route, "process unmask.segments", *STAGES)
+    found = spans.trace_of(stream_id, route, "process unmask.segments", "POST webhook", *STAGES)
     show(found)
     worker = f"{route} > submit > send unmask.segments > process unmask.segments"
     assert outline(found) == sorted(
         [
             route,
+            f"{route} > POST webhook",
             f"{route} > submit",
             f"{route} > submit > send unmask.segments",
             worker,
