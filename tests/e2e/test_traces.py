@@ -11,6 +11,7 @@ from pipeline.contracts import Outcome, Verdict
 from tests.e2e.service import Platform, until
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+pytestmark = pytest.mark.slow
 
 
 def test_a_collector_that_hangs_delays_no_verdict_and_keeps_no_process(one_face: Path, tmp_path: Path) -> None:

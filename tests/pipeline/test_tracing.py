@@ -121,6 +121,35 @@ def test_invalid_headers_begin_a_new_trace(spans: Spans, headers: list[tuple[str
         assert dict(tracing.inject(headers))["traceparent"].startswith(b"00-")
 
 
+@pytest.mark.parametrize(
+    ("sampler", "carried", "flags"),
+    [
+        ("parentbased_always_on", FOREIGN, "01"),
+        ("parentbased_always_on", f"{FOREIGN[:-2]}00", "00"),
+        ("always_off", FOREIGN, "00"),
+    ],
+)
+def test_the_sampler_decides_what_is_exported(
+    sampler: str, carried: str, flags: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("opentelemetry.sdk.trace")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "desk")
+    with collected() as own:
+        with tracing.span("clip", carried=[("traceparent", carried.encode())]):
+            batch = tracing.linked("score batch", [tracing.place()], {})
+            batch.end()
+            tracing.record("fetch", 0.0, 1.0, {})
+            tracing.note({"unmask.outcome": "scored"})
+            sent, exemplar = tracing.http_headers()["traceparent"], tracing.exemplar()
+        found = own.all()
+    # What is not sampled is carried on as such.
+    assert (sent[3:35], sent[-2:]) == (FOREIGN[3:35], flags)
+    assert (exemplar is not None) == batch.is_traced == (flags == "01")
+    assert {span.name for span in found} == ({"clip", "fetch", "score batch"} if flags == "01" else set())
+    assert {span.resource.attributes["service.name"] for span in found} <= {"desk"}
+
+
 def test_an_error_is_named_by_its_class_only(spans: Spans) -> None:
     with pytest.raises(FileNotFoundError), tracing.span("failing", {"unmask.clip.id": "failing"}):
         raise FileNotFoundError("/srv/videos/somebody.mp4")
