@@ -8,6 +8,7 @@ from contextlib import closing
 
 from pipeline.faces.turns import TurnFinder
 from pipeline.frame_scorer import FrameScorer
+from pipeline.stage_times import StageTimes
 from pipeline.types import Frame, Scores
 from pipeline.verdict.sequential import pooled
 from pipeline.video.clip import ClipInfo, DecodeError
@@ -30,7 +31,7 @@ class EarlyLooks:
         faces: found in them.
         not_judged: number of faces with each flaw.
         planned: frames that the whole scan takes, about.
-        seconds: time in each stage.
+        times: of the stages.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class EarlyLooks:
         self.faces = 0
         self.not_judged: Counter[str] = Counter()
         self.planned = 0
-        self.seconds: Counter[str] = Counter()
+        self.times = StageTimes()
 
     def run(self, opened: Callable[[ClipInfo], None], settles: Callable[[], bool]) -> bool:
         """Look until the verdict is settled, or until more looks are of no use; whether it is settled.
@@ -108,7 +109,7 @@ class EarlyLooks:
                 self.frames += scorer.frames
                 self.faces += scorer.faces
                 self.not_judged += scorer.not_judged
-                self.seconds.update(scorer.seconds)
+                self.times.update(scorer.times)
             return whole and scorer.error is None
 
     def _score(self, reader: ClipReader, look: Look, scorer: FrameScorer, finder: TurnFinder) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from models.checkpoint_info import Calibration
@@ -15,6 +14,7 @@ from pipeline.faces.quality import MIN_QUALITY
 from pipeline.faces.tracker import FaceTracker
 from pipeline.faces.turns import boxes_back, faces_back, turned
 from pipeline.scoring.engine import ScoringError
+from pipeline.stage_times import StageTimes
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.calibration import probability
 
@@ -27,7 +27,8 @@ class FrameScorer:
         faces: faces seen in them, scored or not.
         not_judged: number of faces with each flaw.
         error: of the first crop that could not be scored, or None.
-        seconds: time in each stage: "faces", "queue" (until the engine takes the crops), and what `timed` measures.
+        times: of the stages "faces", "queue" (until the engine takes the crops), "score" (of the last crops), and what
+            `timed` measures.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class FrameScorer:
         self.faces = 0
         self.not_judged: Counter[str] = Counter()
         self.error: ScoringError | None = None
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.times = StageTimes()
 
     def add(self, frame: Frame, *, labelled: Frame | None = None) -> tuple[Faces, int]:
         """Find the faces of a frame and submit those that are good enough. Collects scores that are ready.
@@ -74,6 +75,7 @@ class FrameScorer:
             All faces of the frame, and how many of them are scored.
         """
         self.frames += 1
+        self.times.counts["frames"] += 1
         crops = None
         height, width = frame.image.shape[:2]
         with self.timed("faces"):
@@ -83,6 +85,7 @@ class FrameScorer:
                 labelled = None if labelled is None else replace(labelled, image=upright)
             faces = self._tracker.update(frame)
             self.faces += len(faces)
+            self.times.counts["faces"] += len(faces)
             self.not_judged += flaw_counts(faces.flaws)
             good = faces.take(faces.quality >= MIN_QUALITY)
             if len(good):
@@ -90,6 +93,7 @@ class FrameScorer:
                 if self.turn:
                     crops = replace(crops, boxes=boxes_back(crops.boxes, self.turn, width, height))
         if crops is not None:
+            self.times.counts["crops"] += len(good)
             with self.timed("queue"):
                 # Crops that wait for their scores need no views any more.
                 self._waiting.append((replace(crops, views=()), self._submit(crops)))
@@ -108,14 +112,9 @@ class FrameScorer:
                 self._collect_next()
         return Scores.join(self._clip_id, self._collected)
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> AbstractContextManager[None]:
         """Add the time of a block to a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started
+        return self.times.timed(stage)
 
     def _collect_next(self) -> None:
         crops, future = self._waiting.popleft()

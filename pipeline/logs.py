@@ -10,6 +10,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from pipeline.tracing import ids
 from pipeline.visible import visible_event
 
 
@@ -28,6 +29,7 @@ def configure_logging(*, level: str = "info", as_json: bool | None = None) -> No
         as_json = not is_terminal
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -51,6 +53,12 @@ def configure_logging(*, level: str = "info", as_json: bool | None = None) -> No
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _add_trace(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Names the active span, so that a log leads to its trace."""
+    found = ids()
+    return event if found is None else {**event, **found}
 
 
 class _StandardError(io.TextIOBase):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from pipeline.scoring.engine import Engine, ScoringError
 from pipeline.scoring.group import EngineGroup
 from pipeline.several_streams import MAX_STREAMS, StreamShape, on_all_streams
 from pipeline.sources import Opened, ScanInterruptedError, Source, SourceError, SourceLimits, open_source
+from pipeline.stage_times import StageTimes
 from pipeline.types import Crops, Faces, Floats, Frame, Scores
 from pipeline.verdict.aggregate import SUPPORT_FRAMES, ClipFacts, Failure, judge, supported_people
 from pipeline.verdict.coverage import MIN_COVERAGE, Damage, Range, coverage_of
@@ -195,12 +195,18 @@ class Scanner:
 
     def _run(self, clip: _Clip, done: Callable[[str | None], bool] | None) -> bool:
         """Collect the scores, or the reason why there are none; False if the clip's verdict existed already."""
+        try:
+            return self._collect(clip, done)
+        finally:
+            clip.times().trace(size_bytes=clip.size_bytes)
+
+    def _collect(self, clip: _Clip, done: Callable[[str | None], bool] | None) -> bool:
         started = time.perf_counter()
         source = clip.source
         try:
             with open_source(source, self.source_limits, stop=clip.stopped) as opened:
-                clip.scorer.seconds["open"] = time.perf_counter() - started
-                clip.sha256 = opened.sha256
+                clip.spent.add("open", started, time.perf_counter())
+                clip.sha256, clip.size_bytes = opened.sha256, opened.size_bytes
                 if done is not None and done(opened.sha256):
                     return False
                 reading = None if self.credentials is None else self.credentials.begin(opened.fd)
@@ -251,6 +257,7 @@ class _Clip:
         self.died = False
         self.seen: list[SeenFrame]  # of a share only
         self.sha256: str | None = None
+        self.size_bytes: int | None = None
         self.credentials: Credentials | None = None
         self.decoder = "none"
         self.duration_s: float | None = None
@@ -261,7 +268,7 @@ class _Clip:
         self.looks: EarlyLooks | None = None  # of a clip whose sampling is adaptive
         self.settled = False  # by them
         self.partial_at = _PARTIAL_FRAMES
-        self.spent: Counter[str] = Counter()  # seconds of readings that gave way to another
+        self.spent = StageTimes()  # of opening, and of readings that gave way to another
         self.printed = PrintMaker() if scanner.prints else None
         self._begin(turn=0)
 
@@ -311,7 +318,7 @@ class _Clip:
             self._read(opened, None)
         if turn := self._finder.turn():
             self.scorer.finish()
-            self.spent.update(self.scorer.seconds)
+            self.spent.update(self.scorer.times)
             self._begin(turn)
             self._read(opened, None)
 
@@ -334,7 +341,7 @@ class _Clip:
             return is_settled(verdict, looks.scores, looks.planned, scanner.calibration, thresholds)
 
         self.settled = looks.run(self._describe, settles)
-        self.spent.update(looks.seconds)
+        self.spent.update(looks.times)
         if not self.settled:
             self._begin(turn=0)
         return self.settled
@@ -365,11 +372,15 @@ class _Clip:
 
     def cost(self) -> ClipCost:
         """Of all its streams."""
-        seconds: Counter[str] = Counter()
+        return ClipCost(dict(self.times().seconds), any(each.died for each in (self, *self.others)))
+
+    def times(self) -> StageTimes:
+        """Of all its streams."""
+        times = StageTimes()
         for each in (self, *self.others):
-            seconds.update(each.spent)
-            seconds.update(each.scorer.seconds)
-        return ClipCost(dict(seconds), any(each.died for each in (self, *self.others)))
+            times.update(each.spent)
+            times.update(each.scorer.times)
+        return times
 
     def _read(self, opened: Opened, longest_s: float | None) -> bool:
         """Whether it was read; not if it is longer than `longest_s`."""
@@ -443,7 +454,11 @@ class _Clip:
 
     def _opened_with(self, opened: Opened, sampling: DecodedSampling) -> ClipReader:
         scanner = self.scanner
-        return scanner.server.open(opened.fd, self.source.id, sampling, scanner.limits, self.window, stream=self.stream)
+        # The decode child starts and looks at the file.
+        with self.scorer.timed("decode"):
+            return scanner.server.open(
+                opened.fd, self.source.id, sampling, scanner.limits, self.window, stream=self.stream
+            )
 
     def _describe(self, info: ClipInfo) -> None:
         self.decoder = info.decoder

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import redis
 
+from pipeline import tracing
 from pipeline.contracts import Outcome, SourceClass, State, clip_id_of
 from pipeline.results.store import VerdictStore
 from pipeline.sources import Source, check_uri
@@ -36,11 +37,13 @@ class Item:
         uri: where workers find it.
         id: its own, or that of the part.
         part: only this is judged; None: all of it.
+        trace: that it belongs to, see `tracing.carry`; None: a new one.
     """
 
     uri: str
     id: str
     part: Window | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +133,26 @@ def submit(
     for batch in _batches(items):
         states = store.states([item.id for item in batch])
         fresh = [item for item, state in zip(batch, states, strict=True) if state is None]
-        under_way = [
-            publisher.submit(_task(item, source_class, clock(), None if sampling is None else sampling.describe()))
-            for item in fresh
-        ]
-        # Send first, then mark as known: a known clip that was never sent would wait forever.
-        for message in under_way:
-            message.wait()
-        for item in fresh:
-            store.queue(item.id)
+        how = None if sampling is None else sampling.describe()
+        spans: list[tracing.Span] = []
+        try:
+            under_way = []
+            for item in fresh:
+                spans.append(tracing.begin("submit", {"unmask.clip.id": item.id}, carried=item.trace))
+                with spans[-1].active():
+                    under_way.append(publisher.submit(_task(item, source_class, clock(), how)))
+            # Send first, then mark as known: a known clip that was never sent would wait forever.
+            for message in under_way:
+                message.wait()
+            for item in fresh:
+                store.queue(item.id)
+        except Exception as error:
+            for span in spans:
+                span.fail(type(error).__name__)
+            raise
+        finally:
+            for span in spans:
+                span.end()
         found["sent"] += len(fresh)
         found["known"] += len(batch) - len(fresh)
         sent(len(batch))

@@ -16,6 +16,7 @@ from typing import Any, Self
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from pipeline.scoring.engine import EngineStats
 
@@ -135,6 +136,11 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def open_metrics(self) -> bytes:
+        """All metrics in the OpenMetrics format, which has exemplars: a trace for each bucket of a histogram."""
+        text: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        return text
 
 
 class WeightsAge:
@@ -262,7 +268,7 @@ class HealthServer:
                 self.rfile = io.BytesIO(_read_head(self.connection))
 
             def do_GET(self) -> None:
-                status, kind, body = outer._answer(self.path.split("?", 1)[0])
+                status, kind, body = outer._answer(self.path.split("?", 1)[0], self.headers.get("Accept", ""))
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
@@ -287,8 +293,10 @@ class HealthServer:
         self._server.server_close()
         self._thread.join()
 
-    def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+    def _answer(self, path: str, accept: str) -> tuple[HTTPStatus, str, bytes]:
         if path == "/metrics":
+            if "application/openmetrics-text" in accept:
+                return HTTPStatus.OK, openmetrics.CONTENT_TYPE_LATEST, self._metrics.open_metrics()
             return HTTPStatus.OK, CONTENT_TYPE_LATEST, self._metrics.text()
         if path == "/healthz":
             stalled_s = self._clock() - self._ticked_s

@@ -54,6 +54,8 @@ ROOMS = {
         "quiet_openvino",
         "graphs",
         "detectors",
+        "otel",
+        "tracing",
         "visible",
         "logs",
         "contracts",
@@ -79,6 +81,7 @@ ROOMS = {
         "parts",
         "frames_again",
         "portraits_later",
+        "stage_times",
         "frame_scorer",
         "early_looks",
         "scanner_options",
@@ -104,6 +107,7 @@ ROOMS = {
     "web": (
         "problems",
         "headers",
+        "traces",
         "head",
         "signing",
         "database",
@@ -431,3 +435,19 @@ def test_the_web_service_needs_no_torch() -> None:
     loaded = loaded_by("import web.app, web.commands.serve, web.commands.keys")
     assert "fastapi" in loaded
     assert loaded.isdisjoint({"torch", "timm", "torchvision", "facenet_pytorch"})
+
+
+def test_traces_are_imported_only_where_they_are_asked_for() -> None:
+    modules = sources()
+    targets = {(name, target) for name, source in modules.items() for _, target in imported(source, ())}
+    assert {name for name, target in targets if target.partition(".")[0] == "opentelemetry"} == {"pipeline.otel"}
+    # redis-py imports API and SDK by itself, where they are installed.
+    loaded = loaded_by(
+        "import os\n"
+        "for name in [name for name in os.environ if name.startswith('OTEL_')]: del os.environ[name]\n"
+        "import pipeline.worker.run, pipeline.submit, pipeline.live.sender, web.app, web.commands.serve\n"
+        "from pipeline import tracing\n"
+        "with tracing.exporting('unmask-test'), tracing.span('clip'): tracing.inject()"
+    )
+    assert "pipeline.tracing" in loaded
+    assert loaded.isdisjoint({"pipeline.otel", "opentelemetry.sdk.trace.export", "opentelemetry.exporter"})

@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from pipeline import tracing
 from web.head import Heads
 from web.headers import HEADERS, Headers, SmallBodies
 from web.pages.drift import router as drift_page
@@ -37,6 +38,7 @@ from web.routes.uploads import router as uploads
 from web.routes.videos import router as videos
 from web.routes.webhooks import router as webhooks
 from web.service import Service
+from web.traces import Traces
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +116,8 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(SmallBodies)
     app.add_middleware(Heads)
     app.add_middleware(Headers)
+    if tracing.is_on():
+        app.add_middleware(Traces)
     _documented(app)
     return app
 

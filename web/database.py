@@ -195,6 +195,12 @@ _STEPS: Final = (
         video INTEGER PRIMARY KEY REFERENCES videos ON DELETE CASCADE, split TEXT NOT NULL
     );
     """,
+    # The traces of who handed a video in, of a stream's last segment, and of what a message is about.
+    """
+    ALTER TABLE videos ADD COLUMN trace TEXT;
+    ALTER TABLE streams ADD COLUMN trace TEXT;
+    ALTER TABLE deliveries ADD COLUMN trace TEXT;
+    """,
 )
 # A writer waits this long for another one, in seconds.
 _BUSY_S: Final = 30.0

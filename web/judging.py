@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from pipeline import tracing
 from pipeline.clip_report import ClipReport
 from pipeline.contracts import Outcome, State, Verdict
 from pipeline.first_print import print_of
@@ -294,7 +295,10 @@ class Judge:
         try:
             with self._opened(video) as source:
                 is_known = self._options.known_first and self._look_first(scanner, video, source)
-                report = scanner.scan(source, stop=self._stops(video.id), part=video.upload.part)
+                with tracing.span("judge", {"unmask.clip.id": video.id}, carried=video.trace):
+                    report = scanner.scan(source, stop=self._stops(video.id), part=video.upload.part)
+                    if report is not None:
+                        tracing.note({"unmask.outcome": str(report.verdict.outcome)})
         except ScanInterruptedError:
             self._videos.requeue(video.id)
             return

@@ -10,6 +10,7 @@ import redis
 import structlog
 from pydantic import ValidationError
 
+from pipeline import tracing
 from pipeline.contracts import Verdict, clip_key, stream_key
 from pipeline.live.look import StreamLook, look_at, open_streams
 from pipeline.transport.kafka import TransportError
@@ -56,7 +57,11 @@ class Streams:
             publisher = self._workers.connected
             if publisher is None:
                 raise TransportError("Kafka was not reached yet")
-            publisher.segment(segment, media).wait(_SEND_S)
+            if segment.final and (trace := tracing.carry()) is not None:
+                with self._database.write() as rows:
+                    rows.execute("UPDATE streams SET trace = ? WHERE id = ?", (trace, segment.stream_id))
+            with tracing.span("submit", {"unmask.clip.id": segment.stream_id, "unmask.sequence": segment.sequence}):
+                publisher.segment(segment, media).wait(_SEND_S)
         except (redis.RedisError, TransportError) as error:
             raise away(error) from error
 
@@ -125,7 +130,10 @@ class Streams:
             if verdict is None:
                 return False
             found = {"outcome": verdict.outcome, "label": verdict.label, "probability": verdict.suspicion}
-            self._notify(rows, row["key_id"] or "", WebhookEvent.STREAM_ENDED, {"stream": row["id"], **found})
+            # Of the stream's last segment, which may have come after `row` was read.
+            (trace,) = rows.execute("SELECT trace FROM streams WHERE id = ?", (row["id"],)).fetchone()
+            with tracing.continuing(trace):
+                self._notify(rows, row["key_id"] or "", WebhookEvent.STREAM_ENDED, {"stream": row["id"], **found})
         return True
 
     def _claim(self, key: Key, stream_id: str) -> None:

@@ -72,7 +72,7 @@ class Submitter:
         return video
 
     def _send(self, publisher: Publisher, source_class: SourceClass, videos: Sequence[Video]) -> None:
-        items = [Item(self._uri(video), video.id, video.upload.part) for video in videos]
+        items = [Item(self._uri(video), video.id, video.upload.part, video.trace) for video in videos]
         try:
             submit(items, publisher=publisher, store=self._workers.verdicts, source_class=source_class)
         except (redis.RedisError, TransportError) as error:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from pipeline import tracing
 from pipeline.clip_report import AppliedThresholds, ClipReport
 from pipeline.contracts import Label, Outcome, SourceClass, State, Verdict
 from pipeline.credentials import Credentials
@@ -76,6 +77,7 @@ class Video:
         round: of reviewing; None before it is judged.
         answer: what the reviewing came to; None: it is open.
         golden: its answer is known, and it checks reviewers; None: it does not.
+        trace: of the request that handed it in, see `tracing.carry`.
     """
 
     n: int
@@ -95,6 +97,7 @@ class Video:
     round: Round | None
     answer: Choice | None
     golden: Choice | None
+    trace: str | None
 
 
 class Videos:
@@ -143,7 +146,7 @@ class Videos:
                 raise busy(f"{waiting} videos are waiting to be judged", 10)
             rows.execute(
                 "INSERT INTO videos (id, key_id, idempotency, name, source_class, uri, media_type, size_bytes, sha256, "
-                "start_s, end_s, state, created_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "start_s, end_s, trace, state, created_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     id_,
                     key_id,
@@ -156,6 +159,7 @@ class Videos:
                     upload.sha256,
                     upload.start_s,
                     upload.end_s,
+                    tracing.carry(),
                     State.QUEUED,
                     # As clients see it, in whole microseconds: they may ask for those from this moment on.
                     datetime.fromtimestamp(time.time(), UTC).timestamp(),
@@ -222,7 +226,7 @@ class Videos:
         """Keep a verdict and its pictures; None if the video was deleted meanwhile."""
         verdict = report.verdict
         with self._database.write() as rows:
-            row = rows.execute("SELECT n, key_id, name FROM videos WHERE id = ?", (id_,)).fetchone()
+            row = rows.execute("SELECT n, key_id, name, trace FROM videos WHERE id = ?", (id_,)).fetchone()
             if row is None:
                 return None
             rows.execute(
@@ -270,8 +274,10 @@ class Videos:
                 events.append(WebhookEvent.FLAGGED)
             if verdict.outcome is not Outcome.SCORED:
                 events.append(WebhookEvent.FAILED)
-            for event in events:
-                self._notify(rows, row["key_id"], event, {"video": id_, "name": row["name"], **found})
+            # The thread that found the verdict has no trace, or another one.
+            with tracing.continuing(row["trace"]):
+                for event in events:
+                    self._notify(rows, row["key_id"], event, {"video": id_, "name": row["name"], **found})
             return self._read(rows, id_)
 
     def complete(self, id_: str, report: ClipReport) -> None:
@@ -473,4 +479,5 @@ def video_of(row: sqlite3.Row) -> Video:
         None if row["round"] is None else Round(row["round"]),
         None if row["answer"] is None else Choice(row["answer"]),
         None if row["golden"] is None else Choice(row["golden"]),
+        row["trace"],
     )

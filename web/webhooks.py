@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import structlog
 
+from pipeline import tracing
 from pipeline.http_fetch import FetchError, StoppedError, post
 from pipeline.sources import SourceError
 from pipeline.worker.access import UriAllow
@@ -247,14 +248,23 @@ class Webhooks:
         """Send once; returns what went wrong."""
         body, now_s = row["body"].encode(), int(time.time())
         headers = self.signer.headers(f"msg_{row['webhook']}_{row['n']}", now_s, body)
-        try:
-            status = post(row["url"], body, headers, guard=self._allow, stop=self._stopping.is_set)
-        except StoppedError:
-            return "the service was stopped"
-        except (FetchError, SourceError) as error:
-            # The guard is that of URIs, and names its own setting.
-            return str(error).replace("UNMASK_URI_ALLOW", "UNMASK_WEBHOOK_ALLOW")
-        return None if 200 <= status < 300 else f"the answer was {status}"
+        facts = {"http.request.method": "POST", "unmask.event": row["event"], "http.request.resend_count": row["tries"]}
+        # The receiver's address may be a secret: it is no attribute.
+        with tracing.span("POST webhook", facts, kind="client", carried=row["trace"]) as span:
+            headers |= tracing.http_headers()
+            try:
+                status = post(row["url"], body, headers, guard=self._allow, stop=self._stopping.is_set)
+            except StoppedError:
+                return "the service was stopped"
+            except (FetchError, SourceError) as error:
+                span.fail(type(error).__name__)
+                # The guard is that of URIs, and names its own setting.
+                return str(error).replace("UNMASK_URI_ALLOW", "UNMASK_WEBHOOK_ALLOW")
+            span.set({"http.response.status_code": status})
+            if 200 <= status < 300:
+                return None
+            span.fail(str(status))
+            return f"the answer was {status}"
 
     def _record(self, row: sqlite3.Row, error: str | None) -> None:
         tries = row["tries"] + 1
@@ -305,8 +315,8 @@ def enqueue(rows: sqlite3.Connection, owner: str, event: WebhookEvent, data: dic
         happened_at = datetime.fromtimestamp(now_s, UTC).isoformat().replace("+00:00", "Z")
         body = json.dumps({"type": event, "timestamp": happened_at, "data": data})
         rows.execute(
-            "INSERT INTO deliveries (webhook, event, body, state, made_s, due_s) VALUES (?, ?, ?, ?, ?, ?)",
-            (webhook, event, body, DeliveryState.WAITING, now_s, now_s),
+            "INSERT INTO deliveries (webhook, event, body, state, made_s, due_s, trace) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (webhook, event, body, DeliveryState.WAITING, now_s, now_s, tracing.carry()),
         )
 
 

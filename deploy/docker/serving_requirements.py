@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Serving reads graphs with OpenVINO; these are of training, of GPUs and of making graphs.
 WITHOUT = frozenset({"torch", "torchvision", "timm", "facenet-pytorch", "safetensors", "huggingface_hub"})
-EXTRAS = ("oidc", "pdf", "remote", "serve", "timestamp")
+EXTRAS = ("oidc", "otel", "pdf", "remote", "serve", "timestamp")
 
 
 def main() -> None:

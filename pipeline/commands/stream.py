@@ -35,6 +35,7 @@ def publish(
     """
     from pipeline.commands.services import reaching, services
     from pipeline.live.sender import send
+    from pipeline.tracing import exporting
     from pipeline.transport.kafka import Publisher, ensure_topics
     from pipeline.transport.messages import ContractError, check_id
 
@@ -46,7 +47,7 @@ def publish(
     try:
         with exit_on_error(), reaching():
             ensure_topics(settings.kafka)
-            with Publisher(settings.kafka) as publisher:
+            with exporting("unmask-stream"), Publisher(settings.kafka) as publisher:
                 sent = send(
                     source,
                     stream_id,

@@ -61,6 +61,7 @@ def run(
     from pipeline.results.store import VerdictStore, connect
     from pipeline.settings import Settings
     from pipeline.submit import submit
+    from pipeline.tracing import exporting
     from pipeline.transport.kafka import Publisher, ensure_topics
     from pipeline.video.sampling import parse_sampling
 
@@ -80,7 +81,11 @@ def run(
             items, unnamed = _items(found.sources, part)
             store = VerdictStore(connect(settings.redis), ttl_s=settings.ttl_s)
             ensure_topics(settings.kafka)
-            with Publisher(settings.kafka) as publisher, Progress(console=console) as progress:
+            with (
+                exporting("unmask-submit"),
+                Publisher(settings.kafka) as publisher,
+                Progress(console=console) as progress,
+            ):
                 bar = progress.add_task("submitting", total=len(items))
                 done = submit(
                     items,

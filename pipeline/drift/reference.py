@@ -137,7 +137,7 @@ def make_reference(
         most = max((sum(bool(sum(each.get(measure.name, ()))) for each in counts) for measure in MEASURES), default=0)
         raise DriftError(
             f"a reference needs a measure that at least {LEAST_VIDEOS} videos have; of {len(counts)} videos, at most "
-            f"{most} have one (crops with landmarks have scores and quality, those of a known source width a face width)"
+            f"{most} have one (crops with landmarks have scores and quality, those of known source width a face width)"
         )
     values: Mapping[str, Any] = {
         "made_at": made_at,

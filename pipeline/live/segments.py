@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from pipeline.faces.tracker import FaceTracker
@@ -94,14 +94,21 @@ def score_segment(
     finder = TurnFinder(scanner.detector) if turn is None else None
     end_s, decoded, decoder = segment.start_s, 0, "none"
     error: str | None = None
+    times = scorer.times
     try:
-        with (
-            _opened(segment, media, scanner.source_limits, guard, stop) as fd,
-            scanner.server.open(fd, segment.stream_id, fixed(scanner.sampling), scanner.limits) as reader,
-        ):
+        with ExitStack() as stack:
+            with times.timed("open"):
+                fd = stack.enter_context(_opened(segment, media, scanner.source_limits, guard, stop))
+            with times.timed("decode"):
+                opened = scanner.server.open(fd, segment.stream_id, fixed(scanner.sampling), scanner.limits)
+                reader = stack.enter_context(opened)
             decoder = reader.info.decoder
             tracker_start_s = clock_s
-            for frame in reader:
+            while True:
+                with times.timed("decode"):
+                    frame = next(reader, None)
+                if frame is None:
+                    break
                 if stop():
                     raise ScanInterruptedError
                 stream_s = segment.start_s + frame.t_s
@@ -119,6 +126,7 @@ def score_segment(
     except (DecodeError, SourceError) as failure:
         error = str(failure)
     scores = scorer.finish()
+    times.trace(size_bytes=len(media) if segment.uri is None else None)
     if finder is not None and (found := finder.turn()):
         return score_segment(
             scanner,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pipeline import tracing
 from pipeline.live.cutter import Cut, cut
 from pipeline.transport.kafka import Publisher
 from pipeline.transport.messages import ContentType, Segment
@@ -61,7 +62,8 @@ def send(
             final=following is None,
             content_type=ContentType.MPEG_TS,
         )
-        publisher.segment(segment, piece.media).wait()
+        with tracing.span("submit", {"unmask.clip.id": stream_id, "unmask.sequence": count}):
+            publisher.segment(segment, piece.media).wait()
         count, encoded, piece = count + 1, encoded + piece.encoded, following
     return SentStream(count, encoded, end_s)
 

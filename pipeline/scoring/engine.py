@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import structlog
 
 from models.errors import UnmaskError
+from pipeline import tracing
 from pipeline.scoring.backend import Backend
 from pipeline.scoring.batcher import MicroBatcher
 from pipeline.types import Floats, Image
@@ -37,6 +39,8 @@ class _Request:
     future: Future[Floats]
     logits: Floats
     left: int
+    # Of the clip's span, for the batches that score it.
+    place: Any = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, position: int, logit: float) -> None:
@@ -147,7 +151,7 @@ class Engine:
         if len(pixels) == 0:
             future.set_result(np.zeros(0, np.float32))
             return future
-        request = _Request(future, np.zeros(len(pixels), np.float32), left=len(pixels))
+        request = _Request(future, np.zeros(len(pixels), np.float32), len(pixels), tracing.place())
         self._batcher.put([_Item(crop, request, i) for i, crop in enumerate(pixels)])
         return future
 
@@ -227,7 +231,15 @@ class Engine:
     def _start(self, items: Sequence[_Item], alone: Sequence[_Item] = ()) -> None:
         """Score a batch, then the items of `alone` one by one, all in the slot that the caller has acquired."""
 
+        span = tracing.NO_SPAN
+        if tracing.is_on():
+            facts: dict[str, str | int] = {"unmask.crops": len(items), "unmask.backend": self.backend.name}
+            span = tracing.linked("score batch", (item.request.place for item in items), facts)
+
         def done(result: Floats | Exception) -> None:
+            if isinstance(result, Exception):
+                span.fail(type(result).__name__)
+            span.end()
             retry = self._finish(items, result) or alone
             if retry:
                 self._start(retry[:1], retry[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,9 +16,11 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLarg
 
 from models.errors import UnmaskError
 from pipeline.contracts import Topic
+from pipeline.tracing import NO_SPAN, inject
 from pipeline.transport.letters import Headers, LetterBytes, short_letter, whole_letter
 from pipeline.transport.messages import Segment, VideoTask
 from pipeline.transport.security import client_options
+from pipeline.transport.traced import begin_send, end_sent
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +35,7 @@ _DELIVERY_S = 120.0
 _TOPIC_READY_S = 60.0
 # A probe wants its answer within seconds.
 _CHECK_S = 1.0
+_SPAN_S = 1.0
 _ANSWER_S = 2.0
 
 
@@ -119,6 +123,7 @@ class Sent:
 
     topic: Topic
     _future: Any
+    _traced: threading.Event | None = None
 
     def wait(self, patience_s: float = _DELIVERY_S + _BLOCK_S) -> None:
         """Wait until all replicas have it.
@@ -130,6 +135,9 @@ class Sent:
             self._future.get(patience_s)
         except KafkaError as error:
             raise _failure(self.topic, error) from error
+        if self._traced is not None:
+            # Kafka's thread ends the span, and then the caller may end the one around it.
+            self._traced.wait(_SPAN_S)
 
 
 class Publisher:
@@ -237,7 +245,8 @@ class Publisher:
         for number, form in enumerate(forms, 1):
             letter = form()
             try:
-                self._send(Topic.DEAD, letter.key, letter.value, letter.headers).wait()
+                # The message's own headers: sent again, it continues the trace that it came with.
+                self._send(Topic.DEAD, letter.key, letter.value, letter.headers, traced=False).wait()
             except (TooLargeError, AssertionError, TypeError, ValueError) as refused:
                 log.warning("dead letter refused", form=number, error=_describe_error(refused))
                 if number == len(forms):
@@ -262,15 +271,31 @@ class Publisher:
         self.close()
 
     def _send(
-        self, topic: Topic, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+        self,
+        topic: Topic,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None = None,
+        *,
+        traced: bool = True,
     ) -> Sent:
         """Raises TransportError if no broker answers in time, or the message is too large."""
+        headers = list(headers)
+        span = begin_send(topic, value, headers) if traced else NO_SPAN
         try:
+            if span.is_traced:
+                with span.active():
+                    headers = inject(headers)
             sendable = [(name, raw or b"") for name, raw in headers]  # kafka-python refuses null headers
             future = self._producer.send(str(topic), key=key, value=value, headers=sendable, partition=partition)
-            return Sent(topic, future)
-        except KafkaError as error:
-            raise _failure(topic, error) from error
+        except BaseException as error:
+            span.fail(type(error).__name__)
+            span.end()
+            if isinstance(error, KafkaError):
+                raise _failure(topic, error) from error
+            raise
+        return Sent(topic, future, end_sent(span, future) if span.is_traced else None)
 
 
 def _failure(topic: Topic, error: KafkaError) -> TransportError:

@@ -14,13 +14,15 @@ import redis
 import stamina
 import structlog
 
+from pipeline import tracing
 from pipeline.contracts import Verdict
 from pipeline.parts.store import PartStore
 from pipeline.results.store import VerdictStore
 from pipeline.sources import ScanInterruptedError
 from pipeline.telemetry import Metrics
-from pipeline.transport.consumer import Delivery, TaskConsumer
+from pipeline.transport.consumer import GROUP, Delivery, TaskConsumer
 from pipeline.transport.kafka import Publisher, Sent, TooLargeError, TransportError
+from pipeline.transport.traced import processing
 from pipeline.weights.leases import Scanners
 from pipeline.worker.access import UriAllow
 
@@ -28,8 +30,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# Headers that are passed on to results.
-_TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 _WAIT_MAX_S = 2.0
 # Of the tries: with the longest wait, a warning each minute.
 _WARN_EVERY = 30
@@ -187,6 +187,7 @@ class ServedMessage(ABC):
 
     def dead_letter(self, error: str, *, stage: str, attempts: int) -> None:
         """Send the message to the dead letters, and wait for the acknowledgement."""
+        tracing.note({"unmask.dead_letter": stage}, error=f"dead_letter.{stage}")
         delivery = self.delivery
         self.retry_until_lost(
             lambda: self.service.publisher.dead(
@@ -221,8 +222,8 @@ class ServedMessage(ABC):
         self.retry_until_lost(lambda: send().wait())
 
     def trace_headers(self) -> list[tuple[str, bytes | None]]:
-        """The message's headers that are passed on: those of its trace."""
-        return [(name, text) for name, text in self.delivery.headers if name in _TRACE_HEADERS]
+        """The message's headers that are passed on: those of its trace. A worker that traces replaces them."""
+        return [(name, text) for name, text in self.delivery.headers if name in tracing.TRACE_HEADERS]
 
     def wait(self, seconds: float) -> None:
         """Pause between two tries.
@@ -236,6 +237,11 @@ class ServedMessage(ABC):
 
 def serve(message: ServedMessage) -> None:
     """Serve a message: whatever happens, it is done, dead-lettered, or left to another worker."""
+    with processing(message.delivery.topic, message.delivery, GROUP):
+        _serve(message)
+
+
+def _serve(message: ServedMessage) -> None:
     try:
         try:
             with message.service.slots.held(message.delivery):
@@ -252,6 +258,7 @@ def serve(message: ServedMessage) -> None:
     except HandedBackError as reason:
         message.service.metrics.handed_back.inc()
         log.info("handed back", reason=str(reason))
+        tracing.note({"unmask.handed_back": True})
         if not message.gone():
             message.service.consumer.leave(message.delivery)
     except Exception:

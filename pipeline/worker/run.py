@@ -11,7 +11,7 @@ import redis
 import stamina
 import structlog
 
-from pipeline import assembly
+from pipeline import assembly, tracing
 from pipeline.contracts import VIDEO_TOPICS, Topic
 from pipeline.detectors import load_all
 from pipeline.live.store import StreamStore
@@ -68,6 +68,7 @@ def run(options: ScannerOptions, weights: str | None, settings: Settings) -> Non
     clips = options.clips_at_once
     follower = _follower(options, weights, settings, client, metrics)
     with ExitStack() as stack:
+        stack.enter_context(tracing.exporting("unmask-worker"))
         server = stack.enter_context(
             HealthServer(metrics, health.checks, facts=health.facts, host=settings.http_host, port=settings.http_port)
         )
@@ -183,7 +184,7 @@ def _connect(bootstrap: str, clips: int, signals: _Signals, tick: Callable[[], N
 
 def _observe(metrics: Metrics, cost: ClipCost) -> None:
     for stage, seconds in cost.seconds.items():
-        metrics.stage_seconds.labels(stage).observe(seconds)
+        metrics.stage_seconds.labels(stage).observe(seconds, tracing.exemplar())
     metrics.decoder_deaths.inc(cost.decoder_died)
 
 

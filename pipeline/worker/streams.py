@@ -14,6 +14,7 @@ import redis
 import structlog
 
 from models.errors import UnmaskError
+from pipeline import tracing
 from pipeline.contracts import ScoredFace, Verdict
 from pipeline.faces.tracker import FaceTracker
 from pipeline.live.segments import SegmentResult, score_segment
@@ -202,6 +203,7 @@ class _LiveSegment(ServedMessage):
             log.warning("no segment", error=str(error))
             self.dead_letter(str(error), stage="parse", attempts=0)
         else:
+            tracing.note({"unmask.clip.id": segment.stream_id, "unmask.sequence": segment.sequence})
             with structlog.contextvars.bound_contextvars(clip_id=segment.stream_id):
                 try:
                     self._apply(segment)
@@ -276,7 +278,8 @@ class _LiveSegment(ServedMessage):
                 return None
         if result is not None:
             age_s = max(0.0, streams.clock() - self.delivery.timestamp_s)
-            self.service.metrics.segment_seconds.observe(age_s)
+            self.service.metrics.segment_seconds.observe(age_s, tracing.exemplar())
+            tracing.note({"unmask.outcome": str(verdict.outcome)})
             log.debug(
                 "running verdict",
                 sequence=segment.sequence,

@@ -11,6 +11,7 @@ import redis
 import structlog
 from pydantic import ValidationError
 
+from pipeline import tracing
 from pipeline.contracts import Outcome, Provenance, Verdict
 from pipeline.parts.store import PartStore
 from pipeline.scan import LongClipError, Scanner
@@ -59,7 +60,8 @@ class VideoMessage(ServedMessage):
             log.warning("no task", error=str(error))
             self.dead_letter(str(error), stage="parse", attempts=0)
         else:
-            metrics.clip_age_seconds.observe(max(0.0, time.time() - task.submitted_at))
+            tracing.note(_facts_of(task))
+            metrics.clip_age_seconds.observe(max(0.0, time.time() - task.submitted_at), tracing.exemplar())
             with (
                 # Its weights stay the same to its end.
                 self.service.scanners.of(task.video_id) as self._scanner,
@@ -142,7 +144,11 @@ class VideoMessage(ServedMessage):
             self.dead_letter(verdict.error or "", stage="score", attempts=attempt)
         metrics = self.service.metrics
         metrics.clips.labels(verdict.outcome, task.source_class).inc()
-        metrics.clip_seconds.observe(time.monotonic() - self.started_s)
+        metrics.clip_seconds.observe(time.monotonic() - self.started_s, tracing.exemplar())
+        facts: dict[str, str | int] = {"unmask.outcome": str(verdict.outcome), "unmask.attempt": attempt}
+        if verdict.label is not None:
+            facts["unmask.label"] = str(verdict.label)
+        tracing.note(facts, error="model_error" if verdict.outcome is Outcome.MODEL_ERROR else None)
         log.info("verdict", outcome=str(verdict.outcome), probability=verdict.probability, attempt=attempt)
 
     def _verdict(self, task: VideoTask, attempt: int) -> tuple[int, _Stored]:
@@ -268,6 +274,11 @@ def fingerprint(source_sha256: str, provenance: Provenance) -> str:
     """What a verdict depends on, as 64 hex digits: the bytes, the weights, the face detector and the sampling."""
     parts = [source_sha256, *provenance.weights_sha256, provenance.input_spec, provenance.detector, provenance.sampling]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _facts_of(task: VideoTask) -> dict[str, str | int]:
+    facts: dict[str, str | int] = {"unmask.clip.id": task.video_id, "unmask.source_class": str(task.source_class)}
+    return facts if task.part is None else {**facts, "unmask.part": task.part.index, "unmask.parts": task.part.count}
 
 
 def _unscored(scanner: Scanner, task: VideoTask, failure: Failure) -> Verdict:

@@ -101,6 +101,7 @@ def run(
     from pipeline.logs import configure_logging
     from pipeline.scanner_options import ScannerOptions
     from pipeline.settings import Settings
+    from pipeline.tracing import exporting
     from pipeline.transport.security import KafkaSecurity
     from pipeline.video.sampling import Fps
 
@@ -157,14 +158,15 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn ends at the first one, and raises it again at the end, for the handler before its own.
             signal.signal(number, _ended)
-        server = http_server(create_app(service), proxy)
+        with exporting("unmask-serve"):
+            server = http_server(create_app(service), proxy)
 
-        def end() -> None:
-            server.should_exit = True
+            def end() -> None:
+                server.should_exit = True
 
-        service.judge.failed = end
-        service.is_ending = lambda: server.should_exit
-        server.run(sockets=[listening])
+            service.judge.failed = end
+            service.is_ending = lambda: server.should_exit
+            server.run(sockets=[listening])
     if service.judge.error is not None:
         fail(service.judge.error)
 

@@ -29,6 +29,7 @@ from tests import media
 from tests.pipeline.quick import QuickNetwork
 from tests.pipeline.records import record
 from tests.pipeline.worker.serving import committed_to_the_end, judged, published, serving, task, until
+from tests.spans import collected, outline, show
 
 SAMPLING = "fps=4"
 
@@ -92,6 +93,41 @@ def test_the_verdict_equals_that_of_the_whole_video(
     assert verdict.probability == pytest.approx(whole.probability, abs=0.01)
     assert verdict.provenance == whole.provenance
     assert [face.index for face in verdict.frames] == [face.index for face in whole.frames]
+
+
+def test_all_parts_are_in_the_videos_trace(
+    bootstrap: str,
+    splitting: Callable[[TaskConsumer], Service],
+    publisher: Publisher,
+    store: VerdictStore,
+    long_clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("opentelemetry.sdk.trace")
+    monkeypatch.setattr(VerdictStore, "duplicate", lambda store, fingerprint: None)
+    asked = task(long_clip, sampling=SAMPLING)
+    with collected() as spans, serving(bootstrap, splitting):
+        judged(asked, publisher, store)
+        until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
+        found = spans.trace_of(asked.video_id, "send unmask.verdicts")
+    show(found)
+    send, process = "send unmask.videos", "process unmask.videos"
+    part = f"{send} > {process} > {send} > {process}"
+    stages = ("fetch", "decode", "faces", "score")
+    assert outline(found) == sorted(
+        [
+            send,
+            f"{send} > {process}",
+            # The clip was opened to find out how long it is.
+            *(f"{send} > {process} > {name}" for name in stages[:2]),
+            *[f"{send} > {process} > {send}"] * 3,
+            *[part] * 3,
+            *[f"{part} > {name}" for name in stages] * 3,
+            f"{part} > send unmask.verdicts",
+        ]
+    )
+    shares = sorted(span.attributes["unmask.part"] for span in found if "unmask.part" in span.attributes)
+    assert shares == [0, 1, 2]
 
 
 def test_a_video_that_cannot_be_searched_is_judged_whole(
