@@ -170,6 +170,8 @@ def connected(address: str | None) -> Iterator[Any]:
     before = signal.getsignal(signal.SIGTERM)
     # None is no address for ray: it would take one from RAY_ADDRESS.
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": True, "logging_level": "warning"}
+    # numpy's BLAS would start a thread for each core in each actor, and nothing here uses them: see `pipeline.cli`.
+    options["runtime_env"] = {"env_vars": {"OPENBLAS_NUM_THREADS": "1"}}
     if address is None:
         options["include_dashboard"] = False
     try:

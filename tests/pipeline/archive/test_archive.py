@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,13 +32,19 @@ from tests.weights import small_weights
 
 # As a console script runs it: worker processes import the main module again.
 DRIVER = """
+import os, resource
 import typer
 from pipeline.commands.archive import run
 if __name__ == "__main__":
+    if limit := os.environ.get("MAX_FILE"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     app = typer.Typer()
     app.command()(run)
     app()
 """
+
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +82,12 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def driver(folder: Path, arguments: Sequence[object]) -> subprocess.Popen[str]:
+def driver(folder: Path, arguments: Sequence[object], **environment: str) -> subprocess.Popen[str]:
     """The command in a process of its own, which can be killed."""
     (script := folder / "driver.py").write_text(DRIVER)
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -167,6 +174,12 @@ def test_an_archive_has_the_records_of_a_scan(
     listed(tmp_path, names)
     damaged = out / "part-00001.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1])
+    # But not by a worker that judges otherwise than the first one, as on a machine of a cluster with other files.
+    plan = (out / "plan.json").read_text()
+    (out / "plan.json").write_text(plan.replace('"input_spec": "', '"input_spec": "other'))
+    refused = call(*command)
+    assert (refused.exit_code, "input_spec was" in refused.output) == (2, True), refused.output
+    (out / "plan.json").write_text(plan)
     assert call(*command).exit_code == 3
     assert len(rows(out)) == 4
 
@@ -231,6 +244,86 @@ def test_a_killed_worker_is_replaced_and_a_poisonous_file_gets_an_outcome(
     assert [row["uri"] for row in rows(out)] == uris
     assert (server.asked["poison.mp4"], server.asked["a.mp4"], server.asked["c.mp4"]) == (3, 1, 1)
     is_complete(out, 2)
+
+
+def test_a_poisonous_file_is_found_without_the_journal_of_the_killed_worker(
+    clip: Path, weights: str, server: ClipServer, tmp_path: Path
+) -> None:
+    """As where a part's next worker is on another machine, and the output behind a URI."""
+    out = tmp_path / "out"
+
+    def lose(pid: int) -> None:
+        shutil.rmtree(out / "journal", ignore_errors=True)
+        kill(pid)
+
+    server.before["poison.mp4"] = lose
+    uris = [server.uri(f"{name}.mp4", clip) for name in ("a", "poison", "b")]
+    command = (listed(tmp_path, uris), "--out", out, "--weights", weights, "--workers", 2)
+    assert (done := call(*command)).exit_code == 3, done.output
+    assert [row["outcome"] for row in rows(out)] == ["scored", "model_error", "scored"]
+    assert server.asked["poison.mp4"] == 2
+    is_complete(out, 1)
+
+
+def test_a_full_disk_is_named(clip: Path, weights: str, tmp_path: Path) -> None:
+    """A limit on the size of files takes the part of the disk."""
+    # Graph and compiled networks are made before it.
+    assert call(listed(tmp_path, [clip]), "--out", tmp_path / "other", "--weights", weights).exit_code == 0
+    (manifest := tmp_path / "clips.csv").write_text("uri,id\n" + "".join(f"{clip},id{n}\n" for n in range(24)))
+    out = tmp_path / "out"
+    command = (manifest, "--out", out, "--weights", weights, "--workers", 1)
+    with driver(tmp_path, command, MAX_FILE="9000") as process:
+        said, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, said
+    assert f"Error: {out}/journal/part-0" in said.replace("\n", "")
+    assert "File too large" in said
+    # Decoders met the limit too: their files' records stay.
+    assert call(*command).exit_code == 3
+    assert {row["outcome"] for row in rows(out)} == {"scored", "over_limit"}
+    assert [row["id"] for row in rows(out)] == [f"id{n}" for n in range(24)]
+    is_complete(out, 2)
+
+
+@pytest.mark.slow
+def test_a_machine_of_a_cluster_vanishes(
+    clip: Path, weights: str, server: ClipServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install 'unmask[ray]'")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, sys.path)]))
+    from ray.cluster_utils import Cluster
+
+    before = signal.getsignal(signal.SIGTERM)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    machine = cluster.add_node(num_cpus=1)
+
+    asked, gone = threading.Event(), threading.Event()
+
+    def hold(_: int) -> None:
+        del server.before["b.mp4"]
+        asked.set()
+        gone.wait()
+
+    try:
+        server.before["b.mp4"] = hold
+        uris = [server.uri(f"{name}.mp4", clip) for name in "abc"]
+        command: tuple[object, ...] = (listed(tmp_path, uris), "--out", tmp_path / "out", "--weights", weights)
+        command += ("--engine", "ray", "--ray-address", cluster.address, "--processes", 1, "--workers", 1)
+        with driver(tmp_path, command) as process:
+            assert asked.wait(120)
+            cluster.remove_node(machine, allow_graceful=False)
+            cluster.add_node(num_cpus=1)
+            gone.set()
+            said, _ = process.communicate(timeout=100)
+        assert process.returncode == 0, said
+    finally:
+        gone.set()
+        cluster.shutdown()
+        signal.signal(signal.SIGTERM, before)
+    assert [(row["uri"], row["outcome"]) for row in rows(tmp_path / "out")] == [(uri, "scored") for uri in uris]
+    assert server.asked == {"a.mp4": 1, "b.mp4": 2, "c.mp4": 1}
+    is_complete(tmp_path / "out", 1)
 
 
 def test_stores(clip: Path, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
