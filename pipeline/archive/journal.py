@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -38,14 +37,14 @@ class Journal:
     """
 
     def __init__(self, folder: Path, part: int) -> None:
-        self._folder, self._pattern = folder, f"part-{part:05d}.*.jsonl"
+        self._folder, self._part = folder, part
         self._path = folder / f"part-{part:05d}.{secrets.token_hex(4)}.jsonl"
         # Where each record is: a part's records may be too large to hold them.
         self._places: dict[int, tuple[Path, int, int]] = {}
         self.suspects: set[int] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(folder.glob(self._pattern)):
+            for path in _files(folder, part):
                 self._read(path)
             self.suspects -= self._places.keys()
             self._file = self._path.open("wb", buffering=0)
@@ -91,10 +90,7 @@ class Journal:
 
     def delete(self) -> None:
         """Delete this part's journals: its Parquet file is complete."""
-        for path in self._folder.glob(self._pattern):
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # other parts are under way
-            self._folder.rmdir()
+        delete_journals(self._folder, self._part)
 
     def _read(self, path: Path) -> None:
         begun: set[int] = set()
@@ -133,6 +129,16 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def delete_journals(folder: Path, part: int) -> None:
+    """Delete what earlier tries of a part have left; the folder stays, since other parts may be about to use it."""
+    for path in _files(folder, part):
+        path.unlink(missing_ok=True)
+
+
+def _files(folder: Path, part: int) -> list[Path]:
+    return sorted(folder.glob(f"part-{part:05d}.*.jsonl"))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

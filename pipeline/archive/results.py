@@ -7,9 +7,11 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.archive.journal import delete_journals
 from pipeline.archive.output import OutFolder, scratch
 from pipeline.archive.part import AGAIN
 from pipeline.archive.plan import Plan, part_name
@@ -81,7 +83,7 @@ def complete_parts(out: OutFolder, plan: Plan, which: Iterable[int] | None = Non
     return found
 
 
-def begin_again(out: OutFolder, markers: Iterable[Marker]) -> int:
+def begin_again(out: OutFolder, plan: Plan, markers: Iterable[Marker]) -> int:
     """Let the next run judge what may pass by now: of these parts, files that were unavailable, shed or model_error.
 
     Returns:
@@ -94,6 +96,8 @@ def begin_again(out: OutFolder, markers: Iterable[Marker]) -> int:
     for marker in markers:
         if marker.retryable:
             out.delete(SUCCESS)
+            # A worker that was killed after its marker has left its journal, with the outcomes that are tried again.
+            delete_journals(out.journals(plan.id), marker.part)
             write_marker(out, marker, AGAIN)
             out.delete(part_name(marker.part, "done"))
             files += marker.retryable
@@ -137,5 +141,7 @@ def write_results(out: OutFolder, plan: Plan, markers: Mapping[int, Marker]) -> 
         "software": plan.software,
     }
     out.write(SUMMARY, f"{json.dumps(summary, indent=1)}\n".encode())
+    with suppress(OSError):  # a folder that does not exist, or has a journal of a try that was lost
+        out.journals(plan.id).rmdir()
     out.write(SUCCESS, b"")
     return totals

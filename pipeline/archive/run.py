@@ -115,7 +115,7 @@ class _Run:
         write_plan(self.out, self.plan)
         markers = complete_parts(self.out, self.plan)
         if self.options.retry_failed:
-            begin_again(self.out, markers.values())
+            begin_again(self.out, self.plan, markers.values())
             markers = {number: marker for number, marker in markers.items() if not marker.retryable}
         todo = [number for number in self.plan.by_size() if number not in markers]
         kept = len(markers)
@@ -168,8 +168,16 @@ class _Run:
             rows = PlannedRows(stack.enter_context(self.out.opened(ROWS)), self.plan)
             pool, workers = stack.enter_context(self._pool(len(todo)))
             progress = stack.enter_context(self._progress())
-            judged = sum(marker.rows for marker in markers.values())
-            task = progress.add_task("archive", total=self.plan.files, completed=judged)
+            complete = sum(marker.rows for marker in markers.values())
+            task = progress.add_task("archive", total=self.plan.files, completed=complete)
+
+            def done(marker: Marker) -> None:
+                nonlocal complete
+                markers[marker.part] = marker
+                complete += marker.rows
+                # Records of an earlier run's journal were not counted one by one.
+                progress.update(task, completed=max(complete, progress.tasks[0].completed))
+
             dispatch(
                 pool,
                 todo,
@@ -177,7 +185,7 @@ class _Run:
                 job_of=lambda part, deaths: Job(part, tuple(rows.of(part)), deaths),
                 ready=self._ready,
                 recorded=lambda files: progress.advance(task, files),
-                done=lambda marker: markers.update({marker.part: marker}),
+                done=done,
             )
 
     @contextmanager
