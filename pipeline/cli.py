@@ -70,7 +70,7 @@ def build(arguments: list[str]) -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script."""
-    if sys.argv[1:2] == ["scan"]:
+    if sys.argv[1:2] in (["scan"], ["archive"]):
         # numpy's BLAS would start a thread for each core, and nothing here uses them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     escape_unencodable()

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -33,23 +29,25 @@ from pipeline.outputs import Output, OutputError, check_outputs
 from pipeline.results.jsonl import JsonlError, VerdictLog, begins_with_record, read_verdicts
 from pipeline.results.report_clips import ReportClips, RunSummary, begins_as_report
 from pipeline.results.terminal import ScanProgress, summary
+from pipeline.scan_start import (
+    EXIT_ALL_SCORED,
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_WRITTEN,
+    EXIT_SOME_OUTCOME,
+    RETRIED,
+    BadOptionError,
+    ended_by_sigterm,
+    started_scanner,
+)
 from pipeline.scanner_options import ScannerOptions
 from pipeline.settings import Settings, describe_invalid
-from pipeline.sources import Source, SourceLimits
-from pipeline.video.sampling import Adaptive
+from pipeline.sources import Source
 from pipeline.video.window import Window
 from pipeline.visible import markup, visible
 
 if TYPE_CHECKING:
     from pipeline.scan import Scanner
-
-EXIT_ALL_SCORED = 0
-EXIT_NOT_WRITTEN = 1
-EXIT_BAD_INPUT = 2
-EXIT_SOME_OUTCOME = 3
-EXIT_INTERRUPTED = 130
-# --resume retries these outcomes, which may be transient.
-_RETRIED = frozenset({Outcome.UNAVAILABLE, Outcome.MODEL_ERROR, Outcome.SHED})
 
 
 @dataclass(frozen=True)
@@ -106,35 +104,14 @@ def run(options: Options) -> int:
         )
         return EXIT_BAD_INPUT
     try:
-        with _ended_by_sigterm():
+        with ended_by_sigterm():
             return _Run(options, settings, found, console).scan()
-    except _BadOptionError as error:
+    except BadOptionError as error:
         console.print(f"[red]Error:[/] {markup(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         console.print("[yellow]Interrupted[/]")
         return EXIT_INTERRUPTED
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM, as from a shell's `timeout` or a service manager, interrupts a scan like Ctrl-C: outputs are written."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _BadOptionError(UnmaskError):
-    """An option is invalid; the message says why and what is available."""
 
 
 def _write_skipped(path: Path, found: Found) -> None:
@@ -177,7 +154,19 @@ class _Run:
         self._check_outputs()
         with ExitStack() as stack:
             progress = stack.enter_context(ScanProgress(self.console, len(self.sources)))
-            scanner = stack.enter_context(self._scanner(progress))
+            scanner = stack.enter_context(
+                started_scanner(
+                    self.options.scanner,
+                    self.settings,
+                    architecture=self.options.architecture,
+                    weights=self.options.weights,
+                    untrained=self.options.untrained,
+                    quiet_s=self.options.quiet_s,
+                    portraits=self.options.report is not None,
+                    progress=progress.frame,
+                    credentials=self._credentials(),
+                )
+            )
             log = self._open_log(stack, scanner.provenance)
             try:
                 self._scan(scanner, log, progress)
@@ -197,46 +186,6 @@ class _Run:
             self.console.print(f"[yellow]Interrupted[/] after {done} of {len(self.sources)} clips.")
             return EXIT_INTERRUPTED
         return EXIT_ALL_SCORED if set(self.outcomes) == {Outcome.SCORED} else EXIT_SOME_OUTCOME
-
-    @contextmanager
-    def _scanner(self, progress: ScanProgress) -> Iterator[Scanner]:
-        from pipeline.video.sandbox import DecodeServer
-
-        options = self.options
-        with ExitStack() as stack:
-            # It imports the decoders in its own process, while this one imports the rest.
-            server = stack.enter_context(DecodeServer())
-            server.start()
-
-            from pipeline import assembly
-            from pipeline.detectors import load_all
-
-            try:
-                detectors = load_all(
-                    architecture=options.architecture, weights=options.weights, untrained=options.untrained
-                )
-                scanner = stack.enter_context(
-                    assembly.scanner(
-                        detectors,
-                        options.scanner,
-                        source_limits=replace(SourceLimits.of(self.settings), quiet_s=options.quiet_s),
-                        min_coverage=self.settings.min_coverage,
-                        portraits=options.report is not None,
-                        progress=progress.frame,
-                        server=server,
-                        credentials=self._credentials(),
-                    )
-                )
-            except (UnmaskError, ValueError) as error:
-                raise _BadOptionError(str(error)) from error
-            except ImportError as error:
-                raise _BadOptionError(f"a library cannot be loaded: {error}") from error
-            if isinstance(options.scanner.sampling, Adaptive) and scanner.thresholds is None:
-                raise _BadOptionError(
-                    "--adaptive needs weights with thresholds, which say when a verdict is settled; "
-                    f"{scanner.provenance.model} has none: unmask calibrate finds them"
-                )
-            yield scanner
 
     def _credentials(self) -> CredentialsReader | None:
         """For the report, where they can be read."""
@@ -258,7 +207,7 @@ class _Run:
             clips = (source.path for source in self.sources if not source.is_remote)
             check_outputs(outputs, [*clips, *self._weights()], force=options.force)
         except OutputError as error:
-            raise _BadOptionError(str(error)) from error
+            raise BadOptionError(str(error)) from error
 
     def _weights(self) -> list[str]:
         """The files of the weights, and the graphs next to them."""
@@ -281,7 +230,7 @@ class _Run:
 
         def same(verdict: Verdict) -> bool:
             past = verdict.provenance
-            return verdict.outcome not in _RETRIED and (
+            return verdict.outcome not in RETRIED and (
                 past.weights_sha256,
                 past.input_spec,
                 past.detector,
@@ -291,7 +240,7 @@ class _Run:
         try:
             return stack.enter_context(VerdictLog(path, keep=same if self.options.resume else None))
         except (JsonlError, OSError) as error:
-            raise _BadOptionError(f"--jsonl: {error}") from error
+            raise BadOptionError(f"--jsonl: {error}") from error
 
     def _scan(self, scanner: Scanner, log: VerdictLog | None, progress: ScanProgress) -> None:
         from pipeline.scan_many import scan_all

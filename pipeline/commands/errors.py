@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "timm", "safetensors", "huggingface_hub", "facenet_pytorch"), INSTALL_TORCH
 )
-_EXTRAS |= dict.fromkeys(("pyarrow", "pandas", "matplotlib", "scipy", "webdataset"), "pip install 'unmask[train]'")
+_EXTRAS |= dict.fromkeys(("pandas", "matplotlib", "scipy", "webdataset"), "pip install 'unmask[train]'")
+_EXTRAS["pyarrow"] = "pip install 'unmask[archive]', or 'unmask[train]' for training"
+_EXTRAS["ray"] = "pip install 'unmask[ray]'"
 _EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "starlette", "python_multipart"), "pip install 'unmask[serve]'")
 
 _EXTRAS |= dict.fromkeys(("asn1crypto", "rfc3161_client"), "pip install 'unmask[timestamp]'")

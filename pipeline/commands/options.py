@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipeline.faces.views import Looks
+    from pipeline.video.sampling import Sampling
     from pipeline.video.window import Window
 
 Kafka = Annotated[str | None, typer.Option("--kafka", help="Bootstrap servers.", envvar="UNMASK_KAFKA")]
@@ -52,6 +53,18 @@ Backend = Annotated[
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...", envvar="UNMASK_DEVICE")]
 Start = Annotated[float | None, typer.Option("--start", help="Judge only from this second of each video on.", min=0.0)]
 End = Annotated[float | None, typer.Option("--end", help="Judge only up to this second of each video.", min=0.0)]
+FramesPerSecond = Annotated[
+    float | None, typer.Option("--fps", help="Scored frames a second of video.", show_default="2", min=0.001)
+]
+Frames = Annotated[int | None, typer.Option("--frames", help="This many frames, spread over the whole clip.", min=1)]
+EveryFrame = Annotated[int | None, typer.Option("--every", help="Every n-th frame.", min=1)]
+KeyFrames = Annotated[
+    bool,
+    typer.Option("--keyframes", help="Key frames only: fastest, but their scores differ from those of other frames."),
+]
+AdaptiveFrames = Annotated[
+    bool, typer.Option("--adaptive", help="Few frames where they settle the verdict, else all of these.")
+]
 ClipsAtOnce = Annotated[
     str,
     typer.Option(
@@ -72,6 +85,31 @@ def part_of(start: float | None, end: float | None) -> Window | None:
         return asked_part(start, end)
     except ValueError as error:
         raise typer.BadParameter(f"--start and --end: {error}") from error
+
+
+def sampling_of(
+    *, fps: float | None, frames: int | None, every: int | None, keyframes: bool, adaptive: bool
+) -> Sampling:
+    """The sampling that the options of these names give; 2 frames a second without any.
+
+    Raises:
+        typer.BadParameter: they exclude each other.
+    """
+    chosen = {"--fps": fps, "--frames": frames, "--every": every, "--keyframes": keyframes or None}
+    if len(given := [name for name, value in chosen.items() if value is not None]) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)} exclude each other: choose one way of sampling")
+    if adaptive and keyframes:
+        raise typer.BadParameter("--adaptive and --keyframes exclude each other: key frames are chosen by the encoder")
+
+    from pipeline.video.sampling import Adaptive, Even, Every, Fps, Keyframes
+
+    if keyframes:
+        return Keyframes()
+    if frames is not None:
+        counted: Even | Every | Fps = Even(frames)
+    else:
+        counted = Fps(fps or 2.0) if every is None else Every(every)
+    return Adaptive(counted) if adaptive else counted
 
 
 def clips_at_once(text: str) -> int | None:

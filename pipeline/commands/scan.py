@@ -8,19 +8,25 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import (
+    AdaptiveFrames,
     Backend,
     ClipsAtOnce,
     Device,
     End,
+    EveryFrame,
     FaceDetector,
     FaceWeights,
     FollowLinks,
+    Frames,
+    FramesPerSecond,
+    KeyFrames,
     LooksOption,
     Start,
     Weights,
     clips_at_once,
     parse_looks,
     part_of,
+    sampling_of,
 )
 
 # A recorder that writes every few seconds is still recording.
@@ -34,20 +40,11 @@ def run(
     follow: Annotated[
         bool, typer.Option("--follow", help="Wait for files that still grow: until they did not change for 10 seconds.")
     ] = False,
-    fps: Annotated[
-        float | None, typer.Option(help="Scored frames a second of video.", show_default="2", min=0.001)
-    ] = None,
-    frames: Annotated[int | None, typer.Option(help="This many frames, spread over the whole clip.", min=1)] = None,
-    every: Annotated[int | None, typer.Option(help="Every n-th frame.", min=1)] = None,
-    keyframes: Annotated[
-        bool,
-        typer.Option(
-            "--keyframes", help="Key frames only: fastest, but their scores differ from those of other frames."
-        ),
-    ] = False,
-    adaptive: Annotated[
-        bool, typer.Option("--adaptive", help="Few frames where they settle the verdict, else all of these.")
-    ] = False,
+    fps: FramesPerSecond = None,
+    frames: Frames = None,
+    every: EveryFrame = None,
+    keyframes: KeyFrames = False,
+    adaptive: AdaptiveFrames = False,
     start: Start = None,
     end: End = None,
     detector: FaceDetector = "mtcnn",
@@ -82,11 +79,7 @@ def run(
     Exit codes: 0 all clips scored, 3 some other outcome, 2 bad options or no input, 1 an output could not be written to
     its end, 130 interrupted.
     """
-    chosen = {"--fps": fps, "--frames": frames, "--every": every, "--keyframes": keyframes or None}
-    if len(given := [name for name, value in chosen.items() if value is not None]) > 1:
-        raise typer.BadParameter(f"{' and '.join(given)} exclude each other: choose one way of sampling")
-    if adaptive and keyframes:
-        raise typer.BadParameter("--adaptive and --keyframes exclude each other: key frames are chosen by the encoder")
+    sampling = sampling_of(fps=fps, frames=frames, every=every, keyframes=keyframes, adaptive=adaptive)
     if adaptive and untrained:
         raise typer.BadParameter("--adaptive and --untrained exclude each other: nothing settles a random verdict")
     if untrained and weights is not None:
@@ -98,13 +91,7 @@ def run(
 
     from pipeline import scan_run
     from pipeline.scanner_options import ScannerOptions
-    from pipeline.video.sampling import Adaptive, Even, Every, Fps, Keyframes
 
-    if frames is not None:
-        counted: Even | Every | Fps = Even(frames)
-    else:
-        counted = Fps(fps or 2.0) if every is None else Every(every)
-    sampling = Keyframes() if keyframes else Adaptive(counted) if adaptive else counted
     options = scan_run.Options(
         paths=tuple(paths),
         scanner=ScannerOptions(
