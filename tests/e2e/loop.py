@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,10 @@ class Clip:
 
 
 def clips_of(manifest: Manifest, folder: Path, *, most: int | None = None) -> list[Clip]:
-    """A clip of each source video, in a random order that is the same each time."""
+    """A clip of each source video, in a random order that is the same each time.
+
+    Those of one group have the same background, so that the service finds copies of a source as people hand them in.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     store = ImageStore(manifest.root)
     rows: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -75,7 +79,8 @@ def clips_of(manifest: Manifest, folder: Path, *, most: int | None = None) -> li
     made = []
     for number, key in enumerate(keys[:most]):
         path = folder / f"clip-{number:04d}.mp4"
-        clip_of([store.load(str(manifest.path[row])) for row in rows[key]], path, seed=number)
+        seed = zlib.crc32(str(manifest.group[rows[key][0]]).encode())
+        clip_of([store.load(str(manifest.path[row])) for row in rows[key]], path, seed=seed)
         made.append(Clip(path, bool(manifest.label[rows[key][0]] == FAKE)))
     return made
 
