@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -91,6 +91,23 @@ def labels(
         people += _people(rows, row, left_out, faces=faces, disputed=disputed, without=without)
     known = rows.execute("SELECT videos.id, split FROM label_splits JOIN videos ON videos.n = label_splits.video")
     return Labels(people, dict(left_out), list(_alike(rows)), {row["id"]: row["split"] for row in known})
+
+
+def same_source(database: Database, sources: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pairs of ids of videos of one source, as `Labels.alike` has them.
+
+    Fakes of a video, and other videos of the same people, do not look like it, so nothing here finds them.
+
+    Args:
+        database: of the service.
+        sources: a video (its id, the sha256 of its file or its name) and what its source is called.
+    """
+    of: dict[str, list[str]] = defaultdict(list)
+    rows = database.read()
+    for video, source in sources:
+        found = rows.execute("SELECT id FROM videos WHERE id = ?1 OR sha256 = ?1 OR name = ?1", (video,))
+        of[source] += [row["id"] for row in found]
+    return [(members[0], other) for members in of.values() for other in members[1:]]
 
 
 def keep_splits(rows: sqlite3.Connection, splits: Mapping[str, str]) -> None:

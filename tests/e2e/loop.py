@@ -58,10 +58,11 @@ def clip_of(crops: Sequence[Image], path: Path, *, seed: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip and what its reviewers know."""
+    """A clip, what its reviewers know, and the source that it is from."""
 
     path: Path
     is_fake: bool
+    source: str = ""
 
 
 def clips_of(manifest: Manifest, folder: Path, *, most: int | None = None) -> list[Clip]:
@@ -81,7 +82,8 @@ def clips_of(manifest: Manifest, folder: Path, *, most: int | None = None) -> li
         path = folder / f"clip-{number:04d}.mp4"
         seed = zlib.crc32(str(manifest.group[rows[key][0]]).encode())
         clip_of([store.load(str(manifest.path[row])) for row in rows[key]], path, seed=seed)
-        made.append(Clip(path, bool(manifest.label[rows[key][0]] == FAKE)))
+        first = rows[key][0]
+        made.append(Clip(path, bool(manifest.label[first] == FAKE), f"{key[0]}/{manifest.group[first]}"))
     return made
 
 
@@ -215,15 +217,11 @@ def run(
             say(f"{len(reviewed)} clips judged after {time.monotonic() - started_s:.0f} s")
             loop.review(process, reviewed)
             say(f"{loop.decided} decisions on {len(reviewed)} clips")
-            exported = loop.run(
-                "labels",
-                "export",
-                folder / "decisions",
-                "--val-share",
-                f"{held_out / 2}",
-                "--test-share",
-                f"{held_out / 2}",
-            )
+            sources = folder / "sources.csv"
+            lines = [f"{clip.path.name},{clip.source or clip.path.name}" for clip in clips]
+            sources.write_text("\n".join(["video,source", *lines]))
+            shares = ("--val-share", f"{held_out / 2}", "--test-share", f"{held_out / 2}")
+            exported = loop.run("labels", "export", folder / "decisions", "--sources", sources, *shares)
             if exported.returncode not in (0, 3):
                 return False
             manifest = folder / "decisions" / "manifest.parquet"

@@ -56,6 +56,12 @@ def export(
         list[str] | None,
         typer.Option(help="Id of a key whose decisions do not count; repeatable. The table of reviewers names them."),
     ] = None,
+    sources: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with columns video (id, sha256 or file name) and source: those of one source are in one split."
+        ),
+    ] = None,
     since: Annotated[
         datetime | None,
         typer.Option(
@@ -78,6 +84,9 @@ def export(
     Faces leave the service for training by this command only; it is noted in the audit log. A table shows how far each
     reviewer agrees with the others: one who does not should be left out by --without before anything is learned.
 
+    Copies of a video are found by its pictures. Fakes of a video and other videos of its people are not: name them by
+    --sources if they are known, or a network that learns who is in a video passes for one that learns what is forged.
+
     Exit codes: 0 done, 3 some people have no crops (failures.csv), 2 bad options or no labels, 130 interrupted.
     """
     from models.cores import available_cores
@@ -89,7 +98,7 @@ def export(
     from trainers.data.prepare import PrepareOptions, prepare
     from web.audit import Kind, append
     from web.keys import Keys
-    from web.labels import keep_splits, labels
+    from web.labels import keep_splits, labels, same_source
     from web.media_store import media_of
     from web.quality import QualityReport
 
@@ -106,9 +115,8 @@ def export(
                 fail(f"no key {unknown[0]}: `unmask keys list` shows them")
             found = labels(database, faces=frames, disputed=disputed, since_s=since_s, without=without or ())
             print_reviewers(console, QualityReport(database).quality(), keys)
-            listing = listing_of(
-                found.people, found.alike, found.splits, found.left_out, at, shares=shares, dataset=dataset
-            )
+            alike = [*found.alike, *same_source(database, read_sources(sources))]
+            listing = listing_of(found.people, alike, found.splits, found.left_out, at, shares=shares, dataset=dataset)
             print_listing(console, listing, "people with a label")
             if not listing.videos:
                 fail("nobody in a video has a label: nothing to export")
@@ -159,3 +167,23 @@ def print_reviewers(console: Console, quality: Quality, names: Mapping[str, str]
         )
     if known:
         console.print(table)
+
+
+def read_sources(path: Path | None) -> list[tuple[str, str]]:
+    """The rows of `--sources`; ends with exit code 2 if the file cannot be read."""
+    import csv
+
+    if path is None:
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if missing := {"video", "source"} - set(rows.fieldnames or ()):
+                fail(f"{path}: column {' and '.join(sorted(missing))} missing; expected video and source")
+            found = [(row["video"], row["source"]) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        fail(f"{path}: cannot be read: {error}")
+    for number, row in enumerate(found, 1):
+        if not all(row):
+            fail(f"{path}: row {number}: expected a video and a source")
+    return found

@@ -25,7 +25,7 @@ from web import labels as found
 from web.audit import entries
 from web.database import Database
 from web.keys import Role
-from web.labels import LabelledPerson, labels
+from web.labels import LabelledPerson, labels, same_source
 from web.rounds import Policy
 
 UNMASK = Path(sys.executable).with_name("unmask")
@@ -215,7 +215,16 @@ def test_a_reviewer_who_disagrees_is_named_and_can_be_left_out(clips: Path, tmp_
     assert "-1.00" in line
     assert "agrees too little" in line
     assert export("--without", "unknown").returncode == 2
-    done = export("--without", careless[0].id)
+    sources = tmp_path / "sources.csv"
+    for text, said in (("video,from\n", "column source missing"), ("video,source\n0.mp4,\n", "row 1: expected")):
+        sources.write_text(text)
+        wrong = export("--without", careless[0].id, "--sources", str(sources))
+        assert (wrong.returncode, said in wrong.stderr) == (2, True), wrong.stderr
+    sources.write_text("video,source\n0.mp4,one\n3.mp4,one\nunknown.mp4,one\n")
+    pairs = same_source(Database(folder / "unmask.sqlite3"), [("0.mp4", "one"), ("3.mp4", "one"), ("nothing", "one")])
+    assert len(pairs) == 1
+    assert pairs[0][0] != pairs[0][1]
+    done = export("--without", careless[0].id, "--sources", str(sources))
     assert (done.returncode, "4 people with a label" in done.stderr) == (0, True), done.stderr
     known = labels(Database(folder / "unmask.sqlite3"), faces=1).splits
     rows = Manifest.read(tmp_path / "out" / "manifest.parquet")
