@@ -85,6 +85,7 @@ def test_a_batch_gets_the_outputs_for_its_stored_images(rows: Manifest, config: 
         "images": torch.zeros(4, 3, 64, 64, dtype=torch.uint8),
         "labels": torch.tensor([0, 1, 0, 1]),
         "row": torch.tensor([3, -1, 7, 8]),
+        "certainty": torch.ones(4),
     }
     ready = preparation(batch, np.random.default_rng(0))
     assert ready["teacher_known"].tolist() == [True, False, True, True]
