@@ -7,7 +7,7 @@ import hmac
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,8 +67,12 @@ class QualityReport:
             )
             (self._secret,) = rows.execute("SELECT value FROM secrets WHERE name = 'pseudonyms'").fetchone()
 
-    def quality(self) -> Quality:
-        """How well clips were reviewed so far."""
+    def quality(self, *, without: Collection[str] = ()) -> Quality:
+        """How well clips were reviewed so far.
+
+        Args:
+            without: ids of keys: pairs of decisions with one of these people's do not count for agreement.
+        """
         rows = self._database.read()
         pairs: list[tuple[Choice, Choice]] = []
         of: dict[str, dict[SourceClass, list[tuple[Choice, Choice]]]] = defaultdict(lambda: defaultdict(list))
@@ -79,6 +83,8 @@ class QualityReport:
             "AND a.undone_s IS NULL AND b.undone_s IS NULL AND v.golden IS NULL"
         )
         for row in rows.execute(query):
+            if row["one"] in without or row["other"] in without:
+                continue
             first, second = Choice(row["first"]), Choice(row["second"])
             class_ = SourceClass(row["source_class"])
             pairs.append((first, second))

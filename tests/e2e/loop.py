@@ -38,6 +38,8 @@ _CANVAS_PX, _CROP_PX = 400, 260
 _FPS, _FRAMES_OF_A_CROP = 10, 5
 # Two crops a second are two scored frames a second.
 _PATIENCE_S = 1800.0
+# Who decides first, and second.
+_TURNS = (("careful", "steady"), ("careless", "careful"), ("steady", "careless"), ("careless", "steady"))
 
 
 def clip_of(crops: Sequence[Image], path: Path, *, seed: int) -> None:
@@ -94,7 +96,7 @@ class Loop:
     Attributes:
         platform: Kafka, Redis, worker.
         folder: for everything else.
-        flip: share of all clips that one reviewer, who is the first on every other clip, labels wrongly.
+        flip: share of all clips that the careless reviewer, who is the first on every other clip, labels wrongly.
     """
 
     platform: Platform
@@ -137,8 +139,11 @@ class Loop:
         return found
 
     def review(self, process: Process, clips: dict[str, Clip]) -> None:
-        """Two reviewers are first in turns, the other one is second where it is asked for; a senior settles it."""
-        roles = {"careful": "review", "careless": "review", "senior": "senior"}
+        """Three reviewers are first and, where that is asked for, second in turns; a senior settles it.
+
+        With two reviewers, kappa would say that they disagree, and not which of them is wrong.
+        """
+        roles = {"careful": "review", "steady": "review", "careless": "review", "senior": "senior"}
         for name, role in roles.items():
             made = self.platform.unmask("keys", "create", name, "--role", role, "--folder", str(self.service))
             self.keys[name] = made.stdout.strip()
@@ -146,7 +151,7 @@ class Loop:
         for number, (id_, clip) in enumerate(clips.items()):
             truth = "fake" if clip.is_fake else "real"
             wrong = "real" if clip.is_fake else "fake"
-            first, second = ("careless", "careful") if number % 2 else ("careful", "careless")
+            first, second = _TURNS[number % len(_TURNS)]
             for name in (first, second, "senior"):
                 flips = name == "careless" and draw.random() < 2 * self.flip
                 headers = {"Authorization": f"Bearer {self.keys[name]}"}

@@ -10,6 +10,8 @@ import typer
 
 from pipeline.commands.errors import exit_on_error, fail
 from pipeline.commands.options import FaceDetector, FaceWeights
+from pipeline.commands.output import echo
+from pipeline.visible import visible
 from trainers.commands.data import (
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from web.quality import Quality
+    from web.quality import Quality, ReviewerQuality
 
 # Agreement above it is "substantial": Landis and Koch, "The measurement of observer agreement for categorical data",
 # Biometrics 33, 1977.
@@ -56,6 +58,10 @@ def export(
         list[str] | None,
         typer.Option(help="Id of a key whose decisions do not count; repeatable. The table of reviewers names them."),
     ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a key whose decisions count although the person agrees too little; repeatable."),
+    ] = None,
     sources: Annotated[
         Path | None,
         typer.Option(
@@ -82,12 +88,14 @@ def export(
 
     A person counts if the review of the video is closed and nobody disagreed. Copies of a video are in one split.
     Faces leave the service for training by this command only; it is noted in the audit log. A table shows how far each
-    reviewer agrees with the others: one who does not should be left out by --without before anything is learned.
+    reviewer agrees with the others. While one agrees too little, nothing is exported: leave them out by --without, or
+    take them by --trust.
 
     Copies of a video are found by its pictures. Fakes of a video and other videos of its people are not: name them by
     --sources if they are known, or a network that learns who is in a video passes for one that learns what is forged.
 
-    Exit codes: 0 done, 3 some people have no crops (failures.csv), 2 bad options or no labels, 130 interrupted.
+    Exit codes: 0 done, 3 some people have no crops (failures.csv), or a reviewer agrees too little, 2 bad options or no
+    labels, 130 interrupted.
     """
     from models.cores import available_cores
     from models.spec import InputSpec
@@ -114,12 +122,21 @@ def export(
             if unknown := sorted(set(without or ()) - keys.keys()):
                 fail(f"no key {unknown[0]}: `unmask keys list` shows them")
             found = labels(database, faces=frames, disputed=disputed, since_s=since_s, without=without or ())
-            print_reviewers(console, QualityReport(database).quality(), keys)
+            reviewing = QualityReport(database).quality(without=without or ())
+            print_reviewers(console, reviewing, keys)
             alike = [*found.alike, *same_source(database, read_sources(sources))]
             listing = listing_of(found.people, alike, found.splits, found.left_out, at, shares=shares, dataset=dataset)
             print_listing(console, listing, "people with a label")
             if not listing.videos:
                 fail("nobody in a video has a label: nothing to export")
+            doubtful = [each.key_id for each in reviewing.reviewers if is_doubtful(each)]
+            if left := [key for key in doubtful if key not in (*(without or ()), *(trust or ()))]:
+                names = ", ".join(f"{visible(keys.get(key, ''))} ({key})" for key in left)
+                echo(
+                    f"Refused: {names} agree too little with others: leave them out (--without), or --trust them",
+                    err=True,
+                )
+                raise typer.Exit(EXIT_SOME_FAILED)
             media = media_of(store, at, 16 << 30)
             with database.write() as rows:  # before anything leaves
                 people = {name_of(person): person for person in found.people}
@@ -144,6 +161,11 @@ def export(
     raise typer.Exit(EXIT_SOME_FAILED if prepared.failures else 0)
 
 
+def is_doubtful(reviewer: ReviewerQuality) -> bool:
+    """Whether the whole interval of somebody's kappa is below `SUBSTANTIAL`."""
+    return reviewer.agreement.high is not None and reviewer.agreement.high < SUBSTANTIAL
+
+
 def print_reviewers(console: Console, quality: Quality, names: Mapping[str, str]) -> None:
     """A line for each reviewer whose decisions can be compared, the least agreement first."""
     from rich.table import Table
@@ -154,7 +176,6 @@ def print_reviewers(console: Console, quality: Quality, names: Mapping[str, str]
     known = [each for each in quality.reviewers if each.agreement.clips or each.golden.of]
     for each in sorted(known, key=lambda each: 2.0 if each.agreement.kappa is None else each.agreement.kappa):
         found = each.agreement
-        doubtful = found.high is not None and found.high < SUBSTANTIAL
         table.add_row(
             markup(names.get(each.key_id, "")),
             each.key_id,
@@ -163,7 +184,7 @@ def print_reviewers(console: Console, quality: Quality, names: Mapping[str, str]
             "-" if found.kappa is None else f"{found.kappa:.2f}",
             "-" if found.low is None else f"{found.low:.2f} to {found.high:.2f}",
             f"{each.golden.hits} of {each.golden.of}" if each.golden.of else "-",
-            "[red]agrees too little[/]" if doubtful else "",
+            "[red]agrees too little[/]" if is_doubtful(each) else "",
         )
     if known:
         console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -215,6 +216,13 @@ def test_a_reviewer_who_disagrees_is_named_and_can_be_left_out(clips: Path, tmp_
     assert "-1.00" in line
     assert "agrees too little" in line
     assert export("--without", "unknown").returncode == 2
+    refused = export("--disputed")
+    assert (refused.returncode, "agree too little with others" in refused.stderr) == (3, True)
+    assert f"careless ({careless[0].id})" in refused.stderr
+    assert not (tmp_path / "out" / "manifest.parquet").exists()
+    trusted = export("--disputed", "--trust", careless[0].id, "--trust", careful[0].id)
+    assert trusted.returncode == 0, trusted.stderr
+    shutil.rmtree(tmp_path / "out")
     sources = tmp_path / "sources.csv"
     for text, said in (("video,from\n", "column source missing"), ("video,source\n0.mp4,\n", "row 1: expected")):
         sources.write_text(text)
