@@ -23,11 +23,11 @@ from trainers.commands.data import (
 from web.commands.options import Folder, Store, database_of, folder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from rich.console import Console
 
-    from web.quality import Quality, ReviewerQuality
+    from web.quality import Quality, QualityReport
 
 # Agreement above it is "substantial": Landis and Koch, "The measurement of observer agreement for categorical data",
 # Biometrics 33, 1977.
@@ -122,16 +122,16 @@ def export(
             if unknown := sorted(set(without or ()) - keys.keys()):
                 fail(f"no key {unknown[0]}: `unmask keys list` shows them")
             found = labels(database, faces=frames, disputed=disputed, since_s=since_s, without=without or ())
-            reviewing = QualityReport(database).quality(without=without or ())
-            print_reviewers(console, reviewing, keys)
+            report = QualityReport(database)
+            doubtful = doubtful_reviewers(report, [*(without or ()), *(trust or ())])
+            print_reviewers(console, report.quality(without=without or ()), keys, doubtful)
             alike = [*found.alike, *same_source(database, read_sources(sources))]
             listing = listing_of(found.people, alike, found.splits, found.left_out, at, shares=shares, dataset=dataset)
             print_listing(console, listing, "people with a label")
             if not listing.videos:
                 fail("nobody in a video has a label: nothing to export")
-            doubtful = [each.key_id for each in reviewing.reviewers if is_doubtful(each)]
-            if left := [key for key in doubtful if key not in (*(without or ()), *(trust or ()))]:
-                names = ", ".join(f"{visible(keys.get(key, ''))} ({key})" for key in left)
+            if doubtful:
+                names = ", ".join(f"{visible(keys.get(key, ''))} ({key})" for key in doubtful)
                 echo(
                     f"Refused: {names} agree too little with others: leave them out (--without), or --trust them",
                     err=True,
@@ -161,12 +161,31 @@ def export(
     raise typer.Exit(EXIT_SOME_FAILED if prepared.failures else 0)
 
 
-def is_doubtful(reviewer: ReviewerQuality) -> bool:
-    """Whether the whole interval of somebody's kappa is below `SUBSTANTIAL`."""
-    return reviewer.agreement.high is not None and reviewer.agreement.high < SUBSTANTIAL
+def doubtful_reviewers(report: QualityReport, known: Sequence[str]) -> list[str]:
+    """Ids of the keys of reviewers the whole interval of whose kappa is below `SUBSTANTIAL`.
+
+    One who is wrong lowers the kappa of all who are compared with them. So the lowest one is taken, and the others are
+    compared without them, until all agree; of equal ones, as two who are only compared with each other, nobody knows
+    who is wrong.
+
+    Args:
+        report: of the service.
+        known: ids of keys that a person has decided on: they are left out of it.
+    """
+    found: list[str] = []
+    while True:
+        reviewers = report.quality(without=[*known, *found]).reviewers
+        low = {
+            each.key_id: each.agreement.kappa
+            for each in reviewers
+            if each.agreement.kappa is not None and (each.agreement.high or 0.0) < SUBSTANTIAL
+        }
+        if not low:
+            return found
+        found += [key for key, kappa in sorted(low.items()) if kappa == min(low.values())]
 
 
-def print_reviewers(console: Console, quality: Quality, names: Mapping[str, str]) -> None:
+def print_reviewers(console: Console, quality: Quality, names: Mapping[str, str], doubtful: Collection[str]) -> None:
     """A line for each reviewer whose decisions can be compared, the least agreement first."""
     from rich.table import Table
 
@@ -184,7 +203,7 @@ def print_reviewers(console: Console, quality: Quality, names: Mapping[str, str]
             "-" if found.kappa is None else f"{found.kappa:.2f}",
             "-" if found.low is None else f"{found.low:.2f} to {found.high:.2f}",
             f"{each.golden.hits} of {each.golden.of}" if each.golden.of else "-",
-            "[red]agrees too little[/]" if is_doubtful(each) else "",
+            "[red]agrees too little[/]" if each.key_id in doubtful else "",
         )
     if known:
         console.print(table)

@@ -18,6 +18,7 @@ from pipeline.portraits import Portrait
 from tests import media
 from tests.e2e.known_media import CHANGES, re_encode
 from tests.web.served import Served, judged, serving
+from trainers.commands.labels import doubtful_reviewers
 from trainers.data.decided import listing_of
 from trainers.data.images import ImageStore
 from trainers.data.layouts.splits import Shares
@@ -25,8 +26,9 @@ from trainers.data.manifest import FAKE, REAL, Manifest
 from web import labels as found
 from web.audit import entries
 from web.database import Database
-from web.keys import Role
+from web.keys import Keys, Role
 from web.labels import LabelledPerson, labels, same_source
+from web.quality import QualityReport
 from web.rounds import Policy
 
 UNMASK = Path(sys.executable).with_name("unmask")
@@ -237,3 +239,29 @@ def test_a_reviewer_who_disagrees_is_named_and_can_be_left_out(clips: Path, tmp_
     known = labels(Database(folder / "unmask.sqlite3"), faces=1).splits
     rows = Manifest.read(tmp_path / "out" / "manifest.parquet")
     assert known == {video.split("-p")[0]: split for video, split in zip(rows.source_video, rows.split, strict=True)}
+
+
+def test_of_three_reviewers_only_the_one_who_is_wrong_is_named(tmp_path: Path) -> None:
+    database = Database(tmp_path / "unmask.sqlite3")
+    keys = Keys(database)
+    names = {name: keys.create(name, Role.REVIEW)[0].id for name in ("careful", "steady", "careless")}
+    turns = [("careful", "steady"), ("careless", "careful"), ("steady", "careless")]
+    with database.write() as rows:
+        for number in range(60):
+            truth, other = ("fake", "real") if number % 2 else ("real", "fake")
+            rows.execute(
+                "INSERT INTO videos (n, id, key_id, name, source_class, state, created_s) "
+                "VALUES (?, ?, ?, 'v', 'upload', 'done', 0)",
+                (number + 1, f"{number:024x}", names["careful"]),
+            )
+            for name in turns[number % 3]:
+                rows.execute(
+                    "INSERT INTO decisions (video, key_id, decision, reason, comment, made_s, blind) "
+                    "VALUES (?, ?, ?, '', '', 0, 1)",
+                    (number + 1, names[name], other if name == "careless" and number % 5 else truth),
+                )
+    report = QualityReport(database)
+    assert doubtful_reviewers(report, []) == [names["careless"]]
+    assert doubtful_reviewers(report, [names["careless"]]) == []
+    both = doubtful_reviewers(report, [names["steady"]])
+    assert sorted(both) == sorted([names["careful"], names["careless"]]), "of two, nobody knows who is wrong"
