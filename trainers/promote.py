@@ -129,12 +129,12 @@ def promote(
             if now is not None and now.announcement.sha256 == sha256:
                 registry.put_evaluation(sha256, evaluation or b"")
                 return Promoted(now.announcement, False, "active already; its evaluation was renewed")
-            if now is None:
-                message = compare(measured, None)
-            elif evaluation_of_active is None:
-                message = compare(measured, _stored(registry, now.announcement.sha256))
-            else:
-                message = compare(measured, _of(now.announcement.sha256, evaluation_of_active))
+            before = None
+            if now is not None:
+                theirs = now.announcement.sha256
+                given = evaluation_of_active
+                before = _stored(registry, theirs) if given is None else _of(theirs, given)
+            message = compare(measured, before)
         except RefusedError as error:
             if not force:
                 raise

@@ -6,10 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-# Of the normal distribution: an interval of 95 %.
-_Z: Final = 1.959964
+from models.error_rates import NORMAL_95, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ def agreement(pairs: Sequence[tuple[Hashable, Hashable]]) -> Agreement:
         count / n * ((second[a] + first[b]) / n) ** 2 for (a, b), count in both.items() if a != b
     )
     variance = (equal + unequal - (kappa - expected * (1 - kappa)) ** 2) / (n * (1 - expected) ** 2)
-    half = _Z * math.sqrt(max(0.0, variance))
+    half = NORMAL_95 * math.sqrt(max(0.0, variance))
     return Agreement(n, observed, kappa, max(-1.0, kappa - half), min(1.0, kappa + half))
 
 
@@ -85,7 +83,4 @@ def share(hits: int, of: int) -> Share:
         raise ValueError(f"{hits} of {of}")
     if not of:
         return Share(0, 0, None, None)
-    p, z2 = hits / of, _Z**2
-    centre, scale = (p + z2 / (2 * of)), 1 + z2 / of
-    half = _Z * math.sqrt(p * (1 - p) / of + z2 / (4 * of**2))
-    return Share(hits, of, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+    return Share(hits, of, *wilson(hits, of))

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from models.error_rates import NORMAL_95
 from pipeline.contracts import Label, Outcome
 from web.agreement import Share, share
 from web.database import Database
@@ -18,8 +19,6 @@ from web.drift_counts import names_of_weights
 from web.rounds import Choice, Round
 from web.weights import KnownWeights
 
-# Of the normal distribution: an interval of 95 %.
-_Z: Final = 1.959964
 _STEPS: Final = 60
 
 
@@ -122,7 +121,7 @@ def auc(fakes: Sequence[float], reals: Sequence[float]) -> Auc:
         """Whether the observed value is within the interval around this one."""
         star = (m + n) / 2 - 1
         spread = 1 + star * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        return abs(value - theta) <= _Z * math.sqrt(theta * (1 - theta) * spread / (m * n))
+        return abs(value - theta) <= NORMAL_95 * math.sqrt(theta * (1 - theta) * spread / (m * n))
 
     def edge(outside: float) -> float:
         inside = value

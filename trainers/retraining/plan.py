@@ -66,7 +66,8 @@ def parts_of(replay: Manifest, decisions: Manifest, root: Path) -> Parts:
         root: folder that the paths of the new manifests start from.
 
     Raises:
-        RetrainError: no rows to train on, a dataset of one name in both, or a group of both.
+        RetrainError: no rows to train on; a dataset in both manifests, or named like a kind of pseudo-fakes; a crop, a
+            video or a group of the decisions in two splits.
     """
     old, new = replay.where(split=TRAIN), decisions.take(decisions.split == TRAIN)
     if not len(old):
@@ -81,11 +82,9 @@ def parts_of(replay: Manifest, decisions: Manifest, root: Path) -> Parts:
     if reserved := sorted(set(decisions.dataset.tolist()) & set(KINDS)):
         raise RetrainError(f"the dataset of the decisions is named like a kind of pseudo-fakes: {reserved[0]!r}")
     held_out = decisions.take(decisions.split != TRAIN)
-    for what, column in (("crop", "path"), ("video", "source_video")):
+    for what, column in (("crop", "path"), ("video", "source_video"), ("group", "group")):
         if both := sorted(set(getattr(new, column).tolist()) & set(getattr(held_out, column).tolist())):
             raise RetrainError(f"the {what} {both[0]!r} of the decisions is in two splits")
-    if both := sorted(set(new.group.tolist()) & set(held_out.group.tolist())):
-        raise RetrainError(f"the group {both[0]!r} of the decisions is in two splits")
     return Parts(
         join([old, new], root),
         join([held_out], root),
