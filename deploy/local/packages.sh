@@ -97,7 +97,7 @@ esac
 finish() {
     [ "${1:-}" = --charts ] || exit 0
     local root python
-    root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+    root="$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)"
     python="$root/.venv/bin/python"
     if [ ! -x "$python" ]; then
         echo "No .venv here: run 'make setup' first." >&2
