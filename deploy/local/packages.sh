@@ -5,7 +5,7 @@
 #   packages.sh            install what is missing; fast when nothing is
 #   packages.sh --check    print what is missing, change nothing; exit 1 when something is
 #   packages.sh --images   also install what builds images without a Docker daemon
-#   packages.sh --charts   also build what checks the Helm chart and the alerts; some minutes at the first time
+#   packages.sh --charts   also build what checks the Helm chart and the alerts; some minutes and 3 GB at the first time
 #
 # With CI=true a package that is still missing at the end is an error (exit 1); otherwise it is only named,
 # because tests that need it are skipped.

@@ -57,13 +57,13 @@ def run(command: Sequence[str | Path], given: str | None = None) -> subprocess.C
     return subprocess.run(list(map(str, command)), input=given, capture_output=True, text=True, check=False)
 
 
-def template(values: Mapping[str, Any] | Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def template(values: Mapping[str, Any] | Path, *, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
     """`helm template` with a file of values, or with values."""
     version = chart_tools.KUBERNETES[-1]
-    command = [tool("helm"), "template", "unmask", CHART, "--namespace", NAMESPACE, "--kube-version", version]
+    command = [tool("helm"), "template", "unmask", chart, "--namespace", NAMESPACE, "--kube-version", version]
     if isinstance(values, Path):
-        return run([*command, "--values", values, *arguments])
-    return run([*command, "--values", "-", *arguments], given=json.dumps(values))
+        return run([*command, "--values", values])
+    return run([*command, "--values", "-"], given=json.dumps(values))
 
 
 def render(values: Mapping[str, Any] | Path) -> list[dict[str, Any]]:

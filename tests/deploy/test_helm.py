@@ -11,7 +11,19 @@ import pytest
 import yaml
 
 from deploy.local import chart_tools
-from tests.deploy.helm_chart import CHART, EXAMPLES, INSTALLER, LEAST, VALUES, example, merged, of_kind, run, tool
+from tests.deploy.helm_chart import (
+    CHART,
+    EXAMPLES,
+    INSTALLER,
+    LEAST,
+    VALUES,
+    everything,
+    example,
+    merged,
+    of_kind,
+    run,
+    tool,
+)
 from tests.deploy.helm_chart import template as rendered
 from tests.deploy.images import ROOT, absent
 
@@ -48,6 +60,18 @@ def test_each_object_follows_its_schema(name: str, version: str) -> None:
     code, said = conform(done.stdout, version)
     assert code == 0, said
     assert f"Valid: {len(example(name))}, Invalid: 0, Errors: 0, Skipped: 0" in said
+
+
+def test_with_every_switch_on_each_object_follows_its_schema() -> None:
+    code, said = conform(yaml.safe_dump_all(everything()), chart_tools.KUBERNETES[-1])
+    assert code == 0, said
+
+
+def test_a_packaged_chart_is_the_same(tmp_path: Path) -> None:
+    """Alerts and dashboard are links in the repository, and files in the package."""
+    assert run([tool("helm"), "package", CHART, "--destination", tmp_path]).returncode == 0
+    (package,) = tmp_path.iterdir()
+    assert rendered(VALUES["large"], chart=package).stdout == rendered(VALUES["large"]).stdout
 
 
 def test_objects_of_kafka_follow_their_schema() -> None:

@@ -41,12 +41,13 @@ TUNING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("name", [*VALUES, "everything"])
 def test_pods_are_restricted(name: str) -> None:
     """The Pod Security Standard "restricted", a read-only root, and no token of the cluster."""
-    accounts = of_kind(example(name), "ServiceAccount")
+    objects = everything() if name == "everything" else example(name)
+    accounts = of_kind(objects, "ServiceAccount")
     seen = 0
-    for _, pod in pods(example(name)):
+    for _, pod in pods(objects):
         spec = pod["spec"]
         assert spec["automountServiceAccountToken"] is False
         assert accounts[spec["serviceAccountName"]]["automountServiceAccountToken"] is False
@@ -72,7 +73,9 @@ def test_pods_are_restricted(name: str) -> None:
             assert container["resources"]["limits"]["memory"]
             assert not container["image"].endswith(":latest")
             mounts = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
-            assert mounts <= {"/tmp", "/cache", "/data", "/decisions", "/runs"}
+            # Retraining promotes to the registry.
+            assert mounts <= {"/tmp", "/cache", "/data", "/decisions", "/runs", "/registry"}
+            assert "/registry" not in mounts or container["name"] == "retrain"
             names = {volume["name"] for volume in spec["volumes"]}
             assert {mount["name"] for mount in container["volumeMounts"]} <= names
     assert seen >= 2
