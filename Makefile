@@ -46,7 +46,7 @@ test: setup
 
 # Crashes, kill -9, compiled models, all real clips.
 test-slow: setup
-	deploy/local/packages.sh
+	deploy/local/packages.sh --charts
 	$(PYTEST) -m "slow and not cuda" --timeout 900
 
 check: setup

@@ -5,6 +5,7 @@
 #   packages.sh            install what is missing; fast when nothing is
 #   packages.sh --check    print what is missing, change nothing; exit 1 when something is
 #   packages.sh --images   also install what builds images without a Docker daemon
+#   packages.sh --charts   also build what checks the Helm chart and the alerts; some minutes and 3 GB at the first time
 #
 # With CI=true a package that is still missing at the end is an error (exit 1); otherwise it is only named,
 # because tests that need it are skipped.
@@ -85,15 +86,31 @@ install() {
 }
 
 case "${1:-}" in
-    "" | --check | --images) ;;
+    "" | --check | --images | --charts) ;;
     *)
-        echo "usage: ${0##*/} [--check|--images]" >&2
+        echo "usage: ${0##*/} [--check|--images|--charts]" >&2
         exit 2
         ;;
 esac
 
+# Ends the script; with --charts the tools of the chart come last, since Maven and Java build some of them.
+finish() {
+    [ "${1:-}" = --charts ] || exit 0
+    local root python
+    root="$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)"
+    python="$root/.venv/bin/python"
+    if [ ! -x "$python" ]; then
+        echo "No .venv here: run 'make setup' first." >&2
+    elif "$python" "$root/deploy/local/chart_tools.py"; then
+        exit 0
+    fi
+    [ "${CI:-}" != true ] || exit 1
+    echo "Tests of the chart are skipped." >&2
+    exit 0
+}
+
 lacking="$(missing)"
-[ -n "$lacking" ] || exit 0
+[ -n "$lacking" ] || finish "${1:-}"
 
 if [ "${1:-}" = --check ]; then
     echo "Missing:"
@@ -107,8 +124,9 @@ describe "$lacking"
 install "$lacking" || echo "apt-get failed." >&2
 
 lacking="$(missing)"
-[ -n "$lacking" ] || exit 0
+[ -n "$lacking" ] || finish "${1:-}"
 echo "Still missing:" >&2
 describe "$lacking" >&2
 [ "${CI:-}" != true ] || exit 1
 echo "Tests that need these are skipped." >&2
+finish "${1:-}"

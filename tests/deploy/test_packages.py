@@ -26,11 +26,13 @@ def path(tmp_path: Path) -> Path:
     return folder
 
 
-def packages(path: Path, *arguments: str, ci: bool = False, present: Iterable[str] = ()) -> tuple[int, str]:
+def packages(
+    path: Path, *arguments: str, ci: bool = False, present: Iterable[str] = (), script: Path = SCRIPT
+) -> tuple[int, str]:
     for command in present:
         stub(path, command)
     done = subprocess.run(
-        [path / "bash", SCRIPT, *arguments],
+        [path / "bash", script, *arguments],
         env={"PATH": str(path), "CI": "true" if ci else ""},
         capture_output=True,
         text=True,
@@ -88,3 +90,22 @@ def test_building_images_needs_more(path):
     assert "buildah: for images without a Docker daemon" in said
     stub(path, "debootstrap")
     assert packages(path, "--images", present=["buildah"]) == (0, "")
+
+
+@pytest.mark.parametrize(("ci", "ends"), [(False, 0), (True, 1)])
+def test_tools_of_the_chart_are_built_last(path, tmp_path, ci, ends):
+    checkout = tmp_path / "checkout"
+    for folder in ("deploy/local", ".venv/bin"):
+        (checkout / folder).mkdir(parents=True)
+    script = checkout / "deploy" / "local" / SCRIPT.name
+    shutil.copy(SCRIPT, script)
+    code, said = packages(path, "--charts", ci=ci, present=NEEDED, script=script)
+    assert (code, "make setup" in said) == (ends, True)
+    stub(checkout / ".venv" / "bin", "python", 'echo "built by $1"')
+    code, said = packages(path, "--charts", ci=ci, present=NEEDED, script=script)
+    assert code == 0
+    assert said.strip().endswith("/deploy/local/chart_tools.py")
+    stub(checkout / ".venv" / "bin", "python", "exit 1")
+    code, said = packages(path, "--charts", ci=ci, present=NEEDED, script=script)
+    assert code == ends
+    assert ("Tests of the chart are skipped" in said) is not ci
