@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal
@@ -208,6 +209,16 @@ class PartResult:
         )
         if not all(sound):
             raise PartError("a part's columns hold invalid values")
+
+
+def window_of_newer(data: bytes) -> Window | None:
+    """Which part a result is of that a newer version wrote; None if it is not one."""
+    try:
+        fields = json.loads(data)
+        newer = type(fields["part"]) is int and fields["part"] > PART_VERSION
+        return parse_window(fields["window"]) if newer else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 # Type of each column: stored (little-endian), and in memory.
