@@ -158,6 +158,8 @@ class VideoMessage(ServedMessage):
             self.dead_letter(verdict.error or "", stage="score", attempts=attempt)
         metrics = self.service.metrics
         metrics.clips.labels(verdict.outcome, task.source_class).inc()
+        if verdict.outcome in REUSABLE and verdict.judged_s is not None:
+            metrics.video_seconds.labels(task.source_class).inc(verdict.judged_s)
         metrics.clip_seconds.observe(time.monotonic() - self.started_s, tracing.exemplar())
         facts: dict[str, str | int] = {"unmask.outcome": str(verdict.outcome), "unmask.attempt": attempt}
         if verdict.label is not None:

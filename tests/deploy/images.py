@@ -51,9 +51,9 @@ def copied(rest: str) -> list[str]:
     return [argument for argument in rest.split() if not argument.startswith("--")][:-1]
 
 
-def absent(tool: str) -> NoReturn:
+def absent(tool: str, installer: str = "make setup") -> NoReturn:
     """Skip a test whose tool is not installed; fail in CI."""
-    message = f"no {tool}: `make setup` installs it"
+    message = f"no {tool}: `{installer}` installs it"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

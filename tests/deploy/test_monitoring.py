@@ -115,3 +115,17 @@ def test_prometheus_scrapes_services_of_compose():
     (file,) = config["rule_files"]
     (mount,) = (mount for mount in compose["services"]["prometheus"]["volumes"] if isinstance(mount, dict))
     assert Path(file) == Path(mount["target"]) / (PROMETHEUS / "rules.yml").name
+
+
+def test_counters_of_alerts_begin_at_0():
+    """A series that begins with its first event has no increase, and the alert would not see that event."""
+    samples = {
+        (sample.name, value)
+        for family in text_string_to_metric_families(Metrics().text().decode())
+        for sample in family.samples
+        for value in sample.labels.values()
+    }
+    for stage in ("parse", "score", "publish"):
+        assert ("unmask_dead_letters_total", stage) in samples
+    assert ("unmask_clips_total", "model_error") in samples
+    assert ("unmask_segments_total", "shed") in samples
