@@ -83,6 +83,9 @@ lock: | $(BIN)/uv
 		--constraints requirements.lock --output-file deploy/docker/requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra oidc --extra otel --extra pdf --extra remote --extra serve --extra timestamp $(LOCK) \
 		--constraints requirements.lock --output-file deploy/docker/cuda.lock
+	# What makes the clips of the demo.
+	echo scikit-image | $(BIN)/uv pip compile - $(LOCK) \
+		--constraints requirements.lock --output-file deploy/docker/demo.lock
 	# uv itself, which pip installs.
 	echo uv | $(BIN)/uv pip compile - $(LOCK) --upgrade --output-file deploy/local/installer.lock
 	echo 'hatchling>=1.24' | $(BIN)/uv pip compile - $(LOCK) \

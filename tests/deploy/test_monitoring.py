@@ -94,8 +94,16 @@ def test_panels_have_their_own_ids_and_the_chosen_source():
 
 def test_grafana_finds_prometheus_and_the_dashboard():
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text())["datasources"]
-    assert source["url"].partition("//")[2].partition(":")[0] in compose["services"]
+    sources = {}
+    for name in ("prometheus", "jaeger"):
+        (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / f"{name}.yml").read_text())[
+            "datasources"
+        ]
+        assert source["url"].partition("//")[2].partition(":")[0] in compose["services"]
+        sources[source["uid"]] = source
+    (destination,) = sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    assert destination["datasourceUid"] in sources
+    assert "--enable-feature=exemplar-storage" in compose["services"]["prometheus"]["command"]
     (provider,) = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "unmask.yml").read_text())["providers"]
     mounts = {mount["target"]: mount["source"] for mount in compose["services"]["grafana"]["volumes"][:2]}
     assert mounts[provider["options"]["path"]] == str(DASHBOARD.parent.relative_to(ROOT))
@@ -129,3 +137,15 @@ def test_counters_of_alerts_begin_at_0():
         assert ("unmask_dead_letters_total", stage) in samples
     assert ("unmask_clips_total", "model_error") in samples
     assert ("unmask_segments_total", "shed") in samples
+
+
+def test_latency_leads_to_traces():
+    """Workers export exemplars of these histograms (tests/pipeline/test_tracing.py), and panels ask for them."""
+    asked = {
+        name
+        for panel in dashboard()["panels"]
+        for target in panel.get("targets", ())
+        if target.get("exemplar")
+        for name in named(target["expr"])
+    }
+    assert asked == {"unmask_clip_age_seconds", "unmask_clip_seconds", "unmask_segment_seconds"}
