@@ -142,6 +142,10 @@ def test_services_have_no_privileges():
 def test_kafka_log_is_on_its_volume():
     kafka = services()["kafka"]
     assert f"kafka:{kafka['environment']['KAFKA_LOG_DIRS']}" in kafka["volumes"]
+    # What it writes elsewhere: its root is read-only. Java's codecs load libraries from /tmp.
+    mounts = dict(mount.split(":") for mount in kafka["tmpfs"])
+    assert mounts.keys() == {"/opt/kafka/config", "/opt/kafka/logs", "/tmp"}
+    assert "exec" in mounts["/tmp"].split(",")
     assert len(kafka["environment"]["CLUSTER_ID"]) == 22  # 16 bytes in base64, as Kafka requires
 
 

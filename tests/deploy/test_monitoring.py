@@ -79,6 +79,10 @@ def test_each_alert_has_a_severity_a_summary_and_a_runbook(rule):
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
     headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), flags=re.MULTILINE)
     assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    # What to do, with at least one command, page, setting or metric to look at.
+    (steps,) = re.findall(rf"^### {rule['alert']}\n(.*?)^##", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert re.search(r"`[^`]+`", steps)
+    assert len(steps) > 150
 
 
 def test_panels_have_their_own_ids_and_the_chosen_source():
