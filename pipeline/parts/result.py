@@ -212,10 +212,12 @@ class PartResult:
 
 
 def window_of_newer(data: bytes) -> Window | None:
-    """Which part a result is of that a newer version wrote; None if it is not one."""
+    """Which part a result is of that a newer version wrote: of a later form, or outcome; None if it is not one."""
     try:
         fields = json.loads(data)
-        newer = type(fields["part"]) is int and fields["part"] > PART_VERSION
+        version, failure = fields["part"], fields.get("failure")
+        later_outcome = isinstance(failure, dict) and str(failure["outcome"]) not in set(Outcome)
+        newer = type(version) is int and (version > PART_VERSION or (version == PART_VERSION and later_outcome))
         return parse_window(fields["window"]) if newer else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
