@@ -254,3 +254,8 @@ def test_a_service_is_updated_and_rolled_back_to_its_backup(earlier: Earlier, tm
     assert refused.returncode != 0
     assert "written by a later version of Unmask" in refused.stderr
     assert "anna" in keys(earlier.unmask, before, "list").stdout
+
+
+def test_a_commit_that_is_not_here_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NoHistoryError, match="git fetch --unshallow"):
+        build("0" * 40, tmp_path)
