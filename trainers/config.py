@@ -108,7 +108,7 @@ class TrainConfig:
     # Options of the architecture, such as backbone and input_size.
     model: Mapping[str, Any] = field(default_factory=dict)
     # pretrained (or imagenet, its earlier name): the backbone's own pretrained weights; random; or the path or zoo name
-    # of a checkpoint to continue from.
+    # of a checkpoint to continue from. One of another architecture gives its backbone; the other layers are random.
     start: str = "imagenet"
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.architectures import get_model, load_detector
+from models.architectures import LoadedDetector, get_model, load_detector
 from models.atomic import durable_rename
 from models.base import BaseModel
 from models.errors import UnmaskError
@@ -46,14 +47,36 @@ def training_rows(config: TrainConfig) -> Manifest:
 
 
 def first_model(config: TrainConfig) -> tuple[BaseModel, str]:
-    """The model before its first step, and the origin of its weights."""
+    """The model before its first step, and the origin of its weights.
+
+    Raises:
+        RunError: the start is a detector of another architecture over another backbone.
+    """
     options: dict[str, Any] = {**config.model, "mixed_precision": config.mixed_precision}
     if config.start not in ("pretrained", "imagenet", "random"):
         loaded = load_detector(config.start)
-        model = get_model(config.architecture, pretrained=config.start, **options)
-        return model, f"{config.start} (sha256 {loaded.sha256[:16]}, {loaded.info.step} steps)"
+        origin = f"{config.start} (sha256 {loaded.sha256[:16]}, {loaded.info.step} steps)"
+        if loaded.info.architecture == config.architecture:
+            return get_model(config.architecture, pretrained=config.start, **options), origin
+        return _over_backbone_of(loaded, config, options), f"random weights over the backbone of {origin}"
     model = get_model(config.architecture, pretrained=False, **options)
     return model, "random weights" if config.start == "random" else start_from_pretrained(model)
+
+
+def _over_backbone_of(loaded: LoadedDetector, config: TrainConfig, options: Mapping[str, Any]) -> BaseModel:
+    """A detector of the run's architecture over the trained backbone of another one, for the same kind of crops."""
+    theirs, spec = loaded.model.config.backbone, loaded.model.input_spec
+    model = get_model(config.architecture, pretrained=False, **{"backbone": theirs, **options})
+    if model.config.backbone != theirs:
+        raise RunError(
+            f"{config.start} is a {loaded.model.network}, this run wants a {model.network}: weights of another "
+            "architecture can be a start only over the same backbone"
+        )
+    if model.config.input_size != spec.size:
+        loaded.model.set_input_size(model.config.input_size)
+    model.backbone.load_state_dict(loaded.model.backbone.state_dict())
+    model.input_spec = replace(spec, size=model.config.input_size)
+    return model
 
 
 def claim(folder: Path, config: TrainConfig, processes: Processes) -> None:
