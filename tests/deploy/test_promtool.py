@@ -76,7 +76,7 @@ def test_alerts_fire_above_their_limits_and_not_below(promtool: str, path: Path)
 
 
 def more_sensitive(rule: dict[str, Any]) -> dict[str, Any]:
-    """The rule with a tenth of its limit; where that is 0, or where it has no limit, it fires without an event or at once."""
+    """The rule with a tenth of its limit; one whose limit is 0, or that has none, fires without an event or at once."""
     expression = rule["expr"].strip()
     if found := re.search(r"(>|==) ([\d.]+)(?= \*| and|$)", expression):
         limit = float(found[2])
