@@ -7,7 +7,7 @@ DEMO := demo
 # Python keeps what it compiles in .venv: otherwise each process would compile torch again, for six seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo serve test test-slow check bench images stack-up stack-down lock clean
+.PHONY: setup demo serve test test-slow check bench images dist sbom stack-up stack-down lock clean
 
 setup: $(STAMP)
 
@@ -66,6 +66,18 @@ images: setup
 	deploy/docker/build_check.sh
 
 # Apache Kafka and Redis on free ports of this machine, without Docker; .stack/env has the settings.
+# The files of a release (docs/releases.md). The time in them is the commit's: equal sources give equal bytes.
+RELEASE := SOURCE_DATE_EPOCH=$(shell git log -1 --format=%ct 2>/dev/null || echo 0) $(BIN)/python -m
+dist: setup
+	rm -rf dist
+	$(RELEASE) hatchling build -t wheel -t sdist -d dist
+
+sbom: dist
+	$(RELEASE) deploy.release.sbom wheel dist/unmask-*.whl --out dist/sbom-wheel.cdx.json
+	$(RELEASE) deploy.release.sbom image deploy/docker/requirements.lock --name unmask:cpu --out dist/sbom-cpu.cdx.json
+	$(RELEASE) deploy.release.sbom image deploy/docker/cuda.lock --name unmask:cuda --out dist/sbom-cuda.cdx.json
+	cd dist && sha256sum unmask-* sbom-* >SHA256SUMS
+
 stack-up: setup
 	deploy/local/packages.sh
 	$(BIN)/python deploy/local/stack.py up
@@ -83,6 +95,9 @@ lock: | $(BIN)/uv
 		--constraints requirements.lock --output-file deploy/docker/requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra oidc --extra otel --extra pdf --extra remote --extra serve --extra timestamp $(LOCK) \
 		--constraints requirements.lock --output-file deploy/docker/cuda.lock
+	# What makes the clips of the demo.
+	echo scikit-image | $(BIN)/uv pip compile - $(LOCK) \
+		--constraints requirements.lock --output-file deploy/docker/demo.lock
 	# uv itself, which pip installs.
 	echo uv | $(BIN)/uv pip compile - $(LOCK) --upgrade --output-file deploy/local/installer.lock
 	echo 'hatchling>=1.24' | $(BIN)/uv pip compile - $(LOCK) \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
@@ -292,6 +293,20 @@ class Verdict(Contract):
     def to_json(self) -> str:
         """The record as one line of JSON."""
         return self.model_dump_json(by_alias=True)
+
+
+def is_of_newer_version(record: bytes) -> bool:
+    """Whether a record that this version cannot read is one of a later version: of a later schema, or outcome."""
+    try:
+        fields = json.loads(record)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(fields, dict):
+        return False
+    schema, outcome = fields.get("schema"), fields.get("outcome")
+    if type(schema) is not int or not isinstance(outcome, str):
+        return False
+    return schema > SCHEMA_VERSION or (schema == SCHEMA_VERSION and outcome not in set(Outcome))
 
 
 def as_text(source: str) -> str:

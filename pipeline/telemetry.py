@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from pipeline.contracts import Outcome, SourceClass
 from pipeline.scoring.engine import EngineStats
 
 # A tenth of a second to ten minutes: from a live segment to a part of a film.
@@ -48,6 +49,9 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self.clips = Counter(
             "unmask_clips", "Clips that got their verdict.", ["outcome", "source_class"], registry=registry
+        )
+        self.video_seconds = Counter(
+            "unmask_video_seconds", "Seconds of video that verdicts are about.", ["source_class"], registry=registry
         )
         self.clip_seconds = Histogram(
             "unmask_clip_seconds", "From taking a task to its published verdict.", buckets=_SECONDS, registry=registry
@@ -114,6 +118,16 @@ class Metrics:
             ["stat"],
             registry=registry,
         )
+        # A series that begins with its first event has no increase: alerts would not see that event.
+        for source_class in SourceClass:
+            self.video_seconds.labels(source_class)
+            for outcome in Outcome:
+                if outcome is not Outcome.SHED:
+                    self.clips.labels(outcome, source_class)
+        for stage in ("parse", "score", "publish"):
+            self.dead.labels(stage)
+        for what in ("applied", "shed", "failed"):
+            self.segments.labels(what)
         self._weights_age = WeightsAge()
         registry.register(self._weights_age)
 

@@ -112,6 +112,7 @@ ROOMS = {
         "traces",
         "head",
         "signing",
+        "backup",
         "database",
         "audit",
         "sniffing",

@@ -12,7 +12,7 @@ import redis
 import structlog
 
 from pipeline.clip_report import ClipReport
-from pipeline.contracts import REQUEUED_KEY, Outcome, Provenance, State, Topic, Verdict
+from pipeline.contracts import REQUEUED_KEY, Outcome, Provenance, State, Topic, Verdict, is_of_newer_version
 from pipeline.purge import purge
 from pipeline.sources import ScanInterruptedError
 from pipeline.submit import BATCH
@@ -112,6 +112,8 @@ class RemoteJudge:
         self._probed_s = 0.0
         self._has_orphans = True
         self._shares: dict[str, float | None] = {}
+        # Videos of which that was logged.
+        self._newer: set[str] = set()
         self._judged = threading.Event()
         self._pictures = pictures
         works = {
@@ -267,7 +269,7 @@ class RemoteJudge:
 
     def _follow(self, task: Task, found: _Found) -> None:
         if isinstance(found, Exception):
-            if (video := self._video(task.id)) is not None:
+            if not self._is_of_newer(task) and (video := self._video(task.id)) is not None:
                 self._end(video, Outcome.MODEL_ERROR, f"what Redis has of it cannot be read: {found}")
         elif found is None:  # Redis has lost its data
             self._again(task, unread=False)
@@ -285,6 +287,8 @@ class RemoteJudge:
         try:
             verdict = Verdict.model_validate_json(record)
         except ValueError as error:
+            if self._is_of_newer(task):
+                return
             self._end(video, Outcome.MODEL_ERROR, f"its record is not one that this version reads: {error}")
             return
         try:
@@ -296,6 +300,21 @@ class RemoteJudge:
             self._again(task, unread=True)
             return
         self._keep(video, verdict, again=again)
+
+    def _is_of_newer(self, task: Task) -> bool:
+        """Whether a worker of a newer version judged it: it waits until this service is updated, too."""
+        try:
+            record = self._workers.verdicts.record(task.id)
+        except redis.ResponseError as error:
+            if is_transient(error):
+                raise
+            return False
+        if record is None or not is_of_newer_version(record):
+            return False
+        if task.id not in self._newer:
+            self._newer.add(task.id)
+            log.warning("a worker of a newer version judged this video: update the service", video=task.id)
+        return True
 
     def _again(self, task: Task, *, unread: bool) -> None:
         """Submit a video again, as if workers had never heard of it."""

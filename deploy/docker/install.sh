@@ -2,9 +2,10 @@
 # The steps of both images' builder stages.
 #
 #   install.sh dependencies LOCK VENV    what is pinned in LOCK, in a new virtual environment
+#   install.sh add LOCK VENV             what is pinned in LOCK, in this one
 #   install.sh unmask VENV               Unmask itself, as a wheel built from the working directory
 #
-# requirements.lock is of serving on CPUs, without torch; cuda.lock has torch with the CUDA libraries.
+# requirements.lock is of serving on CPUs, without torch; cuda.lock has torch with the CUDA libraries; demo.lock makes clips.
 set -eu
 
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -33,9 +34,10 @@ unmask() {
 
 case "$#:${1:-}" in
     3:dependencies) dependencies "$2" "$3" ;;
+    3:add) pip_install "$3" --require-hashes -r "$2" ;;
     2:unmask) unmask "$2" ;;
     *)
-        echo "usage: ${0##*/} dependencies LOCK VENV | unmask VENV" >&2
+        echo "usage: ${0##*/} dependencies LOCK VENV | add LOCK VENV | unmask VENV" >&2
         exit 2
         ;;
 esac

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal
@@ -208,6 +209,18 @@ class PartResult:
         )
         if not all(sound):
             raise PartError("a part's columns hold invalid values")
+
+
+def window_of_newer(data: bytes) -> Window | None:
+    """Which part a result is of that a newer version wrote: of a later form, or outcome; None if it is not one."""
+    try:
+        fields = json.loads(data)
+        version, failure = fields["part"], fields.get("failure")
+        later_outcome = isinstance(failure, dict) and str(failure["outcome"]) not in set(Outcome)
+        newer = type(version) is int and (version > PART_VERSION or (version == PART_VERSION and later_outcome))
+        return parse_window(fields["window"]) if newer else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 # Type of each column: stored (little-endian), and in memory.

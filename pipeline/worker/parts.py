@@ -6,7 +6,8 @@ import redis
 import structlog
 
 from pipeline.contracts import Outcome, Provenance, Verdict
-from pipeline.parts.join import PartResult, judge_parts, plan_parts
+from pipeline.parts.join import judge_parts, plan_parts
+from pipeline.parts.result import PartError, PartResult, window_of_newer
 from pipeline.parts.store import PartStore
 from pipeline.scan import LongClipError, Scanner
 from pipeline.sources import ScanInterruptedError, Source
@@ -110,17 +111,29 @@ class PartOfVideo:
 
     def _joined(self, results: list[bytes]) -> Verdict | None:
         scanner = self._scanner
-        parts = [PartResult.from_bytes(data) for data in results]
+        parts = [self._read(data) for data in results]
         ours = _scored_by(scanner.provenance)
-        if others := [index for index, found in enumerate(parts) if _scored_by(found.provenance) != ours]:
-            # One detector judges a clip: weights were swapped half-way, or workers are pinned to different ones.
-            log.warning("parts of other weights are judged again", parts=others)
+        if others := [index for index, found in enumerate(parts) if not _is_ours(found, ours)]:
+            # One detector judges a clip: weights were swapped half-way, or workers are pinned to different ones. And
+            # a newer version, of which some workers are while a group is updated, may write what this one cannot read.
+            log.warning("parts of other weights or of a newer version are judged again", parts=others)
+            windows = [found if isinstance(found, Window) else found.window for found in parts]
             if self._message.retry_until_lost(lambda: self._store.again(self._task.video_id)) == 1:
-                self._send_again(parts, others)
+                self._send_again(windows, others)
                 return None
             # A second time: if they were sent again, they could come back with other weights without end.
-            parts = [self._look(found.window) if index in others else found for index, found in enumerate(parts)]
-        return judge_parts(parts, scanner.calibration, scanner.thresholds, scanner.min_coverage)
+            parts = [self._look(windows[index]) if index in others else found for index, found in enumerate(parts)]
+        read = [found for found in parts if isinstance(found, PartResult)]
+        return judge_parts(read, scanner.calibration, scanner.thresholds, scanner.min_coverage)
+
+    def _read(self, data: bytes) -> PartResult | Window:
+        """A part's result; of one that a newer version wrote, which part it is."""
+        try:
+            return PartResult.from_bytes(data)
+        except PartError:
+            if (window := window_of_newer(data)) is None:
+                raise
+            return window
 
     def _look(self, window: Window) -> PartResult:
         task = self._task
@@ -132,11 +145,11 @@ class PartOfVideo:
         except ScanInterruptedError:
             raise HandedBackError("in the middle of a part") from None
 
-    def _send_again(self, parts: list[PartResult], others: list[int]) -> None:
+    def _send_again(self, windows: list[Window], others: list[int]) -> None:
         message, task = self._message, self._task
         for index in others:
-            window = parts[index].window
-            part = Part(index=index, count=len(parts), start_s=window.start_s, end_s=window.given_end_s)
+            window = windows[index]
+            part = Part(index=index, count=len(windows), start_s=window.start_s, end_s=window.given_end_s)
             # In this order: after a crash between the two, the part is still queued.
             send_part(message, task.model_copy(update={"part": part}))
             message.retry_until_lost(lambda index=index: self._store.retract(task.video_id, index))  # type: ignore[misc]
@@ -147,6 +160,10 @@ class PartOfVideo:
         except redis.RedisError as error:
             # Then the try counts, although it did not fail.
             log.warning("try not taken back", error=str(error))
+
+
+def _is_ours(found: PartResult | Window, ours: tuple[list[str], str]) -> bool:
+    return isinstance(found, PartResult) and _scored_by(found.provenance) == ours
 
 
 def _scored_by(provenance: Provenance) -> tuple[list[str], str]:

@@ -12,7 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from pipeline import tracing
-from pipeline.contracts import Outcome, Provenance, Verdict
+from pipeline.contracts import Outcome, Provenance, Verdict, is_of_newer_version
 from pipeline.parts.store import PartStore
 from pipeline.scan import LongClipError, Scanner
 from pipeline.sources import ScanInterruptedError, Source
@@ -32,14 +32,24 @@ REUSABLE: Final = frozenset({Outcome.SCORED, Outcome.NO_FACE, Outcome.LOW_QUALIT
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """The stored record of a clip, byte for byte, and what it says."""
+    """The stored record of a clip, byte for byte, and what it says; None in one that a newer version wrote."""
 
     record: bytes
-    verdict: Verdict
+    verdict: Verdict | None
 
     @classmethod
     def parse(cls, record: bytes) -> _Stored:
-        return cls(record, Verdict.model_validate_json(record))
+        """Read a stored record.
+
+        Raises:
+            ValidationError: it is not one of any version.
+        """
+        try:
+            return cls(record, Verdict.model_validate_json(record))
+        except ValidationError:
+            if not is_of_newer_version(record):
+                raise
+            return cls(record, None)
 
 
 class VideoMessage(ServedMessage):
@@ -140,10 +150,16 @@ class VideoMessage(ServedMessage):
         """Publish what is stored."""
         verdict = stored.verdict
         self.publish(stored.record, task.video_id)
+        if verdict is None:
+            # Its worker ended between storing and publishing. What it says is for those who know its schema.
+            log.info("the record of a newer version is published")
+            return
         if dead_letter and verdict.outcome is Outcome.MODEL_ERROR:
             self.dead_letter(verdict.error or "", stage="score", attempts=attempt)
         metrics = self.service.metrics
         metrics.clips.labels(verdict.outcome, task.source_class).inc()
+        if verdict.outcome in REUSABLE and verdict.judged_s is not None:
+            metrics.video_seconds.labels(task.source_class).inc(verdict.judged_s)
         metrics.clip_seconds.observe(time.monotonic() - self.started_s, tracing.exemplar())
         facts: dict[str, str | int] = {"unmask.outcome": str(verdict.outcome), "unmask.attempt": attempt}
         if verdict.label is not None:

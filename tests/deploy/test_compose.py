@@ -21,7 +21,11 @@ from tests.deploy.images import DOCKER, DOCKERFILES, ROOT, absent, stages
 from web.commands import serve
 
 COMPOSE, GPU = ROOT / "docker-compose.yml", DOCKER / "compose.gpu.yml"
-OURS = ("worker", "web", "submit")
+OURS = ("worker", "web", "submit", "demo")
+# Pages for people of this machine.
+PAGES = ("web", "grafana", "jaeger")
+# Variables of traces that OpenTelemetry's SDK reads, or `pipeline.tracing`.
+TRACES = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
 
 
 @functools.cache
@@ -68,7 +72,7 @@ def test_services_refer_only_to_what_exists():
     for service in services().values():
         assert set(service.get("depends_on", ())) <= services().keys()
         assert set(service["networks"]) <= compose()["networks"].keys()
-        for volume in service["volumes"]:
+        for volume in service.get("volumes", ()):
             if isinstance(volume, str):
                 assert volume.split(":")[0] in compose()["volumes"]
             elif volume["type"] == "volume":
@@ -101,8 +105,8 @@ def test_only_pages_have_network_access_and_only_from_this_machine():
         open_ = [
             network for network in service["networks"] if not (compose()["networks"][network] or {}).get("internal")
         ]
-        assert open_ == (["outside"] if name in ("web", "grafana") else [])
-        assert bool(service.get("ports")) is (name in ("web", "grafana"))
+        assert open_ == (["outside"] if name in PAGES else [])
+        assert bool(service.get("ports")) is (name in PAGES)
         assert "network_mode" not in service
 
 
@@ -124,10 +128,10 @@ def test_services_have_no_privileges():
     for service in services().values():
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["read_only"] is True
         assert not service.keys() & {"privileged", "cap_add", "devices", "pid", "ipc", "userns_mode"}
     for name in OURS:
         service = services()[name]
-        assert service["read_only"] is True
         assert service["init"] is True
         binds = [volume for volume in service["volumes"] if volume["type"] == "bind"]
         assert all(volume["read_only"] and not volume["bind"]["create_host_path"] for volume in binds)
@@ -138,6 +142,10 @@ def test_services_have_no_privileges():
 def test_kafka_log_is_on_its_volume():
     kafka = services()["kafka"]
     assert f"kafka:{kafka['environment']['KAFKA_LOG_DIRS']}" in kafka["volumes"]
+    # What it writes elsewhere: its root is read-only. Java's codecs load libraries from /tmp.
+    mounts = dict(mount.split(":") for mount in kafka["tmpfs"])
+    assert mounts.keys() == {"/opt/kafka/config", "/opt/kafka/logs", "/tmp"}
+    assert "exec" in mounts["/tmp"].split(",")
     assert len(kafka["environment"]["CLUSTER_ID"]) == 22  # 16 bytes in base64, as Kafka requires
 
 
@@ -166,7 +174,7 @@ def test_workers_wait_for_services_and_can_be_scaled():
 
 def test_every_variable_that_is_set_is_read():
     for name in OURS:
-        assert services()[name]["environment"].keys() <= known_settings()
+        assert services()[name].get("environment", {}).keys() <= known_settings() | TRACES
     for path in DOCKERFILES:
         (environment,) = stages(path)[-1].all("ENV")
         assert set(re.findall(r"\bUNMASK_\w+(?==)", environment)) <= known_settings()
@@ -187,10 +195,47 @@ def test_env_example_is_complete_correct_and_explained():
             listed[found[1]] = found[2]
             assert re.match(r"# |#?[A-Z_]+=", above), f"{line}: no comment explains it"
     taken = variables(COMPOSE) | variables(GPU)
-    environments = [services()[name]["environment"] for name in OURS]
+    environments = [services()[name].get("environment", {}) for name in OURS]
     assert listed.keys() == set(taken).union(*environments)
     # A line that is commented out holds the default, if there is one.
     # Where services differ, the worker's.
     fixed = {name: str(value) for environment in reversed(environments) for name, value in environment.items()}
     defaults = {name: value for name, value in (fixed | taken).items() if value not in ("", "None")}
     assert {name: listed[name] for name in defaults} == defaults
+
+
+def test_the_demo_needs_nothing_else_and_finds_the_clips_of_the_image():
+    demo = services()["demo"]
+    assert demo["profiles"] == ["demo"]
+    assert (demo["depends_on"], demo["volumes"]) == ({}, [])
+    assert demo["entrypoint"] == ["unmask", "scan"]
+    (folder,) = demo["command"]
+    final = stages(ROOT / demo["build"]["dockerfile"])[-1]
+    assert f"--from=clips /clips {folder}" in final.all("COPY")
+
+
+def test_traces_go_to_the_collector_and_on_to_where_they_are_seen():
+    collector, jaeger = services()["collector"], services()["jaeger"]
+    assert collector["profiles"] == jaeger["profiles"] == ["tracing"]
+    (mount,) = collector["volumes"]
+    (argument,) = collector["command"]
+    inside = Path(argument.removeprefix("--config="))
+    config = yaml.safe_load((ROOT / mount["source"] / inside.relative_to(mount["target"])).read_text())
+    port = config["receivers"]["otlp"]["protocols"]["http"]["endpoint"].rpartition(":")[2]
+    example = (ROOT / ".env.example").read_text()
+    assert f"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:{port}\n" in example
+    pipeline = config["service"]["pipelines"]["traces"]
+    for kind in ("receivers", "processors", "exporters"):
+        assert set(pipeline[kind]) == config[kind].keys()
+    # As the collector's documentation asks: the limit first.
+    assert pipeline["processors"][0] == "memory_limiter"
+    (exporter,) = config["exporters"].values()
+    assert exporter["endpoint"].partition("//")[2].partition(":")[0] == "jaeger"
+    assert jaeger["environment"]["JAEGER_LISTEN_HOST"] == "0.0.0.0"
+
+
+def test_every_process_of_ours_can_export_traces():
+    for name in ("worker", "web", "submit"):
+        assert services()[name]["environment"].keys() >= TRACES
+    # Without a value in .env they are not set: no traces.
+    assert {services()["worker"]["environment"][name] for name in TRACES} == {None}

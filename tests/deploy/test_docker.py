@@ -43,17 +43,19 @@ def test_hadolint_finds_nothing(path):
 
 @every_dockerfile
 def test_base_images_are_pinned_and_equal_for_build_and_run(path):
-    builder, final = stages(path)
+    builder, *between, final = stages(path)
     assert builder.base == final.base
+    assert {stage.base for stage in between} <= {builder.name}
     assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", final.base)
 
 
 @every_dockerfile
 def test_the_image_has_the_environment_but_not_the_source_tree(path):
-    builder, final = stages(path)
+    builder, *clips, final = stages(path)
     assert builder.name == "builder"
     assert final.all("COPY") == [
         "--from=builder /opt/unmask /opt/unmask",
+        *["--from=clips /clips /opt/unmask/demo" for _ in clips],
         "--chmod=755 deploy/docker/health.py /usr/local/bin/unmask-health",
     ]
     assert not builder.all("ADD") + final.all("ADD")
@@ -123,7 +125,7 @@ def test_copied_files_exist_and_are_in_the_context(path):
 
 @pytest.mark.parametrize(
     "path",
-    [".env", ".git/config", ".venv/bin/python", "demo/original.mp4", "tests/media.py", "videos/private.mp4",
+    [".env", ".git/config", ".venv/bin/python", "demo/original.mp4", "tests/conftest.py", "videos/private.mp4",
      "requirements.lock", "models/__pycache__/base.cpython-311.pyc", "pipeline/video/old.pyc"],
 )  # fmt: skip
 def test_other_files_are_not_in_the_context(path):
@@ -153,7 +155,7 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "cuda.lock", "build.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "cuda.lock", "build.lock", "demo.lock"])
 def test_the_images_install_the_tested_versions(lock):
     tested, installed = locked(ROOT / "requirements.lock"), locked(DOCKER / lock)
     assert installed

@@ -79,6 +79,10 @@ def test_each_alert_has_a_severity_a_summary_and_a_runbook(rule):
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
     headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), flags=re.MULTILINE)
     assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    # What to do, with at least one command, page, setting or metric to look at.
+    (steps,) = re.findall(rf"^### {rule['alert']}\n(.*?)^##", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert re.search(r"`[^`]+`", steps)
+    assert len(steps) > 150
 
 
 def test_panels_have_their_own_ids_and_the_chosen_source():
@@ -94,8 +98,16 @@ def test_panels_have_their_own_ids_and_the_chosen_source():
 
 def test_grafana_finds_prometheus_and_the_dashboard():
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text())["datasources"]
-    assert source["url"].partition("//")[2].partition(":")[0] in compose["services"]
+    sources = {}
+    for name in ("prometheus", "jaeger"):
+        (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / f"{name}.yml").read_text())[
+            "datasources"
+        ]
+        assert source["url"].partition("//")[2].partition(":")[0] in compose["services"]
+        sources[source["uid"]] = source
+    (destination,) = sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    assert destination["datasourceUid"] in sources
+    assert "--enable-feature=exemplar-storage" in compose["services"]["prometheus"]["command"]
     (provider,) = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "unmask.yml").read_text())["providers"]
     mounts = {mount["target"]: mount["source"] for mount in compose["services"]["grafana"]["volumes"][:2]}
     assert mounts[provider["options"]["path"]] == str(DASHBOARD.parent.relative_to(ROOT))
@@ -115,3 +127,29 @@ def test_prometheus_scrapes_services_of_compose():
     (file,) = config["rule_files"]
     (mount,) = (mount for mount in compose["services"]["prometheus"]["volumes"] if isinstance(mount, dict))
     assert Path(file) == Path(mount["target"]) / (PROMETHEUS / "rules.yml").name
+
+
+def test_counters_of_alerts_begin_at_0():
+    """A series that begins with its first event has no increase, and the alert would not see that event."""
+    samples = {
+        (sample.name, value)
+        for family in text_string_to_metric_families(Metrics().text().decode())
+        for sample in family.samples
+        for value in sample.labels.values()
+    }
+    for stage in ("parse", "score", "publish"):
+        assert ("unmask_dead_letters_total", stage) in samples
+    assert ("unmask_clips_total", "model_error") in samples
+    assert ("unmask_segments_total", "shed") in samples
+
+
+def test_latency_leads_to_traces():
+    """Workers export exemplars of these histograms (tests/pipeline/test_tracing.py), and panels ask for them."""
+    asked = {
+        name
+        for panel in dashboard()["panels"]
+        for target in panel.get("targets", ())
+        if target.get("exemplar")
+        for name in named(target["expr"])
+    }
+    assert asked == {"unmask_clip_age_seconds", "unmask_clip_seconds", "unmask_segment_seconds"}

@@ -108,6 +108,8 @@ def test_health_and_metrics_report_the_worker(worker: WorkerProcess) -> None:
     _, text = worker.get("/metrics")
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert values['unmask_clips_total{outcome="scored",source_class="archive"}'] == "1.0"
+    # Two seconds with a face and one without; the broken file has none.
+    assert float(values['unmask_video_seconds_total{source_class="archive"}']) == pytest.approx(3.0, abs=0.1)
     assert float(values["unmask_engine_crops_total"]) == float(values["unmask_batch_crops_sum"]) >= 4
     assert float(values['unmask_stage_seconds_count{stage="faces"}']) >= 2
     assert values['unmask_lag_messages{topic="unmask.archive"}'] == "0.0"

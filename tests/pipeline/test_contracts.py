@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.contracts import Label, Outcome, Person, ScoredFace, Verdict, as_text, clip_id_of
+from pipeline.contracts import Label, Outcome, Person, ScoredFace, Verdict, as_text, clip_id_of, is_of_newer_version
 from tests.pipeline.records import record
 
 FULL = record(
@@ -155,3 +155,19 @@ def test_any_file_name_goes_into_a_record(name: bytes) -> None:
 @given(st.text())
 def test_a_name_that_is_text_stays_as_it_is(name: str) -> None:
     assert as_text(name) == name
+
+
+@pytest.mark.parametrize(
+    ("change", "is_newer"),
+    [
+        ({"schema": 2}, True), ({"outcome": "of_a_later_version"}, True), ({}, False), ({"schema": 0}, False),
+        ({"schema": True, "outcome": "odd"}, False), ({"schema": "2"}, False), ({"outcome": None}, False),
+    ],
+)  # fmt: skip
+def test_a_record_of_a_newer_version_is_recognised(change: dict[str, Any], is_newer: bool) -> None:
+    assert is_of_newer_version(json.dumps(json.loads(FULL.to_json()) | change).encode()) is is_newer
+
+
+@given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
+def test_noise_is_not_a_record_of_a_newer_version(data: bytes) -> None:
+    assert not is_of_newer_version(data)

@@ -20,7 +20,7 @@ from pipeline.contracts import Outcome, Verdict
 from pipeline.faces.create import create_detector
 from pipeline.faces.detector import FaceDetector
 from pipeline.parts.join import MAX_PARTS, PartError, PartResult, join_parts, judge_parts, overlap_for, plan_parts
-from pipeline.parts.result import SeenFrame
+from pipeline.parts.result import SeenFrame, window_of_newer
 from pipeline.scan import Scanner
 from pipeline.sources import ScanInterruptedError, Source
 from pipeline.types import Faces, Scores
@@ -264,6 +264,22 @@ class TestForm:
     def test_noise_is_refused(self, data: bytes) -> None:
         with pytest.raises(PartError):
             PartResult.from_bytes(data)
+
+    @pytest.mark.parametrize(
+        ("change", "is_newer"),
+        [
+            ({"part": 2}, True), ({"part": 2, "columns": None}, True), ({"failure": {"outcome": "odd"}}, True),
+            ({"failure": {"outcome": "over_limit"}}, False), ({"part": True}, False), ({"part": 0}, False),
+            ({"part": 2, "window": "5"}, False), ({"part": 2, "window": 5}, False), ({"failure": {}}, False),
+        ],
+    )  # fmt: skip
+    def test_a_newer_version_is_recognised(self, change: dict[str, Any], is_newer: bool) -> None:
+        record = json.loads(result(seen_frames([(0, 9)], 9), Window(2, 11)).to_bytes()) | change
+        assert window_of_newer(json.dumps(record).encode()) == (Window(2, 11) if is_newer else None)
+
+    @given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
+    def test_noise_is_of_no_newer_version(self, data: bytes) -> None:
+        assert window_of_newer(data) is None
 
     def test_columns_must_be_equally_long(self) -> None:
         record = json.loads(result(seen_frames([(0, 9)], 9), Window(0)).to_bytes())

@@ -217,6 +217,41 @@ def test_parts_of_other_weights_are_judged_again_but_not_without_end(
     assert [found.part for found in parts_sent(bootstrap, asked.video_id)].count(first) == 1 - before
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_parts_that_a_newer_version_wrote_are_judged_again(
+    bootstrap: str,
+    splitting: Callable[[TaskConsumer], Service],
+    publisher: Publisher,
+    store: VerdictStore,
+    parts: PartStore,
+    client: redis.Redis,
+    scanner: Scanner,
+    long_clip: Path,
+    before: int,
+) -> None:
+    """While a group is updated, this worker may be the one that finishes the last part."""
+    sampling = f"fps={8 + before}"
+    asked = task(long_clip, sampling=sampling)
+    first = Part(index=0, count=2, start_s=0.0, end_s=5.0)
+    last = Part(index=1, count=2, start_s=4.0, end_s=None)
+    result = scanner.with_sampling(parse_sampling(sampling)).scan_part(
+        Source(str(long_clip), asked.video_id), Window(0.0, 5.0)
+    )
+    newer = {**json.loads(result.to_bytes()), "part": 2, "columns": {"more": "AAAA"}, "added": True}
+    parts.sent(asked.video_id)
+    for _ in range(before):
+        parts.again(asked.video_id)
+    parts.put(asked.video_id, 0, 2, json.dumps(newer).encode())
+    with serving(bootstrap, splitting):
+        publisher.part(asked.model_copy(update={"part": last}), 0).wait()
+        record = until(lambda: store.record(asked.video_id))
+        until(lambda: committed_to_the_end(bootstrap))
+        until(lambda: not client.exists(parts_key(asked.video_id)))
+    verdict = Verdict.model_validate_json(record)
+    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 8 * (8 + before))
+    assert [found.part for found in parts_sent(bootstrap, asked.video_id)].count(first) == 1 - before
+
+
 def test_a_stored_verdict_that_was_not_published_is_published(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.transport.messages import Message
 from pipeline.worker.loop import Worker
 from pipeline.worker.message import Service
 from pipeline.worker.streams import Live
+from tests.pipeline.records import record
 from tests.pipeline.transport.raw import BadName, RawProducer, random_messages
 from tests.pipeline.worker.serving import committed_to_the_end, judged, published, serving, task, until
 
@@ -191,6 +193,27 @@ def test_what_redis_refuses_for_one_clip_ends_that_clip(
     assert (message.header("stage"), message.value) == ("score", asked.to_json())
     assert reason in message.header("error")
     until(lambda: committed_to_the_end(bootstrap))
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("change", [{"outcome": "of_a_later_version"}, {"schema": 2, "people": "another type"}])
+def test_a_record_that_a_newer_version_stored_is_published_as_it_is(
+    change: dict[str, object],
+    one_face: Path,
+    bootstrap: str,
+    publisher: Publisher,
+    store: VerdictStore,
+    client: redis.Redis,
+) -> None:
+    """Its worker ended between storing and publishing, while the group was updated."""
+    asked = task(one_face)
+    newer = json.dumps(json.loads(record(id=asked.video_id, outcome=Outcome.NO_FACE).to_json()) | change).encode()
+    client.hset(clip_key(asked.video_id), mapping={"verdict": newer, "state": "done"})
+    publisher.submit(asked).wait()
+    (message,) = until(lambda: published(bootstrap, Topic.VERDICTS, asked.video_id))
+    assert message.value == newer == store.record(asked.video_id)
+    until(lambda: committed_to_the_end(bootstrap))
+    assert published(bootstrap, Topic.DEAD, asked.video_id) == []
 
 
 @pytest.mark.usefixtures("worker")

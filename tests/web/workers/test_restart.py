@@ -17,13 +17,14 @@ import pytest
 import redis
 
 from deploy.local.services import free_port
-from pipeline.contracts import Topic, Verdict
+from pipeline.contracts import Outcome, State, Topic, Verdict, clip_key
 from pipeline.results.store import VerdictStore
 from pipeline.settings import Settings
 from pipeline.sources import Source
 from pipeline.transport.kafka import Publisher
 from pipeline.worker.loop import Worker
 from pipeline.worker.progress import ProgressNotes
+from tests.pipeline.records import record
 from tests.web.served import PATIENCE_S, Served, hand_in, serving, until
 from tests.web.test_restart import SERVE, started
 
@@ -143,6 +144,30 @@ def test_how_far_workers_are_is_seen(
                 break
     assert json.loads(seen[-1].removeprefix("data: "))["share"] < 1
     api.delete(f"/v1/videos/{id_}")
+
+
+@pytest.mark.parametrize("change", [{"outcome": "of_a_later_version"}, {"schema": 2}])
+def test_a_record_of_a_newer_version_waits_for_the_services_update(
+    change: dict[str, object], served: Served, store: VerdictStore, client: redis.Redis, no_face: Path
+) -> None:
+    """No worker takes the tasks: the test does what one of a newer version would, and then what an update would."""
+    api = served.client()
+    newer, other = (str(hand_in(api, no_face, wait_s=0).json()["id"]) for _ in range(2))
+    until(lambda: store.state(newer) is not None and store.state(other) is not None)
+    text = json.loads(record(id=newer, outcome=Outcome.NO_FACE).to_json()) | change
+    outcome_field = str(text["outcome"])
+    client.hset(
+        clip_key(newer), mapping={"verdict": json.dumps(text), "outcome": outcome_field, "state": State.DONE.value}
+    )
+    # The service looks at all unfinished videos at once, the older ones first.
+    store.finish(record(id=other, outcome=Outcome.NO_FACE))
+    assert outcome(api, other)[0] == "no_face"
+    assert api.get(f"/v1/videos/{newer}").json()["state"] != "done"
+    store.delete(newer)
+    store.finish(record(id=newer, outcome=Outcome.NO_FACE))
+    assert outcome(api, newer)[0] == "no_face"
+    for id_ in (newer, other):
+        api.delete(f"/v1/videos/{id_}")
 
 
 def test_workers_fetch_by_an_address_that_ends_with_the_verdict(
