@@ -65,7 +65,6 @@ images: setup
 	deploy/local/packages.sh --images
 	deploy/docker/build_check.sh
 
-# Apache Kafka and Redis on free ports of this machine, without Docker; .stack/env has the settings.
 # The files of a release (docs/releases.md). The time in them is the commit's: equal sources give equal bytes.
 RELEASE := SOURCE_DATE_EPOCH=$(shell git log -1 --format=%ct 2>/dev/null || echo 0) $(BIN)/python -m
 dist: setup
@@ -78,6 +77,7 @@ sbom: dist
 	$(RELEASE) deploy.release.sbom image deploy/docker/cuda.lock --name unmask:cuda --out dist/sbom-cuda.cdx.json
 	cd dist && sha256sum unmask-* sbom-* >SHA256SUMS
 
+# Apache Kafka and Redis on free ports of this machine, without Docker; .stack/env has the settings.
 stack-up: setup
 	deploy/local/packages.sh
 	$(BIN)/python deploy/local/stack.py up
