@@ -71,7 +71,7 @@ def plan_archive(
         raise ValueError("a budget needs --price-worker-hour")
     count = files or max(1, round(hours * 3600 / figures.clip_s))
     video_s = hours * 3600 / count
-    each_h = 1 / figures.tasks_s(figures.video, video_s) / 3600
+    each_h = 1 / figures.tasks_s("video", video_s) / 3600
     worker_hours = each_h * count
     # When all parts are given out, a worker is alone with the last one: half a part on average, a whole one at worst.
     part_files = min(_PART_FILES, math.ceil(count / _PARTS))

@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 import simpy
 from kafka import TopicPartition
 
+from pipeline.planning.figures import Kind
 from pipeline.planning.machine import Process
-from pipeline.planning.scenario import REBALANCE_S, Kind
+from pipeline.planning.scenario import REBALANCE_S
 from pipeline.transport.assignor import Member, share_out
 
 VIDEOS, SEGMENTS = "videos", "segments"

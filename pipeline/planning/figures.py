@@ -7,13 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from models.errors import UnmaskError
 
 DEFAULT_FILE: Final = Path(".plan.json")
 HOW_TO_MEASURE: Final = "unmask bench CLIP --plan --json .plan.json"
 SCHEMA: Final = 1
+
+Kind = Literal["video", "segment"]
 
 
 class FiguresError(UnmaskError):
@@ -58,11 +60,13 @@ class Services:
         wait_s: from a message's arrival to its start in an idle worker, and from the verdict to its readers.
         cpu_s: of the worker, for polling, storing and publishing, per task.
         broker_cpu_s: of Kafka and Redis, per task; counts only where they share the worker's machine.
+        idle_cores: that a worker takes without tasks, for its poller.
     """
 
     wait_s: float = 0.0
     cpu_s: float = 0.0
     broker_cpu_s: float = 0.0
+    idle_cores: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,8 @@ class Figures:
     batches_at_once: int
     any_batch: bool
     sizes: Sizes
-    services: Services = field(default_factory=Services)
+    video_services: Services = field(default_factory=Services)
+    segment_services: Services = field(default_factory=Services)
 
     def __post_init__(self) -> None:
         if self.cores < 1 or self.clips_at_once < 1 or self.batches_at_once < 1:
@@ -147,10 +152,20 @@ class Figures:
         largest = max(self.batches, key=lambda batch: batch.crops)
         return crops * largest.cpu_s / largest.crops
 
-    def task_cpu_s(self, cost: Cost, video_s: float) -> float:
+    def of(self, kind: Kind) -> tuple[Cost, Services]:
+        """The costs of a kind of task."""
+        return (self.segment, self.segment_services) if kind == "segment" else (self.video, self.video_services)
+
+    @property
+    def usable_cores(self) -> float:
+        """Cores that a saturated worker turns into work."""
+        return max(0.05, self.cores * self.efficiency - self.video_services.idle_cores)
+
+    def task_cpu_s(self, kind: Kind, video_s: float) -> float:
         """CPU seconds of a task with its scores and messages."""
+        cost, services = self.of(kind)
         frames = video_s * self.fps
-        return cost.cpu_s(video_s, frames) + self.scoring_cpu_s(frames * self.faces_a_frame) + self.services.cpu_s
+        return cost.cpu_s(video_s, frames) + self.scoring_cpu_s(frames * self.faces_a_frame) + services.cpu_s
 
     def device_s(self, crops: float) -> float:
         """Seconds of the scoring device for so many crops in the largest batches; 0 on a CPU."""
@@ -159,9 +174,9 @@ class Figures:
         largest = max(self.batches, key=lambda batch: batch.crops)
         return crops * largest.wall_s / largest.crops / self.batches_at_once
 
-    def tasks_s(self, cost: Cost, video_s: float) -> float:
+    def tasks_s(self, kind: Kind, video_s: float) -> float:
         """Tasks a second of one saturated worker."""
-        cpu = self.task_cpu_s(cost, video_s) / (self.cores * self.efficiency)
+        cpu = self.task_cpu_s(kind, video_s) / self.usable_cores
         return 1 / max(cpu, self.device_s(video_s * self.fps * self.faces_a_frame), 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,7 +202,8 @@ def figures_of(found: Mapping[str, Any]) -> Figures:
             "segment": Cost(**given["segment"]),
             "batches": tuple(Batch(**batch) for batch in given["batches"]),
             "sizes": Sizes(**given["sizes"]),
-            "services": Services(**given.get("services", {})),
+            "video_services": Services(**given.get("video_services", {})),
+            "segment_services": Services(**given.get("segment_services", {})),
         }
     )
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipeline.planning.figures import Figures
+from pipeline.planning.figures import Figures, Services
 from pipeline.planning.replicate import Summary, percentile, replicate
 from pipeline.planning.resources import Keeping, Prices, Resources, resources_of
 from pipeline.planning.scenario import Burst, Fleet, Keda, Kill, Load, Scenario
@@ -140,7 +140,7 @@ def make_plan(
 
 def _notes(figures: Figures, sized: Sized, load: Load) -> list[str]:
     fleet, notes = sized.fleet, []
-    if figures.services.wait_s == 0 and figures.services.cpu_s == 0:
+    if figures.video_services == Services() and figures.segment_services == Services():
         notes.append(
             "the figures have no cost of Kafka and Redis: real latencies are longer, and workers do a bit less"
         )

@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.planning.scenario import Kind, Scenario
+from pipeline.planning.figures import Kind
+from pipeline.planning.scenario import Scenario
 from pipeline.planning.simulate import Run, simulate
 
 # Student's t, 97.5 %, by degrees of freedom.

@@ -52,6 +52,7 @@ class Resources:
         kafka_bytes: messages that are kept, all replicas.
         redis_bytes: verdicts and streams that are kept.
         redis_calls_s: a second.
+        redis_bytes_s: that are written to it; each segment replaces its stream's state and running verdict.
         memory_bytes: of all workers.
     """
 
@@ -61,6 +62,7 @@ class Resources:
     kafka_bytes: float
     redis_bytes: float
     redis_calls_s: float
+    redis_bytes_s: float
     memory_bytes: float
 
     @property
@@ -92,6 +94,8 @@ def resources_of(figures: Figures, load: Load, workers: int, keeping: Keeping) -
         + load.streams * (sizes.stream_state + stream_record + _REDIS_OVERHEAD)
         + ended_s * kept_s * (stream_record + _REDIS_OVERHEAD),
         redis_calls_s=load.videos_s * _CALLS_A_VIDEO + segments_s * _CALLS_A_SEGMENT,
+        redis_bytes_s=load.videos_s * record
+        + segments_s * (sizes.stream_state + sizes.record_frame * load.segment_s * figures.fps),
         memory_bytes=workers * sizes.resident,
     )
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from pipeline.planning.figures import Figures
+from pipeline.planning.figures import Figures, Kind
 
 # Of pipeline.transport.consumer: a killed worker is detected after this long; a poll without room takes this long.
 SESSION_S: Final = 10.0
 POLL_S: Final = 0.2
 # kafka-python's heartbeat interval: members notice a rebalance at their next heartbeat, and all wait for the last one.
 REBALANCE_S: Final = 3.0
-
-Kind = Literal["video", "segment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +137,16 @@ class Keda:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A worker dies; another one takes its place after `Fleet.start_s`."""
+    """A worker dies; another one takes its place after `Fleet.start_s`.
+
+    Attributes:
+        worker: which of those that are alive, by age.
+        is_planned: it gets SIGTERM, as in a rollout, and ends what it has begun.
+    """
 
     at_s: float
     worker: int = 0
+    is_planned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

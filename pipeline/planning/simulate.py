@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import simpy
 
 from pipeline.planning.broker import SEGMENTS, VIDEOS, Group, Message
+from pipeline.planning.figures import Kind
 from pipeline.planning.keda import Autoscaler
 from pipeline.planning.machine import Cores, Process
-from pipeline.planning.scenario import Kind, Scenario
+from pipeline.planning.scenario import Kill, Scenario
 from pipeline.planning.worker import Worker
 
 # Points of the curve of a run.
@@ -82,7 +83,7 @@ class _Simulation:
         self._group.start([self._worker() for _ in range(scenario.fleet.workers)])
         self._arrivals()
         for kill in scenario.kills:
-            env.process(self._kill(kill.at_s, kill.worker))
+            env.process(self._kill(kill))
         if scenario.keda is not None:
             env.process(self._scale())
         env.process(self._watch())
@@ -105,7 +106,7 @@ class _Simulation:
         )
         machine = next(free, None)
         if machine is None:
-            machine = (Cores(self.env, figures.cores * figures.efficiency), [])
+            machine = (Cores(self.env, figures.usable_cores), [])
             self._machines.append(machine)
         cores, workers = machine
         worker = Worker(self.env, f"worker-{self._made:04d}", self._group, figures, fleet, cores)
@@ -179,11 +180,15 @@ class _Simulation:
         self._arrived.append(message)
         self._group.send(message)
 
-    def _kill(self, at_s: float, number: int) -> Process:
-        yield self.env.timeout(at_s)
+    def _kill(self, kill: Kill) -> Process:
+        yield self.env.timeout(kill.at_s)
         alive = self._alive()
         if alive:
-            alive[number % len(alive)].kill()
+            worker = alive[kill.worker % len(alive)]
+            if kill.is_planned:
+                worker.leave()
+            else:
+                worker.kill()
             yield from self._start()
 
     def _alive(self) -> list[Worker]:
@@ -233,7 +238,7 @@ class _Simulation:
         machines = -(-alive // scenario.fleet.workers_a_machine)
         figures = scenario.figures
         self._run.utilisation = max(
-            cores_s / (machines * figures.cores * figures.efficiency * scenario.duration_s),
+            cores_s / (machines * figures.usable_cores * scenario.duration_s),
             device_s / (alive * figures.batches_at_once * scenario.duration_s),
         )
 

@@ -59,8 +59,8 @@ class Sized:
 
 def offered_workers(figures: Figures, load: Load) -> float:
     """Workers that the load keeps busy if it is spread perfectly."""
-    busy = load.streams / load.segment_s / figures.tasks_s(figures.segment, load.segment_s) if load.streams else 0.0
-    return busy + load.videos_s / figures.tasks_s(figures.video, load.video_s)
+    busy = load.streams / load.segment_s / figures.tasks_s("segment", load.segment_s) if load.streams else 0.0
+    return busy + load.videos_s / figures.tasks_s("video", load.video_s)
 
 
 def partitions_for(workers: int) -> int:
@@ -90,7 +90,7 @@ def timed(scenario: Scenario, *, tasks: int = 400) -> Scenario:
     figures, load = scenario.figures, scenario.load
     duration_s = 60.0
     if load.videos_s and load.trace is None:
-        task_s = figures.task_cpu_s(figures.video, load.video_s) / max(min(figures.video.parallel, figures.cores), 0.1)
+        task_s = figures.task_cpu_s("video", load.video_s) / max(min(figures.video.parallel, figures.cores), 0.1)
         duration_s = max(duration_s, tasks / load.videos_s, 10 * task_s)
     return replace(scenario, warmup_s=duration_s / 3, duration_s=duration_s)
 

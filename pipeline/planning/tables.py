@@ -65,10 +65,10 @@ def figures_table(figures: Figures) -> Table:
         ("segment's message", bytes_text(figures.sizes.segment)),
         ("state of a stream", bytes_text(figures.sizes.stream_state)),
         ("resident", bytes_text(figures.sizes.resident)),
-        ("saturated worker", f"{figures.tasks_s(figures.video, figures.clip_s):.2f} such clips/s"),
+        ("saturated worker", f"{figures.tasks_s('video', figures.clip_s):.2f} such clips/s"),
         (
             "saturated worker, live",
-            f"{figures.sizes.segment_s * figures.tasks_s(figures.segment, figures.sizes.segment_s):.1f} streams",
+            f"{figures.sizes.segment_s * figures.tasks_s('segment', figures.sizes.segment_s):.1f} streams",
         ),
     ]
     return rows_table(f"{figures.clip}: {figures.network}, {figures.detector}, {figures.backend}", rows)
@@ -93,7 +93,8 @@ def plan_table(plan: Plan) -> Table:
         ("between brokers", f"{bytes_text(found.between_brokers_bytes_s)}/s"),
         ("to workers", f"{bytes_text(found.to_workers_bytes_s)}/s"),
         ("Kafka's disks", bytes_text(found.kafka_bytes)),
-        ("Redis", f"{bytes_text(found.redis_bytes)}, {found.redis_calls_s:.0f} calls/s"),
+        ("Redis' memory", bytes_text(found.redis_bytes)),
+        ("Redis", f"{found.redis_calls_s:.0f} calls/s, {bytes_text(found.redis_bytes_s)}/s written"),
         ("memory of the workers", bytes_text(found.memory_bytes)),
     ]
     if plan.stream_hour is not None:

@@ -10,7 +10,7 @@ from typing import Final
 import simpy
 
 from pipeline.planning.broker import SEGMENTS, VIDEOS, Group, Message, Outcome, Partition
-from pipeline.planning.figures import Cost, Figures
+from pipeline.planning.figures import Figures
 from pipeline.planning.machine import Cores, Process, Scorer
 from pipeline.planning.scenario import Fleet
 
@@ -122,7 +122,7 @@ class Worker:
         return self.alive and message.partition.tenure == tenure
 
     def _serve(self, message: Message, tenure: int) -> Process:
-        yield self.env.timeout(self._figures.services.wait_s)
+        yield self.env.timeout(self._figures.of(message.kind)[1].wait_s)
         if message.kind == "segment":
             queue = self._streams.get(message.key)
             if queue is not None:
@@ -156,14 +156,14 @@ class Worker:
             if self._holds(message, tenure):
                 self._split(message)
         else:
-            cost = figures.segment if message.kind == "segment" else figures.video
-            yield from self._work(message, tenure, cost)
+            yield from self._work(message, tenure)
             if self._holds(message, tenure):
                 self._end(message, "scored")
         self._done(message, tenure)
 
-    def _work(self, message: Message, tenure: int, cost: Cost) -> Process:
+    def _work(self, message: Message, tenure: int) -> Process:
         figures = self._figures
+        cost, services = figures.of(message.kind)
         frames = max(1, round(message.video_s * figures.fps))
         crops = round(frames * figures.faces_a_frame)
         steps = min(frames, _STEPS)
@@ -180,7 +180,6 @@ class Worker:
         for score in scores:
             if not score.processed:
                 yield score
-        services = figures.services
         yield self.cores.run(services.cpu_s + (services.broker_cpu_s if self._fleet.colocated else 0.0), 1.0)
 
     def _split(self, message: Message) -> None:

@@ -33,7 +33,8 @@ def figures(**changes: Any) -> Figures:
         "batches_at_once": 2,
         "any_batch": False,
         "sizes": SIZES,
-        "services": Services(0.01, 0.004, 0.002),
+        "video_services": Services(0.01, 0.004, 0.002, 0.02),
+        "segment_services": Services(0.01, 0.004, 0.002),
     }
     return Figures(**(given | changes))
 
@@ -49,7 +50,8 @@ def queue(cores: int, *, clips: int | None = None) -> Figures:
         video=Cost(0, 1.0, 0, 1.0),
         segment=Cost(0, 1.0, 0, 1.0),
         batches=(),
-        services=Services(),
+        video_services=Services(),
+        segment_services=Services(),
     )
 
 

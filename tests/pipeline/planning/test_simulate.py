@@ -89,7 +89,7 @@ def test_more_workers_never_shed_more() -> None:
 
 def test_overload_sheds_what_is_over_capacity() -> None:
     found = figures()
-    capacity = 2.0 * found.tasks_s(found.segment, 2.0)
+    capacity = 2.0 * found.tasks_s("segment", 2.0)
     scenario = Scenario(found, Load(streams=round(3 * capacity)), Fleet(1), warmup_s=20, duration_s=60)
     summary, _ = replicate(scenario, 3)
     assert summary.shed.mean == pytest.approx(2 / 3, abs=0.06)
