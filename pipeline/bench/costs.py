@@ -40,19 +40,21 @@ from pipeline.types import Floats
 from pipeline.video.sampling import Fps
 from pipeline.video.window import Window
 
-# Each run is at least this long, so that timers and the scheduler do not matter.
-RUN_S = 4.0
+# Each load runs for at least so long in all, in turns with the others: drift of the machine affects all alike.
+RUN_S = 3.0
+_TURNS = 3
 _ALONE_RUNS = 5
 # The other samplings that the fit needs, as multiples of the one that is asked for.
 _SAMPLINGS = (0.5, 1.0, 2.5)
 # A batch is repeated for this long.
 _BATCH_S = 1.0
 _LEAST_PARALLEL = 0.05
+_FRAMES_TO_HALVE = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run cost: CPU and wall seconds, per task.
+    """What one run cost: CPU seconds, per task.
 
     Attributes:
         video_s: of a task.
@@ -65,8 +67,11 @@ class Load:
     frames: float
     crops: float
     cpu_s: float
-    wall_s: float
     busy: float
+
+
+# Runs so many tasks; seconds, frames and crops of each.
+Job = Callable[[int], list[tuple[float, int, int]]]
 
 
 def measure_figures(
@@ -105,7 +110,7 @@ def measure_figures(
         segments = list(cut(str(clip), segment_s=segment_s))
         lived, state_bytes = _segments(scanner, clip, segments, fps, workers, segment_s)
         live, usual_segment = _cost(lived, batches if is_cpu else (), video)
-        segment_alone_s = _segment_alone_s(scanner, segments, fps)
+        segment_alone_s, first_s = _segment_alone_s(scanner, segments, fps)
         cores = available_cores()
         return Figures(
             machine=machine,
@@ -118,10 +123,19 @@ def measure_figures(
             clips_at_once=workers,
             efficiency=min(1.0, max(0.05, usual.busy)),
             faces_a_frame=usual.crops / usual.frames,
-            fps=usual.frames / usual.video_s,
+            fps=fps,
             clip_s=usual.video_s,
-            video=replace(video, parallel=_parallel(video, usual, alone_s, batches, cores)),
-            segment=replace(live, parallel=_parallel(live, usual_segment, segment_alone_s, batches, cores)),
+            video=replace(
+                video,
+                parallel=_parallel(video, usual, alone_s, batches, cores),
+                more_frames=max(0.0, usual.frames - fps * usual.video_s),
+            ),
+            segment=replace(
+                live,
+                parallel=_parallel(live, usual_segment, segment_alone_s, batches, cores),
+                more_frames=max(0.0, usual_segment.frames - fps * usual_segment.video_s),
+                first_s=first_s,
+            ),
             batches=batches,
             batches_at_once=scanner.engine.backend.concurrency,
             any_batch=not scanner.engine.backend.name.startswith("openvino"),
@@ -141,30 +155,38 @@ def busy_s(process: psutil.Process) -> float:
     return total
 
 
-def _repeated(job: Callable[[int], list[tuple[float, int, int]]], workers: int) -> Load:
-    """Rounds of tasks until `RUN_S` is over; a job runs so many tasks and returns seconds, frames and crops of each."""
-    job(workers)
-    process, done = psutil.Process(), list[tuple[float, int, int]]()
-    before_s, from_s = busy_s(process), time.perf_counter()
-    while (wall_s := time.perf_counter() - from_s) < RUN_S:
-        left = math.ceil(workers * (RUN_S - wall_s) * max(1, len(done)) / max(wall_s, RUN_S / 2) / workers)
-        done += job(max(workers, min(left, 64)))
-    cpu_s, tasks = busy_s(process) - before_s, len(done)
-    return Load(
-        video_s=sum(each[0] for each in done) / tasks,
-        frames=sum(each[1] for each in done) / tasks,
-        crops=sum(each[2] for each in done) / tasks,
-        cpu_s=cpu_s / tasks,
-        wall_s=wall_s / tasks,
-        busy=cpu_s / wall_s / available_cores(),
-    )
+def _in_turns(jobs: Sequence[Job], workers: int) -> list[Load]:
+    """What each job costs; a job runs so many tasks and returns seconds, frames and crops of each."""
+    process = psutil.Process()
+    done: list[list[tuple[float, int, int]]] = [[] for _ in jobs]
+    cpu_s, wall_s, rounds = [0.0] * len(jobs), [0.0] * len(jobs), [1] * len(jobs)
+    for index, job in enumerate(jobs):  # to warm up, and to see how many tasks a turn has
+        from_s = time.perf_counter()
+        job(workers)
+        rounds[index] = max(1, math.ceil(RUN_S / _TURNS / (time.perf_counter() - from_s)))
+    for _ in range(_TURNS):
+        for index, job in enumerate(jobs):
+            before_s, from_s = busy_s(process), time.perf_counter()
+            done[index] += job(workers * rounds[index])
+            cpu_s[index] += busy_s(process) - before_s
+            wall_s[index] += time.perf_counter() - from_s
+    return [
+        Load(
+            video_s=sum(each[0] for each in tasks) / len(tasks),
+            frames=sum(each[1] for each in tasks) / len(tasks),
+            crops=sum(each[2] for each in tasks) / len(tasks),
+            cpu_s=cpu_s[index] / len(tasks),
+            busy=cpu_s[index] / wall_s[index] / available_cores(),
+        )
+        for index, tasks in enumerate(done)
+    ]
 
 
 def _videos(scanner: Scanner, clip: Path, fps: float, workers: int) -> tuple[list[Load], list[Verdict]]:
     """Loads of the whole clip at three samplings, the asked one in second place, and of its first half."""
     verdicts: list[Verdict] = []
 
-    def job(sampling: float, part: Window | None) -> Callable[[int], list[tuple[float, int, int]]]:
+    def job(sampling: float, part: Window | None) -> Job:
         sampled = replace(scanner, sampling=Fps(sampling))
 
         def run(tasks: int) -> list[tuple[float, int, int]]:
@@ -180,14 +202,14 @@ def _videos(scanner: Scanner, clip: Path, fps: float, workers: int) -> tuple[lis
 
         return run
 
-    loads = [_repeated(job(fps * times, None), workers) for times in _SAMPLINGS]
-    if not loads[1].crops:
+    ((video_s, frames, crops),) = job(fps, None)(1)
+    if not crops:
         raise ValueError(f"{clip.name} shows no face that is scored at {fps:g} frames a second")
-    halves = Window.of(0.0, loads[1].video_s / 2)
+    jobs = [job(fps * times, None) for times in _SAMPLINGS]
     # A verdict needs some frames: of a short clip, the half is left out.
-    if loads[1].frames >= 10:
-        loads.append(_repeated(job(fps, halves), workers))
-    return loads, verdicts
+    if frames >= _FRAMES_TO_HALVE:
+        jobs.append(job(fps, Window.of(0.0, video_s / 2)))
+    return _in_turns(jobs, workers), verdicts
 
 
 def _segments(
@@ -195,22 +217,25 @@ def _segments(
 ) -> tuple[list[Load], float]:
     """Loads of segments, and the bytes of a stream's state."""
     longer = list(cut(str(clip), segment_s=2 * segment_s))
-    loads, state = [], 0.0
-    for times, cuts in [*((times, segments) for times in _SAMPLINGS), (1.0, longer)]:
-        streams = [_Stream(replace(scanner, sampling=Fps(fps * times)), cuts) for _ in range(workers)]
-        with ThreadPoolExecutor(workers) as pool:
+    kinds = [(times, segments) for times in _SAMPLINGS]
+    if statistics.fmean(each.duration_s for each in longer) > 1.2 * statistics.fmean(
+        each.duration_s for each in segments
+    ):
+        kinds.append((1.0, longer))
+    lived = [
+        [_Stream(replace(scanner, sampling=Fps(fps * times)), cuts) for _ in range(workers)] for times, cuts in kinds
+    ]
+    with ThreadPoolExecutor(workers) as pool:
 
-            def job(
-                tasks: int, streams: list[_Stream] = streams, pool: ThreadPoolExecutor = pool
-            ) -> list[tuple[float, int, int]]:
+        def job(streams: list[_Stream]) -> Job:
+            def run(tasks: int) -> list[tuple[float, int, int]]:
                 each = math.ceil(tasks / len(streams))
                 return [found for stream in pool.map(lambda one: one.run(each), streams) for found in stream]
 
-            loads.append(_repeated(job, workers))
-        state = max(state, streams[0].state_bytes())
-    if abs(loads[-1].video_s / loads[1].video_s - 1) < 0.2:
-        loads.pop()
-    return loads, state
+            return run
+
+        loads = _in_turns([job(streams) for streams in lived], workers)
+    return loads, max(streams[0].state_bytes() for streams in lived)
 
 
 class _Stream:
@@ -251,6 +276,8 @@ class _Stream:
             first_index=0,
             clock_s=self._clock_s,
             stop=lambda: False,
+            # As in a worker: whether people are upright is found out in the first segment.
+            turn=None if number == 0 else 0,
         )
 
     def state_bytes(self) -> float:
@@ -324,15 +351,19 @@ def _alone_s(scanner: Scanner, clip: Path) -> float:
     return statistics.median(times)
 
 
-def _segment_alone_s(scanner: Scanner, segments: Sequence[Cut], fps: float) -> float:
-    stream = _Stream(replace(scanner, sampling=Fps(fps)), segments)
-    stream.run(2)
-    times = []
+def _segment_alone_s(scanner: Scanner, segments: Sequence[Cut], fps: float) -> tuple[float, float]:
+    """Wall seconds of a segment, and how many CPU seconds more the first of a stream takes."""
+    process, firsts, others, times = psutil.Process(), 0.0, 0.0, list[float]()
     for _ in range(_ALONE_RUNS):
-        started_s = time.perf_counter()
+        stream = _Stream(replace(scanner, sampling=Fps(fps)), segments)
+        before_s = busy_s(process)
+        stream.run(1)
+        middle_s, started_s = busy_s(process), time.perf_counter()
         stream.run(1)
         times.append(time.perf_counter() - started_s)
-    return statistics.median(times)
+        firsts += middle_s - before_s
+        others += busy_s(process) - middle_s
+    return statistics.median(times), max(0.0, (firsts - others) / _ALONE_RUNS)
 
 
 def _parallel(cost: Cost, usual: Load, alone_s: float, batches: Sequence[Batch], cores: int) -> float:

@@ -99,6 +99,8 @@ class Group:
         }
         self._all = {each.place: each for topic in self.topics.values() for each in topic}
         self.members: list[Owner] = []
+        # Streams of which a segment was looked at.
+        self.begun: set[int] = set()
         self.rebalances = 0
         self._running = False
         self._generation = 0

@@ -31,12 +31,20 @@ class Cost:
         video_s: per second of video: decoding what is not sampled, too.
         frame_s: per sampled frame: finding, following, rating and cutting faces.
         parallel: cores that one task keeps busy while it is alone; below 1 where it waits for something.
+        more_frames: sampled beyond the rate times the duration: the first and the last frame both count.
+        first_s: more for the first segment of a stream, whose people may turn out not to be upright.
     """
 
     fixed_s: float
     video_s: float
     frame_s: float
     parallel: float = 1.0
+    more_frames: float = 0.0
+    first_s: float = 0.0
+
+    def frames(self, video_s: float, fps: float) -> float:
+        """Sampled frames of a task of this length."""
+        return video_s * fps + self.more_frames
 
     def cpu_s(self, video_s: float, frames: float) -> float:
         """CPU seconds of a task of this length."""
@@ -164,7 +172,7 @@ class Figures:
     def task_cpu_s(self, kind: Kind, video_s: float) -> float:
         """CPU seconds of a task with its scores and messages."""
         cost, services = self.of(kind)
-        frames = video_s * self.fps
+        frames = cost.frames(video_s, self.fps)
         return cost.cpu_s(video_s, frames) + self.scoring_cpu_s(frames * self.faces_a_frame) + services.cpu_s
 
     def device_s(self, crops: float) -> float:
@@ -177,7 +185,7 @@ class Figures:
     def tasks_s(self, kind: Kind, video_s: float) -> float:
         """Tasks a second of one saturated worker."""
         cpu = self.task_cpu_s(kind, video_s) / self.usable_cores
-        return 1 / max(cpu, self.device_s(video_s * self.fps * self.faces_a_frame), 1e-9)
+        return 1 / max(cpu, self.device_s(self.of(kind)[0].frames(video_s, self.fps) * self.faces_a_frame), 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

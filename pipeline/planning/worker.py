@@ -164,10 +164,13 @@ class Worker:
     def _work(self, message: Message, tenure: int) -> Process:
         figures = self._figures
         cost, services = figures.of(message.kind)
-        frames = max(1, round(message.video_s * figures.fps))
+        frames = max(1, round(cost.frames(message.video_s, figures.fps)))
         crops = round(frames * figures.faces_a_frame)
         steps = min(frames, _STEPS)
-        yield self.cores.run(cost.fixed_s, cost.parallel)
+        is_first = message.kind == "segment" and message.key not in self.group.begun
+        if is_first:
+            self.group.begun.add(message.key)
+        yield self.cores.run(cost.fixed_s + (cost.first_s if is_first else 0.0), cost.parallel)
         scores = []
         sent = 0
         for step in range(steps):
