@@ -171,9 +171,9 @@ def check(folder: Path, *, short: bool) -> bool:
         for case in cases:
             if case.workers > len(platform.workers):
                 runner.add_worker()
-            before = _others_s(runner)
+            before, from_s = _others_s(runner), time.monotonic()
             measured.append(runner.measure(case.schedule))
-            busy = (_others_s(runner) - before) / case.schedule.duration_s
+            busy = (_others_s(runner) - before) / (time.monotonic() - from_s)
             say(f"{case.schedule.name}: {measured[-1]}; other processes of the machine: {busy:.2f} cores")
     (folder / "measured.json").write_text(json.dumps([asdict(found) for found in measured]))
     good = table(cases, predicted, measured)

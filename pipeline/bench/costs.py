@@ -44,8 +44,8 @@ from pipeline.video.window import Window
 RUN_S = 3.0
 _TURNS = 3
 _ALONE_RUNS = 5
-# The other samplings that the fit needs, as multiples of the one that is asked for.
-_SAMPLINGS = (0.5, 1.0, 2.5)
+# Samplings, as multiples of the one that is asked for: far apart, or the cost of a frame is lost in noise.
+_SAMPLINGS = (1.0, 3.0, 8.0)
 # A batch is repeated for this long.
 _BATCH_S = 1.0
 _LEAST_PARALLEL = 0.05
@@ -183,7 +183,7 @@ def _in_turns(jobs: Sequence[Job], workers: int) -> list[Load]:
 
 
 def _videos(scanner: Scanner, clip: Path, fps: float, workers: int) -> tuple[list[Load], list[Verdict]]:
-    """Loads of the whole clip at three samplings, the asked one in second place, and of its first half."""
+    """Loads of the whole clip at three samplings, the asked one first, and of its first half."""
     verdicts: list[Verdict] = []
 
     def job(sampling: float, part: Window | None) -> Job:
@@ -320,7 +320,7 @@ def _cost(loads: Sequence[Load], batches: Sequence[Batch], known: Cost | None = 
     """Fit fixed, per-second and per-frame CPU seconds, none below 0, each run with the same relative weight.
 
     Args:
-        loads: the second one is the usual one.
+        loads: the first one is the usual one.
         batches: what scoring costs, which is taken off; empty where it takes no CPU.
         known: another cost, whose `video_s` is taken where all loads are equally long; None: then it is 0.
     """
@@ -339,7 +339,7 @@ def _cost(loads: Sequence[Load], batches: Sequence[Batch], known: Cost | None = 
             break
         # The most negative part is 0.
         free[[index for index, used in enumerate(free) if used][int(solved.argmin())]] = False
-    return Cost(float(found[0]), float(found[1] + fixed_rate), float(found[2])), loads[1]
+    return Cost(float(found[0]), float(found[1] + fixed_rate), float(found[2])), loads[0]
 
 
 def _alone_s(scanner: Scanner, clip: Path) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from pipeline.planning.simulate import Point, Run
 from pipeline.planning.sizing import Sized, Target, cell_of, offered_workers, partitions_for, size, timed
 
 # A behaviour is watched from so long before the event to so long after it.
-_BEFORE_S, _AFTER_S = 300.0, 1200.0
+_BEFORE_S, _AFTER_S, _WARM_S = 300.0, 1200.0, 60.0
 # A fixed fleet is simulated like a search's result.
 _RUNS = 5
 
@@ -177,8 +176,8 @@ def behave(
         fleet,
         keda=keda,
         kills=tuple(Kill(_BEFORE_S + 60.0 * number) for number in range(kills)),
-        warmup_s=60.0,
-        duration_s=duration_s - 60.0,
+        warmup_s=_WARM_S,
+        duration_s=duration_s - _WARM_S,
     )
     summary, run = replicate(scenario, runs, seed)
     return Behaviour(
@@ -199,12 +198,11 @@ def _burst_p95_s(run: Run, burst: Burst | None) -> float | None:
 
 
 def _recovered_s(run: Run, begin_s: float, end_s: float) -> float | None:
-    """From `end_s` until the lag is at most what it was before `begin_s`."""
-    usual = max((point.lag for point in run.curve if 60.0 <= point.at_s < begin_s), default=0)
-    behind = [point.at_s for point in run.curve if point.at_s >= begin_s and point.lag > usual]
-    if not behind:
+    """From `end_s` until the lag is at most what it was before `begin_s`; 0 where it never was above."""
+    usual = max((point.lag for point in run.curve if _WARM_S <= point.at_s < begin_s), default=0)
+    above = next((point.at_s for point in run.curve if point.at_s >= begin_s and point.lag > usual), None)
+    if above is None:
         return 0.0
-    last_s = behind[-1]
-    if math.isclose(last_s, run.curve[-1].at_s):
-        return None
-    return max(0.0, min(point.at_s for point in run.curve if point.at_s > last_s) - end_s)
+    back = (point.at_s for point in run.curve if point.at_s > max(above, end_s) and point.lag <= usual)
+    found = next(back, None)
+    return None if found is None else found - end_s

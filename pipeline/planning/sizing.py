@@ -14,7 +14,7 @@ from pipeline.planning.replicate import Summary, replicate
 from pipeline.planning.scenario import Fleet, Load, Scenario
 
 # Larger fleets are simulated in a part of this many workers with its share of streams, videos and partitions.
-CELL_WORKERS: Final = 32
+CELL_WORKERS: Final = 16
 # The same seeds for each number of workers, so that the search compares like with like.
 _RUNS: Final = 5
 _MOST_WORKERS: Final = 100_000
@@ -43,8 +43,12 @@ class Target:
         if self.p95_s <= 0 or not 0 <= self.shed < 1:
             raise ValueError("p95_s must be above 0, and shed in 0..1")
 
+    def is_far(self, found: Summary) -> bool:
+        """Whether this summary is far from holding it."""
+        return found.worst_p95_s() > 2 * self.p95_s or found.shed.mean > 2 * self.shed + 0.05
+
     def held(self, found: Summary) -> bool:
-        """Whether this summary holds it, and does not fall behind: of what arrived, nearly all has ended."""
+        """Whether this summary holds it."""
         return found.worst_p95_s() <= self.p95_s and found.shed.mean <= self.shed
 
 
@@ -118,7 +122,10 @@ def size(
 
     @functools.cache
     def found(workers: int) -> Summary:
-        return replicate(timed(cell_of(Scenario(figures, load, fleet_of(workers)))), _RUNS, seed)[0]
+        scenario = timed(cell_of(Scenario(figures, load, fleet_of(workers))))
+        first = replicate(scenario, 1, seed)[0]
+        # What a single run misses by far, five would miss, too.
+        return first if target.is_far(first) else replicate(scenario, _RUNS, seed)[0]
 
     def fleet_of(workers: int) -> Fleet:
         return replace(settings, workers=workers, partitions=partitions or partitions_for(workers))
@@ -130,7 +137,7 @@ def size(
 def _least(holds: Callable[[int], bool], first: int, partitions: int | None) -> int:
     """The least number from `first` on that holds, by growing steps and bisection."""
     most = partitions or _MOST_WORKERS
-    low, step = first - 1, 1
+    low, step = first - 1, max(1, first // 10)
     high = first
     while high > most or not holds(high):
         if high >= most:

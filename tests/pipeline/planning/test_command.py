@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +146,16 @@ def test_bad_options_end_with_two(bench: Path, arguments: tuple[object, ...]) ->
 
 def test_another_clip_of_the_file_is_taken_by_its_name(bench: Path) -> None:
     assert planned(bench, "--streams", 1, "--clip", "b.mp4")["plan"]["clip"] == "b.mp4"
+
+
+def test_without_the_extra_the_error_names_it(bench: Path) -> None:
+    code = (
+        "import sys; sys.modules['simpy'] = None\n"
+        "from typer import Typer\n"
+        "from pipeline.commands.plan import run\n"
+        "app = Typer(); app.command()(run); app()"
+    )
+    command = [sys.executable, "-c", code, "--streams", "1", "--bench", str(bench)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "unmask[plan]" in done.stderr
