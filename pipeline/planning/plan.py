@@ -14,6 +14,8 @@ from pipeline.planning.sizing import Sized, Target, cell_of, offered_workers, pa
 
 # A behaviour is watched from so long before the event to so long after it.
 _BEFORE_S, _AFTER_S, _WARM_S = 300.0, 1200.0, 60.0
+# Half an hour of a burst is long: larger fleets are simulated in a part of this size.
+_CELL_OVER_TIME = 4
 # A fixed fleet is simulated like a search's result.
 _RUNS = 5
 
@@ -67,6 +69,7 @@ class Behaviour:
         burst_p95_s: from arrival to verdict, of what arrived during the burst; None without one.
         recovered_s: after the end of the burst, or the first failure, until the lag is as before; None: it never was.
         most_workers: at any time.
+        share: of a large fleet and its load that was simulated; all figures are of this part.
     """
 
     scenario: Scenario
@@ -75,6 +78,7 @@ class Behaviour:
     burst_p95_s: float | None
     recovered_s: float | None
     most_workers: int
+    share: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -85,6 +89,7 @@ class Behaviour:
             "burst_p95_s": self.burst_p95_s,
             "recovered_s": self.recovered_s,
             "most_workers": self.most_workers,
+            "share": self.share,
             "curve": [asdict(point) for point in self.curve],
         }
 
@@ -179,6 +184,7 @@ def behave(
         warmup_s=_WARM_S,
         duration_s=duration_s - _WARM_S,
     )
+    scenario = cell_of(scenario, _CELL_OVER_TIME)
     summary, run = replicate(scenario, runs, seed)
     return Behaviour(
         scenario=scenario,
@@ -187,6 +193,7 @@ def behave(
         burst_p95_s=_burst_p95_s(run, burst),
         recovered_s=_recovered_s(run, _BEFORE_S, _BEFORE_S + (burst_s or 0.0)),
         most_workers=max(point.workers for point in run.curve),
+        share=scenario.fleet.workers / fleet.workers if fleet.workers else 1.0,
     )
 
 

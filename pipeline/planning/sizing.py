@@ -78,14 +78,18 @@ def cell_of(scenario: Scenario, most: int = CELL_WORKERS) -> Scenario:
 
     What it does not show: waits for what all workers share (brokers, Redis), and the fullest of very many workers.
     """
-    fleet, load = scenario.fleet, scenario.load
-    if fleet.workers <= most or load.trace is not None or scenario.keda is not None:
+    fleet, load, keda = scenario.fleet, scenario.load, scenario.keda
+    if fleet.workers <= most or load.trace is not None:
         return scenario
     share = most / fleet.workers
+    if keda is not None:
+        least = min(keda.least, max(1, round(keda.least * share)))
+        keda = replace(keda, least=least, most=max(1, least, round(keda.most * share)))
     return replace(
         scenario,
         fleet=replace(fleet, workers=most, partitions=max(most, round(fleet.partitions * share))),
         load=replace(load, streams=math.ceil(load.streams * share), videos_s=load.videos_s * share),
+        keda=keda,
     )
 
 

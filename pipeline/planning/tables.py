@@ -119,6 +119,8 @@ def behaviour_table(found: Behaviour) -> Table:
         rows.append(("arrival to verdict in the burst, p95", seconds_text(found.burst_p95_s)))
     recovered = "not within this time" if found.recovered_s is None else f"{found.recovered_s:.0f} s later"
     rows.append(("lag as before", recovered))
+    if found.share < 1:
+        rows.insert(0, ("simulated part of workers and load", f"{found.share:.1%}"))
     return rows_table("over time", rows)
 
 

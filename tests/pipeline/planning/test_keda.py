@@ -60,3 +60,14 @@ def test_a_burst_brings_workers_and_they_leave_after_it() -> None:
     assert found.recovered_s is not None
     assert found.summary.queued.mean <= alone.summary.queued.mean
     assert found.summary.worker_s.mean > alone.summary.worker_s.mean
+
+
+def test_a_large_fleet_is_watched_in_part() -> None:
+    load = Load(videos_s=40.0, video_s=2.0)
+    found = behave(
+        figures(), load, Fleet(40, partitions=80), keda=Keda(most=100, least=10), burst_s=60, times=2, runs=1
+    )
+    assert found.share == 0.1
+    assert found.scenario.load.videos_s == 4.0
+    assert found.scenario.keda == Keda(most=10, least=1)
+    assert found.most_workers <= 10
