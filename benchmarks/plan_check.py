@@ -7,7 +7,7 @@
 3. The loads: clips of two seconds by one worker and by two, 8 and 45 live streams by two; a core for each worker.
 4. A table: predicted, measured, difference.
 
-Eight minutes at most. Run nothing else at the same time: workers, Kafka, Redis and the senders share the machine.
+Eight tens at most. Run nothing else at the same time: workers, Kafka, Redis and the senders share the machine.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ PATIENCE_S = 120.0
 # Of other processes, above which measurements are not what was predicted.
 OTHERS_CORES = 0.2
 _IDLE_S = 4.0
+KINDS: tuple[Kind, ...] = ("video", "segment")
 
 
 def say(text: str) -> None:
@@ -103,6 +104,10 @@ class Bench:
         time.sleep(4.0)  # the group settles
         self.warm(f"warm-{len(self.platform.workers)}")
 
+    def worked_s(self) -> float:
+        """CPU seconds of the workers."""
+        return sum(busy_s(psutil.Process(worker.process.pid)) for worker in self.platform.workers)
+
     def warm(self, name: str) -> None:
         """Serve a bit of everything: the first tasks of a process take longer."""
         self.measure(videos(f"{name}-videos", 4.0, 4.0, CLIP_S, seed=9))
@@ -148,11 +153,11 @@ def check(folder: Path, *, short: bool) -> bool:
     paths = [folder / f"whole-{seed}.mp4" for seed in range(4)]
     for seed, path in enumerate(paths):
         media.make_clip(path, seconds=CLIP_S, seed=seed)
-    minute = folder / "minute.mp4"
-    media.make_clip(minute, seconds=30, size=(1280, 720), face_px=(150, 170))
+    live = folder / "live.mp4"
+    media.make_clip(live, seconds=10, size=(1280, 720), face_px=(150, 170))
     say("figures of one core")
-    figures = combined(*bench(folder, [paths[0], minute]))
-    runner = Bench(folder / "run", paths, list(cut(str(minute))))
+    figures = combined(*bench(folder, [paths[0], live]))
+    runner = Bench(folder / "run", paths, list(cut(str(live))))
     with runner.platform as platform:
         ensure_topics(platform.kafka.bootstrap, partitions=PARTITIONS)
         runner.add_worker()
@@ -163,6 +168,8 @@ def check(folder: Path, *, short: bool) -> bool:
         )
         (folder / "figures.json").write_text(json.dumps(to_json([figures], figures.machine), indent=2))
         say(f"videos: {asdict(figures.video_services)}\nsegments: {asdict(figures.segment_services)}")
+        tasks_ms = [1000 * figures.task_cpu_s(kind, CLIP_S) for kind in KINDS]
+        say(f"expected: {tasks_ms[0]:.0f} CPU ms a video, {tasks_ms[1]:.0f} a segment that is not shed")
         cases = cases_of(figures, short=short)
         predicted = [predict(figures, case) for case in cases]
         text = json.dumps(
@@ -174,10 +181,11 @@ def check(folder: Path, *, short: bool) -> bool:
         for case in cases:
             if case.workers > len(platform.workers):
                 runner.add_worker()
-            before, from_s = _others_s(runner), time.monotonic()
+            before, from_s, worked_s = _others_s(runner), time.monotonic(), runner.worked_s()
             measured.append(runner.measure(case.schedule))
             others.append((_others_s(runner) - before) / (time.monotonic() - from_s))
-            say(f"{case.schedule.name}: {measured[-1]}; other processes of the machine: {others[-1]:.2f} cores")
+            task_ms = 1000 * (runner.worked_s() - worked_s) / len(case.schedule.arrivals)
+            say(f"{case.schedule.name}: {measured[-1]}; {task_ms:.0f} CPU ms a task, others {others[-1]:.2f} cores")
     (folder / "measured.json").write_text(json.dumps([asdict(found) for found in measured]))
     good = table(cases, predicted, measured)
     if max(others) > OTHERS_CORES:

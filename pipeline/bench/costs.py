@@ -159,13 +159,18 @@ def _in_turns(jobs: Sequence[Job], workers: int) -> list[Load]:
     """What each job costs; a job runs so many tasks and returns seconds, frames and crops of each."""
     process = psutil.Process()
     done: list[list[tuple[float, int, int]]] = [[] for _ in jobs]
-    cpu_s, wall_s, rounds = [0.0] * len(jobs), [0.0] * len(jobs), [1] * len(jobs)
+    cpu_s, wall_s = [0.0] * len(jobs), [0.0] * len(jobs)
+    rounds, turns = [1] * len(jobs), [_TURNS] * len(jobs)
     for index, job in enumerate(jobs):  # to warm up, and to see how many tasks a turn has
         from_s = time.perf_counter()
         job(workers)
-        rounds[index] = max(1, math.ceil(RUN_S / _TURNS / (time.perf_counter() - from_s)))
-    for _ in range(_TURNS):
+        round_s = time.perf_counter() - from_s
+        rounds[index] = max(1, math.ceil(RUN_S / _TURNS / round_s))
+        turns[index] = min(_TURNS, math.ceil(RUN_S / round_s))
+    for turn in range(_TURNS):
         for index, job in enumerate(jobs):
+            if turn >= turns[index]:
+                continue  # one round of it is long enough
             before_s, from_s = busy_s(process), time.perf_counter()
             done[index] += job(workers * rounds[index])
             cpu_s[index] += busy_s(process) - before_s
