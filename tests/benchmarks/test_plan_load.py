@@ -48,4 +48,5 @@ def test_streams_are_spread_over_a_segment() -> None:
 
 def test_a_result_counts_what_ended_in_time() -> None:
     found = Result.of([1.0, 2.0, 3.0, 4.0], within=3, duration_s=2.0, shed=0.1)
-    assert (found.p50_s, found.p95_s, found.throughput_s, found.count) == (2.0, 4.0, pytest.approx(1.5), 4)
+    assert (found.p50_s, found.p95_s, found.count) == (2.0, 4.0, 4)
+    assert found.throughput_s == pytest.approx(1.5)
