@@ -56,9 +56,10 @@ check: setup
 	$(BIN)/mypy
 
 # Measures the clips of UNMASK_DATA, if any, or yours (make bench VIDEO=path), and keeps the figures as this machine's
-# baseline: unmask bench --against .bench.json compares with it later.
+# baseline: unmask bench --against .bench.json compares with it later. .plan.json is for unmask plan.
 bench: setup
 	$(BIN)/unmask bench $(VIDEO) --rounds 5 --json .bench.json
+	$(BIN)/unmask bench $(VIDEO) --weights unmask-small --plan --json .plan.json
 
 # Builds the CPU image without a Docker daemon and runs it; needs root.
 images: setup
@@ -88,7 +89,7 @@ stack-down: setup
 # Newest versions within the ranges of pyproject.toml, torch and torchvision as pinned in constraints.txt.
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: | $(BIN)/uv
-	$(BIN)/uv pip compile pyproject.toml --extra archive --extra c2pa --extra dev --extra oidc --extra otel --extra pdf --extra remote --extra serve --extra timestamp --extra train $(LOCK) \
+	$(BIN)/uv pip compile pyproject.toml --extra archive --extra c2pa --extra dev --extra oidc --extra otel --extra pdf --extra plan --extra remote --extra serve --extra timestamp --extra train $(LOCK) \
 		--constraints constraints.txt --upgrade --output-file requirements.lock
 	# The subsets that the images run on: on CPUs without torch and what depends on it. And what builds the wheel.
 	$(BIN)/python deploy/docker/serving_requirements.py | $(BIN)/uv pip compile - $(LOCK) \

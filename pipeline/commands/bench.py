@@ -59,6 +59,10 @@ def run(
     compare_refine: Annotated[
         bool, typer.Option("--compare-refine", help="Only compare refinement with full detection on the clips.")
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only measure what `unmask plan` needs, of the first network and face detector."),
+    ] = False,
     against: Annotated[
         Path | None,
         typer.Option(
@@ -104,9 +108,12 @@ def run(
     from rich.console import Console
 
     from pipeline.bench import against as baselines
+    from pipeline.bench.costs import measure_figures
     from pipeline.bench.machine import describe
     from pipeline.bench.refine import compare
     from pipeline.bench.run import bench
+    from pipeline.planning.figures import to_json
+    from pipeline.planning.tables import figures_table
     from pipeline.scanner_options import ScannerOptions
     from pipeline.video.sampling import Every
     from pipeline.visible import markup
@@ -125,6 +132,26 @@ def run(
             highlight=False,
             soft_wrap=True,
         )
+    if plan:
+        figures = []
+        for clip in clips:
+            with console.status(f"{clip.name}: figures of unmask plan"), exit_on_error():
+                options = ScannerOptions(
+                    face_detector=detectors[0],
+                    face_weights=detector_weights if detectors[0] == "yunet" else None,
+                    looks=chosen_looks,
+                    backend=backend,
+                    device=device,
+                    workers=clips_in_parallel,
+                )
+                network = None if weights else architecture.split(",")[0]
+                figures.append(
+                    measure_figures(clip, machine=machine, architecture=network, weights=weights, options=options)
+                )
+            console.print(figures_table(figures[-1]))
+        with exit_on_error():
+            written_as_json(json_to, to_json(figures, machine))
+        return
     if compare_refine:
         compared = list(compare(clips, detectors, detector_weights))
         console.print(_refine_table(compared))

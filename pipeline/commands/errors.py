@@ -22,6 +22,7 @@ _EXTRAS = dict.fromkeys(
 )
 _EXTRAS |= dict.fromkeys(("pandas", "matplotlib", "scipy", "webdataset"), "pip install 'unmask[train]'")
 _EXTRAS["pyarrow"] = "pip install 'unmask[archive]', or 'unmask[train]' for training"
+_EXTRAS["simpy"] = "pip install 'unmask[plan]'"
 _EXTRAS["ray"] = "pip install 'unmask[ray]'"
 _EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "starlette", "python_multipart"), "pip install 'unmask[serve]'")
 

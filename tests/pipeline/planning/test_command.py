@@ -1,0 +1,161 @@
+"""`unmask plan`: plans from a file of figures, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner, Result
+
+from pipeline.commands.plan import run
+from pipeline.planning.figures import figures_of, to_json
+from tests.pipeline.planning.scenes import figures
+
+app = Typer()
+app.command()(run)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Path:
+    path = tmp_path / "figures.json"
+    path.write_text(json.dumps(to_json([figures(), figures(clip="b.mp4", clip_s=60.0)], "a machine")))
+    return path
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def planned(bench: Path, *arguments: object) -> Any:
+    target = bench.with_name("out.json")
+    done = invoke("--bench", bench, "--json", target, *arguments)
+    assert done.exit_code == 0, done.output
+    return json.loads(target.read_text())
+
+
+def test_figures_survive_their_file() -> None:
+    assert figures_of(json.loads(json.dumps(figures().to_dict()))) == figures()
+
+
+def test_a_plan_of_streams_holds_its_target(bench: Path) -> None:
+    plan = planned(bench, "--streams", 40, "--p95", 2, "--shed-max", 0.02)["plan"]
+    assert plan["simulated"]["latency_s"]["segment"]["p95"]["mean"] <= 2
+    assert plan["simulated"]["shed"]["mean"] <= 0.02
+    assert plan["fleet"]["workers"] >= plan["offered_workers"]
+    assert plan["fleet"]["partitions"] % plan["fleet"]["workers"] == 0
+    assert plan["resources"]["to_workers_bytes_s"] == pytest.approx(40 * 190_000 / 2)
+    assert plan["stream_hour"] is None
+    assert plan == planned(bench, "--streams", 40, "--p95", 2, "--shed-max", 0.02)["plan"]
+
+
+def test_a_stricter_target_takes_more_workers(bench: Path) -> None:
+    loose, strict = (
+        planned(bench, "--videos-per-day", 4_000_000, "--p95", p95)["plan"]["fleet"]["workers"] for p95 in (20, 0.5)
+    )
+    assert strict > loose
+
+
+def test_costs_follow_the_given_prices_alone(bench: Path) -> None:
+    plan = planned(bench, "--streams", 20, "--workers", 4, "--price-worker-hour", 0.5)["plan"]
+    assert plan["stream_hour"] == pytest.approx(4 * 0.5 / 20)
+    assert plan["prices_missing"] == ["gb", "storage_gb_month", "redis_gb_month"]
+    more = planned(bench, "--streams", 20, "--workers", 4, "--price-worker-hour", 0.5, "--price-gb", 0.1)["plan"]
+    network = more["resources"]["network_bytes_s"] * 3600 / 1e9 * 0.1 / 20
+    assert more["stream_hour"] == pytest.approx(plan["stream_hour"] + network)
+
+
+def test_an_archive_has_its_worker_hours_and_deadline(bench: Path) -> None:
+    alone = planned(bench, "--archive-hours", 1000, "--files", 100_000)["archive"]
+    fast = planned(bench, "--archive-hours", 1000, "--files", 100_000, "--within", 2)["archive"]
+    assert alone["cost"] is None
+    assert alone["hours"] == alone["worker_hours"]
+    assert fast["hours"] <= 2
+    assert fast["workers"] > 1
+    paid = planned(bench, "--archive-hours", 1000, "--price-worker-hour", 1, "--budget", 1)["archive"]
+    assert 0 < paid["covered"] < 1
+    assert paid["cost"] == pytest.approx(paid["worker_hours"])
+
+
+def test_longer_files_cost_less_by_the_hour(bench: Path) -> None:
+    few = planned(bench, "--archive-hours", 100, "--files", 100)["archive"]["worker_hours"]
+    many = planned(bench, "--archive-hours", 100, "--files", 100_000)["archive"]["worker_hours"]
+    assert few < many
+
+
+def test_a_burst_is_simulated_over_time(bench: Path) -> None:
+    found = planned(
+        bench, "--videos-per-day", 200_000, "--burst", "10x", "--burst-minutes", 1, "--keda", "--keda-max", 8
+    )
+    over_time = found["over_time"]
+    assert over_time["most_workers"] > found["plan"]["fleet"]["workers"]
+    assert over_time["curve"][0]["at_s"] == 0
+    assert over_time["simulated"]["runs"] == 3
+
+
+def test_without_figures_the_error_names_the_command(tmp_path: Path) -> None:
+    done = invoke("--streams", 1, "--bench", tmp_path / "absent.json")
+    assert done.exit_code == 2
+    assert "unmask bench CLIP --plan --json" in done.output
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"schema": 1, "plan": [{}]}', '{"schema": 9, "plan": []}', "[" * 9999]
+)
+def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    done = invoke("--streams", 1, "--bench", path)
+    assert done.exit_code == 2
+    assert "unmask bench CLIP --plan --json" in done.output
+
+
+@pytest.mark.parametrize("changes", [{"cores": 0}, {"efficiency": 2.0}, {"fps": float("nan")}, {"batches": []}])
+def test_impossible_figures_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = tmp_path / "other.json"
+    content = to_json([figures()], "a machine")
+    content["plan"][0] |= changes
+    path.write_text(json.dumps(content))
+    assert invoke("--streams", 1, "--bench", path).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--files", 3, "--streams", 1),
+        ("--streams", 1, "--burst", "fast"),
+        ("--streams", 1, "--spread", "normal"),
+        ("--streams", 1, "--clip", "absent.mp4"),
+        ("--archive-hours", 10, "--budget", 5),
+        ("--archive-hours", 10, "--within", 0.00001),
+        ("--streams", 100, "--partitions", 2),
+        ("--videos-per-day", 10, "--p95", 0.01),
+        ("--streams", 1, "--keda", "--keda-min", 9, "--keda-max", 3),
+    ],
+)
+def test_bad_options_end_with_two(bench: Path, arguments: tuple[object, ...]) -> None:
+    done = invoke("--bench", bench, *arguments)
+    assert done.exit_code == 2, done.output
+    assert "Traceback" not in done.output
+
+
+def test_another_clip_of_the_file_is_taken_by_its_name(bench: Path) -> None:
+    assert planned(bench, "--streams", 1, "--clip", "b.mp4")["plan"]["clip"] == "b.mp4"
+
+
+def test_without_the_extra_the_error_names_it(bench: Path) -> None:
+    code = (
+        "import sys; sys.modules['simpy'] = None\n"
+        "from typer import Typer\n"
+        "from pipeline.commands.plan import run\n"
+        "app = Typer(); app.command()(run); app()"
+    )
+    command = [sys.executable, "-c", code, "--streams", "1", "--bench", str(bench)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "unmask[plan]" in done.stderr
