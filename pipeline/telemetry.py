@@ -98,6 +98,12 @@ class Metrics:
         self.lag = Gauge(
             "unmask_lag_messages", "Messages that wait in this worker's partitions.", ["topic"], registry=registry
         )
+        self.waiting_s = Gauge(
+            "unmask_oldest_waiting_seconds",
+            "How long the oldest message waits in this worker's partitions.",
+            ["topic"],
+            registry=registry,
+        )
         self.batch_crops = Histogram(
             "unmask_batch_crops", "Crops in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from pipeline.planning.figures import Figures, Kind
+from pipeline.transport.consumer import FETCH_WAIT_S, FULL_POLL_S, SESSION_S
 
-# Of pipeline.transport.consumer: a killed worker is detected after this long; a poll without room takes this long.
-SESSION_S: Final = 10.0
-POLL_S: Final = 0.2
+# A worker without room sees that there is some within a short poll; its request waits for the one before it.
+POLL_S: Final = FULL_POLL_S + FETCH_WAIT_S
 # kafka-python's heartbeat interval: members notice a rebalance at their next heartbeat, and all wait for the last one.
 REBALANCE_S: Final = 3.0
 

@@ -95,6 +95,8 @@ class Worker:
                     pool.submit(self._serve, delivery)
             for topic, messages in consumer.lag().items():
                 metrics.lag.labels(topic).set(messages)
+            for topic, seconds in consumer.oldest_waiting_s().items():
+                metrics.waiting_s.labels(topic).set(seconds)
         except TransportError as error:
             log.warning("kafka refuses", error=str(error))
             self._stopping.wait(_POLL_S)

@@ -153,7 +153,7 @@ def test_the_query_that_scales_is_of_an_exported_metric(tmp_path: Path) -> None:
     ]
     (query,) = queries
     promql_parser.parse(query)
-    assert named(query) == {"unmask_clip_age_seconds"} <= exported()
+    assert named(query) == {"unmask_oldest_waiting_seconds"} <= exported()
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,13 @@ def test_capacity_bounds_the_deliveries(kafka_bootstrap: str, topic: str, join: 
     member = join(capacity=3)
     seen = take(member, 3)
     assert len(seen) == member.waiting == 3
+    ages = []
     for _ in range(5):
         assert member.poll() == []
+        ages.append(member.oldest_waiting_s()[topic])  # type: ignore[index]
+    # The other messages were not fetched; that they wait is known all the same.
+    assert ages == sorted(ages)
+    assert ages[-1] > 0
     for delivery in seen:
         member.done(delivery)
     todo = list[Delivery]()
@@ -215,6 +220,18 @@ def test_done_has_no_effect_after_the_worker_left(
         member.done(delivery)
     assert member.waiting == 0
     assert committed(kafka_bootstrap, topic) == [0, 0]
+
+
+def test_room_is_filled_while_a_poll_waits(kafka_bootstrap: str, topic: str, join: Callable[..., TaskConsumer]) -> None:
+    send(kafka_bootstrap, topic, 2)
+    member = join(capacity=1)
+    (delivery,) = take(member, 1)
+    done = threading.Timer(0.5, member.done, [delivery])
+    done.start()
+    # Long before its time is over.
+    (following,) = member.poll(60.0)
+    assert numbers([delivery, following]) == {0, 1}
+    done.join()
 
 
 def test_a_stopping_worker_takes_no_more(kafka_bootstrap: str, topic: str, join: Callable[..., TaskConsumer]) -> None:
