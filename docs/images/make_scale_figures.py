@@ -107,7 +107,7 @@ def burst(figures: Figures) -> tuple[str, list[tuple[str, Behaviour]]]:
         Line(f"workers, {name}", [(p.at_s / 60, max(1.0, p.workers)) for p in each.curve], True)
         for name, each in found[1:]
     ]
-    up = Axis("messages; workers", 1, 10_000, is_log=True)
+    up = Axis("messages; workers", 1, 100_000, is_log=True)
     return chart("Ten times the videos from minute 5 to 15", Axis("minutes", 0, 35), up, lines), found
 
 
