@@ -86,6 +86,8 @@ def _copy_database(source: Path, copy: Path) -> int:
             (tables,) = writing.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as error:
         raise BackupError(f"{source}: {error}") from error
+    if tables == 0:
+        raise BackupError(f"{source} is not a database of `unmask serve`: it has no tables. No copy was made")
     if faults != ["ok"]:
         raise BackupError(f"{source} is damaged: {'; '.join(faults)}. No copy was made: restore an earlier one")
     copy.chmod(0o600)
@@ -98,8 +100,13 @@ def _names(folder: Path, database: str) -> Iterator[str]:
         if path.name in left_out or path.name.startswith(_TEMPORARY):
             continue
         # Uploads that are not complete and cannot be continued.
-        found = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
-        yield from (each.relative_to(folder).as_posix() for each in found if each.is_file() and each.suffix != ".part")
+        # No links: whoever can write here would have any file of this account copied.
+        found = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
+        yield from (
+            each.relative_to(folder).as_posix()
+            for each in found
+            if each.is_file() and not each.is_symlink() and each.suffix != ".part"
+        )
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str) -> int:

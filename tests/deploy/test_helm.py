@@ -151,9 +151,10 @@ def test_the_query_that_scales_is_of_an_exported_metric(tmp_path: Path) -> None:
         for trigger in scaled["spec"]["triggers"]
         if trigger["type"] == "prometheus"
     ]
-    (query,) = queries
-    promql_parser.parse(query)
-    assert named(query) == {"unmask_oldest_waiting_seconds"} <= exported()
+    for query in queries:
+        promql_parser.parse(query)
+    asked = set().union(*map(named, queries))
+    assert asked == {"unmask_oldest_waiting_seconds", "unmask_segments_total"} <= exported()
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,16 @@ def test_the_query_that_scales_is_of_an_exported_metric(tmp_path: Path) -> None:
         ({"redis": {"url": ""}}, "redis.url and redis.urlSecret.name are empty"),
         ({"redis": {"urlSecret": {"name": "redis"}}}, "are both set"),
         ({"redis": {"url": "redis://:password@redis:6379/0"}}, "put the URL into a Secret"),
+        ({"redis": {"url": "redis://redis:6379/0?password=x"}}, "put the URL into a Secret"),
+        ({"redis": {"url": "rediss://redis:6380/0"}}, "redis.url has the port 6380"),
+        ({"kafka": {"bootstrap": "a:9092,b:9093"}}, "kafka.bootstrap has the port 9093"),
+        ({"uriAllow": ["https://me:password@host/"]}, "uriAllow has a user or a password"),
+        ({"videos": {"mountPath": "/data"}}, "/data: /data, /tmp and /cache are folders of the pods"),
+        ({"videos": {"mountPath": "/x"}, "registry": {"mountPath": "/x"}}, "are the same folder"),
+        ({"workers": {"cpu": {"podLabels": {"app.kubernetes.io/component": "web"}}}}, "is set by this chart"),
+        ({"workers": {"cpu": {"gpus": 1, "env": {"UNMASK_DEVICE": "cpu"}}}}, "UNMASK_DEVICE is set by gpus"),
+        ({"web": {"maxUploadMib": 4096}}, "is more than tmpSize of workers.cpu (2048 MiB)"),
+        ({"workers": {"cpu": {"tmpSize": "4Gi"}}}, "tmpSize (4096 MiB) is in memory"),
         ({"web": {"store": "sftp://me:password@host/uploads"}}, "web.store has a user or a password"),
         ({"kafka": {"security": "SASL_SSL"}}, "set kafka.user and kafka.passwordSecret.name"),
         ({"workers": {"cpu": {"replicas": 9}}}, "up to 9 workers (of cpu), but the topics have 8 partitions"),

@@ -93,9 +93,9 @@ def test_workers_scale_by_backlog_and_age_in_few_steps() -> None:
     assert {each["consumerGroup"] for each in kafka} == {GROUP}
     assert {each["offsetResetPolicy"] for each in kafka} == {"earliest"}
     assert {each["sasl"] for each in kafka} == {"scram_sha512"}
-    (prometheus,) = (each for each in spec["triggers"] if each["type"] == "prometheus")
-    assert prometheus["metadata"]["threshold"] == "60"
-    assert f'namespace="{NAMESPACE}"' in prometheus["metadata"]["query"]
+    prometheus = {each["name"]: each["metadata"] for each in spec["triggers"] if each["type"] == "prometheus"}
+    assert {name: each["threshold"] for name, each in prometheus.items()} == {"age": "60", "shed": "1"}
+    assert all(f'namespace="{NAMESPACE}"' in each["query"] for each in prometheus.values())
     behaviour = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     for direction in ("scaleUp", "scaleDown"):
         assert behaviour[direction]["stabilizationWindowSeconds"] >= 60

@@ -113,12 +113,15 @@ def test_the_tables_of_the_service_stay_as_they_are(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "unmask.sqlite3") as connection:
         connection.execute("CREATE TABLE of_another_version (n)")
         connection.execute("PRAGMA user_version = 99")
+    # Of a file elsewhere, nothing is copied.
+    (tmp_path / "linked").symlink_to(__file__)
+    (tmp_path / "folder").symlink_to(Path(__file__).parent)
     done = backup(tmp_path / "copy" / "service.tar", tmp_path)
     # In the folder itself.
     assert done.returncode == 2
     done = backup("-", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert b"tables 99" in done.stderr
+    assert b"0 files and the database (tables 99)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -127,8 +130,9 @@ def test_the_tables_of_the_service_stay_as_they_are(tmp_path: Path) -> None:
         (lambda path: path.unlink(), 2, b"no such file"),
         (lambda path: path.write_bytes(b"no database" * 100), 1, b"not a database"),
         (lambda path: _overwrite(path), 1, b""),
+        (lambda path: path.write_bytes(b""), 1, b"is not a database of `unmask serve`"),
     ],
-    ids=["missing", "not a database", "damaged"],
+    ids=["missing", "not a database", "damaged", "empty"],
 )
 def test_a_damaged_database_is_not_copied(damage, code: int, why: bytes, tmp_path: Path) -> None:
     folder, out = tmp_path / "service", tmp_path / "service.tar"
@@ -136,6 +140,7 @@ def test_a_damaged_database_is_not_copied(damage, code: int, why: bytes, tmp_pat
     path = folder / "unmask.sqlite3"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE rows (n INTEGER PRIMARY KEY, text)")
+        connection.execute("PRAGMA user_version = 1")
         connection.execute("CREATE INDEX texts ON rows (text)")
         connection.executemany("INSERT INTO rows (text) VALUES (?)", [(os.urandom(500).hex(),) for _ in range(200)])
     damage(path)
