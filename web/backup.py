@@ -100,7 +100,7 @@ def _names(folder: Path, database: str) -> Iterator[str]:
         if path.name in left_out or path.name.startswith(_TEMPORARY):
             continue
         # Uploads that are not complete and cannot be continued.
-        # No links: whoever can write here would have any file of this account copied.
+        # No links: with one, a program that can write here would get any file of this account copied.
         found = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
         yield from (
             each.relative_to(folder).as_posix()
