@@ -260,3 +260,16 @@ def test_a_missing_worker_is_not_healthy(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["unmask-health"])
     assert health.main() == 1
     assert "refused" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lock", ["requirements", "cuda", "demo", "build"])
+def test_images_install_wheels_alone(lock, tmp_path):
+    """The builder stages take no source distribution; whether a package has a wheel, only the registry knows."""
+    uv = Path(sys.executable).with_name("uv")
+    image = ("--python-platform", "x86_64-unknown-linux-gnu", "--python-version", "3.11", "--target", str(tmp_path))
+    wheels = ("--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(ROOT / f"deploy/docker/{lock}.lock"))
+    done = subprocess.run(
+        [uv, "pip", "install", "--dry-run", *image, *wheels], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr

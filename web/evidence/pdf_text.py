@@ -24,8 +24,8 @@ BOLD: Final = "UnmaskSansBold"
 INK, SOFT, RULE, RAISED = (HexColor(each) for each in ("#1b1c1e", "#5c5d60", "#d9d6cc", "#f3f1ea"))
 FAKE, FAKE_WASH, REAL, REAL_WASH = (HexColor(each) for each in ("#a8380b", "#f7e0d5", "#1a5a96", "#dde9f4"))
 KINDS: Final = {"fake": FAKE, "real": REAL, "inconclusive": HexColor("#755800")}
-# Of the package font-roboto: reportlab's own fonts have few letters beyond Western European ones.
-_FILES: Final = {SANS: "Roboto-Regular.ttf", BOLD: "Roboto-Bold.ttf"}
+# Of the package font-source-sans-pro: reportlab's own fonts have few letters beyond Western European ones.
+_FILES: Final = {SANS: "SourceSansPro-Regular.ttf", BOLD: "SourceSansPro-Bold.ttf"}
 # Scripts that are written from right to left, or whose letters change with their neighbours: reportlab draws them in
 # the wrong order or shape, so they are escaped even where a font has them.
 _SHAPED: Final = (
@@ -52,7 +52,7 @@ class Texts:
     def __init__(self, fonts: Sequence[Path] = ()) -> None:
         for name, file in _FILES.items():
             if name not in pdfmetrics.getRegisteredFontNames():
-                with resources.as_file(resources.files("font_roboto") / "files" / file) as path:
+                with resources.as_file(resources.files("font_source_sans_pro") / "files" / file) as path:
                     pdfmetrics.registerFont(TTFont(name, str(path)))
         self.has_escapes = False
         self._own = pdfmetrics.getFont(SANS).face.charToGlyph
