@@ -11,7 +11,8 @@ set -euo pipefail
 repository="$(cd "$(dirname "$0")/../.." && pwd)"
 dockerfile="$(realpath "${1:-$repository/deploy/docker/Dockerfile.cpu}")"
 limit_mb="${LIMIT_MB:-1000}"
-lock="$repository/$(grep -o 'deploy/docker/[a-z]*\.lock /opt' "$dockerfile" | cut -d' ' -f1)"
+# Of Unmask's own environment: a stage that makes clips has another.
+lock="$repository/$(grep -o 'dependencies deploy/docker/[a-z]*\.lock /opt/unmask' "$dockerfile" | cut -d' ' -f2)"
 base=docker.io/library/python:3.11-slim-bookworm
 image="localhost/unmask-check:$(basename "${dockerfile##*.}")"
 export BUILDAH_ISOLATION=chroot
