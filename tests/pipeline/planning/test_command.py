@@ -114,13 +114,33 @@ def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
     assert "unmask bench CLIP --plan --json" in done.output
 
 
-@pytest.mark.parametrize("changes", [{"cores": 0}, {"efficiency": 2.0}, {"fps": float("nan")}, {"batches": []}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cores": 0},
+        {"efficiency": 2.0},
+        {"fps": float("nan")},
+        {"fps": 10**400},
+        {"batches": []},
+        {"batches": [{"crops": 0, "wall_s": 1, "cpu_s": 1}]},
+        {"clip_s": 0},
+        {"clip_s": "x"},
+        {"cores": 1.5},
+        {"cores": True},
+        {"machine": 3},
+        {"video": {"fixed_s": "x", "video_s": 0.1, "frame_s": 0.1}},
+        {"video": [1]},
+        {"segment_services": {"wait_s": None}},
+    ],
+)
 def test_impossible_figures_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / "other.json"
     content = to_json([figures()], "a machine")
     content["plan"][0] |= changes
     path.write_text(json.dumps(content))
-    assert invoke("--streams", 1, "--bench", path).exit_code == 2
+    done = invoke("--streams", 1, "--bench", path)
+    assert done.exit_code == 2
+    assert "unmask bench CLIP --plan --json" in done.output
 
 
 @pytest.mark.parametrize(
@@ -142,6 +162,71 @@ def test_bad_options_end_with_two(bench: Path, arguments: tuple[object, ...]) ->
     done = invoke("--bench", bench, *arguments)
     assert done.exit_code == 2, done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+@pytest.mark.parametrize(
+    ("option", "arguments"),
+    [
+        ("--videos-per-day", ()),
+        ("--segment-s", ("--streams", 2)),
+        ("--jitter-s", ("--streams", 2)),
+        ("--video-s", ("--videos-per-day", 10)),
+        ("--split-s", ("--videos-per-day", 10)),
+        ("--p95", ("--streams", 2)),
+        ("--shed-max", ("--streams", 2)),
+        ("--start-s", ("--streams", 2)),
+        ("--max-age-s", ("--streams", 2)),
+        ("--burst-minutes", ("--streams", 2, "--burst", "2x")),
+        ("--keda-lag", ("--streams", 2, "--keda")),
+        ("--keda-cooldown-s", ("--streams", 2, "--keda")),
+        ("--archive-hours", ("--within", 5)),
+        ("--within", ("--archive-hours", 5000)),
+        ("--budget", ("--archive-hours", 5000, "--price-worker-hour", 1)),
+        ("--ttl-days", ("--streams", 2)),
+        ("--retention-hours", ("--streams", 2, "--json", "-")),
+        ("--stream-hours", ("--streams", 2)),
+        ("--price-worker-hour", ("--streams", 2)),
+        ("--price-gb", ("--streams", 2)),
+    ],
+)
+def test_numbers_out_of_bounds_end_with_two_and_the_option(
+    bench: Path, option: str, arguments: tuple[object, ...], value: str
+) -> None:
+    done = invoke("--bench", bench, *arguments, option, value)
+    assert done.exit_code == 2, done.output
+    assert option in done.output
+    assert "Infinity" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--videos-per-day", 10, "--video-s", 1e9), ["--video-s"]),
+        (("--videos-per-day", 10, "--video-s", 80_000, "--split-s", 0.01), ["--split-s"]),
+        (("--videos-per-day", 1e-300), ["--videos-per-day"]),
+        (("--streams", 1, "--stream-hours", 1e-300), ["--stream-hours"]),
+        (("--streams", 1, "--burst", "9" * 400), ["--burst"]),
+        (("--streams", 1, "--archive-hours", 10), ["--archive-hours", "--streams"]),
+        (("--archive-hours", 10, "--keda"), ["--archive-hours", "--keda"]),
+        (("--streams", 1, "--keda-lag", 5), ["--keda-lag", "--keda"]),
+        (("--streams", 1, "--burst-minutes", 5), ["--burst-minutes", "--burst"]),
+        (("--streams", 1, "--keda", "--keda-min", 5, "--keda-max", 2), ["--keda-min 5", "--keda-max 2"]),
+        (("--streams", 1, "--budget", 0), ["--budget", "--archive-hours"]),
+    ],
+)
+def test_options_that_do_not_belong_together_are_named(
+    bench: Path, arguments: tuple[object, ...], named: list[str]
+) -> None:
+    done = invoke("--bench", bench, *arguments)
+    assert done.exit_code == 2, done.output
+    assert all(each in done.output for each in named), done.output
+
+
+def test_a_budget_of_nothing_pays_for_nothing_and_a_price_of_nothing_for_all(bench: Path) -> None:
+    for price, budget, covered in ((1, 0, 0), (0, 0, 1)):
+        options = ("--archive-hours", 10, "--price-worker-hour", price, "--budget", budget)
+        assert planned(bench, *options)["archive"]["covered"] == covered
 
 
 def test_another_clip_of_the_file_is_taken_by_its_name(bench: Path) -> None:
