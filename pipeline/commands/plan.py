@@ -136,6 +136,7 @@ def run(
             console.print(tables.archive_table(archive))
             made["archive"] = asdict(archive)
         if streams or videos_per_day:
+            from pipeline.planning.notes import notes_over_time
             from pipeline.planning.plan import behave, make_plan
 
             load = Load(
@@ -186,7 +187,10 @@ def run(
                         seed=seed,
                     )
                 console.print(tables.behaviour_table(found))
-                made["over_time"] = found.to_dict()
+                later = notes_over_time(found.summary, found.burst_p95_s, plan.target)
+                for note in later:
+                    echo(f"Note: {note}.", err=True)
+                made["over_time"] = {**found.to_dict(), "notes": later}
         written_as_json(json_to, made)
 
 

@@ -229,6 +229,60 @@ def test_a_budget_of_nothing_pays_for_nothing_and_a_price_of_nothing_for_all(ben
         assert planned(bench, *options)["archive"]["covered"] == covered
 
 
+def test_rare_videos_beside_streams_are_simulated_in_few_numbers(bench: Path) -> None:
+    plan = planned(bench, "--streams", 2, "--videos-per-day", 100)["plan"]
+    assert any("videos are rare" in note for note in plan["notes"])
+    alone = planned(bench, "--videos-per-day", 100)["plan"]
+    assert not any("videos are rare" in note for note in alone["notes"])
+
+
+def test_more_than_can_be_simulated_is_refused(bench: Path) -> None:
+    for arguments in (("--workers", 1), ("--workers", 20_000, "--burst", "1000x", "--burst-minutes", 1440)):
+        done = invoke("--bench", bench, "--streams", 200_000, *arguments)
+        assert done.exit_code == 2
+        assert "--workers" in done.output
+
+
+def test_a_given_fleet_that_misses_the_target_says_so(bench: Path) -> None:
+    plan = planned(bench, "--streams", 200, "--workers", 3, "--partitions", 2)["plan"]
+    assert plan["held"] is False
+    assert plan["target"] == {"p95_s": 5.0, "shed": 0.01}
+    text = "\n".join(plan["notes"])
+    assert f"the work is that of {plan['offered_workers']:.2f} workers" in text
+    assert "more workers than partitions, 3 and 2: 1 has nothing to do" in text
+    assert "does not hold --p95 5" in text
+    assert "does not hold --shed-max 0.01" in text
+    enough = planned(bench, "--streams", 4, "--workers", 2)["plan"]
+    assert enough["held"] is True
+    assert not any("hold" in note or "the work is" in note for note in enough["notes"])
+
+
+def test_work_above_the_workers_is_named_while_the_target_is_held(bench: Path) -> None:
+    per_worker = 20 / planned(bench, "--streams", 20, "--workers", 2)["plan"]["offered_workers"]
+    plan = planned(bench, "--streams", int(per_worker) + 1, "--workers", 1, "--p95", 60, "--shed-max", 0.9)["plan"]
+    assert plan["held"] is True
+    assert any("more arrives than 1 can do" in note for note in plan["notes"])
+
+
+def test_a_burst_above_the_targets_says_so(bench: Path) -> None:
+    found = planned(bench, "--streams", 20, "--burst", "10x", "--burst-minutes", 1)
+    assert found["plan"]["held"] is True
+    assert any("--shed-max 0.01 is not held" in note for note in found["over_time"]["notes"])
+
+
+def test_an_interval_that_reaches_above_the_target_says_so(bench: Path) -> None:
+    options = ("--streams", 40, "--workers", 4, "--shed-max", 0.99)
+    p95 = planned(bench, *options)["plan"]["simulated"]["latency_s"]["segment"]["p95"]
+    assert p95["low"] < p95["mean"] < p95["high"]
+    between, above = (
+        planned(bench, *options, "--p95", limit)["plan"]
+        for limit in ((p95["mean"] + p95["high"]) / 2, p95["high"] * 1.01)
+    )
+    assert between["held"] is above["held"] is True
+    assert any("choose more workers" in note for note in between["notes"])
+    assert not any("choose more workers" in note for note in above["notes"])
+
+
 def test_another_clip_of_the_file_is_taken_by_its_name(bench: Path) -> None:
     assert planned(bench, "--streams", 1, "--clip", "b.mp4")["plan"]["clip"] == "b.mp4"
 
