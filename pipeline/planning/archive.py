@@ -98,5 +98,5 @@ def plan_archive(
         output_bytes=count * figures.sizes.record(video_s * figures.fps),
         cost=cost,
         cost_archive_hour=None if cost is None else cost / hours,
-        covered=None if budget is None or not cost else min(1.0, budget / cost),
+        covered=None if budget is None or cost is None else min(1.0, budget / cost) if cost else 1.0,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -150,6 +150,8 @@ class Figures:
         numbers = (self.faces_a_frame, self.fps, self.clip_s, *_numbers(asdict(self)))
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
             raise ValueError("figures must be finite and not negative")
+        if self.clip_s <= 0 or self.sizes.segment_s <= 0 or any(batch.crops < 1 for batch in self.batches):
+            raise ValueError("clips and segments must be longer than 0 s, and batches have at least one crop")
         if self.faces_a_frame and not self.batches:
             raise ValueError("faces are scored, but no batch was measured")
 
@@ -200,18 +202,37 @@ def _numbers(value: Any) -> list[float]:
     return [float(value)] if isinstance(value, int | float) else []
 
 
+# JSON's values for the plain fields of a class, by annotation; true and false are no numbers.
+_TYPES: Final[dict[str, tuple[type, ...]]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+
+
+def _plain(kind: type[Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The given values; raises TypeError where one is of another type than its field."""
+    for each in fields(kind):
+        types = _TYPES.get(str(each.type))
+        if types is None or each.name not in given:
+            continue
+        value = given[each.name]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise TypeError(f"{each.name}: expected {each.type}, got {type(value).__name__}")
+    return given
+
+
 def figures_of(found: Mapping[str, Any]) -> Figures:
     """From what `Figures.to_dict` wrote; raises KeyError, TypeError or ValueError where it is something else."""
     given = dict(found)
+    for key in ("video", "segment", "sizes", "video_services", "segment_services"):
+        if not isinstance(given.get(key, {}), Mapping):
+            raise TypeError(f"{key}: expected an object")
     return Figures(
         **{
-            **given,
-            "video": Cost(**given["video"]),
-            "segment": Cost(**given["segment"]),
-            "batches": tuple(Batch(**batch) for batch in given["batches"]),
-            "sizes": Sizes(**given["sizes"]),
-            "video_services": Services(**given.get("video_services", {})),
-            "segment_services": Services(**given.get("segment_services", {})),
+            **_plain(Figures, given),
+            "video": Cost(**_plain(Cost, given["video"])),
+            "segment": Cost(**_plain(Cost, given["segment"])),
+            "batches": tuple(Batch(**_plain(Batch, batch)) for batch in given["batches"]),
+            "sizes": Sizes(**_plain(Sizes, given["sizes"])),
+            "video_services": Services(**_plain(Services, given.get("video_services", {}))),
+            "segment_services": Services(**_plain(Services, given.get("segment_services", {}))),
         }
     )
 
@@ -242,7 +263,7 @@ def read_figures(path: Path, clip: str | None = None) -> Figures:
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']}: expected {SCHEMA}")
         figures = [figures_of(each) for each in content["plan"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FiguresError(
             f"{path}: not what `unmask bench --plan --json` writes ({type(error).__name__}: {error}); "
             f"write it by `{HOW_TO_MEASURE}`"

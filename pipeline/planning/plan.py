@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipeline.planning.figures import Figures, Services
+from pipeline.planning.figures import Figures
+from pipeline.planning.notes import notes_of
 from pipeline.planning.replicate import Summary, percentile, replicate
 from pipeline.planning.resources import Keeping, Prices, Resources, resources_of
 from pipeline.planning.scenario import Burst, Fleet, Keda, Kill, Load, Scenario
 from pipeline.planning.simulate import Point, Run
-from pipeline.planning.sizing import Sized, Target, cell_of, offered_workers, partitions_for, size, timed
+from pipeline.planning.sizing import (
+    Sized,
+    Target,
+    cell_of,
+    check_size,
+    counted_s,
+    offered_workers,
+    partitions_for,
+    size,
+    timed,
+)
 
 # A behaviour is watched from so long before the event to so long after it.
 _BEFORE_S, _AFTER_S, _WARM_S = 300.0, 1200.0, 60.0
@@ -26,7 +37,7 @@ class Plan:
 
     Attributes:
         sized: the workers and their simulation.
-        target: that they hold; None where the number of workers was given.
+        target: that they hold, or may miss where the number of workers was given.
         stream_hour: cost of serving one stream for an hour; None without streams or prices.
         video_hour: cost of an hour of uploaded video.
         missing: prices that are left out of these.
@@ -35,7 +46,7 @@ class Plan:
     figures: Figures
     load: Load
     sized: Sized
-    target: Target | None
+    target: Target
     resources: Resources
     stream_hour: float | None = None
     video_hour: float | None = None
@@ -49,7 +60,8 @@ class Plan:
             "clip": self.figures.clip,
             "network": self.figures.network,
             "load": asdict(self.load),
-            "target": None if self.target is None else asdict(self.target),
+            "target": asdict(self.target),
+            "held": self.target.held(self.sized.summary),
             "fleet": asdict(self.sized.fleet),
             "offered_workers": self.sized.offered,
             "simulated": asdict(self.sized.summary),
@@ -114,7 +126,7 @@ def make_plan(
         partitions: None: as many as the workers need.
 
     Raises:
-        SizingError: no number of workers holds the target.
+        SizingError: no number of workers holds the target, or the given ones are too few for so much to be simulated.
         ValueError: nothing arrives.
     """
     if not load.streams and not load.videos_s:
@@ -125,9 +137,11 @@ def make_plan(
     else:
         fleet = replace(settings, workers=workers, partitions=partitions or partitions_for(workers))
         scenario = timed(cell_of(Scenario(figures, load, fleet)))
-        sized = Sized(fleet, replicate(scenario, _RUNS, seed)[0], offered_workers(figures, load))
+        check_size(scenario, "--workers")
+        summary = replicate(scenario, _RUNS, seed)[0]
+        sized = Sized(fleet, summary, offered_workers(figures, load), counted_s(scenario, fleet))
     found = resources_of(figures, load, sized.fleet.workers, keeping or Keeping())
-    plan = Plan(figures, load, sized, target if workers is None else None, found, notes=_notes(figures, sized, load))
+    plan = Plan(figures, load, sized, target, found, notes=notes_of(figures, load, sized, target))
     if not prices.given:
         return plan
     hour = prices.hour(sized.fleet.workers, found)
@@ -140,19 +154,6 @@ def make_plan(
         video_hour=hour * (1 - share) / (load.videos_s * load.video_s) if load.videos_s else None,
         missing=prices.missing,
     )
-
-
-def _notes(figures: Figures, sized: Sized, load: Load) -> list[str]:
-    fleet, notes = sized.fleet, []
-    if figures.video_services == Services() and figures.segment_services == Services():
-        notes.append(
-            "the figures have no cost of Kafka and Redis: real latencies are longer, and workers do a bit less"
-        )
-    if sized.summary.utilisation.mean < 0.5 and sized.offered > 2:
-        notes.append("partitions are filled by hashes of ids: the fullest decides the number of workers, not the mean")
-    if load.streams and fleet.partitions > load.streams:
-        notes.append("there are more partitions than streams: some workers have nothing to do")
-    return notes
 
 
 def behave(
@@ -172,6 +173,9 @@ def behave(
     Args:
         burst_s: how long the load is `times` as high; None: it stays.
         kills: workers that die one after the other, a minute apart.
+
+    Raises:
+        SizingError: the burst is too much to be simulated.
     """
     duration_s = _BEFORE_S + (burst_s or 0.0) + _AFTER_S
     burst = None if burst_s is None else Burst(_BEFORE_S, burst_s, times)
@@ -185,6 +189,7 @@ def behave(
         duration_s=duration_s - _WARM_S,
     )
     scenario = cell_of(scenario, _CELL_OVER_TIME)
+    check_size(scenario, "--burst, --burst-minutes or --workers")
     summary, run = replicate(scenario, runs, seed)
     return Behaviour(
         scenario=scenario,

@@ -18,7 +18,10 @@ _T_LARGE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over the runs and its 95 % interval (Student's t); equal to the mean with a single run."""
+    """A mean over the runs and its 95 % interval (Student's t); equal to the mean with a single run.
+
+    Those of a `Summary` end where their quantity does: at 0, shares of segments also at 1.
+    """
 
     mean: float
     low: float
@@ -98,7 +101,7 @@ def summary_of(runs: Sequence[Run], duration_s: float) -> Summary:
         runs=len(runs),
         latency_s=latency_s,
         throughput_s=_estimate([run.completed_scored / duration_s for run in runs]),
-        shed=_estimate([run.counted_shed / max(1, run.counted) for run in runs]),
+        shed=_estimate([run.counted_shed / max(1, run.counted) for run in runs], most=1.0),
         utilisation=_estimate([run.utilisation for run in runs]),
         queued=_estimate([float(run.queued) for run in runs]),
         max_lag=_estimate([float(max(point.lag for point in run.curve)) for run in runs]),
@@ -108,7 +111,8 @@ def summary_of(runs: Sequence[Run], duration_s: float) -> Summary:
     )
 
 
-def _estimate(values: Sequence[float]) -> Estimate:
+def _estimate(values: Sequence[float], most: float = math.inf) -> Estimate:
+    """Of a quantity from 0 to `most`: the interval ends there, too."""
     found = Estimate.of(values)
     assert found is not None
-    return found
+    return Estimate(found.mean, max(0.0, found.low), min(most, found.high))

@@ -21,6 +21,10 @@ _MOST_WORKERS: Final = 100_000
 # Each worker has at least two partitions, so that one more worker takes half of a share; eight are the default.
 _PARTITIONS_A_WORKER: Final = 2
 _LEAST_PARTITIONS: Final = 8
+# Segments of a run that count, at most, where rare videos would make it long: a second of simulating, or so.
+_SEGMENTS: Final = 6000
+# Arrivals of a run, at most: minutes of simulating.
+_ARRIVALS: Final = 300_000
 
 
 class SizingError(UnmaskError):
@@ -47,6 +51,10 @@ class Target:
         """Whether this summary is far from holding it."""
         return found.worst_p95_s() > 2 * self.p95_s or found.shed.mean > 2 * self.shed + 0.05
 
+    def is_close(self, found: Summary) -> bool:
+        """Whether the interval of one of its figures reaches above the target."""
+        return found.shed.high > self.shed or any(each["p95"].high > self.p95_s for each in found.latency_s.values())
+
     def held(self, found: Summary) -> bool:
         """Whether this summary holds it."""
         return found.worst_p95_s() <= self.p95_s and found.shed.mean <= self.shed
@@ -54,11 +62,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """A fleet that holds the target, and the summary of its simulation."""
+    """A fleet and the summary of its simulation.
+
+    Attributes:
+        offered: workers that the load keeps busy.
+        duration_s: time that counts in each run, of the whole load: a part of a fleet counts by its share.
+    """
 
     fleet: Fleet
     summary: Summary
     offered: float
+    duration_s: float = 0.0
 
 
 def offered_workers(figures: Figures, load: Load) -> float:
@@ -94,13 +108,44 @@ def cell_of(scenario: Scenario, most: int = CELL_WORKERS) -> Scenario:
 
 
 def timed(scenario: Scenario, *, tasks: int = 400) -> Scenario:
-    """The scenario, long enough for so many videos, and for tasks that take long."""
+    """The scenario, long enough for so many videos, and for tasks that take long.
+
+    Beside streams it ends earlier: `_SEGMENTS` of them are enough, however rare the videos are.
+    """
     figures, load = scenario.figures, scenario.load
     duration_s = 60.0
     if load.videos_s and load.trace is None:
         task_s = figures.task_cpu_s("video", load.video_s) / max(min(figures.video.parallel, figures.cores), 0.1)
-        duration_s = max(duration_s, tasks / load.videos_s, 10 * task_s)
+        long_s = max(duration_s, tasks / load.videos_s, 10 * task_s)
+        if load.streams:
+            long_s = min(long_s, max(duration_s, _SEGMENTS * load.segment_s / load.streams))
+        duration_s = long_s
     return replace(scenario, warmup_s=duration_s / 3, duration_s=duration_s)
+
+
+def counted_s(scenario: Scenario, fleet: Fleet) -> float:
+    """The time that counts in a run; of a part of a fleet, the time in which the whole has as many arrivals."""
+    return scenario.duration_s * scenario.fleet.workers / max(1, fleet.workers)
+
+
+def check_size(scenario: Scenario, options: str) -> None:
+    """Refuse what would be simulated for hours.
+
+    Args:
+        options: that make it smaller.
+
+    Raises:
+        SizingError: too many arrivals.
+    """
+    load, seconds = scenario.load, scenario.warmup_s + scenario.duration_s
+    if load.burst is not None:
+        seconds += load.burst.seconds * (load.burst.times - 1)
+    arrivals = seconds * (load.streams / load.segment_s + load.videos_s)
+    if load.trace is None and arrivals > _ARRIVALS:
+        raise SizingError(
+            f"about {arrivals:.3g} arrivals would be simulated for {scenario.fleet.workers} workers, and "
+            f"{_ARRIVALS:,} is the most: change {options}"
+        )
 
 
 def size(
@@ -112,7 +157,7 @@ def size(
     partitions: int | None = None,
     seed: int = 0,
 ) -> Sized:
-    """The least number of workers that holds the target.
+    """The least number of workers that holds the target on average of the runs.
 
     Args:
         fleet: its settings; the number of workers is searched for.
@@ -124,9 +169,12 @@ def size(
     offered = offered_workers(figures, load)
     settings = fleet or Fleet(1)
 
+    def scenario_of(workers: int) -> Scenario:
+        return timed(cell_of(Scenario(figures, load, fleet_of(workers))))
+
     @functools.cache
     def found(workers: int) -> Summary:
-        scenario = timed(cell_of(Scenario(figures, load, fleet_of(workers))))
+        scenario = scenario_of(workers)
         first = replicate(scenario, 1, seed)[0]
         # What a single run misses by far, five would miss, too.
         return first if target.is_far(first) else replicate(scenario, _RUNS, seed)[0]
@@ -135,7 +183,7 @@ def size(
         return replace(settings, workers=workers, partitions=partitions or partitions_for(workers))
 
     workers = _least(lambda count: target.held(found(count)), max(1, math.ceil(offered)), partitions)
-    return Sized(fleet_of(workers), found(workers), offered)
+    return Sized(fleet_of(workers), found(workers), offered, counted_s(scenario_of(workers), fleet_of(workers)))
 
 
 def _least(holds: Callable[[int], bool], first: int, partitions: int | None) -> int:

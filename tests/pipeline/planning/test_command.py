@@ -114,13 +114,33 @@ def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
     assert "unmask bench CLIP --plan --json" in done.output
 
 
-@pytest.mark.parametrize("changes", [{"cores": 0}, {"efficiency": 2.0}, {"fps": float("nan")}, {"batches": []}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cores": 0},
+        {"efficiency": 2.0},
+        {"fps": float("nan")},
+        {"fps": 10**400},
+        {"batches": []},
+        {"batches": [{"crops": 0, "wall_s": 1, "cpu_s": 1}]},
+        {"clip_s": 0},
+        {"clip_s": "x"},
+        {"cores": 1.5},
+        {"cores": True},
+        {"machine": 3},
+        {"video": {"fixed_s": "x", "video_s": 0.1, "frame_s": 0.1}},
+        {"video": [1]},
+        {"segment_services": {"wait_s": None}},
+    ],
+)
 def test_impossible_figures_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / "other.json"
     content = to_json([figures()], "a machine")
     content["plan"][0] |= changes
     path.write_text(json.dumps(content))
-    assert invoke("--streams", 1, "--bench", path).exit_code == 2
+    done = invoke("--streams", 1, "--bench", path)
+    assert done.exit_code == 2
+    assert "unmask bench CLIP --plan --json" in done.output
 
 
 @pytest.mark.parametrize(
@@ -142,6 +162,125 @@ def test_bad_options_end_with_two(bench: Path, arguments: tuple[object, ...]) ->
     done = invoke("--bench", bench, *arguments)
     assert done.exit_code == 2, done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+@pytest.mark.parametrize(
+    ("option", "arguments"),
+    [
+        ("--videos-per-day", ()),
+        ("--segment-s", ("--streams", 2)),
+        ("--jitter-s", ("--streams", 2)),
+        ("--video-s", ("--videos-per-day", 10)),
+        ("--split-s", ("--videos-per-day", 10)),
+        ("--p95", ("--streams", 2)),
+        ("--shed-max", ("--streams", 2)),
+        ("--start-s", ("--streams", 2)),
+        ("--max-age-s", ("--streams", 2)),
+        ("--burst-minutes", ("--streams", 2, "--burst", "2x")),
+        ("--keda-lag", ("--streams", 2, "--keda")),
+        ("--keda-cooldown-s", ("--streams", 2, "--keda")),
+        ("--archive-hours", ("--within", 5)),
+        ("--within", ("--archive-hours", 5000)),
+        ("--budget", ("--archive-hours", 5000, "--price-worker-hour", 1)),
+        ("--ttl-days", ("--streams", 2)),
+        ("--retention-hours", ("--streams", 2, "--json", "-")),
+        ("--stream-hours", ("--streams", 2)),
+        ("--price-worker-hour", ("--streams", 2)),
+        ("--price-gb", ("--streams", 2)),
+    ],
+)
+def test_numbers_out_of_bounds_end_with_two_and_the_option(
+    bench: Path, option: str, arguments: tuple[object, ...], value: str
+) -> None:
+    done = invoke("--bench", bench, *arguments, option, value)
+    assert done.exit_code == 2, done.output
+    assert option in done.output
+    assert "Infinity" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--videos-per-day", 10, "--video-s", 1e9), ["--video-s"]),
+        (("--videos-per-day", 10, "--video-s", 80_000, "--split-s", 0.01), ["--split-s"]),
+        (("--videos-per-day", 1e-300), ["--videos-per-day"]),
+        (("--streams", 1, "--stream-hours", 1e-300), ["--stream-hours"]),
+        (("--streams", 1, "--burst", "9" * 400), ["--burst"]),
+        (("--streams", 1, "--archive-hours", 10), ["--archive-hours", "--streams"]),
+        (("--archive-hours", 10, "--keda"), ["--archive-hours", "--keda"]),
+        (("--streams", 1, "--keda-lag", 5), ["--keda-lag", "--keda"]),
+        (("--streams", 1, "--burst-minutes", 5), ["--burst-minutes", "--burst"]),
+        (("--streams", 1, "--keda", "--keda-min", 5, "--keda-max", 2), ["--keda-min 5", "--keda-max 2"]),
+        (("--streams", 1, "--budget", 0), ["--budget", "--archive-hours"]),
+    ],
+)
+def test_options_that_do_not_belong_together_are_named(
+    bench: Path, arguments: tuple[object, ...], named: list[str]
+) -> None:
+    done = invoke("--bench", bench, *arguments)
+    assert done.exit_code == 2, done.output
+    assert all(each in done.output for each in named), done.output
+
+
+def test_a_budget_of_nothing_pays_for_nothing_and_a_price_of_nothing_for_all(bench: Path) -> None:
+    for price, budget, covered in ((1, 0, 0), (0, 0, 1)):
+        options = ("--archive-hours", 10, "--price-worker-hour", price, "--budget", budget)
+        assert planned(bench, *options)["archive"]["covered"] == covered
+
+
+def test_rare_videos_beside_streams_are_simulated_in_few_numbers(bench: Path) -> None:
+    plan = planned(bench, "--streams", 2, "--videos-per-day", 100)["plan"]
+    assert any("videos are rare" in note for note in plan["notes"])
+    alone = planned(bench, "--videos-per-day", 100)["plan"]
+    assert not any("videos are rare" in note for note in alone["notes"])
+
+
+def test_more_than_can_be_simulated_is_refused(bench: Path) -> None:
+    for arguments in (("--workers", 1), ("--workers", 20_000, "--burst", "1000x", "--burst-minutes", 1440)):
+        done = invoke("--bench", bench, "--streams", 200_000, *arguments)
+        assert done.exit_code == 2
+        assert "--workers" in done.output
+
+
+def test_a_given_fleet_that_misses_the_target_says_so(bench: Path) -> None:
+    plan = planned(bench, "--streams", 200, "--workers", 3, "--partitions", 2)["plan"]
+    assert plan["held"] is False
+    assert plan["target"] == {"p95_s": 5.0, "shed": 0.01}
+    text = "\n".join(plan["notes"])
+    assert f"the work is that of {plan['offered_workers']:.2f} workers" in text
+    assert "more workers than partitions, 3 and 2: 1 has nothing to do" in text
+    assert "does not hold --p95 5" in text
+    assert "does not hold --shed-max 0.01" in text
+    enough = planned(bench, "--streams", 4, "--workers", 2)["plan"]
+    assert enough["held"] is True
+    assert not any("hold" in note or "the work is" in note for note in enough["notes"])
+
+
+def test_work_above_the_workers_is_named_while_the_target_is_held(bench: Path) -> None:
+    per_worker = 20 / planned(bench, "--streams", 20, "--workers", 2)["plan"]["offered_workers"]
+    plan = planned(bench, "--streams", int(per_worker) + 1, "--workers", 1, "--p95", 60, "--shed-max", 0.9)["plan"]
+    assert plan["held"] is True
+    assert any("more arrives than 1 can do" in note for note in plan["notes"])
+
+
+def test_a_burst_above_the_targets_says_so(bench: Path) -> None:
+    found = planned(bench, "--streams", 20, "--burst", "10x", "--burst-minutes", 1)
+    assert found["plan"]["held"] is True
+    assert any("--shed-max 0.01 is not held" in note for note in found["over_time"]["notes"])
+
+
+def test_an_interval_that_reaches_above_the_target_says_so(bench: Path) -> None:
+    options = ("--streams", 40, "--workers", 4, "--shed-max", 0.99)
+    p95 = planned(bench, *options)["plan"]["simulated"]["latency_s"]["segment"]["p95"]
+    assert p95["low"] < p95["mean"] < p95["high"]
+    between, above = (
+        planned(bench, *options, "--p95", limit)["plan"]
+        for limit in ((p95["mean"] + p95["high"]) / 2, p95["high"] * 1.01)
+    )
+    assert between["held"] is above["held"] is True
+    assert any("choose more workers" in note for note in between["notes"])
+    assert not any("choose more workers" in note for note in above["notes"])
 
 
 def test_another_clip_of_the_file_is_taken_by_its_name(bench: Path) -> None:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.planning.figures import Batch, Cost
-from pipeline.planning.replicate import replicate
+from pipeline.planning.replicate import replicate, summary_of
 from pipeline.planning.scenario import Arrival, Burst, Fleet, Keda, Kill, Load, Scenario
-from pipeline.planning.simulate import simulate
+from pipeline.planning.simulate import Point, Run, simulate
 from tests.pipeline.planning.scenes import figures
 
 loads = st.builds(
@@ -151,3 +151,15 @@ def test_segments_come_before_videos() -> None:
     load = Load(streams=14, videos_s=20.0)
     summary, _ = replicate(Scenario(figures(), load, Fleet(1), warmup_s=10, duration_s=60), 2)
     assert summary.latency_s["segment"]["p95"].mean < 3 < summary.latency_s["video"]["p95"].mean
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=6))
+def test_intervals_end_where_their_quantities_do(counts: list[tuple[int, int]]) -> None:
+    runs = [
+        Run(counted=scored + shed, counted_shed=shed, queued=shed, rebalances=scored, curve=[Point(0.0, shed, 1)])
+        for scored, shed in counts
+    ]
+    found = summary_of(runs, 10.0)
+    assert 0 <= found.shed.low <= found.shed.mean <= found.shed.high <= 1
+    for each in (found.queued, found.max_lag, found.rebalances, found.throughput_s):
+        assert 0 <= each.low <= each.mean <= each.high
