@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -104,6 +105,15 @@ def _restore_logging() -> Iterator[None]:
     _log_plainly()
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _check_limits() -> Iterator[None]:
+    """Limits of a decode child, set on the process of the tests, would make later ones fail on files and memory."""
+    what = (resource.RLIMIT_FSIZE, resource.RLIMIT_DATA)
+    before = [resource.getrlimit(each) for each in what]
+    yield
+    assert [resource.getrlimit(each) for each in what] == before
 
 
 @pytest.fixture(autouse=True)

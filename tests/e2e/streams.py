@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from pipeline.bench.costs import busy_s
 from pipeline.contracts import Topic, Verdict
 from pipeline.live.cutter import Cut, cut
 from pipeline.live.state import StreamState
@@ -121,11 +122,11 @@ def load(folder: Path, options: argparse.Namespace, *, overload: bool) -> bool:
         senders = Senders(platform.kafka.bootstrap, parts, options.streams, round(options.minutes * 30), "s")
         senders.start()
         time.sleep(30)  # past the start-up: the size of the process is measured from here on
-        rss, busy_s, from_s = [process.memory_info().rss], _busy_s(process), time.monotonic()
+        rss, before_s, from_s = [process.memory_info().rss], busy_s(process), time.monotonic()
         while any(thread.is_alive() for thread in senders.threads):
             time.sleep(5)
             rss.append(process.memory_info().rss)
-        share = (_busy_s(process) - busy_s) / (time.monotonic() - from_s) / (psutil.cpu_count() or 1)
+        share = (busy_s(process) - before_s) / (time.monotonic() - from_s) / (psutil.cpu_count() or 1)
         senders.join()
         found = states(platform, senders.ids)
         print_latency("from arrival to running verdict", latencies_s(worker))
@@ -142,18 +143,6 @@ def load(folder: Path, options: argparse.Namespace, *, overload: bool) -> bool:
         return total["segments"] + total["shed"] == options.streams * senders.segments and (
             overload or total["shed"] == 0
         )
-
-
-def _busy_s(process: psutil.Process) -> float:
-    """CPU seconds of a process and of its children, including ended ones."""
-    total = 0.0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            times = one.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
 
 
 def kill(folder: Path, options: argparse.Namespace) -> bool:

@@ -14,6 +14,7 @@ import redis
 
 from pipeline.contracts import Outcome, Topic, Verdict, parts_key
 from pipeline.dead import letters, requeue
+from pipeline.parts.result import PartResult
 from pipeline.parts.store import PartStore
 from pipeline.results.store import VerdictStore
 from pipeline.scan import Scanner
@@ -182,8 +183,18 @@ def test_duplicate_and_late_parts_change_nothing(
     assert Verdict.model_validate_json(stored).frames_sampled == 24
 
 
+def of_other_weights(result: PartResult) -> bytes:
+    return replace(result, provenance=result.provenance.model_copy(update={"weights_sha256": ["e" * 64]})).to_bytes()
+
+
+def of_a_newer_version(result: PartResult) -> bytes:
+    """While a group is updated, a worker of the version before may finish the last part."""
+    return json.dumps({**json.loads(result.to_bytes()), "part": 2, "columns": {"more": "AAAA"}, "added": True}).encode()
+
+
+@pytest.mark.parametrize("stored", [of_other_weights, of_a_newer_version])
 @pytest.mark.parametrize("before", [0, 1])
-def test_parts_of_other_weights_are_judged_again_but_not_without_end(
+def test_parts_that_cannot_be_joined_are_judged_again_but_not_without_end(
     bootstrap: str,
     splitting: Callable[[TaskConsumer], Service],
     publisher: Publisher,
@@ -193,62 +204,27 @@ def test_parts_of_other_weights_are_judged_again_but_not_without_end(
     scanner: Scanner,
     long_clip: Path,
     before: int,
+    stored: Callable[[PartResult], bytes],
 ) -> None:
-    sampling = f"fps={8 + before}"
+    sampling = f"fps={8 + before + 2 * (stored is of_a_newer_version)}"
     asked = task(long_clip, sampling=sampling)
     first = Part(index=0, count=2, start_s=0.0, end_s=5.0)
     last = Part(index=1, count=2, start_s=4.0, end_s=None)
     sampled = scanner.with_sampling(parse_sampling(sampling))
     result = sampled.scan_part(Source(str(long_clip), asked.video_id), Window(0.0, 5.0))
-    other = result.provenance.model_copy(update={"weights_sha256": ["e" * 64]})
     parts.sent(asked.video_id)
     for _ in range(before):
         parts.again(asked.video_id)
-    parts.put(asked.video_id, 0, 2, replace(result, provenance=other).to_bytes())
+    parts.put(asked.video_id, 0, 2, stored(result))
     with serving(bootstrap, splitting):
         publisher.part(asked.model_copy(update={"part": last}), 0).wait()
         record = until(lambda: store.record(asked.video_id))
         until(lambda: committed_to_the_end(bootstrap))
         until(lambda: not client.exists(parts_key(asked.video_id)))
     verdict = Verdict.model_validate_json(record)
-    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 8 * (8 + before))
+    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 8 * int(sampling.removeprefix("fps=")))
     assert verdict.provenance.weights_sha256 == scanner.provenance.weights_sha256
     # Sent out the first time, done by the one who found it the next time.
-    assert [found.part for found in parts_sent(bootstrap, asked.video_id)].count(first) == 1 - before
-
-
-@pytest.mark.parametrize("before", [0, 1])
-def test_parts_that_a_newer_version_wrote_are_judged_again(
-    bootstrap: str,
-    splitting: Callable[[TaskConsumer], Service],
-    publisher: Publisher,
-    store: VerdictStore,
-    parts: PartStore,
-    client: redis.Redis,
-    scanner: Scanner,
-    long_clip: Path,
-    before: int,
-) -> None:
-    """While a group is updated, this worker may be the one that finishes the last part."""
-    sampling = f"fps={8 + before}"
-    asked = task(long_clip, sampling=sampling)
-    first = Part(index=0, count=2, start_s=0.0, end_s=5.0)
-    last = Part(index=1, count=2, start_s=4.0, end_s=None)
-    result = scanner.with_sampling(parse_sampling(sampling)).scan_part(
-        Source(str(long_clip), asked.video_id), Window(0.0, 5.0)
-    )
-    newer = {**json.loads(result.to_bytes()), "part": 2, "columns": {"more": "AAAA"}, "added": True}
-    parts.sent(asked.video_id)
-    for _ in range(before):
-        parts.again(asked.video_id)
-    parts.put(asked.video_id, 0, 2, json.dumps(newer).encode())
-    with serving(bootstrap, splitting):
-        publisher.part(asked.model_copy(update={"part": last}), 0).wait()
-        record = until(lambda: store.record(asked.video_id))
-        until(lambda: committed_to_the_end(bootstrap))
-        until(lambda: not client.exists(parts_key(asked.video_id)))
-    verdict = Verdict.model_validate_json(record)
-    assert (verdict.outcome, verdict.frames_sampled) == (Outcome.SCORED, 8 * (8 + before))
     assert [found.part for found in parts_sent(bootstrap, asked.video_id)].count(first) == 1 - before
 
 
