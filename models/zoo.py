@@ -51,6 +51,7 @@ class ZooEntry:
         difference: the file in the package that `build` makes this one from (see `models.difference`).
         install: the command that installs the base of the difference.
         made_on: the day on which its checkpoint was made, in UTC, as YYYY-MM-DD; None: unknown.
+        aliases: other names of the same weights.
     """
 
     name: str
@@ -66,6 +67,12 @@ class ZooEntry:
     difference: str | None = None
     install: str | None = None
     made_on: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name and its aliases."""
+        return (self.name, *self.aliases)
 
     @property
     def delivery(self) -> Literal["packaged", "built", "pulled"]:
@@ -102,6 +109,7 @@ _ENTRIES = (
         description="xception over EfficientNet-Lite0 at 160 px, trained on DFDC and FaceForensics++ crops",
         packaged=True,
         made_on="2026-11-27",
+        aliases=("unmask-xception",),
     ),
     ZooEntry(
         name="unmask-large",
@@ -117,12 +125,69 @@ _ENTRIES = (
         install="pip install unmask[large]",
         made_on="2026-11-27",
     ),
+    ZooEntry(
+        name="unmask-two-stream",
+        kind="detector",
+        uri="package:models/weights/unmask-two-stream.safetensors",
+        filename="unmask-two-stream.safetensors",
+        sha256="fb5d81426a629fb4ce23a46277bfab50d6e0645f8fe08c90d0d141637741eb3c",
+        size_bytes=9_117_224,
+        licence="LicenseRef-research",
+        card="docs/model-card-architectures.md",
+        description="two_stream over EfficientNet-Lite0 at 160 px, taught by unmask-small and unmask-large",
+        packaged=True,
+        made_on="2026-11-29",
+    ),
+    ZooEntry(
+        name="unmask-swin-transformer",
+        kind="detector",
+        uri="package:models/weights/unmask-swin-transformer.safetensors",
+        filename="unmask-swin-transformer.safetensors",
+        sha256="cc6c97e2445e51cfdb59d5188c2bfa9e66c293428cc3e9336f6938213c1cce55",
+        size_bytes=6_462_552,
+        licence="LicenseRef-research",
+        card="docs/model-card-architectures.md",
+        description="swin_transformer over EfficientNet-Lite0 at 160 px, taught by unmask-small and unmask-large",
+        packaged=True,
+        made_on="2026-11-29",
+    ),
+    ZooEntry(
+        name="unmask-cnn-transformer",
+        kind="detector",
+        uri="package:models/weights/unmask-cnn-transformer.safetensors",
+        filename="unmask-cnn-transformer.safetensors",
+        sha256="aed856c9a72c9fda6cc4a52327e8be9924a76780d465cabe7290b9e3538444e6",
+        size_bytes=10_018_512,
+        licence="LicenseRef-research",
+        card="docs/model-card-architectures.md",
+        description="cnn_transformer over EfficientNet-Lite0 at 160 px, taught by unmask-small and unmask-large",
+        packaged=True,
+        made_on="2026-11-29",
+    ),
+    ZooEntry(
+        name="unmask-cross-attention",
+        kind="detector",
+        uri="package:models/weights/unmask-cross-attention.safetensors",
+        filename="unmask-cross-attention.safetensors",
+        sha256="4e7486eadc371ad9950b806a7dc2173fb0ac667aa16eea383c45256139bd63c7",
+        size_bytes=8_326_632,
+        licence="LicenseRef-research",
+        card="docs/model-card-architectures.md",
+        description="cross_attention over EfficientNet-Lite0 at 160 px, taught by unmask-small and unmask-large",
+        packaged=True,
+        made_on="2026-11-29",
+    ),
 )
 
 
 def list_entries() -> tuple[ZooEntry, ...]:
     """All named weights."""
     return _ENTRIES
+
+
+def list_names() -> tuple[str, ...]:
+    """Every name that weights go by, aliases included."""
+    return tuple(name for entry in list_entries() for name in entry.names)
 
 
 def default_detector() -> str:
@@ -137,9 +202,9 @@ def find_entry(name: str) -> ZooEntry:
         ZooError: it does not exist; the message lists what exists.
     """
     for entry in list_entries():
-        if entry.name == name:
+        if name in entry.names:
             return entry
-    raise ZooError(f"no weights named {name!r}; available: {', '.join(e.name for e in list_entries())}")
+    raise ZooError(f"no weights named {name!r}; available: {', '.join(list_names())}")
 
 
 def packaged_dir() -> Path:
@@ -158,8 +223,8 @@ def locate(entry: ZooEntry) -> Path | None:
         if file.is_file():
             sha256 = _sha256(file)
             if sha256 != entry.sha256:
-                comes = "it comes with the package: reinstall unmask"
-                advice = comes if entry.packaged else f"{commands(entry)} replaces it"
+                comes = "it comes with the wheel: reinstall unmask"
+                advice = comes if folder == packaged_dir() else f"{commands(entry)} replaces it"
                 raise ZooError(f"{file} has sha256 {sha256}, but {entry.name} has {entry.sha256}; {advice}")
             return file
     return None
@@ -174,16 +239,19 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
         ZooError: neither a name nor a file, or a name whose file is missing or wrong.
     """
     given = os.fspath(name_or_path)
-    if given not in (entry.name for entry in list_entries()):
+    if given not in list_names():
         path = Path(given).expanduser()
         if path.is_file():
             return path
-        names = ", ".join(entry.name for entry in list_entries())
+        names = ", ".join(list_names())
         raise ZooError(f"{given}: no such file, and no weights of that name; the known names are: {names}")
     entry = find_entry(given)
     file = locate(entry)
     if file is None and entry.packaged:
-        raise ZooError(f"the weights {entry.name} come with the package, but {entry.filename} is not in it: reinstall")
+        raise ZooError(
+            f"the weights {entry.name} come with the wheel, but {entry.filename} is not in this installation "
+            f"(of the detectors, container images hold {DEFAULT_DETECTOR} only): reinstall, or {_by_hand(entry)}"
+        )
     if file is None:
         raise ZooError(f"the weights {entry.name} are not on this machine: run {commands(entry)}, or {_by_hand(entry)}")
     return file
@@ -255,7 +323,7 @@ def build(name: str) -> Path:
 
     entry = find_entry(name)
     if entry.difference is None:
-        other = "they come with the package" if entry.packaged else f"run `unmask models pull {name}`"
+        other = "they come with the wheel" if entry.packaged else f"run `unmask models pull {name}`"
         raise ZooError(f"the weights {name} are not built: {other}")
     target = weights_dir() / entry.filename
     if target.is_file() and _sha256(target) == entry.sha256:
@@ -309,7 +377,7 @@ def _open(uri: str, entry: ZooEntry) -> BinaryIO:
 
 def commands(entry: ZooEntry) -> str:
     """The commands that bring an entry's file."""
-    pull = f"`unmask models pull {entry.name}`"
+    pull = f"`unmask models pull {entry.name}{' --from FILE' if entry.packaged else ''}`"
     if entry.difference is None:
         return pull
     needs = "" if entry.install is None else f" (after `{entry.install}`)"
@@ -318,7 +386,10 @@ def commands(entry: ZooEntry) -> str:
 
 
 def _by_hand(entry: ZooEntry) -> str:
-    what = f"the file of {entry.uri}" if entry.uri else entry.filename
+    if entry.packaged:
+        what = f"{entry.filename} of the wheel"
+    else:
+        what = f"the file of {entry.uri}" if entry.uri else entry.filename
     return (
         f"place {what} (sha256 {entry.sha256}) at {weights_dir() / entry.filename}, "
         f"or run `unmask models pull {entry.name} --from FILE`"

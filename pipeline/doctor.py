@@ -255,7 +255,7 @@ def _weights() -> Iterator[Finding]:
                 entry.name, "optional", "not here", f"{commands(entry)}: {entry.description}".replace("`", "")
             )
         else:
-            yield Finding(entry.name, "ok", str(path))
+            yield _other_weights(entry, path)
     data = data_dir()
     if data is None or not data.is_dir():
         advice = "set UNMASK_DATA to the folder; only tests and measurements use it"
@@ -276,6 +276,20 @@ def _default_weights(entry: ZooEntry) -> Finding:
         return Finding(entry.name, "missing", "cannot score", str(error))
     files = [str(path) for path in detector.graph_files]
     return Finding(entry.name, "ok", f"graph of {graph.info.weights_sha256[:16]} in {', '.join(files) or 'memory'}")
+
+
+def _other_weights(entry: ZooEntry, path: Path) -> Finding:
+    """Those that are here; a detector without torch can score only with its graph."""
+    from models.devices import torch_installed
+    from models.errors import UnmaskError
+    from pipeline.detectors import load
+
+    if entry.kind == "detector" and not torch_installed():
+        try:
+            load(architecture=None, weights=entry.name, untrained=False)
+        except UnmaskError as error:
+            return Finding(entry.name, "optional", "cannot score", str(error))
+    return Finding(entry.name, "ok", str(path))
 
 
 def _version(distribution: str) -> str | None:

@@ -6,6 +6,9 @@ use. If the telemetry package cannot be imported, OpenVINO uses a stub.
 Each `Core` gives its thread an alternate signal stack, and restores the previous one when destroyed. Two that are
 destroyed in the order of creation leave the thread with an unmapped stack, and the next signal (SIGTERM, SIGCHLD) kills
 the process. So there is only one, which is never destroyed.
+
+No network pins threads to cores: a pinned one also binds the thread that calls it, and several such processes share one
+core and leave the others idle.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ def core() -> Any:
     with _lock:
         if _core is None:
             _core = load().Core()
+            _core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
         return _core
 
 

@@ -82,8 +82,8 @@ class _Run:
             )
         self.config, self.folder, self.processes, self.say = config, folder, processes, say
         self.precision: Precision = precision_for(processes.device)
-        claim(folder, config, processes)
         self.manifest = training_rows(config)
+        self.plan = PairPlan(self.manifest, config.data.pairs, config.seed)
         # The same first weights in all processes, and in a run that restarts before its first checkpoint.
         torch.manual_seed(config.seed)
         self.model, self.start = first_model(config)
@@ -96,6 +96,8 @@ class _Run:
             processes.device,
             mixed_precision=config.mixed_precision,
         )
+        # From here on the folder is this run's: what cannot start leaves none behind.
+        claim(folder, config, processes)
         self.trainee = Trainee(
             self.model,
             label_smoothing=config.label_smoothing,
@@ -148,7 +150,7 @@ class _Run:
             self._introduce()
         per_process = config.batch_size // processes.world
         dataset = PairDataset(
-            PairPlan(self.manifest, config.data.pairs, config.seed),
+            self.plan,
             size_px=self.model.input_spec.size,
             augmentation=config.data.augment,
             blend=config.data.blend,

@@ -11,6 +11,7 @@ from trainers.augment.policy import AugmentConfig
 from trainers.augment.quality import ApartConfig, StrongConfig
 from trainers.config import DataConfig, OptimConfig, ScheduleConfig, SettingError, TrainConfig
 from trainers.data.pairs import SELF_BLEND, PairConfig
+from trainers.losses.config import DistilConfig, LossConfig
 
 Recipe = Callable[[], TrainConfig]
 
@@ -27,6 +28,16 @@ _ROBUST_SHARES: Mapping[str, float] = {
     "dfdc": 0.39,
     "ffpp_c23": 0.06,
     "dfl": 0.10,
+}
+# The teachers know real fakes; a small net needs more pseudo-fakes of its own.
+_DISTILLED_SHARES: Mapping[str, float] = {
+    SELF_BLEND: 0.26,
+    "mesh_swap": 0.08,
+    "reenactment": 0.09,
+    "frequency": 0.05,
+    "dfdc": 0.40,
+    "ffpp_c23": 0.06,
+    "dfl": 0.06,
 }
 # 69 % of DFDC's fakes are blurrier than their reals. So that quality is not evidence, the members
 # of a third of the pairs are degraded by different amounts, and some reals come with their own degraded copy.
@@ -116,6 +127,24 @@ def robust() -> TrainConfig:
     )
 
 
+def distilled() -> TrainConfig:
+    """`unmask-two-stream`, or with `--set architecture=...` another architecture over `unmask-small`'s backbone.
+
+    `robust` with both shipped detectors as teachers of a fifth of each batch. Needs `unmask models build unmask-large`.
+    """
+    base = robust()
+    return replace(
+        base,
+        recipe="distilled",
+        architecture="two_stream",
+        start="unmask-small",
+        data=replace(base.data, pairs=PairConfig(shares=_DISTILLED_SHARES)),
+        losses=LossConfig(distil=DistilConfig(teachers=("unmask-small", "unmask-large"), share=0.2)),
+        schedule=replace(base.schedule, decay_samples=12_000),
+        samples=24_000,
+    )
+
+
 def clip_vit() -> TrainConfig:
     """`unmask-large`: CLIP ViT-B/16 at 160 px with its layer norms trained; the teacher of the small detectors."""
     return TrainConfig(
@@ -159,6 +188,7 @@ RECIPES: dict[str, Recipe] = {
         clip_vit,
         shipped,
         robust,
+        distilled,
         probe,
     )
 }

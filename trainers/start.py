@@ -95,8 +95,8 @@ def claim(folder: Path, config: TrainConfig, processes: Processes) -> None:
         )
         if same != stored:
             raise RunError(
-                f"{folder} holds a run of another config (its {CONFIG} says which): use another --name, or "
-                "delete the folder"
+                f"{folder} holds a run of another config (its {CONFIG} says which): use another --name, or delete that "
+                "run with --fresh"
             )
     if processes.leads:
         folder.mkdir(parents=True, exist_ok=True)

@@ -60,12 +60,14 @@ class Teachers:
             mixed_precision: whether they run in the reduced precision that the device computes fast.
 
         Raises:
-            TeacherError: one was trained on another crop geometry, or does not have two classes.
+            TeacherError: one was trained on another crop geometry, does not have two classes, or is named twice.
             models.zoo.ZooError: no such file or name.
             models.checkpoint.CheckpointError: not a checkpoint.
         """
         self._layout = precision_for(device).memory_format
         loaded = [load_detector(name) for name in config.teachers]
+        if len({one.sha256 for one in loaded}) < len(loaded):
+            raise TeacherError(f"the same weights are named twice: {', '.join(config.teachers)}")
         geometry = geometry or loaded[0].model.input_spec.geometry
         for name, one in zip(config.teachers, loaded, strict=True):
             if one.model.input_spec.geometry != geometry:

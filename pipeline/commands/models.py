@@ -53,7 +53,9 @@ def list_all(json_to: JsonTo = None) -> None:
     table.add_column("here", overflow="fold")
     for entry, row in zip(entries, weights, strict=True):
         here = row["path"] or row["problem"] or f"no: {commands(entry)}"
-        table.add_row(row["name"], row["kind"].replace("_", " "), row["network"] or "", row["licence"], here)
+        table.add_row(
+            " or ".join(entry.names), row["kind"].replace("_", " "), row["network"] or "", row["licence"], here
+        )
     console.print(table)
 
 
@@ -66,7 +68,7 @@ def show(
     from models.checkpoint_header import CheckpointError
     from models.zoo import ZooError, list_entries, resolve
 
-    entries = {entry.name: entry for entry in list_entries()}
+    entries = {name: entry for entry in list_entries() for name in entry.names}
     try:
         if name in _architectures():
             described = _describe_architecture(name)
@@ -473,7 +475,7 @@ def _print_fields(console: Console, fields: Mapping[str, Any], indent: str = "")
 
 
 def _readable(value: object) -> str:
-    if value is None or value == {}:
+    if value is None or value in ({}, [], ()):
         return "-"
     if isinstance(value, list | tuple):
         return ", ".join(_readable(item) for item in value)

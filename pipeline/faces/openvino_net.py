@@ -27,8 +27,6 @@ class OpenVinoNet:
         config = {
             # The detectors' thresholds were chosen in fp32.
             "INFERENCE_PRECISION_HINT": "f32",
-            # Two pinned processes land on the same core and starve each other.
-            "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": max(threads or min(2, available_cores()), streams),
             "NUM_STREAMS": streams,
         }

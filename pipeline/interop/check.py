@@ -147,8 +147,7 @@ def _torch_scorer(path: Path) -> Scorer:
 
 
 def _openvino_scorer(path: Path) -> Scorer:
-    config = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
-    compiled = quiet_openvino.core().compile_model(path, "CPU", config)
+    compiled = quiet_openvino.core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda crops: np.array(compiled(crops)[0])
 
 

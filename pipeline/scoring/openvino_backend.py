@@ -52,7 +52,6 @@ class OpenVinoBackend:
         config = {
             "NUM_STREAMS": self.concurrency,
             "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": self.precision,
         }
         (self._network,) = graph.networks.values()

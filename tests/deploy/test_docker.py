@@ -25,6 +25,7 @@ from packaging.utils import canonicalize_name
 
 from deploy.docker import health
 from deploy.docker.serving_requirements import EXTRAS, WITHOUT
+from models.zoo import default_detector
 from tests.deploy.images import DOCKER, DOCKERFILES, ROOT, absent, copied, stages
 
 every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.suffix[1:])
@@ -116,11 +117,16 @@ def test_copied_files_exist_and_are_in_the_context(path):
                for source in copied(rest)}  # fmt: skip
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert set(wheel["packages"]) <= sources
-    weights = {str(path.relative_to(ROOT)) for path in (ROOT / "models" / "weights").glob("*.safetensors")}
-    assert weights
-    for source in sources | weights:
+    for source in sources:
         assert (ROOT / source).exists()
         assert in_context(source)
+
+
+def test_an_image_holds_the_default_weights_and_no_others() -> None:
+    paths = [path.relative_to(ROOT) for path in (ROOT / "models" / "weights").iterdir()]
+    in_image = {path.name for path in paths if in_context(str(path))}
+    assert {name for name in in_image if name.endswith(".safetensors")} == {f"{default_detector()}.safetensors"}
+    assert {f"{default_detector()}.graph", "mtcnn.graph", "covers.npz"} <= in_image
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -88,6 +89,10 @@ def test_an_upload_is_judged_by_service_and_worker_of_the_chart(
         {
             "kafka": {"bootstrap": platform.kafka.bootstrap},
             "redis": {"url": platform.redis.url},
+            "networkPolicy": {
+                "kafka": {"ports": [int(platform.kafka.bootstrap.rsplit(":", 1)[1])]},
+                "redis": {"ports": [urlsplit(platform.redis.url).port]},
+            },
             "web": {"url": f"http://127.0.0.1:{web_port}", "keepDays": {"upload": 30}},
             "workers": {"cpu": {"env": {"UNMASK_WORKERS": "1", "UNMASK_BACKEND": "openvino"}}},
         }

@@ -86,6 +86,29 @@ def test_a_clip_gets_the_same_verdict(unmask: Path, one_face: Path) -> None:
     assert records[0].provenance == records[1].provenance
 
 
+def test_other_weights_need_their_graph(unmask: Path, one_face: Path, tmp_path: Path) -> None:
+    name = "unmask-two-stream"
+    scan = ("scan", one_face, "--weights", name, "--jsonl", "-")
+    there = {"UNMASK_CACHE": str(tmp_path / "cache"), "COLUMNS": "400"}
+    done = run(unmask, *scan, **there)
+    assert done.returncode == 2
+    assert "models graph" in done.stderr
+    findings = {
+        each["name"]: each for each in json.loads(run(unmask, "doctor", "--json", "-", **there).stdout)["findings"]
+    }
+    assert findings[name]["status"] == "optional"
+    assert "models graph" in findings[name]["advice"]
+    made = run(BIN / "unmask", "models", "graph", name, **there)
+    assert made.returncode == 0, made.stderr
+    records = []
+    for command in (unmask, BIN / "unmask"):
+        done = run(command, *scan, **there)
+        assert done.returncode == 0, done.stderr
+        records.append(Verdict.model_validate_json(done.stdout.splitlines()[0]))
+    assert records[0].outcome is Outcome.SCORED
+    assert records[0].probability == pytest.approx(records[1].probability, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

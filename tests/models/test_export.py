@@ -53,9 +53,7 @@ def to_openvino(module: nn.Module, images: Tensor) -> openvino.Model:
 
 
 def run_openvino(model: openvino.Model, crops: Tensor, precision: str) -> Tensor:
-    compiled = quiet_openvino.core().compile_model(
-        model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
-    )
+    compiled = quiet_openvino.core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
     return torch.from_numpy(np.array(compiled(crops.numpy())[0]))
 
 

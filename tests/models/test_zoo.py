@@ -245,7 +245,8 @@ def test_the_default_cache_is_in_the_home_directory(monkeypatch: pytest.MonkeyPa
 
 def test_entries_are_complete() -> None:
     entries = list_entries()
-    assert len({entry.name for entry in entries}) == len(entries)
+    names = [name for entry in entries for name in entry.names]
+    assert len(set(names)) == len(names)
     assert len({entry.filename for entry in entries}) == len(entries)
     for entry in entries:
         if entry.uri or entry.delivery != "built":
@@ -316,6 +317,43 @@ def test_packaged_weights_load_offline_by_name(entry: ZooEntry, monkeypatch: pyt
             get_model(other, pretrained=entry.name)
 
 
+@pytest.mark.parametrize("architecture", sorted(set(list_architectures()) - {"clip_vit"}))
+def test_every_small_architecture_has_packaged_weights_of_its_name(architecture: str) -> None:
+    name = f"unmask-{architecture.replace('_', '-')}"
+    assert find_entry(name) in PACKAGED
+    assert get_model(architecture, pretrained=name).architecture == architecture
+    assert resolve(name).parent == zoo.packaged_dir()
+
+
+def test_aliases_are_named_wherever_names_are_listed() -> None:
+    small = find_entry("unmask-small")
+    assert find_entry("unmask-xception") is small
+    assert resolve("unmask-xception") == resolve("unmask-small")
+    for call in (find_entry, resolve):
+        with pytest.raises(ZooError, match=r"unmask-small, unmask-xception"):
+            call("unmask-smal")
+
+
+def test_an_added_copy_of_packaged_weights_is_replaced_if_it_is_damaged(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an image that does not hold them."""
+    entry = find_entry("unmask-two-stream")
+    source = zoo.packaged_dir() / entry.filename
+    (tmp_path / "package").mkdir()
+    monkeypatch.setattr(zoo, "packaged_dir", lambda: tmp_path / "package")
+    with pytest.raises(ZooError, match="models pull unmask-two-stream --from FILE"):
+        resolve(entry.name)
+    added = pull(entry.name, source=source)
+    assert added.parent == cache
+    assert resolve(entry.name) == added
+    with added.open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(ZooError, match="models pull unmask-two-stream --from FILE` replaces it"):
+        resolve(entry.name)
+    assert pull(entry.name, source=source).read_bytes() == source.read_bytes()
+
+
 def test_the_default_detector_is_packaged() -> None:
     assert find_entry(default_detector()) in PACKAGED
 
@@ -324,8 +362,9 @@ def test_missing_packaged_weights_are_not_fetched(monkeypatch: pytest.MonkeyPatc
     entry = replace(find_entry(default_detector()), filename="absent.safetensors")
     monkeypatch.setattr(zoo, "list_entries", lambda: (entry,))
     for ask in (pull, resolve):
-        with pytest.raises(ZooError, match="reinstall"):
+        with pytest.raises(ZooError, match="not in this installation") as error:
             ask(entry.name)
+        assert str(weights_dir() / entry.filename) in str(error.value)
 
 
 @pytest.mark.parametrize("entry", PACKAGED, ids=lambda entry: entry.name)

@@ -18,6 +18,7 @@ import torch
 
 from models.architectures import list_architectures, load_detector
 from models.checkpoint import read_checkpoint, read_state, save_checkpoint
+from models.errors import UnmaskError
 from tests.trainers.teaching import make_teacher
 from tests.weights import SMALL_BACKBONE
 from trainers.config import TrainConfig, with_settings
@@ -343,6 +344,26 @@ def test_missing_training_data_is_reported(small: Callable[..., TrainConfig], tm
         train(small("data.split=test"), tmp_path / "b", device="cpu", say=quiet)
     with pytest.raises(ValueError, match="celebdf"):
         train(small("data.pairs.shares={'celebdf': 1}"), tmp_path / "c", device="cpu", say=quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_teachers_are_missing_or_the_same_leaves_no_folder(
+    small: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    teacher, folder = make_teacher(tmp_path / "teacher.safetensors"), tmp_path / "run"
+    shutil.copy(teacher, tmp_path / "copy.safetensors")
+    for second, message in (("absent.safetensors", "no such file"), ("copy.safetensors", "named twice")):
+        with pytest.raises(UnmaskError, match=message):
+            train(
+                small(f"losses.distil.teachers=['{teacher}', '{tmp_path / second}']"), folder, device="cpu", say=quiet
+            )
+        assert not folder.exists()
+    train(
+        small(f"losses.distil.teachers={teacher}", "samples=8", "validation.split=absent"),
+        folder,
+        device="cpu",
+        say=quiet,
+    )
 
 
 def test_the_input_pipeline_can_be_measured_alone(small: Callable[..., TrainConfig]) -> None:
