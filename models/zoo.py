@@ -85,6 +85,25 @@ class ZooEntry:
 # Used for scoring if no weights are named.
 DEFAULT_DETECTOR = "unmask-small"
 
+
+def _taught(architecture: str, sha256: str, size_bytes: int) -> ZooEntry:
+    """Weights of an architecture that learned from the other detectors."""
+    name = f"unmask-{architecture.replace('_', '-')}"
+    return ZooEntry(
+        name=name,
+        kind="detector",
+        uri=f"package:models/weights/{name}.safetensors",
+        filename=f"{name}.safetensors",
+        sha256=sha256,
+        size_bytes=size_bytes,
+        licence="LicenseRef-research",
+        card="docs/model-card-architectures.md",
+        description=f"{architecture} over EfficientNet-Lite0 at 160 px, taught by unmask-small and unmask-large",
+        packaged=True,
+        made_on="2026-11-29",
+    )
+
+
 _ENTRIES = (
     ZooEntry(
         name="yunet",
@@ -125,58 +144,10 @@ _ENTRIES = (
         install="pip install unmask[large]",
         made_on="2026-11-27",
     ),
-    ZooEntry(
-        name="unmask-two-stream",
-        kind="detector",
-        uri="package:models/weights/unmask-two-stream.safetensors",
-        filename="unmask-two-stream.safetensors",
-        sha256="fb5d81426a629fb4ce23a46277bfab50d6e0645f8fe08c90d0d141637741eb3c",
-        size_bytes=9_117_224,
-        licence="LicenseRef-research",
-        card="docs/model-card-architectures.md",
-        description="two_stream over EfficientNet-Lite0 at 160 px, taught by unmask-small and unmask-large",
-        packaged=True,
-        made_on="2026-11-29",
-    ),
-    ZooEntry(
-        name="unmask-swin-transformer",
-        kind="detector",
-        uri="package:models/weights/unmask-swin-transformer.safetensors",
-        filename="unmask-swin-transformer.safetensors",
-        sha256="cc6c97e2445e51cfdb59d5188c2bfa9e66c293428cc3e9336f6938213c1cce55",
-        size_bytes=6_462_552,
-        licence="LicenseRef-research",
-        card="docs/model-card-architectures.md",
-        description="swin_transformer over EfficientNet-Lite0 at 160 px, taught by unmask-small and unmask-large",
-        packaged=True,
-        made_on="2026-11-29",
-    ),
-    ZooEntry(
-        name="unmask-cnn-transformer",
-        kind="detector",
-        uri="package:models/weights/unmask-cnn-transformer.safetensors",
-        filename="unmask-cnn-transformer.safetensors",
-        sha256="aed856c9a72c9fda6cc4a52327e8be9924a76780d465cabe7290b9e3538444e6",
-        size_bytes=10_018_512,
-        licence="LicenseRef-research",
-        card="docs/model-card-architectures.md",
-        description="cnn_transformer over EfficientNet-Lite0 at 160 px, taught by unmask-small and unmask-large",
-        packaged=True,
-        made_on="2026-11-29",
-    ),
-    ZooEntry(
-        name="unmask-cross-attention",
-        kind="detector",
-        uri="package:models/weights/unmask-cross-attention.safetensors",
-        filename="unmask-cross-attention.safetensors",
-        sha256="4e7486eadc371ad9950b806a7dc2173fb0ac667aa16eea383c45256139bd63c7",
-        size_bytes=8_326_632,
-        licence="LicenseRef-research",
-        card="docs/model-card-architectures.md",
-        description="cross_attention over EfficientNet-Lite0 at 160 px, taught by unmask-small and unmask-large",
-        packaged=True,
-        made_on="2026-11-29",
-    ),
+    _taught("two_stream", "fb5d81426a629fb4ce23a46277bfab50d6e0645f8fe08c90d0d141637741eb3c", 9_117_224),
+    _taught("swin_transformer", "cc6c97e2445e51cfdb59d5188c2bfa9e66c293428cc3e9336f6938213c1cce55", 6_462_552),
+    _taught("cnn_transformer", "aed856c9a72c9fda6cc4a52327e8be9924a76780d465cabe7290b9e3538444e6", 10_018_512),
+    _taught("cross_attention", "4e7486eadc371ad9950b806a7dc2173fb0ac667aa16eea383c45256139bd63c7", 8_326_632),
 )
 
 

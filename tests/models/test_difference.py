@@ -314,7 +314,7 @@ def test_a_difference_of_other_weights_is_refused(
 
 
 def test_weights_without_a_difference_are_not_built() -> None:
-    with pytest.raises(ZooError, match="come with the package"):
+    with pytest.raises(ZooError, match="come with the wheel"):
         zoo.build("unmask-small")
     with pytest.raises(ZooError, match="unmask models pull yunet"):
         zoo.build("yunet")
