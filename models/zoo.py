@@ -144,10 +144,10 @@ _ENTRIES = (
         install="pip install unmask[large]",
         made_on="2026-11-27",
     ),
-    _taught("two_stream", "fb5d81426a629fb4ce23a46277bfab50d6e0645f8fe08c90d0d141637741eb3c", 9_117_224),
-    _taught("swin_transformer", "cc6c97e2445e51cfdb59d5188c2bfa9e66c293428cc3e9336f6938213c1cce55", 6_462_552),
-    _taught("cnn_transformer", "aed856c9a72c9fda6cc4a52327e8be9924a76780d465cabe7290b9e3538444e6", 10_018_512),
-    _taught("cross_attention", "4e7486eadc371ad9950b806a7dc2173fb0ac667aa16eea383c45256139bd63c7", 8_326_632),
+    _taught("two_stream", "bc89c4f9f13913b060a34d701dfbd3a963a5d9fb071145c643db793299be603a", 9_117_224),
+    _taught("swin_transformer", "33e4e1a8fefe87445aac1a43ff8e781e9ecbb8dc519276d74658404074f51419", 6_462_552),
+    _taught("cnn_transformer", "05ff6e938fd1c56d9ded1be3b1df3dd805b3ef807b2674a107ba5d695fdfa768", 10_018_520),
+    _taught("cross_attention", "b681675e633e0c284044c4a8c99dae69c64136abec7720e26cfe007394b404fe", 8_326_640),
 )
 
 

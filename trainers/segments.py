@@ -32,8 +32,10 @@ _FEWEST, _FEWEST_VIDEOS = 8, 4
 _SIZES = tuple(FEWEST_FRAMES * 2**k for k in range(8))
 _BLOCK = 4
 _COPIES = ("clean", "crf28", "crf35", "half")
-# No contrast is below the one that a stream keeps its candidates from.
-_LEAST = 2.0
+# The least for each of these sizes: those of `unmask-small`. Weights whose real stretches rarely score as fake would get
+# less from a few videos, and the next video may have such a stretch: `unmask-two-stream` called one of 11 real clips of
+# other sources fake at contrasts of its own.
+_LEAST = (4.223, 5.021, 5.282, 5.444, 5.651, 6.105, 6.254, 6.28)
 
 # Logits and qualities, float64 [N] each, of one video in order of time.
 Sequence = tuple[Floats64, Floats64]
@@ -83,7 +85,8 @@ def contrasts(
 ) -> tuple[float, ...]:
     """`Thresholds.contrast`: for tracks of 8, 16 ... 1,024 frames, such that a stretch makes few real ones fake.
 
-    A track that is called fake as a whole needs no stretch: it does not count.
+    A track that is called fake as a whole needs no stretch: it does not count. No contrast is below
+    those of `unmask-small`.
 
     Args:
         sequences: of real videos, see `scored_sequences`; too few give ().
@@ -97,8 +100,8 @@ def contrasts(
         return ()
     rng = np.random.default_rng(seed)
     needed = [
-        max(_LEAST, float(np.quantile(_strongest(sequences, size, calibration, fake, repeats, rng), 1 - false_alarms)))
-        for size in _SIZES
+        max(least, float(np.quantile(_strongest(sequences, size, calibration, fake, repeats, rng), 1 - false_alarms)))
+        for size, least in zip(_SIZES, _LEAST, strict=True)
     ]
     return tuple(round(float(value), 3) for value in np.maximum.accumulate(needed))
 
