@@ -32,7 +32,7 @@ _FEWEST, _FEWEST_VIDEOS = 8, 4
 _SIZES = tuple(FEWEST_FRAMES * 2**k for k in range(8))
 _BLOCK = 4
 _COPIES = ("clean", "crf28", "crf35", "half")
-# The least for each of these sizes: those of `unmask-small`. Weights whose real stretches rarely score as fake would get
+# The least of each size: those of `unmask-small`. Weights whose real stretches rarely score as fake would get
 # less from a few videos, and the next video may have such a stretch: `unmask-two-stream` called one of 11 real clips of
 # other sources fake at contrasts of its own.
 _LEAST = (4.223, 5.021, 5.282, 5.444, 5.651, 6.105, 6.254, 6.28)
