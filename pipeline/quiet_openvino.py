@@ -42,8 +42,9 @@ def core() -> Any:
     global _core
     with _lock:
         if _core is None:
-            _core = load().Core()
-            _core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
+            made = load().Core()
+            made.set_property("CPU", {"ENABLE_CPU_PINNING": False})
+            _core = made
         return _core
 
 
